@@ -1,0 +1,26 @@
+# Everything runs in a virtual environment of its own, .venv; nothing else on the machine is touched.
+PYTHON ?= python3
+# The CPU build of torch unless told otherwise: make demo TORCH=torch
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+.venv/done: setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: .venv/done  ## make the embedded CLIP robust, and evaluate it before and after
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no examples/run_pmgaft.py
+
+test: .venv/done  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv outputs build dist *.egg-info

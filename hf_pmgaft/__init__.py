@@ -1,0 +1,31 @@
+"""Adversarially robust CLIP, the Hugging Face way."""
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "ATTACKS": "attacks",
+    "OBJECTIVES": "objectives",
+    "Objective": "objectives",
+    "PMGAFTConfig": "config",
+    "PMGAFTTrainer": "trainer",
+    "RobustnessReport": "evaluation",
+    "ZeroShotClassifier": "zero_shot",
+    "ZeroShotDataset": "data",
+    "evaluate_robustness": "evaluation",
+    "fold_into_clip": "tuning",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str):
+    # Imported when first used: torch and transformers take seconds.
+    if name in _PUBLIC:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

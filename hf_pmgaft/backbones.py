@@ -1,0 +1,101 @@
+"""One row per dual-encoder family: which parts are its vision tower, and where the projected embeddings come out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import CLIPModel
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Where a dual encoder keeps what this package needs.
+
+    Args:
+        model_class (`type`): The class whose instances the row describes.
+        vision_modules (`tuple[str, ...]`): Attributes that make up the image side, projection included.
+        vision_layers (`str`): Path to the list of transformer blocks of the vision tower.
+        image_embeds (`Callable`): `(model, pixel_values [B,3,H,W]) -> [B,D]`, projected and un-normalised.
+        text_embeds (`Callable`): `(model, input_ids [N,L], attention_mask [N,L]) -> [N,D]`, likewise.
+    """
+
+    model_class: type
+    vision_modules: tuple[str, ...]
+    vision_layers: str
+    image_embeds: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    text_embeds: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+
+    def vision_parameters(self, model: nn.Module):
+        """Named parameters of the image side, with their names in the whole model."""
+        prefixes = tuple(f"{name}." for name in self.vision_modules)
+        return [(name, parameter) for name, parameter in model.named_parameters() if name.startswith(prefixes)]
+
+    def vision_copy(self, model: nn.Module) -> VisionTower:
+        """A frozen copy of the image side, independent of `model`."""
+        parts = {name: copy.deepcopy(getattr(model, name)) for name in self.vision_modules}
+        return VisionTower(parts).requires_grad_(False).eval()
+
+
+class VisionTower(nn.Module):
+    """A CLIP image side on its own: `pixel_values [B,3,H,W] -> [B,D]`, projected and un-normalised."""
+
+    def __init__(self, parts: dict[str, nn.Module]):
+        super().__init__()
+        for name, module in parts.items():
+            setattr(self, name, module)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.visual_projection(self.vision_model(pixel_values=pixel_values).pooler_output)
+
+
+def _clip_image_embeds(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    # The model is called as a module, so that autocast, DDP, FSDP and ZeRO hooks fire; its forward asks for text, so
+    # it gets the shortest prompt there is. In `CLIPOutput` the pooler output is already projected.
+    prompt = torch.zeros((1, 2), dtype=torch.long, device=pixel_values.device)
+    return model(pixel_values=pixel_values, input_ids=prompt).vision_model_output.pooler_output
+
+
+def _clip_text_embeds(model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    return model.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+
+
+BACKBONES = {
+    "clip": Backbone(
+        model_class=CLIPModel,
+        vision_modules=("vision_model", "visual_projection"),
+        vision_layers="vision_model.encoder.layers",
+        image_embeds=_clip_image_embeds,
+        text_embeds=_clip_text_embeds,
+    ),
+}
+
+
+def unwrap_peft(model: nn.Module) -> nn.Module:
+    """The plain model inside a PEFT model; any other model as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def get_backbone(model: nn.Module) -> Backbone:
+    """The row for `model`, or a `TypeError` if it is no dual encoder that the package knows."""
+    model = unwrap_peft(model)
+    for backbone in BACKBONES.values():
+        if isinstance(model, backbone.model_class):
+            return backbone
+    raise TypeError(
+        f"You passed a {type(model).__name__}, but zero-shot classification needs an image and a text tower. "
+        f"Pass one of: {', '.join(sorted(row.model_class.__name__ for row in BACKBONES.values()))}."
+    )
+
+
+def freeze_logit_scale(model: nn.Module) -> None:
+    """Turns the 0-dimensional `logit_scale` parameter into a persistent buffer of the same name, in place.
+
+    The checkpoint keys stay the same. DeepSpeed and FSDP2 cannot hold a scalar parameter; a buffer they can.
+    """
+    if "logit_scale" in model._parameters:
+        value = model._parameters.pop("logit_scale").detach().clone()
+        model.register_buffer("logit_scale", value, persistent=True)

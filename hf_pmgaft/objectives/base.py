@@ -1,0 +1,52 @@
+"""What every objective has: typed options, weights, an inner loss, and named outer terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from ..zero_shot import Views, ZeroShotClassifier
+
+
+@dataclass
+class Objective:
+    """A published training objective: which loss terms, and which inner maximisation.
+
+    A subclass is a dataclass whose fields are its options. `weights` names every term of `loss`. One that never looks
+    at adversarial images sets `attacks = False`, and none are made.
+    """
+
+    attacks: ClassVar[bool] = True
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each term of `loss`, by its name."""
+        raise NotImplementedError
+
+    @property
+    def logit_scale(self) -> float | None:
+        """What cosines are multiplied by in training and attack; `None` is the model's own scale."""
+        return None
+
+    def attack_loss(
+        self, student: ZeroShotClassifier, teacher: Views, labels: torch.Tensor
+    ) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """The loss that the attack maximises: images in [0,1] `[B,3,H,W]` -> `[B]`.
+
+        `None` leaves the attack its own loss on the student's logits (cross-entropy unless chosen otherwise).
+        """
+        return None
+
+    def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The unweighted terms, by name, each a scalar. Minimised is the sum of weight times term."""
+        raise NotImplementedError
+
+
+def kl_divergence(target_logits: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(target_logits) || softmax(logits)) per sample: `[B,K], [B,K] -> [B]`. Gradients reach both."""
+    target, source = F.log_softmax(target_logits, dim=-1), F.log_softmax(logits, dim=-1)
+    return F.kl_div(source, target, reduction="none", log_target=True).sum(dim=-1)

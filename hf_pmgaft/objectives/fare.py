@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..zero_shot import Views, ZeroShotClassifier
+from .base import Objective
+
+
+@dataclass
+class FARE(Objective):
+    """FARE: unsupervised adversarial fine-tuning (Schlarmann et al., ICML 2024, arXiv 2402.12336, equation 3).
+
+    Equation: `|f(x') - f0(x)|^2` on un-normalised embeddings, summed over dimensions, mean over the batch; the attack
+    maximises the same distance. `f0` is the frozen teacher.
+
+    Requirements: no labels are used. Trained: vision tower. Authors' settings: ImageNet, eps 2 or 4/255, 10 steps of
+    1/255, AdamW 1e-5, weight decay 1e-4, batch 128, 20k steps.
+    """
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"squared_l2": 1.0}
+
+    def attack_loss(
+        self, student: ZeroShotClassifier, teacher: Views, labels: torch.Tensor
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda images: squared_l2(student.embed(images), teacher.clean_embeds)
+
+    def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"squared_l2": squared_l2(student.adversarial_embeds, teacher.clean_embeds).mean()}
+
+
+def squared_l2(embeds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Squared Euclidean distance per sample, in float32 at least: `[B,D], [B,D] -> [B]`."""
+    if embeds.dtype != torch.float64:
+        embeds, target = embeds.float(), target.float()
+    return (embeds - target).square().sum(dim=-1)

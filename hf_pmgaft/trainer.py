@@ -1,0 +1,464 @@
+"""`PMGAFTTrainer`: adversarial fine-tuning of a dual encoder as a `transformers.Trainer`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModel, AutoProcessor, EvalPrediction, PreTrainedModel, Trainer, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints, speed_metrics
+
+from . import checkpoints
+from .attacks import ATTACKS, frozen, sample_seeds
+from .backbones import BACKBONES, freeze_logit_scale, get_backbone, unwrap_peft
+from .config import PMGAFTConfig, check_output_dir
+from .data import Collator, ZeroShotDataset, augment, stack, training_examples
+from .evaluation import RobustnessReport, evaluate_robustness, full_precision
+from .objectives import Objective, make_objective
+from .tuning import fold_into_clip, has_adapter, prepare_model
+from .zero_shot import (
+    DEFAULT_PROMPT_TEMPLATES,
+    Views,
+    ZeroShotClassifier,
+    check_class_names,
+    check_prompt_templates,
+    encode_class_names,
+    pixel_statistics,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class PMGAFTTrainer(Trainer):
+    """Trains a CLIP whose zero-shot predictions withstand adversarial images.
+
+    Args:
+        model (`CLIPModel` or `str`): The model to tune, or its name or folder.
+        args (`PMGAFTConfig`, *optional*): Threat model, objective and everything of `TrainingArguments`.
+        train_dataset (*optional*): Rows with an image and a label column, or with processor-made `pixel_values` and
+            `labels`; map-style or streaming.
+        eval_dataset (*optional*): A labelled image set, a `ZeroShotDataset`, or a dict of them.
+        processing_class (`CLIPProcessor`, *optional*): Loaded with the model if that is a name.
+        teacher (`CLIPModel` or `str`, *optional*): The frozen guide; the model itself before training if not given.
+        class_names (`list[str]`, *optional*): One per training label; those of the set's `ClassLabel` if not given.
+        prompt_templates (`str` or `list[str]`): How class names become prompts.
+        guidance_names (`list[str]`, *optional*): Names that the guidance terms range over instead of the classes.
+        objective (`str` or `Objective`, *optional*): Overrides that of `args`.
+        peft_config (`peft.PeftConfig`, *optional*): Train an adapter in the vision tower; the teacher is then the
+            model with the adapter off.
+        data_collator, compute_metrics, callbacks, optimizers: As in `Trainer`. `compute_metrics` receives the clean
+            logits and the labels of each evaluation set.
+    """
+
+    # The loss is a mean over the micro-batch, whatever `num_items_in_batch` says: Trainer divides it for accumulation.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | str,
+        args: PMGAFTConfig | None = None,
+        data_collator: Callable | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        compute_metrics: Callable[[EvalPrediction], dict] | None = None,
+        callbacks: list | None = None,
+        optimizers: tuple = (None, None),
+        *,
+        teacher: PreTrainedModel | str | None = None,
+        class_names: Sequence[str] | None = None,
+        prompt_templates: str | Sequence[str] = DEFAULT_PROMPT_TEMPLATES,
+        guidance_names: Sequence[str] | None = None,
+        objective: str | Objective | None = None,
+        peft_config: Any = None,
+    ):
+        args = PMGAFTConfig(output_dir="trainer_output") if args is None else args
+        check_output_dir(args.output_dir)
+        if isinstance(model, str):
+            processing_class = processing_class or AutoProcessor.from_pretrained(model)
+            model = AutoModel.from_pretrained(model, dtype=torch.float32)
+        self.backbone = get_backbone(model)
+        if processing_class is None:
+            raise ValueError(
+                "You passed a model object without its processor, so neither prompts nor pixels can be made. Pass "
+                "`processing_class=CLIPProcessor.from_pretrained(...)`."
+            )
+        pixel_statistics(processing_class)
+        self.objective = make_objective(objective or args.objective, None if objective else args.objective_kwargs)
+        self.prompt_templates = check_prompt_templates(prompt_templates)
+        self.guidance_names = None if guidance_names is None else check_class_names(guidance_names)
+        if train_dataset is not None:
+            train_dataset = training_examples(train_dataset, processing_class, class_names)
+        self.class_names = self._class_names(class_names, train_dataset)
+        self._user_teacher = self._check_teacher(teacher, model, peft_config)
+        # The teacher is the model as it comes; with an adapter it is the same weights with the adapter off.
+        if self._user_teacher is not None:
+            self._teacher = get_backbone(self._user_teacher).vision_copy(self._user_teacher)
+        elif peft_config is not None or has_adapter(model):
+            self._teacher = None
+        else:
+            self._teacher = self.backbone.vision_copy(model)
+        freeze_logit_scale(unwrap_peft(model))
+        set_seed(args.seed)  # before the adapter draws its first weights
+        if not has_adapter(model) or peft_config is not None:
+            model = prepare_model(model, args.trainable_layers, peft_config)
+        collator = Collator(processing_class, len(self.class_names), data_collator) if self.class_names else None
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collator or data_collator or stack,
+            train_dataset=train_dataset,
+            eval_dataset=self._zero_shot_sets(eval_dataset, processing_class),
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        if self._teacher is not None:
+            self._teacher.to(self.args.device)
+        self._sums: dict[str, torch.Tensor] = {}
+        self._finite = torch.ones((), device=self.args.device)
+        self._encode_texts()
+
+    # ---- Set-up ----
+
+    def _class_names(self, given: Sequence[str] | None, dataset: Any) -> list[str] | None:
+        if given is not None:
+            return check_class_names(given)
+        names = getattr(dataset, "class_names", None)
+        if names is None and dataset is not None:
+            raise ValueError(
+                "The training set holds `pixel_values` but no class names, so no prompt can be made. Pass "
+                "`class_names`, one name per label."
+            )
+        return names
+
+    def _check_teacher(self, teacher: Any, model: nn.Module, peft_config: Any) -> nn.Module | None:
+        if teacher is None:
+            return None
+        if isinstance(teacher, str):
+            teacher = AutoModel.from_pretrained(teacher, dtype=torch.float32)
+        get_backbone(teacher)
+        if teacher is model or unwrap_peft(teacher) is unwrap_peft(model):
+            raise ValueError(
+                "You passed the model itself as its teacher, so the teacher would change while it guides. Leave "
+                "`teacher` out (a frozen copy is made), or pass another object."
+            )
+        shapes = [
+            (part.config.vision_config.image_size, part.config.projection_dim)
+            for part in (unwrap_peft(model), unwrap_peft(teacher))
+        ]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"The teacher's image size and embedding width are {shapes[1]}, the model's {shapes[0]}; their "
+                "predictions on the same pixels cannot be compared. Pass a teacher of the model's shape."
+            )
+        return teacher
+
+    def _zero_shot_sets(self, datasets: Any, processor: Any) -> dict[str, ZeroShotDataset] | None:
+        if datasets is None or isinstance(datasets, dict) and not datasets:
+            return None
+        named = datasets if isinstance(datasets, dict) else {getattr(datasets, "name", "set"): datasets}
+        sets = {}
+        for name, data in named.items():
+            if not isinstance(data, ZeroShotDataset):
+                data = ZeroShotDataset(data, processor, prompt_templates=self.prompt_templates, name=name)
+            sets[name] = data
+        return sets
+
+    @torch.no_grad()
+    def _encode_texts(self) -> None:
+        """Encodes the class prompts once, for student and teacher."""
+        if not self.class_names:
+            return
+
+        def encode(model: nn.Module, names: Sequence[str] | None) -> torch.Tensor | None:
+            if names is None:
+                return None
+            return encode_class_names(model, self.processing_class, names, self.prompt_templates).to(self.args.device)
+
+        with full_precision(self.model):
+            self.class_embeds = encode(self.model, self.class_names)
+            self._guidance_embeds = encode(self.model, self.guidance_names)
+        self._teacher_class_embeds, self._teacher_guidance_embeds = self.class_embeds, self._guidance_embeds
+        if self._user_teacher is not None:
+            self._teacher_class_embeds = encode(self._user_teacher, self.class_names)
+            self._teacher_guidance_embeds = encode(self._user_teacher, self.guidance_names)
+            self._user_teacher = None  # its image tower was copied, its text tower has done its work
+
+    # ---- One step ----
+
+    def student(self, model: nn.Module) -> ZeroShotClassifier:
+        """The training classifier around `model`, wrapped or not, at the objective's logit scale."""
+        return ZeroShotClassifier.from_model(
+            self.model,
+            self.processing_class,
+            self.class_embeds,
+            encode_image=lambda pixel_values: self.backbone.image_embeds(model, pixel_values),
+            logit_scale=self.objective.logit_scale,
+            guidance_embeds=self._guidance_embeds,
+        )
+
+    def teacher(self) -> ZeroShotClassifier:
+        """The frozen guide as a classifier; its passes keep no graph."""
+        return ZeroShotClassifier.from_model(
+            self.model,
+            self.processing_class,
+            self._teacher_class_embeds,
+            encode_image=self._encode_by_teacher,
+            logit_scale=self.objective.logit_scale,
+            guidance_embeds=self._teacher_guidance_embeds,
+        )
+
+    @torch.no_grad()
+    def _encode_by_teacher(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        if self._teacher is not None:
+            with self.accelerator.autocast():
+                return self._teacher(pixel_values)
+        model = self.accelerator.unwrap_model(self.model)
+        training = model.training
+        model.eval()
+        try:
+            with model.disable_adapter():
+                return self.backbone.image_embeds(model, pixel_values)
+        finally:
+            model.train(training)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Attacks the batch and returns the objective's weighted sum of terms; the terms go to the logs by name."""
+        labels = inputs["labels"]
+        seeds = sample_seeds(self.args.seed, self.state.global_step, inputs["sample_id"])
+        classifier = self.student(model)
+        images = inputs["pixel_values"].float() * classifier.std + classifier.mean
+        images = augment(images.clamp(0, 1), seeds, self.args.augmentation)
+        adversarial, teacher = self._attack(images, labels, seeds)
+        student = Views(classifier, images, adversarial)
+        teacher = teacher.on(adversarial)
+        terms = self.objective.loss(student, teacher, labels)
+        weights = self.objective.weights
+        loss = sum(weights[name] * term for name, term in terms.items())
+        self._note(terms, student, teacher, labels)
+        self._finite = self._finite * torch.isfinite(loss.detach())
+        if return_outputs:
+            return loss, {"logits": student.adversarial_logits if self.objective.attacks else student.clean_logits}
+        return loss
+
+    def _attack(self, images: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor) -> tuple[torch.Tensor | None, Views]:
+        """Adversarial images (`None` for an objective without attack), and the teacher's views of the clean ones."""
+        # The inner module: DeepSpeed's engine counts a backward for every pass through it. It runs in eval mode and
+        # with its parameters frozen, so nothing of the attack reaches their gradients.
+        inner = self.accelerator.unwrap_model(self.model)
+        classifier, teacher = self.student(inner), Views(self.teacher(), images)
+        if not self.objective.attacks:
+            return None, teacher
+        loss_fn = self.objective.attack_loss(classifier, teacher, labels)
+        with frozen(inner):
+            adversarial = ATTACKS[self.args.attack](
+                classifier, images, labels, loss_fn=loss_fn, seeds=seeds, **self.args.attack_options()
+            )
+        return adversarial, teacher
+
+    @torch.no_grad()
+    def _note(self, terms: dict[str, torch.Tensor], student: Views, teacher: Views, labels: torch.Tensor) -> None:
+        """Adds terms, and accuracies of logits that were computed anyway, to the sums of the next log line."""
+        noted = {name: term.detach().float() for name, term in terms.items()}
+        for prefix, views in (("", student), ("teacher_", teacher)):
+            for view, logits in views.computed().items():
+                if view in ("clean_logits", "adversarial_logits"):
+                    accuracy = (logits.argmax(1) == labels).float().mean()
+                    noted[f"{prefix}{view.removesuffix('logits')}accuracy"] = accuracy
+        for name, value in noted.items():
+            entry = torch.stack([value * len(labels), value.new_tensor(float(len(labels)))])
+            self._sums[name] = self._sums[name] + entry if name in self._sums else entry
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the named terms and accuracies, means over all samples since the last line and over processes."""
+        if "loss" in logs:
+            self._check_finite()
+            for name in sorted(self._sums):
+                total, count = self.accelerator.reduce(self._sums[name], reduction="sum").tolist()
+                logs[name] = total / count
+            self._sums = {}
+        super().log(logs, start_time)
+
+    def _check_finite(self) -> None:
+        finite = self.accelerator.reduce(self._finite.clone(), reduction="sum").item()
+        if finite < self.accelerator.num_processes:
+            raise FloatingPointError(
+                f"The loss became NaN or infinite by step {self.state.global_step}, so training stops here; "
+                "checkpoints saved before are good. Lower learning_rate, or use bf16 instead of fp16, and resume."
+            )
+
+    # ---- Evaluation ----
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
+        """Clean and robust accuracy of every evaluation set, and their means over sets, by `evaluate_robustness`.
+
+        Returns:
+            `dict[str, float]`: `<prefix>_<set>_clean_accuracy`, `<prefix>_<set>_robust_accuracy`,
+            `<prefix>_mean_clean_accuracy`, `<prefix>_mean_robust_accuracy`. The whole report, with its protocol, is
+            kept as `trainer.last_report`.
+        """
+        import time
+
+        start = time.time()
+        sets = self._zero_shot_sets(eval_dataset, self.processing_class) or self.eval_dataset
+        if not sets:
+            raise ValueError("There is nothing to evaluate. Pass `eval_dataset` to the trainer or to `evaluate`.")
+        report = self.evaluate_robustness(sets)
+        metrics = report.metrics(metric_key_prefix)
+        if self.compute_metrics is not None:
+            for name, data in sets.items():
+                own = self.compute_metrics(self._clean_predictions(data))
+                metrics.update({f"{metric_key_prefix}_{name}_{key}": value for key, value in own.items()})
+        total = sum(result.num_samples for result in report.sets)
+        metrics.update(speed_metrics(metric_key_prefix, start, num_samples=total))
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def evaluate_robustness(self, sets: Any = None) -> RobustnessReport:
+        """The report behind `evaluate`, under the threat model of the configuration."""
+        self.last_report = evaluate_robustness(
+            self.accelerator.unwrap_model(self.model),
+            self.processing_class,
+            sets or self.eval_dataset,
+            [self.args.eval_attack_spec()],
+            batch_size=self.args.eval_batch_size,
+            max_samples=self.args.eval_max_samples,
+            seed=self.args.seed,
+            progress=not self.args.disable_tqdm,
+        )
+        return self.last_report
+
+    @torch.no_grad()
+    def _clean_predictions(self, data: ZeroShotDataset) -> EvalPrediction:
+        model = self.accelerator.unwrap_model(self.model)
+        logits, labels = [], []
+        with full_precision(model), frozen(model):
+            embeds = encode_class_names(model, self.processing_class, data.class_names, data.prompt_templates)
+            classifier = ZeroShotClassifier.from_model(model, self.processing_class, embeds)
+            for start in range(0, len(data), self.args.eval_batch_size):
+                rows = [data[i] for i in range(start, min(start + self.args.eval_batch_size, len(data)))]
+                images = torch.stack([row["images"] for row in rows]).to(self.args.device)
+                logits.append(classifier(images).cpu())
+                labels += [row["labels"] for row in rows]
+        return EvalPrediction(predictions=torch.cat(logits).numpy(), label_ids=torch.tensor(labels).numpy())
+
+    def predict(self, test_dataset, ignore_keys=None, metric_key_prefix="test"):
+        """Clean logits over the training classes, as `Trainer.predict` returns them."""
+        test_dataset = training_examples(test_dataset, self.processing_class, self.class_names)
+        return super().predict(test_dataset, ignore_keys, metric_key_prefix)
+
+    @torch.no_grad()
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Clean loss, logits over the training classes, and labels of one batch, in float32."""
+        inputs = self._prepare_inputs(inputs)
+        inner = self.accelerator.unwrap_model(model)
+        with full_precision(inner):
+            classifier = self.student(inner)
+            logits = classifier.logits(classifier.encode_image(inputs["pixel_values"].float()))
+        loss = F.cross_entropy(logits, inputs["labels"])
+        return (loss, None, None) if prediction_loss_only else (loss, logits, inputs["labels"])
+
+    # ---- Checkpoints ----
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a run must share with another for one to resume the other's checkpoints."""
+        args = self.args
+        teacher = "the model before training" if self._teacher_class_embeds is self.class_embeds else "given"
+        return {
+            "objective": type(self.objective).__name__,
+            "objective_options": {name: value for name, value in sorted(vars(self.objective).items())},
+            "attack": args.attack,
+            "attack_options": args.attack_options(),
+            "augmentation": args.augmentation,
+            "teacher": teacher,
+            "teacher_class_embeds": _digest(self._teacher_class_embeds),
+            "class_names": hashlib.sha256("\n".join(self.class_names).encode()).hexdigest()[:12],
+            "prompt_templates": self.prompt_templates,
+            "train_samples": len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None,
+            "trainable": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            "seed": args.seed,
+        }
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint of `output_dir`."""
+        if self.train_dataset is None:
+            raise ValueError("There is nothing to train on. Pass `train_dataset`.")
+        if isinstance(resume_from_checkpoint, bool) and resume_from_checkpoint:
+            resume_from_checkpoint, skipped = checkpoints.newest_complete(self.args.output_dir)
+            for reason in skipped:
+                logger.warning("Skipped an incomplete checkpoint: %s", reason)
+        if resume_from_checkpoint:
+            reason = checkpoints.defect(resume_from_checkpoint)
+            if reason is not None:
+                raise ValueError(
+                    f"Checkpoint {resume_from_checkpoint!r} cannot be resumed from: {reason}. Pass a complete one, or "
+                    "resume_from_checkpoint=True for the newest of them."
+                )
+            checkpoints.check_fingerprint(resume_from_checkpoint, self._json_fingerprint())
+        self._sums = {}
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+
+    def _json_fingerprint(self) -> dict[str, Any]:
+        return json.loads(json.dumps(self.fingerprint(), default=str))
+
+    def _save_checkpoint(self, model, trial):
+        self._check_finite()
+        self._check_weights()
+        # Rotation waits until the new checkpoint is sealed, so that a complete one is there at any time.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        run_dir = self._get_output_dir(trial=trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            checkpoints.seal(folder, self._json_fingerprint())
+            rotate_checkpoints(
+                output_dir=run_dir,
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _check_weights(self) -> None:
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        finite = torch.stack([torch.isfinite(parameter.detach()).all() for parameter in trained]).all()
+        self._finite = self._finite * finite.to(self._finite.device)
+        self._check_finite()
+
+    def _save(self, output_dir=None, state_dict=None):
+        """Saves model, processor and the run's configuration as JSON; never a pickle of the arguments."""
+        if not self.args.should_save:
+            return
+        output_dir = Path(output_dir or self.args.output_dir)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model.save_pretrained(output_dir, state_dict=state_dict)
+        self.processing_class.save_pretrained(output_dir)
+        config = {name: value for name, value in self.args.to_dict().items() if not name.endswith("_token")}
+        (output_dir / "training_config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")
+
+    def save_merged(self, output_dir: str | None = None) -> None:
+        """Saves a plain model with the adapter, if there is one, merged into its weights."""
+        output_dir = output_dir or self.args.output_dir
+        if self.args.should_save:
+            fold_into_clip(self.accelerator.unwrap_model(self.model)).save_pretrained(output_dir)
+            self.processing_class.save_pretrained(output_dir)
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    return hashlib.sha256((tensor.float().cpu() * 1000).round().to(torch.int32).numpy().tobytes()).hexdigest()[:12]

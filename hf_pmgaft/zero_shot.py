@@ -1,0 +1,236 @@
+"""The zero-shot head: class names and templates -> text embeddings; images in [0,1] -> logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .backbones import get_backbone, unwrap_peft
+
+DEFAULT_PROMPT_TEMPLATES = ("This is a photo of a {}",)
+
+
+def check_class_names(class_names: Sequence[str]) -> list[str]:
+    """Returns the names as a list, or raises `ValueError` if one is empty or stands twice."""
+    names = list(class_names)
+    if len(names) < 2:
+        raise ValueError(f"You passed {len(names)} class name(s); a classifier needs at least 2. Pass `class_names`.")
+    empty = [i for i, name in enumerate(names) if not isinstance(name, str) or not name.strip()]
+    if empty:
+        raise ValueError(f"Class names {empty} are empty, so no prompt can be made of them. Give each class a name.")
+    first: dict[str, int] = {}
+    for i, name in enumerate(names):
+        if first.setdefault(prompt_name(name), i) != i:
+            raise ValueError(
+                f"Classes {first[prompt_name(name)]} and {i} share the name {name!r}; their text embeddings would be "
+                "the same and no image could be told apart. Give each class its own name."
+            )
+    return names
+
+
+def check_prompt_templates(prompt_templates: str | Sequence[str]) -> list[str]:
+    """Returns the templates as a list, or raises `ValueError` if one has not exactly one `{}`."""
+    templates = [prompt_templates] if isinstance(prompt_templates, str) else list(prompt_templates)
+    wrong = [template for template in templates if template.count("{}") != 1]
+    if wrong or not templates:
+        raise ValueError(
+            f"Prompt templates {wrong or templates} cannot take a class name. Write each with one {{}}, as in "
+            f"{DEFAULT_PROMPT_TEMPLATES[0]!r}."
+        )
+    return templates
+
+
+def prompt_name(name: str) -> str:
+    """A class name as it stands in a prompt: lower case; `_`, `-` and `/` become spaces."""
+    return " ".join(name.lower().translate(str.maketrans("_-/", "   ")).split())
+
+
+@torch.no_grad()
+def encode_class_names(
+    model: nn.Module,
+    processor: Any,
+    class_names: Sequence[str],
+    prompt_templates: str | Sequence[str] = DEFAULT_PROMPT_TEMPLATES,
+    batch_size: int = 256,
+) -> torch.Tensor:
+    """Class embeddings of the zero-shot head (CLIP, arXiv 2103.00020, section 3.1.4).
+
+    The text embedding of each template is normalised, the mean over templates taken and normalised again.
+
+    Args:
+        model (`CLIPModel` or PEFT model): Its text tower is run once over all prompts.
+        processor (`CLIPProcessor` or tokenizer): Tokenizes the prompts; they are padded to the longest of a batch.
+        class_names (`list[str]`): K names, distinct and not empty.
+        prompt_templates (`str` or `list[str]`): Each with one `{}`.
+
+    Returns:
+        `torch.Tensor`: `[K, D]`, float32, unit norm, on the model's device.
+    """
+    names = [prompt_name(name) for name in check_class_names(class_names)]
+    templates = check_prompt_templates(prompt_templates)
+    backbone, tokenizer = get_backbone(model), getattr(processor, "tokenizer", processor)
+    model = unwrap_peft(model)
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    embeds = []
+    prompts = [template.format(name) for name in names for template in templates]
+    for start in range(0, len(prompts), batch_size):
+        tokens = tokenizer(prompts[start : start + batch_size], padding=True, truncation=True, return_tensors="pt")
+        out = backbone.text_embeds(model, tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
+        embeds.append(F.normalize(out.float(), dim=-1))
+    model.train(training)
+    mean = torch.cat(embeds).view(len(names), len(templates), -1).mean(dim=1)
+    return F.normalize(mean, dim=-1)
+
+
+def pixel_statistics(processor: Any) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation by which the processor normalises images in [0,1]."""
+    image_processor = getattr(processor, "image_processor", processor)
+    if not hasattr(image_processor, "image_mean"):
+        raise TypeError(
+            f"You passed a {type(processor).__name__} as `processing_class`, which holds no pixel statistics, so "
+            "images cannot be taken back to [0,1]. Pass the model's CLIPProcessor."
+        )
+    if not getattr(image_processor, "do_normalize", True):
+        return [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
+    return list(image_processor.image_mean), list(image_processor.image_std)
+
+
+class ZeroShotClassifier:
+    """Images in [0,1] -> logits `logit_scale * cos(image, text)`, differentiable with respect to the images.
+
+    Images of another size than the model's are resized in the graph (bicubic), so that small images can be attacked
+    at their native size.
+
+    Args:
+        encode_image (`Callable`): Normalised pixel values `[B,3,H,W]` -> embeddings `[B,D]`, un-normalised.
+        class_embeds (`torch.Tensor`): `[K,D]`, unit norm.
+        logit_scale (`float`): What cosines are multiplied by (CLIP: 100).
+        image_mean, image_std (`list[float]`): The processor's statistics.
+        image_size (`int`, *optional*): The model's input size; `None` never resizes.
+        guidance_embeds (`torch.Tensor`, *optional*): `[V,D]`, unit norm: the text list that guidance terms range over;
+            the classes themselves if not given.
+    """
+
+    def __init__(
+        self,
+        encode_image: Callable[[torch.Tensor], torch.Tensor],
+        class_embeds: torch.Tensor,
+        logit_scale: float,
+        image_mean: Sequence[float],
+        image_std: Sequence[float],
+        image_size: int | None = None,
+        guidance_embeds: torch.Tensor | None = None,
+    ):
+        self.encode_image = encode_image
+        self.class_embeds = class_embeds
+        self.guidance_embeds = guidance_embeds
+        self.logit_scale = logit_scale
+        self.image_size = image_size
+        self.mean = torch.tensor(image_mean, device=class_embeds.device).view(1, -1, 1, 1)
+        self.std = torch.tensor(image_std, device=class_embeds.device).view(1, -1, 1, 1)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        processor: Any,
+        class_embeds: torch.Tensor,
+        *,
+        encode_image: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        logit_scale: float | None = None,
+        guidance_embeds: torch.Tensor | None = None,
+    ) -> ZeroShotClassifier:
+        """The classifier of a dual encoder; `encode_image` puts another image tower in the model's place."""
+        backbone, plain = get_backbone(model), unwrap_peft(model)
+        if encode_image is None:
+
+            def encode_image(pixel_values):
+                return backbone.image_embeds(model, pixel_values)
+
+        mean, std = pixel_statistics(processor)
+        scale = plain.logit_scale.detach().float().exp().item() if logit_scale is None else logit_scale
+        size = plain.config.vision_config.image_size
+        return cls(encode_image, class_embeds, scale, mean, std, size, guidance_embeds)
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Un-normalised projected embeddings `[B,D]` of images in [0,1] `[B,3,H,W]`."""
+        if self.image_size is not None and images.shape[-2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            images = F.interpolate(images, size=size, mode="bicubic", align_corners=False)
+        return self.encode_image((images - self.mean.to(images.dtype)) / self.std.to(images.dtype))
+
+    def logits(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Logits `[B,K]` of embeddings `[B,D]` against the classes."""
+        return self._logits(embeds, self.class_embeds)
+
+    def guidance_logits(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Logits `[B,V]` of embeddings `[B,D]` against the guidance texts."""
+        return self._logits(embeds, self.guidance_embeds)
+
+    def _logits(self, embeds: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        # float() keeps the logits in fp32 whatever autocast made of the embeddings; float64 stays float64.
+        embeds = embeds if embeds.dtype == torch.float64 else embeds.float()
+        with torch.autocast(embeds.device.type, enabled=False):
+            return self.logit_scale * F.normalize(embeds, dim=-1) @ texts.to(embeds.dtype).T
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return self.logits(self.embed(images))
+
+
+class Views:
+    """What one encoder makes of a batch, computed when first asked for and kept.
+
+    Args:
+        classifier (`ZeroShotClassifier`): Student or teacher.
+        clean (`torch.Tensor`): Images in [0,1], `[B,3,H,W]`.
+        adversarial (`torch.Tensor`, *optional*): Their adversarial counterparts.
+    """
+
+    def __init__(self, classifier: ZeroShotClassifier, clean: torch.Tensor, adversarial: torch.Tensor | None = None):
+        self.classifier, self.clean, self.adversarial = classifier, clean, adversarial
+
+    @cached_property
+    def clean_embeds(self) -> torch.Tensor:
+        return self.classifier.embed(self.clean)
+
+    @cached_property
+    def adversarial_embeds(self) -> torch.Tensor:
+        return self.classifier.embed(self.adversarial)
+
+    @cached_property
+    def clean_logits(self) -> torch.Tensor:
+        return self.classifier.logits(self.clean_embeds)
+
+    @cached_property
+    def adversarial_logits(self) -> torch.Tensor:
+        return self.classifier.logits(self.adversarial_embeds)
+
+    @cached_property
+    def clean_guidance_logits(self) -> torch.Tensor:
+        if self.classifier.guidance_embeds is None:
+            return self.clean_logits
+        return self.classifier.guidance_logits(self.clean_embeds)
+
+    @cached_property
+    def adversarial_guidance_logits(self) -> torch.Tensor:
+        if self.classifier.guidance_embeds is None:
+            return self.adversarial_logits
+        return self.classifier.guidance_logits(self.adversarial_embeds)
+
+    def on(self, adversarial: torch.Tensor) -> Views:
+        """The same encoder with adversarial images added; what the clean pass computed is kept."""
+        views = type(self)(self.classifier, self.clean, adversarial)
+        views.__dict__.update({name: value for name, value in self.computed().items() if name.startswith("clean_")})
+        return views
+
+    def computed(self) -> dict[str, torch.Tensor]:
+        """The views that were computed so far, by name."""
+        return {name: value for name, value in self.__dict__.items() if name.endswith(("_embeds", "_logits"))}
+

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+version = next(
+    line.split('"')[1]
+    for line in Path("hf_pmgaft/__init__.py").read_text(encoding="utf-8").splitlines()
+    if line.startswith("__version__")
+)
+
+extras = {
+    "deepspeed": ["deepspeed>=0.19"],
+    "eval": ["pyautoattack"],
+    "track": ["trackio"],
+    "test": ["pytest>=8"],
+    "dev": ["pytest>=8", "ruff>=0.14", "build"],
+}
+
+setup(
+    name="hf_pmgaft",
+    version=version,
+    description="Zero-shot adversarial robustness of CLIP as a Hugging Face Trainer: PMG-AFT, TeCoA, FARE",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["hf_pmgaft", "hf_pmgaft.*"]),
+    package_data={"hf_pmgaft": ["py.typed", "templates/*.md"]},
+    install_requires=[
+        "torch>=2.6",
+        "transformers>=5.19",
+        "accelerate>=1.10",
+        "datasets>=4.0",
+        "peft>=0.18",
+        "evaluate>=0.4.5",
+        "safetensors>=0.5",
+        "pillow>=10",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "pyyaml>=6",
+        "tqdm>=4.66",
+    ],
+    extras_require=extras,
+)
