@@ -42,6 +42,10 @@ class ModelArguments:
     teacher_name_or_path: str | None = field(
         default=None, metadata={"help": "Frozen guide; the model itself before training if not given."}
     )
+    image_mean: list[float] | None = field(
+        default=None, metadata={"help": "Pixel mean in place of the processor's; saved with the checkpoint."}
+    )
+    image_std: list[float] | None = field(default=None, metadata={"help": "Likewise the standard deviation."})
     lora_r: int = field(default=0, metadata={"help": "Rank of LoRA in the vision tower; 0 tunes the weights."})
     lora_alpha: int = field(default=16, metadata={"help": "LoRA's scaling numerator."})
     lora_dropout: float = field(default=0.0, metadata={"help": "LoRA's dropout."})
@@ -89,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     check_output_dir(args.output_dir)
     output_dir = Path(args.output_dir)
 
-    processor = AutoProcessor.from_pretrained(required("--model_name_or_path", model_args.model_name_or_path))
+    processor = load_processor(model_args)
     model = AutoModel.from_pretrained(model_args.model_name_or_path, dtype=torch.float32)
     train_dataset = load_training_set(data_args, processor)
     eval_sets = load_eval_sets(data_args, processor)
@@ -141,6 +145,15 @@ def main(argv: list[str] | None = None) -> None:
     print(f"The robust checkpoint, its report, card and pictures are in {output_dir}.")
     if args.push_to_hub:
         trainer.push_to_hub()
+
+
+def load_processor(model_args: ModelArguments):
+    processor = AutoProcessor.from_pretrained(required("--model_name_or_path", model_args.model_name_or_path))
+    if model_args.image_mean is not None:
+        processor.image_processor.image_mean = model_args.image_mean
+    if model_args.image_std is not None:
+        processor.image_processor.image_std = model_args.image_std
+    return processor
 
 
 def load_training_set(data_args: DataArguments, processor):
