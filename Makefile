@@ -3,6 +3,8 @@ PYTHON ?= python3
 # The CPU build of torch unless told otherwise: make demo TORCH=torch
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+# Threads that wait do not spin, which matters when other work shares the cores.
+export OMP_WAIT_POLICY = PASSIVE
 
 .PHONY: demo test lint clean
 

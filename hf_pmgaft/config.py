@@ -93,6 +93,8 @@ class PMGAFTConfig(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # there is no device to copy to, and torch would warn
         _check_choice("attack", self.attack, ATTACKS)
         _check_choice("norm", self.norm, NORMS)
         _check_choice("eval_loss", self.eval_loss, LOSSES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import math
@@ -138,6 +139,8 @@ def evaluate_robustness(
     samples = {data.name: sample_ids(len(data), max_samples, seed) for data in sets}
     if len(samples) != len(sets):
         raise ValueError(f"Two evaluation sets share a name: {[data.name for data in sets]}. Give each its own.")
+    if next(model.parameters()).dtype != torch.float32:
+        model = copy.deepcopy(model).float()
     results = []
     bar = tqdm(total=sum(map(len, samples.values())), desc="Evaluating", unit="img", disable=not progress)
     with full_precision(model), frozen(model), bar:
