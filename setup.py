@@ -12,8 +12,8 @@ extras = {
     "deepspeed": ["deepspeed>=0.19"],
     "eval": ["pyautoattack"],
     "track": ["trackio"],
-    "test": ["pytest>=8"],
-    "dev": ["pytest>=8", "ruff>=0.14", "build"],
+    "test": ["pytest>=8", "setuptools>=77"],
+    "dev": ["pytest>=8", "setuptools>=77", "ruff>=0.14"],
 }
 
 setup(

@@ -53,7 +53,13 @@ def main(argv: list[str] | None = None) -> None:
         path, config, split = parse_set(text)
         name = config or Path(path).stem
         sets.append(ZeroShotDataset(load_images(path, config, split), processor, None, template, name))
-    pgd = {"attack": "pgd", "norm": args.norm, "num_steps": args.num_steps, "loss": args.loss, "restarts": args.restarts}
+    pgd = {
+        "attack": "pgd",
+        "norm": args.norm,
+        "num_steps": args.num_steps,
+        "loss": args.loss,
+        "restarts": args.restarts,
+    }
     attacks = [{**pgd, "eps": eps} for eps in args.eps]
     report = evaluate_robustness(
         model,
@@ -68,10 +74,11 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{'set':<24}{'classes':>8}{'images':>8}{'clean':>8}" + "".join(f"{name:>30}" for name in names))
     for result in report.sets:
         values = "".join(f"{100 * result.attacks[name]:>30.1f}" for name in names)
-        print(f"{result.name:<24}{result.num_classes:>8}{result.num_samples:>8}{100 * result.clean_accuracy:>8.1f}{values}")
+        counts = f"{result.name:<24}{result.num_classes:>8}{result.num_samples:>8}"
+        print(f"{counts}{100 * result.clean_accuracy:>8.1f}{values}")
     means = "".join(f"{100 * sum(r.attacks[name] for r in report.sets) / len(report.sets):>30.1f}" for name in names)
     print(f"{'mean':<24}{'':>8}{'':>8}{100 * report.mean_clean_accuracy:>8.1f}{means}")
-    print(f"Protocol {report.protocol_hash}. Robust accuracies are upper bounds until a stronger attack fails to lower them.")
+    print(f"Protocol {report.protocol_hash}. Robust accuracies are upper bounds until a stronger attack fails.")
     if args.output_file:
         report.save(args.output_file)
 

@@ -62,7 +62,9 @@ class ModelArguments:
 class DataArguments:
     dataset_name: str | None = field(
         default=None,
-        metadata={"help": "Fine-tuning set: Hub id, ImageFolder, parquet file or save_to_disk folder, [:config][@split]."},
+        metadata={
+            "help": "Fine-tuning set: Hub id, ImageFolder, parquet file or save_to_disk folder, [:config][@split]."
+        },
     )
     eval_sets: list[str] = field(
         default_factory=list, metadata={"help": "Zero-shot sets, each NAME[:config][@split] as for --dataset_name."}
@@ -77,11 +79,11 @@ class DataArguments:
     )
     prompt_template: str = field(default="This is a photo of a {}", metadata={"help": "How names become prompts."})
     guidance_names: str | None = field(
-        default=None, metadata={"help": "Text file of names over which the guidance terms range instead of the classes."}
+        default=None,
+        metadata={"help": "Text file of names over which the guidance terms range instead of the classes."},
     )
     streaming: bool = field(default=False, metadata={"help": "Read the fine-tuning set while training."})
     check_data: bool = field(default=False, metadata={"help": "Read every row first and name those that are broken."})
-
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -260,7 +262,9 @@ def comparison_table(before: RobustnessReport, after: RobustnessReport, in_domai
 
     for old, new in zip(before.sets, after.sets, strict=True):
         values = (old.clean_accuracy, new.clean_accuracy, old.robust_accuracy, new.robust_accuracy)
-        lines.append(line(old.name + ("*" if old.name == in_domain else ""), old.num_classes, old.num_samples, *values))
+        lines.append(
+            line(old.name + ("*" if old.name == in_domain else ""), old.num_classes, old.num_samples, *values)
+        )
     lines.append("-" * len(lines[1]))
     lines.append(line("mean of all", "", "", *means()))
     if in_domain in {result.name for result in before.sets} and len(before.sets) > 1:

@@ -1,4 +1,4 @@
-"""`PMGAFTConfig`: threat model, objective and tuning on top of `TrainingArguments`; command lines with YAML defaults."""
+"""`PMGAFTConfig`: threat model, objective and tuning beside `TrainingArguments`; command lines with YAML defaults."""
 
 from __future__ import annotations
 
@@ -74,13 +74,16 @@ class PMGAFTConfig(TrainingArguments):
     )
     eval_loss: str = field(default="margin", metadata={"help": f"Loss of the evaluation attack: {sorted(LOSSES)}."})
     eval_restarts: int = field(default=1, metadata={"help": "Random restarts of the evaluation attack."})
-    eval_max_samples: int | None = field(default=None, metadata={"help": "Images per evaluation set; all if not given."})
+    eval_max_samples: int | None = field(
+        default=None, metadata={"help": "Images per evaluation set; all if not given."}
+    )
     objective: str = field(default="pmg_aft", metadata={"help": f"Objective, one of {sorted(OBJECTIVES)}."})
     objective_kwargs: dict | str | None = field(
-        default=None, metadata={"help": 'Options of the objective as JSON, such as \'{"alpha": 2.0}\'.'}
+        default=None, metadata={"help": "Options of the objective as JSON, such as '{\"alpha\": 2.0}'."}
     )
     trainable_layers: int | None = field(
-        default=None, metadata={"help": "Train the last n vision blocks and what follows; the whole tower if not given."}
+        default=None,
+        metadata={"help": "Train the last n vision blocks and what follows; the whole tower if not given."},
     )
     augmentation: float = field(default=0.0, metadata={"help": "Strength of the augmentation, 0 to 1."})
 

@@ -102,7 +102,9 @@ class RobustnessReport:
         """Reads a report that `save` wrote."""
         data = json.loads(Path(file).read_text(encoding="utf-8"))
         names = SetResult.__dataclass_fields__
-        return cls(data["protocol"], [SetResult(**{k: v for k, v in row.items() if k in names}) for row in data["sets"]])
+        return cls(
+            data["protocol"], [SetResult(**{k: v for k, v in row.items() if k in names}) for row in data["sets"]]
+        )
 
 
 def evaluate_robustness(
@@ -167,10 +169,14 @@ def attack_name(spec: Mapping[str, Any]) -> str:
     """An attack as tables name it, such as `PGD-20 margin linf 4/255`."""
     steps = f"-{spec['num_steps']}" if "num_steps" in spec else ""
     restarts = f" x{spec['restarts']}" if spec.get("restarts", 1) > 1 else ""
-    return f"{spec['attack'].upper()}{steps}{restarts} {spec.get('loss', 'ce')} {spec.get('norm', 'linf')} {spec['eps']}"
+    return (
+        f"{spec['attack'].upper()}{steps}{restarts} {spec.get('loss', 'ce')} {spec.get('norm', 'linf')} {spec['eps']}"
+    )
 
 
-def run_attack(spec: Mapping[str, Any], classifier: Any, images: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor):
+def run_attack(
+    spec: Mapping[str, Any], classifier: Any, images: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor
+):
     """Adversarial images of one batch by an attack's description."""
     options = {name: value for name, value in spec.items() if name != "attack"}
     norm = options.get("norm", "linf")

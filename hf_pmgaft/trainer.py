@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from . import checkpoints
 from .attacks import ATTACKS, frozen, sample_seeds
-from .backbones import BACKBONES, freeze_logit_scale, get_backbone, unwrap_peft
+from .backbones import freeze_logit_scale, get_backbone, unwrap_peft
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, ZeroShotDataset, augment, stack, training_examples
 from .evaluation import RobustnessReport, evaluate_robustness, full_precision
@@ -251,7 +250,9 @@ class PMGAFTTrainer(Trainer):
             return loss, {"logits": student.adversarial_logits if self.objective.attacks else student.clean_logits}
         return loss
 
-    def _attack(self, images: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor) -> tuple[torch.Tensor | None, Views]:
+    def _attack(
+        self, images: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor
+    ) -> tuple[torch.Tensor | None, Views]:
         """Adversarial images (`None` for an objective without attack), and the teacher's views of the clean ones."""
         # The inner module: DeepSpeed's engine counts a backward for every pass through it. It runs in eval mode and
         # with its parameters frozen, so nothing of the attack reaches their gradients.

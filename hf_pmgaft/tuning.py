@@ -48,9 +48,13 @@ def add_adapter(model: nn.Module, backbone: Backbone, peft_config: Any) -> nn.Mo
     peft_config = copy.deepcopy(peft_config)
     targets = getattr(peft_config, "target_modules", None)
     if targets is not None and not isinstance(targets, str):
-        peft_config.target_modules = rf"(.*\.)?({'|'.join(backbone.vision_modules)})(\..*)?\.({'|'.join(sorted(targets))})"
+        peft_config.target_modules = (
+            rf"(.*\.)?({'|'.join(backbone.vision_modules)})(\..*)?\.({'|'.join(sorted(targets))})"
+        )
     elif targets is None:
-        peft_config.target_modules = rf"(.*\.)?{backbone.vision_layers.split('.')[0]}\..*\.(q_proj|k_proj|v_proj|out_proj)"
+        peft_config.target_modules = (
+            rf"(.*\.)?{backbone.vision_layers.split('.')[0]}\..*\.(q_proj|k_proj|v_proj|out_proj)"
+        )
     try:
         adapted = get_peft_model(model, peft_config)
     except ValueError as error:

@@ -233,4 +233,3 @@ class Views:
     def computed(self) -> dict[str, torch.Tensor]:
         """The views that were computed so far, by name."""
         return {name: value for name, value in self.__dict__.items() if name.endswith(("_embeds", "_logits"))}
-

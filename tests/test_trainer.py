@@ -34,7 +34,9 @@ def make_trainer(tmp_path, images=None, model=None, peft_config=None, **options)
         use_cpu=True,
         dataloader_num_workers=0,
     )
-    extra = {key: options.pop(key) for key in ("eval_dataset", "teacher", "compute_metrics", "callbacks") if key in options}
+    extra = {
+        key: options.pop(key) for key in ("eval_dataset", "teacher", "compute_metrics", "callbacks") if key in options
+    }
     return PMGAFTTrainer(
         model=make_model() if model is None else model,
         args=PMGAFTConfig(**{**defaults, **options}),
@@ -114,7 +116,9 @@ def test_the_attack_leaves_no_gradient_and_the_step_descends_on_the_objective_al
     expected.backward()
     for name, gradient in ours.items():
         if "k_proj.bias" not in name:
-            torch.testing.assert_close(gradient, dict(trainer.model.named_parameters())[name].grad, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                gradient, dict(trainer.model.named_parameters())[name].grad, rtol=1e-4, atol=1e-5
+            )
 
 
 def attack_inputs(trainer, batch):
@@ -283,7 +287,9 @@ def test_best_model_is_chosen_by_mean_robust_accuracy(tmp_path):
         save_total_limit=1,
     )
     trainer.train()
-    scores = [line["eval_mean_robust_accuracy"] for line in trainer.state.log_history if "eval_mean_robust_accuracy" in line]
+    scores = [
+        line["eval_mean_robust_accuracy"] for line in trainer.state.log_history if "eval_mean_robust_accuracy" in line
+    ]
     assert len(scores) == 3
     assert trainer.state.best_metric == max(scores)
 
@@ -295,7 +301,10 @@ def test_predict_returns_clean_logits_and_labels(tmp_path):
     assert output.predictions.shape == (10, 4)
     assert output.label_ids.tolist() == images["label"]
     inputs = trainer.processing_class(
-        text=[f"a photo of the {name}" for name in CLASS_NAMES], images=list(images["image"]), return_tensors="pt", padding=True
+        text=[f"a photo of the {name}" for name in CLASS_NAMES],
+        images=list(images["image"]),
+        return_tensors="pt",
+        padding=True,
     )
     expected = trainer.model.eval()(**inputs).logits_per_image
     np.testing.assert_allclose(output.predictions, expected.detach().numpy(), rtol=1e-4, atol=1e-4)

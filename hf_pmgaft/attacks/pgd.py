@@ -1,4 +1,4 @@
-"""Projected gradient descent in L-inf and L2 (Madry et al., ICLR 2018, arXiv 1706.06083), and FGSM as its first step."""
+"""Projected gradient descent in L-inf and L2 (Madry et al., ICLR 2018, arXiv 1706.06083); FGSM is its first step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def parse_radius(value: str | float, norm: str = "linf") -> float:
         numerator, _, denominator = str(value).partition("/")
         radius = float(numerator) / float(denominator or 1)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"You passed the radius {value!r}, which is no number. Write it as 4/255 or 0.0157.") from None
+        raise ValueError(
+            f"You passed the radius {value!r}, which is no number. Write it as 4/255 or 0.0157."
+        ) from None
     if not 0 <= radius < float("inf"):
         raise ValueError(f"You passed the radius {value}, but a ball has a radius of 0 or more. Pass such as 4/255.")
     if norm == "linf" and radius > 1:
@@ -229,7 +231,7 @@ def _start(images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, res
 
 
 def _inside(images: torch.Tensor, walk: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
-    """`walk` in the images' dtype; a pixel that rounding pushed out of the ball goes back to its clean value's side."""
+    """`walk` in the images' dtype; what rounding pushed out of the ball goes back towards the image."""
     rounded = walk.to(images.dtype)
     if rounded.dtype == walk.dtype:
         return rounded
@@ -246,7 +248,7 @@ def _inside(images: torch.Tensor, walk: torch.Tensor, eps: float, norm: str) -> 
 def _named_loss(classifier, images, labels, loss, targeted) -> Loss:
     _known("loss", loss, LOSSES)
     if labels is None or classifier is None:
-        raise ValueError("You passed no labels or no classifier, which every named loss needs. Pass them, or `loss_fn`.")
+        raise ValueError("You passed no labels or no classifier, which a named loss needs. Pass them, or `loss_fn`.")
     if not targeted:
         return lambda x: LOSSES[loss](_float(classifier(x)), labels)
     if loss == "dlr":
@@ -266,7 +268,9 @@ def _check(images: torch.Tensor, num_steps: int, restarts: int, seeds: torch.Ten
         if value < 1:
             raise ValueError(f"You passed {name}={value}, which leaves nothing to do. Pass 1 or more.")
     if seeds is not None and seeds.shape != images.shape[:1]:
-        raise ValueError(f"You passed seeds of shape {tuple(seeds.shape)} for {len(images)} images. Pass one per image.")
+        raise ValueError(
+            f"You passed seeds of shape {tuple(seeds.shape)} for {len(images)} images. Pass one per image."
+        )
 
 
 def _known(name: str, value: str, choices) -> str:

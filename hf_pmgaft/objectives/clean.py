@@ -12,7 +12,9 @@ from .base import Objective
 
 @dataclass
 class Clean(Objective):
-    """Clean fine-tuning, the baseline without an attack: `CE(l(x), y)`, mean over the batch (as CLIP, arXiv 2103.00020).
+    """Clean fine-tuning, the baseline without an attack (zero-shot head of CLIP, arXiv 2103.00020).
+
+    Equation: `CE(l(x), y)`, mean over the batch.
 
     Requirements: labels. Trained: vision tower.
     """

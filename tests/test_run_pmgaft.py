@@ -1,0 +1,117 @@
+"""The main job as a user runs it: one command on the embedded default, and what it leaves behind."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor, CLIPModel, pipeline
+
+from hf_pmgaft.data import ZeroShotDataset, load_images
+from hf_pmgaft.evaluation import RobustnessReport, evaluate_robustness
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "examples" / "emoji" / "data"
+QUICK = [
+    "--max_steps",
+    "4",
+    "--eval_max_samples",
+    "12",
+    "--eval_num_steps",
+    "3",
+    "--per_device_train_batch_size",
+    "16",
+]
+
+
+def run(*arguments, cwd) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", str(ROOT / "examples" / "run_pmgaft.py")]
+    return subprocess.run([*launch, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    done = run(*QUICK, "--logging_steps", "1", cwd=folder)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder / "outputs" / "clip-pmgaft-emoji", done.stdout
+
+
+def test_no_arguments_give_a_table_of_every_set_before_and_after(demo):
+    output_dir, printed = demo
+    before = RobustnessReport.load(output_dir / "robustness_before.json")
+    after = RobustnessReport.load(output_dir / "robustness.json")
+    assert before.protocol_hash == after.protocol_hash
+    assert [result.num_samples for result in after.sets] == [12] * 8
+    for old, new in zip(before.sets, after.sets, strict=True):
+        (line,) = [line for line in printed.splitlines() if line.split("*")[0].split()[:1] == [old.name]][:1]
+        numbers = [float(word) for word in line.replace("*", " ").split()[-4:]]
+        values = (old.clean_accuracy, new.clean_accuracy, old.robust_accuracy, new.robust_accuracy)
+        assert numbers == [round(100 * value, 1) for value in values]
+    assert "mean without animals" in printed and "PGD-3 margin linf 4/255" in printed
+
+
+def test_checkpoint_is_a_plain_clip_that_gives_the_reported_accuracy(demo):
+    output_dir, _ = demo
+    model, info = CLIPModel.from_pretrained(output_dir, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    processor = AutoProcessor.from_pretrained(output_dir)
+    after = RobustnessReport.load(output_dir / "robustness.json")
+    data = load_images(str(DATA), "food", "test")
+    sets = [ZeroShotDataset(data, processor, None, "an emoji of {}", name="food")]
+    again = evaluate_robustness(
+        model, processor, sets, after.protocol["attacks"], max_samples=12, seed=after.protocol["seed"], progress=False
+    )
+    (food,) = [result for result in after.sets if result.name == "food"]
+    assert again.sets[0].verdicts == food.verdicts
+
+
+def test_pipeline_serves_the_checkpoint(demo):
+    output_dir, _ = demo
+    classify = pipeline("zero-shot-image-classification", model=str(output_dir))
+    image = load_images(str(DATA), "food", "test")[0]["image"]
+    answer = classify(image, candidate_labels=["grapes", "hamburger"], hypothesis_template="an emoji of {}")
+    assert {row["label"] for row in answer} == {"grapes", "hamburger"}
+    assert sum(row["score"] for row in answer) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_card_curves_gallery_and_configuration_are_there(demo):
+    output_dir, _ = demo
+    for picture in ("training_curves.png", "robustness.png", "gallery.png"):
+        assert min(Image.open(output_dir / picture).size) > 200
+    card = (output_dir / "README.md").read_text()
+    after = RobustnessReport.load(output_dir / "robustness.json")
+    assert after.protocol_hash in card and "4/255" in card and str(output_dir) not in card
+    config = json.loads((output_dir / "training_config.json").read_text())
+    assert config["eps"] == "4/255" and not any(
+        "token" in key and "num" not in key for key in config if key.endswith("_token")
+    )
+    assert not list(output_dir.rglob("*.bin"))
+    assert all(
+        math.isfinite(value.abs().sum()) for value in CLIPModel.from_pretrained(output_dir).state_dict().values()
+    )
+
+
+def test_lora_run_leaves_an_adapter_and_a_merged_plain_clip(tmp_path):
+    done = run(*QUICK, "--lora_r", "4", "--eval_sets", f"{DATA}:activities", "--output_dir", "lora", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert (tmp_path / "lora" / "adapter_model.safetensors").exists()
+    merged, info = CLIPModel.from_pretrained(tmp_path / "lora" / "merged", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    base = CLIPModel.from_pretrained(ROOT / "examples" / "emoji" / "model")
+    changed = {n for n, v in merged.state_dict().items() if not torch.equal(v, base.state_dict()[n])}
+    assert changed and all(name.startswith("vision_model.") for name in changed)
+
+
+def test_a_wrong_argument_ends_in_one_clear_message_before_anything_is_loaded(tmp_path):
+    done = run("--eps", "4", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "4/255" in done.stderr
+    assert not (tmp_path / "outputs").exists()
