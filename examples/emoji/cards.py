@@ -1,0 +1,79 @@
+"""Model card, data card and attributions of the embedded default, written from styles.yaml and measured figures."""
+
+import art
+import yaml
+
+TEMPLATES = art.HERE / "templates"
+ROLES = {"train": "pre-training", "validation": "validation splits", "test": "test splits"}
+
+
+def fill(name: str, **values: str) -> str:
+    """Fill the `{{placeholders}}` of a template."""
+    text = (TEMPLATES / name).read_text()
+    for key, value in values.items():
+        text = text.replace("{{" + key + "}}", value)
+    return text
+
+
+def table(header: list[str], rows: list[list]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def attribution() -> str:
+    rows = []
+    for name, style in art.load_styles().items():
+        use = ROLES[style["role"]] + (", fine-tuning set" if style.get("finetune") else "")
+        package = f"{style['package']} {style['version']}"
+        rows.append([name, f"[{style['author']}]({style['url']})", style["license"], package, use])
+    return fill("ATTRIBUTION.md", styles=table(["style", "drawn by", "licence", "npm package", "used for"], rows))
+
+
+def data_card(counts: dict[str, dict[str, int]], classes: dict[str, int]) -> str:
+    """`counts`: images per configuration and split; `classes`: class names per configuration."""
+    configs = [
+        {
+            "config_name": config,
+            **({"default": True} if config == "finetune" else {}),
+            "data_files": [{"split": split, "path": f"{config}/{split}.parquet"} for split in splits],
+        }
+        for config, splits in counts.items()
+    ]
+    header = ["configuration", "classes", "train", "validation", "test"]
+    rows = [
+        [config, classes[config], *(splits.get(split, "") for split in header[2:])]
+        for config, splits in counts.items()
+    ]
+    return fill(
+        "data_card.md",
+        configs=yaml.safe_dump({"configs": configs}, sort_keys=False).strip(),
+        counts=table(header, rows),
+    )
+
+
+def model_card(figures: dict[str, dict[str, float]], record: dict) -> str:
+    """`figures`: top-1 in per cent per split and group, with means; `record`: what pre-training wrote down."""
+    test, validation = figures["test"], figures["validation"]
+    rows = [[group, f"{test[group]:.1f}", f"{validation[group]:.1f}"] for group in test]
+    results = [{"name": "embedded default", "results": [metric(group, value) for group, value in test.items()]}]
+    drawings = record["drawings"]
+    return fill(
+        "model_card.md",
+        index=yaml.safe_dump({"model-index": results}, sort_keys=False).strip(),
+        figures=table(["group", "test (twemoji)", "validation (noto-v1)"], rows),
+        mean=f"{test['mean']:.1f}",
+        steps=f"{record['steps']:,}",
+        minutes=f"{record['minutes']:.0f}",
+        weights={"EMA": "exponentially averaged", "raw": "last"}[record["weights"]],
+        drawings=f"{drawings['images']:,}",
+        styles=str(drawings["styles"]),
+        emoji=f"{drawings['emoji']:,}",
+    )
+
+
+def metric(group: str, value: float) -> dict:
+    return {
+        "task": {"type": "zero-shot-image-classification"},
+        "dataset": {"name": f"emoji, {group}", "type": "emoji", "config": group, "split": "test"},
+        "metrics": [{"type": "accuracy", "name": "top-1 (%)", "value": round(value, 2)}],
+    }
