@@ -25,7 +25,8 @@ from transformers import AutoModel, AutoProcessor
 from hf_pmgaft.attacks import frozen
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
 from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set, training_examples
-from hf_pmgaft.evaluation import RobustnessReport, attack_name, full_precision, run_attack, sample_ids
+from hf_pmgaft.engines import full_precision
+from hf_pmgaft.evaluation import RobustnessReport, attack_name, run_attack, sample_ids
 from hf_pmgaft.hub import save_model_card
 from hf_pmgaft.plots import gallery, robustness_bars, training_curves
 from hf_pmgaft.trainer import PMGAFTTrainer

@@ -89,13 +89,3 @@ def get_backbone(model: nn.Module) -> Backbone:
         f"You passed a {type(model).__name__}, but zero-shot classification needs an image and a text tower. "
         f"Pass one of: {', '.join(sorted(row.model_class.__name__ for row in BACKBONES.values()))}."
     )
-
-
-def freeze_logit_scale(model: nn.Module) -> None:
-    """Turns the 0-dimensional `logit_scale` parameter into a persistent buffer of the same name, in place.
-
-    The checkpoint keys stay the same. DeepSpeed and FSDP2 cannot hold a scalar parameter; a buffer they can.
-    """
-    if "logit_scale" in model._parameters:
-        value = model._parameters.pop("logit_scale").detach().clone()
-        model.register_buffer("logit_scale", value, persistent=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from tqdm.auto import tqdm
 from .attacks import ATTACKS, frozen, parse_radius, sample_seeds
 from .backbones import unwrap_peft
 from .data import ZeroShotDataset
+from .engines import full_precision
 from .zero_shot import ZeroShotClassifier, encode_class_names, pixel_statistics
 
 DEFAULT_ATTACK = {"attack": "pgd", "eps": "1/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
@@ -192,21 +192,6 @@ def sample_ids(size: int, max_samples: int | None, seed: int) -> list[int]:
         return list(range(size))
     generator = torch.Generator().manual_seed(seed)
     return sorted(torch.randperm(size, generator=generator)[:max_samples].tolist())
-
-
-@contextlib.contextmanager
-def full_precision(model: nn.Module) -> Iterator[None]:
-    """Runs a model without the autocast that Accelerate put into its `forward`."""
-    plain = getattr(model, "_original_forward", None)
-    wrapped = model.__dict__.get("forward")
-    if plain is not None and wrapped is not None:
-        model.forward = plain
-    try:
-        with torch.autocast(next(model.parameters()).device.type, enabled=False):
-            yield
-    finally:
-        if plain is not None and wrapped is not None:
-            model.forward = wrapped
 
 
 def wilson_interval(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:

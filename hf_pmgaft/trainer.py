@@ -17,10 +17,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from . import checkpoints
 from .attacks import ATTACKS, frozen, sample_seeds
-from .backbones import freeze_logit_scale, get_backbone, unwrap_peft
+from .backbones import get_backbone, unwrap_peft
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, ZeroShotDataset, augment, stack, training_examples
-from .evaluation import RobustnessReport, evaluate_robustness, full_precision
+from .engines import full_precision, prepare_for_engines
+from .evaluation import RobustnessReport, evaluate_robustness
 from .objectives import Objective, make_objective
 from .tuning import fold_into_clip, has_adapter, prepare_model
 from .zero_shot import (
@@ -105,7 +106,7 @@ class PMGAFTTrainer(Trainer):
             self._teacher = None
         else:
             self._teacher = self.backbone.vision_copy(model)
-        freeze_logit_scale(unwrap_peft(model))
+        prepare_for_engines(unwrap_peft(model))
         set_seed(args.seed)  # before the adapter draws its first weights
         if not has_adapter(model) or peft_config is not None:
             model = prepare_model(model, args.trainable_layers, peft_config)

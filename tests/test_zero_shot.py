@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from conftest import CLASS_NAMES, make_model
 
-from hf_pmgaft.backbones import freeze_logit_scale, get_backbone
+from hf_pmgaft.backbones import get_backbone
+from hf_pmgaft.engines import prepare_for_engines
 from hf_pmgaft.zero_shot import Views, ZeroShotClassifier, check_prompt_templates, encode_class_names, prompt_name
 
 TEMPLATES = ["a photo of {}", "an image of the {}"]
@@ -69,7 +70,7 @@ def test_small_images_are_resized_in_the_graph_and_keep_their_gradient(model, pr
 def test_logit_scale_becomes_a_buffer_with_the_same_checkpoint_keys(model, tmp_path):
     keys = set(model.state_dict())
     value = model.logit_scale.item()
-    freeze_logit_scale(model)
+    prepare_for_engines(model)
     assert set(model.state_dict()) == keys
     assert "logit_scale" not in dict(model.named_parameters())
     model.save_pretrained(tmp_path)

@@ -1,0 +1,36 @@
+"""All that mixed precision, DDP, DeepSpeed and FSDP need to know; nothing engine-specific stands elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+
+def prepare_for_engines(model: nn.Module) -> None:
+    """Makes a plain dual encoder one that every engine can hold, in place, with the same checkpoint keys.
+
+    The 0-dimensional `logit_scale` parameter, which DeepSpeed and FSDP2 refuse, becomes a persistent buffer of the
+    same name; it is frozen in any case. FSDP2's preparation asks for input embeddings, which a dual encoder has not.
+    """
+    if "logit_scale" in model._parameters:
+        value = model._parameters.pop("logit_scale").detach().clone()
+        model.register_buffer("logit_scale", value, persistent=True)
+    model.get_input_embeddings = lambda: None
+
+
+@contextlib.contextmanager
+def full_precision(model: nn.Module) -> Iterator[None]:
+    """Runs a model without the autocast that Accelerate put into the instance's `forward`; then puts it back."""
+    original, wrapped = getattr(model, "_original_forward", None), model.__dict__.get("forward")
+    replace = original is not None and wrapped is not None
+    if replace:
+        model.forward = original
+    try:
+        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+            yield
+    finally:
+        if replace:
+            model.forward = wrapped

@@ -1,0 +1,54 @@
+"""Two processes do what one does: the same losses, terms and accuracies, from the same perturbations."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_trainer import LORA, make_trainer
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_case(case: str, folder: Path, processes: int) -> list[dict]:
+    from peft import LoraConfig
+
+    options = {"peft_config": LoraConfig(**LORA)} if case == "lora" else {}
+    if case == "accumulation":
+        options["gradient_accumulation_steps"] = 2
+    batch = 8 // processes // options.get("gradient_accumulation_steps", 1)
+    trainer = make_trainer(folder / f"{case}-{processes}", per_device_train_batch_size=batch, augmentation=0.5, **options)
+    assert trainer.accelerator.num_processes == processes
+    trainer.train()
+    return [line for line in trainer.state.log_history if "loss" in line]
+
+
+CASES = ("full", "accumulation", "lora")
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ddp")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
+    done = subprocess.run([*launch, str(folder)], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads((folder / "logs.json").read_text())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_log_what_one_logs(two_processes, tmp_path, case):
+    for one, two in zip(run_case(case, tmp_path, 1), two_processes[case], strict=True):
+        for key in ("loss", "adversarial_ce", "teacher_kl", "clean_kl"):
+            assert two[key] == pytest.approx(one[key], rel=1e-5, abs=1e-6), key
+        for key in ("adversarial_accuracy", "clean_accuracy", "teacher_adversarial_accuracy"):
+            assert two[key] == pytest.approx(one[key]), key
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    logs = {case: run_case(case, root, 2) for case in CASES}
+    if os.environ["RANK"] == "0":
+        (root / "logs.json").write_text(json.dumps(logs))
