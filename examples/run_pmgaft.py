@@ -27,7 +27,6 @@ from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
 from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set, training_examples
 from hf_pmgaft.engines import full_precision
 from hf_pmgaft.evaluation import RobustnessReport, attack_name, run_attack, sample_ids
-from hf_pmgaft.hub import save_model_card
 from hf_pmgaft.plots import gallery, robustness_bars, training_curves
 from hf_pmgaft.trainer import PMGAFTTrainer
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
@@ -119,33 +118,21 @@ def main(argv: list[str] | None = None) -> None:
     before = trainer.evaluate_robustness() if eval_sets else None
     shown = GallerySamples(trainer, next(iter(eval_sets.values()))) if eval_sets else None
     trainer.train(resume_from_checkpoint=resume_argument(args))
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # the push comes last, with card and pictures
     if model_args.lora_r and model_args.merge_adapter:
         trainer.save_merged(str(output_dir / "merged"))
     after = trainer.evaluate_robustness() if eval_sets else None
-    if not trainer.is_world_process_zero():
-        return
-
-    plots = [output_dir / "training_curves.png"]
-    training_curves(trainer.state.log_history, plots[0])
-    if eval_sets:
+    if trainer.is_world_process_zero():
+        training_curves(trainer.state.log_history, output_dir / "training_curves.png")
+    if eval_sets and trainer.is_world_process_zero():
         before.save(output_dir / "robustness_before.json")
         after.save(output_dir / "robustness.json")
-        plots += [output_dir / "robustness.png", output_dir / "gallery.png"]
-        robustness_bars({"before": before, "after": after}, plots[1])
-        shown.save(plots[2])
+        robustness_bars({"before": before, "after": after}, output_dir / "robustness.png")
+        shown.save(output_dir / "gallery.png")
         print(comparison_table(before, after, data_args.in_domain_set))
-    save_model_card(
-        output_dir,
-        base_model=model_args.model_name_or_path,
-        objective=trainer.objective,
-        config=args,
-        report_before=before,
-        report_after=after,
-        dataset_name=data_args.dataset_name,
-        plots=[plot.name for plot in plots],
-    )
-    print(f"The robust checkpoint, its report, card and pictures are in {output_dir}.")
+    trainer.create_model_card(finetuned_from=model_args.model_name_or_path, dataset=data_args.dataset_name)
+    if trainer.is_world_process_zero():
+        print(f"The robust checkpoint, its report, card and pictures are in {output_dir}.")
     if args.push_to_hub:
         trainer.push_to_hub()
 

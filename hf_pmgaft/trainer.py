@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import upload_folder
 from torch import nn
 from transformers import AutoModel, AutoProcessor, EvalPrediction, PreTrainedModel, Trainer, set_seed
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints, speed_metrics
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints, speed_metrics
+from transformers.utils import PushInProgress
 
 from . import checkpoints
 from .attacks import ATTACKS, frozen, sample_seeds
@@ -22,6 +26,7 @@ from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, ZeroShotDataset, augment, stack, training_examples
 from .engines import full_precision, prepare_for_engines
 from .evaluation import RobustnessReport, evaluate_robustness
+from .hub import save_model_card
 from .objectives import Objective, make_objective
 from .tuning import fold_into_clip, has_adapter, prepare_model
 from .zero_shot import (
@@ -92,6 +97,7 @@ class PMGAFTTrainer(Trainer):
                 "`processing_class=CLIPProcessor.from_pretrained(...)`."
             )
         pixel_statistics(processing_class)
+        self._base_model, self._dataset_name = getattr(model, "name_or_path", "") or "a CLIPModel", None
         self.objective = make_objective(objective or args.objective, None if objective else args.objective_kwargs)
         self.prompt_templates = check_prompt_templates(prompt_templates)
         self.guidance_names = None if guidance_names is None else check_class_names(guidance_names)
@@ -124,6 +130,8 @@ class PMGAFTTrainer(Trainer):
         )
         if self._teacher is not None:
             self._teacher.to(self.args.device)
+        self.first_report: RobustnessReport | None = None
+        self.last_report: RobustnessReport | None = None
         self._sums: dict[str, torch.Tensor] = {}
         self._finite = torch.ones((), device=self.args.device)
         self._encode_texts()
@@ -309,8 +317,6 @@ class PMGAFTTrainer(Trainer):
             `<prefix>_mean_clean_accuracy`, `<prefix>_mean_robust_accuracy`. The whole report, with its protocol, is
             kept as `trainer.last_report`.
         """
-        import time
-
         start = time.time()
         sets = self._zero_shot_sets(eval_dataset, self.processing_class) or self.eval_dataset
         if not sets:
@@ -328,7 +334,10 @@ class PMGAFTTrainer(Trainer):
         return metrics
 
     def evaluate_robustness(self, sets: Any = None) -> RobustnessReport:
-        """The report behind `evaluate`, under the threat model of the configuration."""
+        """The report behind `evaluate`, under the threat model of the configuration.
+
+        The first one made before training and the last one made are kept for the model card.
+        """
         self.last_report = evaluate_robustness(
             self.accelerator.unwrap_model(self.model),
             self.processing_class,
@@ -339,6 +348,8 @@ class PMGAFTTrainer(Trainer):
             seed=self.args.seed,
             progress=not self.args.disable_tqdm,
         )
+        if self.state.global_step == 0 and self.first_report is None:
+            self.first_report = self.last_report
         return self.last_report
 
     @torch.no_grad()
@@ -453,6 +464,51 @@ class PMGAFTTrainer(Trainer):
         self.processing_class.save_pretrained(output_dir)
         config = {name: value for name, value in self.args.to_dict().items() if not name.endswith("_token")}
         (output_dir / "training_config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")
+
+    def create_model_card(self, finetuned_from=None, dataset=None, license=None, **unused) -> None:
+        """Writes the card with the reports made so far and the pictures beside it; `push_to_hub` calls this too."""
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        save_model_card(
+            folder,
+            base_model=finetuned_from or self._base_model,
+            objective=self.objective,
+            config=self.args,
+            report_before=self.first_report,
+            report_after=self.last_report,
+            dataset_name=dataset or self._dataset_name,
+            plots=sorted(path.name for path in folder.glob("*.png")),
+            licence=license,
+        )
+        self._base_model, self._dataset_name = finetuned_from or self._base_model, dataset or self._dataset_name
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Uploads a checkpoint's model while training goes on.
+
+        Trainer's own version writes and uploads a pickle of the arguments, token included.
+        """
+        args = self.args
+        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+            return
+        if self.push_in_progress is not None and not self.push_in_progress.is_done() and not args.hub_always_push:
+            return
+        self._copy_model_files(checkpoint_folder, args.output_dir)
+        options = {"repo_id": self.hub_model_id, "token": args.hub_token, "revision": args.hub_revision}
+        options |= {"commit_message": f"Training in progress, step {self.state.global_step}", "run_as_future": True}
+        ignored = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*", "*.bin", "*.pt", "*.pth"]
+        jobs = [upload_folder(folder_path=args.output_dir, ignore_patterns=ignored, **options)]
+        if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            latest = args.hub_strategy == HubStrategy.CHECKPOINT
+            path_in_repo = "last-checkpoint" if latest else Path(checkpoint_folder).name
+            jobs.append(upload_folder(folder_path=checkpoint_folder, path_in_repo=path_in_repo, **options))
+        self.push_in_progress = PushInProgress(jobs)
+
+    def _copy_model_files(self, checkpoint_folder: str, output_dir: str) -> None:
+        for path in Path(checkpoint_folder).iterdir():
+            if path.name.endswith(".safetensors") or path.name in ("config.json", "adapter_config.json"):
+                shutil.copy(path, output_dir)
+        self.processing_class.save_pretrained(output_dir)
 
     def save_merged(self, output_dir: str | None = None) -> None:
         """Saves a plain model with the adapter, if there is one, merged into its weights."""

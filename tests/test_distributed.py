@@ -19,7 +19,9 @@ def run_case(case: str, folder: Path, processes: int) -> list[dict]:
     if case == "accumulation":
         options["gradient_accumulation_steps"] = 2
     batch = 8 // processes // options.get("gradient_accumulation_steps", 1)
-    trainer = make_trainer(folder / f"{case}-{processes}", per_device_train_batch_size=batch, augmentation=0.5, **options)
+    trainer = make_trainer(
+        folder / f"{case}-{processes}", per_device_train_batch_size=batch, augmentation=0.5, **options
+    )
     assert trainer.accelerator.num_processes == processes
     trainer.train()
     return [line for line in trainer.state.log_history if "loss" in line]

@@ -17,6 +17,8 @@ Work files go to .build/ beside this file. Nothing is chosen on the test style: 
 import argparse
 import json
 import shutil
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import art
@@ -25,7 +27,7 @@ import numpy as np
 import pretrain
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dataset
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPModel, CLIPProcessor, CLIPTokenizer, pipeline
 
 HERE = Path(__file__).parent
@@ -96,18 +98,16 @@ def train_tokenizer(emojis: list[art.Emoji]) -> CLIPTokenizer:
     """A CLIP tokenizer whose merges are learnt from the emoji's names, tags and prompts."""
     corpus = [text for emoji in emojis for text in (emoji.label, emoji.label, emoji.subgroup, *emoji.tags)]
     corpus += [template.format("") for template in pretrain.TEMPLATES] * 50
-    blank = CLIPTokenizer()
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.normalizer = blank.backend_tokenizer.normalizer
-    learner.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
+    backend = CLIPTokenizer().backend_tokenizer
+    words = Counter(
+        word
+        for text in corpus
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))
+    )
     # All bytes, inside and at the end of a word, so that no text needs the unknown token (which would end it).
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     base = [BOS, EOS, *alphabet, *(letter + "</w>" for letter in alphabet)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
-    )
-    learner.train_from_iterator(corpus, trainer)
-    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]][: VOCABULARY - len(base)]
+    merges = learn_merges(words, VOCABULARY - len(base))
     tokens = dict.fromkeys(base + ["".join(pair) for pair in merges])
     return CLIPTokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
@@ -118,6 +118,33 @@ def train_tokenizer(emojis: list[art.Emoji]) -> CLIPTokenizer:
         pad_token=EOS,
         model_max_length=pretrain.CONTEXT,
     )
+
+
+def learn_merges(words: Counter, count: int) -> list[tuple[str, str]]:
+    """Byte-pair merges, most frequent pair first; equals in alphabetical order, which `BpeTrainer` leaves to chance."""
+    spelled = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
+    merges = []
+    while len(merges) < count:
+        pairs = Counter()
+        for word, parts in spelled.items():
+            for pair in pairwise(parts):
+                pairs[pair] += words[word]
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for word, parts in spelled.items():
+            if best in pairwise(parts):
+                spelled[word] = merge(parts, best)
+    return merges
+
+
+def merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    merged = []
+    for part in parts:
+        if merged and (merged[-1], part) == pair:
+            merged[-1] += part
+        else:
+            merged.append(part)
+    return merged
 
 
 # -------------------------------------------------------------------------------------------------------------- model
