@@ -121,7 +121,7 @@ def evaluate_robustness(
     """Clean and robust zero-shot accuracy of a dual encoder, in float32 and eval mode.
 
     An image counts as robust if it is classified correctly clean and after each attack (last iterate). Images that
-    are misclassified clean are not attacked. All randomness follows from the seed and the image's row, so the
+    are misclassified clean, or fooled at a smaller radius of the same norm, count as fooled at once. All randomness follows from the seed and the image's row, so the
     verdicts depend neither on the batch size nor on the order.
 
     Args:
@@ -137,7 +137,8 @@ def evaluate_robustness(
     sets = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
     if not sets:
         raise ValueError("You passed no evaluation sets. Pass at least one `ZeroShotDataset`.")
-    attacks = [check_attack(spec) for spec in attacks]
+    # An image that is fooled inside a ball is fooled inside every larger ball of the same norm.
+    attacks = sorted(map(check_attack, attacks), key=lambda spec: parse_radius(spec["eps"], spec.get("norm", "linf")))
     samples = {data.name: sample_ids(len(data), max_samples, seed) for data in sets}
     if len(samples) != len(sets):
         raise ValueError(f"Two evaluation sets share a name: {[data.name for data in sets]}. Give each its own.")
@@ -214,15 +215,11 @@ def _evaluate_set(classifier, data, ids, attacks, batch_size, seed, bar) -> SetR
         with torch.no_grad():
             correct = classifier(images).argmax(1) == labels
         clean += correct.tolist()
+        unfooled = {spec.get("norm", "linf"): correct for spec in attacks}
         for spec in attacks:
-            verdict = correct.clone()
-            if correct.any():
-                kept = images[correct]
-                adversarial = run_attack(spec, classifier, kept, labels[correct], seeds[correct])
-                _check_ball(spec, kept, adversarial)
-                with torch.no_grad():
-                    verdict[correct] = classifier(adversarial).argmax(1) == labels[correct]
-            robust[attack_name(spec)] += verdict.tolist()
+            norm = spec.get("norm", "linf")
+            unfooled[norm] = _withstand(spec, classifier, images, labels, seeds, unfooled[norm])
+            robust[attack_name(spec)] += unfooled[norm].tolist()
         bar.update(len(rows))
     worst = [all(verdicts) for verdicts in zip(clean, *robust.values(), strict=True)]
     return SetResult(
@@ -234,6 +231,18 @@ def _evaluate_set(classifier, data, ids, attacks, batch_size, seed, bar) -> SetR
         attacks={name: sum(verdicts) / len(ids) for name, verdicts in robust.items()},
         verdicts={"sample_id": ids, "clean": [int(v) for v in clean], "robust": [int(v) for v in worst]},
     )
+
+
+def _withstand(spec, classifier, images, labels, seeds, candidates: torch.Tensor) -> torch.Tensor:
+    """Which of the candidate images are classified correctly after an attack, as a mask over the batch."""
+    verdict = candidates.clone()
+    if candidates.any():
+        kept = images[candidates]
+        adversarial = run_attack(spec, classifier, kept, labels[candidates], seeds[candidates])
+        _check_ball(spec, kept, adversarial)
+        with torch.no_grad():
+            verdict[candidates] = classifier(adversarial).argmax(1) == labels[candidates]
+    return verdict
 
 
 def _check_ball(spec: Mapping[str, Any], images: torch.Tensor, adversarial: torch.Tensor) -> None:
@@ -250,7 +259,7 @@ def _protocol(model, processor, sets, samples, attacks, seed) -> dict[str, Any]:
     plain = unwrap_peft(model)
     return {
         "attacks": [{name: value for name, value in spec.items() if value is not None} for spec in attacks],
-        "verdict": "last iterate; only images that are classified correctly clean are attacked",
+        "verdict": "last iterate; misclassified clean or fooled at a smaller radius of the norm counts as fooled",
         "sets": {
             data.name: {
                 "num_samples": len(samples[data.name]),

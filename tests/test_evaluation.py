@@ -56,6 +56,24 @@ def test_attack_lowers_accuracy_and_the_verdict_is_the_worst_case(fitted, data):
     assert result.robust_accuracy == sum(result.verdicts["robust"]) / 40
 
 
+def test_larger_radii_attack_only_what_smaller_ones_left(fitted, data, monkeypatch):
+    from hf_pmgaft import evaluation
+
+    attacked = []
+
+    def count(spec, classifier, images, *rest):
+        attacked.append((spec["eps"], len(images)))
+        return run_attack(spec, classifier, images, *rest)
+
+    monkeypatch.setattr(evaluation, "run_attack", count)
+    result = run(fitted, data, [{**PGD, "eps": "30/255"}, PGD], batch_size=40).sets[0]
+    small, large = (result.attacks[attack_name({**PGD, "eps": eps})] for eps in ("20/255", "30/255"))
+    assert attacked == [("20/255", 40 * result.clean_accuracy), ("30/255", 40 * small)]
+    assert large < small < result.clean_accuracy
+    alone = run(fitted, data, [{**PGD, "eps": "30/255"}]).sets[0]
+    assert large <= alone.robust_accuracy
+
+
 def test_verdicts_depend_neither_on_the_batch_size_nor_on_the_other_images(fitted, data):
     reports = [run(fitted, data, batch_size=size) for size in (3, 8, 40)]
     assert len({json.dumps(report.sets[0].verdicts) for report in reports}) == 1
