@@ -121,8 +121,8 @@ def evaluate_robustness(
     """Clean and robust zero-shot accuracy of a dual encoder, in float32 and eval mode.
 
     An image counts as robust if it is classified correctly clean and after each attack (last iterate). Images that
-    are misclassified clean, or fooled at a smaller radius of the same norm, count as fooled at once. All randomness follows from the seed and the image's row, so the
-    verdicts depend neither on the batch size nor on the order.
+    are misclassified clean, or fooled at a smaller radius of the same norm, count as fooled at once. All randomness
+    follows from the seed and the image's row, so the verdicts depend neither on the batch size nor on the order.
 
     Args:
         model (`CLIPModel` or PEFT model): On any device; left as it was.
