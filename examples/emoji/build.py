@@ -121,7 +121,7 @@ def train_tokenizer(emojis: list[art.Emoji]) -> CLIPTokenizer:
 
 
 def learn_merges(words: Counter, count: int) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent pair first; equals in alphabetical order, which `BpeTrainer` leaves to chance."""
+    """Byte-pair merges, most frequent first, equals in alphabetical order (which `BpeTrainer` leaves to chance)."""
     spelled = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
     merges = []
     while len(merges) < count:
