@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     processor = load_processor(model_args)
     model = AutoModel.from_pretrained(model_args.model_name_or_path, dtype=torch.float32)
     train_dataset = load_training_set(data_args, processor)
-    eval_sets = load_eval_sets(data_args, processor)
+    eval_sets = load_eval_sets(data_args, processor, args.do_eval)
     if data_args.check_data:
         for data in (train_dataset, *eval_sets.values()):
             data.check()
@@ -157,9 +157,9 @@ def load_training_set(data_args: DataArguments, processor):
     )
 
 
-def load_eval_sets(data_args: DataArguments, processor) -> dict[str, ZeroShotDataset]:
+def load_eval_sets(data_args: DataArguments, processor, do_eval: bool = True) -> dict[str, ZeroShotDataset]:
     sets = {}
-    for text in data_args.eval_sets:
+    for text in data_args.eval_sets if do_eval else ():
         path, config, split = parse_set(text)
         name = config or Path(path).stem
         templates = data_args.prompt_template

@@ -53,7 +53,7 @@ class PMGAFTConfig(TrainingArguments):
 
     Changed defaults of `TrainingArguments`: `remove_unused_columns=False` (image columns and sample ids are needed),
     `logging_nan_inf_filter=False` (a NaN stops the run instead of being logged as 0), `logging_steps=10`,
-    `learning_rate=1e-5`, `weight_decay=1e-4`, `lr_scheduler_type="cosine"`.
+    `do_eval=True`, `learning_rate=1e-5`, `weight_decay=1e-4`, `lr_scheduler_type="cosine"`.
     """
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "attack_kwargs", "objective_kwargs"]
@@ -87,6 +87,7 @@ class PMGAFTConfig(TrainingArguments):
     )
     augmentation: float = field(default=0.0, metadata={"help": "Strength of the augmentation, 0 to 1."})
 
+    do_eval: bool = field(default=True, metadata={"help": "Evaluate before and after training."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep image columns and sample ids."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Off: a NaN stops the run."})
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})

@@ -222,6 +222,7 @@ def _evaluate_set(classifier, data, ids, attacks, batch_size, seed, bar) -> SetR
             robust[attack_name(spec)] += unfooled[norm].tolist()
         bar.update(len(rows))
     worst = [all(verdicts) for verdicts in zip(clean, *robust.values(), strict=True)]
+    verdicts = {"clean": clean, "robust": worst, **robust}
     return SetResult(
         name=data.name,
         num_classes=len(data.class_names),
@@ -229,7 +230,7 @@ def _evaluate_set(classifier, data, ids, attacks, batch_size, seed, bar) -> SetR
         clean_accuracy=sum(clean) / len(ids),
         robust_accuracy=sum(worst) / len(ids),
         attacks={name: sum(verdicts) / len(ids) for name, verdicts in robust.items()},
-        verdicts={"sample_id": ids, "clean": [int(v) for v in clean], "robust": [int(v) for v in worst]},
+        verdicts={"sample_id": ids, **{name: [*map(int, mask)] for name, mask in verdicts.items()}},
     )
 
 

@@ -207,7 +207,7 @@ def _ascend(loss_fn, images, adversarial, eps, norm, num_steps, step_size, momen
             size = gradient.abs().flatten(1).sum(1).clamp_min(torch.finfo(gradient.dtype).tiny).view(-1, 1, 1, 1)
             gradient = velocity = momentum * velocity + gradient / size
         walk = project(start, walk + step_size * _direction(gradient, norm), eps, norm)
-    return _inside(images, walk, eps, norm).detach()
+    return _inside(images, walk).detach()
 
 
 def _direction(gradient: torch.Tensor, norm: str) -> torch.Tensor:
@@ -230,19 +230,13 @@ def _start(images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, res
     return (images + delta.to(images.dtype)).clamp(0, 1)
 
 
-def _inside(images: torch.Tensor, walk: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
-    """`walk` in the images' dtype; what rounding pushed out of the ball goes back towards the image."""
+def _inside(images: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
+    """`walk` in the images' dtype, each pixel rounded towards the image, so that it stays in the ball."""
     rounded = walk.to(images.dtype)
     if rounded.dtype == walk.dtype:
         return rounded
-    start, delta = _float(images), _float(rounded) - _float(images)
-    if norm == "linf":
-        outside = delta.abs() > eps
-        inward = torch.nextafter(rounded, images)
-        return torch.where(outside, inward, rounded)
-    length = delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    shrunk = start + delta * torch.where(length > eps, eps / length * (1 - 2**-7), 1.0)
-    return shrunk.to(images.dtype).clamp(0, 1)
+    outward = (_float(rounded) - _float(images)).abs() > (walk - _float(images)).abs()
+    return torch.where(outward, torch.nextafter(rounded, images), rounded)
 
 
 def _named_loss(classifier, images, labels, loss, targeted) -> Loss:

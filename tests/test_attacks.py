@@ -1,0 +1,313 @@
+"""Attacks against known answers, and the contract's promises, over every attack that is listed."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hf_pmgaft.attacks import ATTACKS, frozen, normal_noise, parse_radius, pgd, sample_seeds, uniform_noise
+from hf_pmgaft.attacks.pgd import LOSSES, cross_entropy, dlr, margin, targeted_dlr
+
+F64 = torch.float64
+
+
+def linear(weight, bias):
+    return lambda images: images.flatten(1) @ weight.to(images.dtype).T + bias.to(images.dtype)
+
+
+def length(delta, norm):
+    flat = delta.flatten(1).double()
+    return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
+
+
+@pytest.fixture
+def small():
+    """A small convolutional net with dropout and batch norm, and images."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Tanh(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(512, 5)
+    )
+    for parameter in net.parameters():
+        parameter.data.mul_(2)
+    return net.eval(), torch.rand(8, 3, 8, 8), torch.arange(8) % 5
+
+
+# ---- Known answers ----
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("model", ["two_classes", "five_classes"])
+def test_pgd_ends_where_the_reference_ends(golden, model, norm):
+    case = {k: torch.tensor(v, dtype=F64) for k, v in golden["pgd"][model].items() if not isinstance(v, dict)}
+    steps = {"linf": (4 / 255, 7, 1 / 255), "l2": (0.25, 10, 0.25 / 4)}[norm]
+    images = pgd(
+        linear(case["weight"], case["bias"]),
+        case["images"],
+        case["labels"].long(),
+        **dict(zip(("eps", "num_steps", "step_size"), steps, strict=True)),
+        norm=norm,
+        random_start=False,
+    )
+    expected = torch.tensor(golden["pgd"][model][norm]["adversarial_images"], dtype=F64)
+    assert (images - expected).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("shape", [(1, 1, 5, 7), (3, 3, 4, 4), (8, 2, 9, 3)])
+def test_pgd_reaches_the_closed_form_optimum_of_a_linear_model(shape, norm):
+    torch.manual_seed(1)
+    images = 0.4 + 0.2 * torch.rand(shape)  # far from 0 and 1, so that the ball alone binds
+    weight, labels = torch.randn(2, images[0].numel()), torch.arange(shape[0]) % 2
+    classifier = linear(weight, torch.zeros(2))
+    eps = {"linf": 0.05, "l2": 0.2}[norm]
+    adversarial = pgd(classifier, images, labels, eps=eps, norm=norm, num_steps=20, step_size=eps / 2, loss="margin")
+
+    difference = weight[1 - labels] - weight[labels]
+    best = eps * (difference.abs().sum(1) if norm == "linf" else difference.norm(dim=1))
+    gained = margin(classifier(adversarial), labels) - margin(classifier(images), labels)
+    torch.testing.assert_close(gained, best, rtol=0.01, atol=0)
+    assert (gained <= best * (1 + 1e-4)).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_more_steps_and_more_restarts_are_never_weaker(small, norm):
+    net, images, labels = small
+    options = {"eps": {"linf": 0.03, "l2": 0.5}[norm], "norm": norm}
+
+    def strength(**more):
+        return cross_entropy(net(pgd(net, images, labels, **options, **more)), labels)
+
+    few, many = strength(num_steps=2), strength(num_steps=40)
+    assert many.mean() > few.mean()
+    values = [strength(num_steps=3, restarts=restarts) for restarts in (1, 2, 5, 10)]
+    for weaker, stronger in zip(values, values[1:], strict=False):
+        assert (stronger >= weaker - 1e-6).all()
+    assert (values[-1] > values[0] + 1e-6).any()  # restarts do start elsewhere
+
+
+def test_saturated_logits_fool_cross_entropy_and_not_the_margin(small):
+    net, images, _ = small
+
+    def saturated(x):
+        return 1000 * net(x)
+
+    labels = net(images).argmax(1)
+    confident = margin(saturated(images), labels) < -200  # where float32 has no gradient of the cross-entropy left
+    assert confident.sum() >= 4
+    images, labels = images[confident], labels[confident]
+
+    def survivors(loss):
+        adversarial = pgd(saturated, images, labels, eps=0.1, num_steps=20, loss=loss, random_start=False)
+        return (net(adversarial).argmax(1) == labels).float().mean()
+
+    assert survivors("ce") == 1
+    assert survivors("margin") == 0
+
+
+def test_targets_are_reached(small):
+    net, images, _ = small
+    labels = net(images).argmax(1)
+    targets = (labels + 1) % 5
+    for loss in sorted(LOSSES):
+        logits = net(pgd(net, images, targets, eps=0.3, num_steps=30, loss=loss, targeted=True))
+        if loss == "dlr":  # compares target and label alone, so a third class may come out on top
+            assert (logits[range(8), targets] > logits[range(8), labels]).all()
+        else:
+            assert (logits.argmax(1) == targets).all(), loss
+
+
+def test_losses_are_the_published_ones():
+    logits, labels = torch.tensor([[3.0, 1.0, 0.5, -1.0], [0.0, 2.0, 5.0, 1.0]]), torch.tensor([0, 1])
+    torch.testing.assert_close(margin(logits, labels), torch.tensor([-2.0, 3.0]))
+    torch.testing.assert_close(dlr(logits, labels), torch.tensor([-2.0 / 2.5, 3.0 / 4.0]))
+    got = targeted_dlr(logits, torch.tensor([1, 0]), labels)
+    torch.testing.assert_close(got, torch.tensor([-2.0 / (3 - (0.5 - 1) / 2), -2.0 / (5 - (1 + 0) / 2)]))
+    expected = -torch.log_softmax(logits, 1)[[0, 1], labels]
+    torch.testing.assert_close(cross_entropy(logits, labels), expected)
+
+
+def test_dlr_needs_three_classes_and_targeted_four():
+    images, labels = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
+    for classes, targeted in ((2, False), (3, True)):
+        classifier = linear(torch.randn(classes, 4), torch.zeros(classes))
+        with pytest.raises(ValueError, match=f"there are {classes} classes.*margin"):
+            pgd(classifier, images, labels, eps=0.1, loss="dlr", targeted=targeted)
+
+
+def test_momentum_follows_the_summed_directions():
+    # One pixel whose gradient turns round at 0.5: without momentum it stays near 0.5, with momentum it overshoots.
+    images, labels = torch.full((1, 1, 1, 1), 0.4), None
+
+    def peak(x):
+        return -(x - 0.5).square().flatten(1).sum(1)
+
+    options = dict(eps=0.3, num_steps=3, step_size=0.08, random_start=False, loss_fn=peak)
+    plain = pgd(None, images, labels, **options).item()
+    heavy = pgd(None, images, labels, momentum=2.0, **options).item()
+    assert plain == pytest.approx(0.48) and heavy == pytest.approx(0.64)
+
+
+def test_loss_fn_replaces_the_named_loss(small):
+    net, images, labels = small
+    by_function = pgd(None, images, None, eps=0.02, loss_fn=lambda x: cross_entropy(net(x), labels))
+    assert torch.equal(by_function, pgd(net, images, labels, eps=0.02))
+    away = pgd(None, images, None, eps=0.02, random_start=False, loss_fn=lambda x: x.flatten(1).sum(1))
+    torch.testing.assert_close(away, (images + 0.02).clamp(0, 1))
+
+
+def test_fgsm_is_one_step_of_length_eps(small):
+    net, images, labels = small
+    one = ATTACKS["fgsm"](net, images, labels, eps="8/255")
+    x = images.clone().requires_grad_()
+    gradient = torch.autograd.grad(cross_entropy(net(x), labels).sum(), x)[0]
+    torch.testing.assert_close(one, (images + 8 / 255 * gradient.sign()).clamp(0, 1))
+
+
+def test_l2_stays_where_there_is_no_gradient():
+    images = torch.rand(2, 1, 3, 3)
+    weight = torch.zeros(2, 9)
+    adversarial = pgd(
+        linear(weight, torch.zeros(2)), images, torch.tensor([0, 1]), eps=1.0, norm="l2", random_start=False
+    )
+    assert torch.equal(adversarial, images)
+
+
+# ---- The contract, for every attack that is listed ----
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+class TestContract:
+    eps = {"linf": 8 / 255, "l2": 0.5}
+
+    def attack(self, name, norm, net, images, labels, **options):
+        return ATTACKS[name](
+            net, images, labels, **{"eps": self.eps[norm], "norm": norm, "random_start": True, **options}
+        )
+
+    def test_images_stay_in_ball_and_box_and_fool_more(self, small, name, norm):
+        net, images, labels = small
+        images = images.clone()
+        images[0], images[1] = 0.0, 1.0
+        adversarial = self.attack(name, norm, net, images, labels)
+        assert adversarial.min() >= 0 and adversarial.max() <= 1 and not adversarial.requires_grad
+        delta = length(adversarial - images, norm)
+        assert (delta <= self.eps[norm] * (1 + 1e-5)).all() and (delta > 0).all()
+        assert cross_entropy(net(adversarial), labels).mean() > cross_entropy(net(images), labels).mean()
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    def test_type_is_kept_and_the_ball_holds_in_it(self, small, name, norm, dtype):
+        net, images, labels = small
+        images = images.to(dtype)
+        adversarial = self.attack(name, norm, lambda x: net(x.float()), images, labels)
+        assert adversarial.dtype == dtype
+        assert adversarial.min() >= 0 and adversarial.max() <= 1
+        assert (length(adversarial.double() - images.double(), norm) <= self.eps[norm] * (1 + 1e-5)).all()
+
+    def test_an_image_s_perturbation_depends_on_its_seed_alone(self, small, name, norm):
+        net, images, labels = small
+        net, images = net.double(), images.double()
+        seeds = torch.tensor([5, -3, 2**40, 7, 11, 0, 1, 2])
+        whole = self.attack(name, norm, net, images, labels, seeds=seeds)
+        for part in ([4], [6, 2, 0], [7, 6, 5, 4, 3, 2, 1, 0]):
+            alone = self.attack(name, norm, net, images[part], labels[part], seeds=seeds[part])
+            torch.testing.assert_close(alone, whole[part], rtol=0, atol=1e-12)
+        other = self.attack(name, norm, net, images, labels, seeds=seeds + 1)
+        assert (length(other - whole, "linf") > 0).all()
+
+    def test_nothing_is_left_behind(self, small, name, norm):
+        net, images, labels = small
+        net.train()
+        net[1].eval()
+        net[0].weight.requires_grad_(False)
+        before = {key: value.clone() for key, value in net.state_dict().items()}
+        states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+        with torch.no_grad():
+            self.attack(name, norm, net, images, labels)
+        assert [part.training for part in net] == [True, False, True, True, True, True]
+        assert [p.requires_grad for p in net.parameters()] == [False, True, True, True, True, True]
+        assert all(parameter.grad is None for parameter in net.parameters())
+        assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+        assert torch.equal(torch.get_rng_state(), states[0])
+        assert (np.random.get_state()[1] == states[1]).all() and random.getstate() == states[2]
+        assert not images.requires_grad
+
+    def test_no_radius_no_change(self, small, name, norm):
+        net, images, labels = small
+        assert torch.equal(self.attack(name, norm, net, images, labels, eps=0), images)
+
+
+def test_flags_come_back_after_an_error(small):
+    net, images, labels = small
+    net.train()
+    with pytest.raises(RuntimeError, match="boom"), frozen(net):
+        assert not net.training and not any(p.requires_grad for p in net.parameters())
+        raise RuntimeError("boom")
+    assert net.training and all(p.requires_grad for p in net.parameters())
+
+
+# ---- Noise ----
+
+
+def test_noise_is_uniform_normal_and_independent():
+    seeds = sample_seeds(0, 0, torch.arange(2000))
+    u, n = uniform_noise(seeds, (3, 8, 8)), normal_noise(seeds, (192,))
+    assert u.min() >= 0 and u.max() < 1
+    ordered = u.flatten().sort().values
+    grid = torch.arange(1, len(ordered) + 1) / len(ordered)
+    assert (ordered - grid).abs().max() < 2 / len(ordered) ** 0.5  # Kolmogorov and Smirnov
+    assert abs(n.mean()) < 0.01 and abs(n.std() - 1) < 0.01
+    z = (u - 0.5) * 12**0.5
+    others = (uniform_noise(seeds, (3, 8, 8), stream=1) - 0.5) * 12**0.5
+    for a, b in ((z[1:], z[:-1]), (z[..., 1:], z[..., :-1]), (z[:, :, 1:], z[:, :, :-1]), (z, others)):
+        assert abs((a * b).mean()) < 0.01
+    assert abs(z.mean(dim=(1, 2, 3)).std() * 192**0.5 - 1) < 0.06
+
+
+def test_seeds_differ_between_runs_steps_and_samples():
+    ids = torch.arange(500)
+    seeds = torch.cat([sample_seeds(seed, step, ids) for seed in range(5) for step in range(20)])
+    assert len(set(seeds.tolist())) == len(seeds)
+    assert torch.equal(sample_seeds(3, 4, ids[[9, 2]]), sample_seeds(3, 4, ids)[[9, 2]])
+
+
+# ---- What cannot be ----
+
+
+@pytest.mark.parametrize(
+    ("radius", "value"), [("4/255", 4 / 255), (0.5, 0.5), ("0.01", 0.01), ("1e-2", 0.01), (0, 0.0)]
+)
+def test_radii_are_fractions_or_numbers(radius, value):
+    assert parse_radius(radius) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eps": 4}, "4/255"),
+        ({"eps": "8"}, "8/255"),
+        ({"eps": -0.1}, "0 or more"),
+        ({"eps": "four"}, "no number"),
+        ({"eps": "1/0"}, "no number"),
+        ({"num_steps": 0}, "num_steps=0"),
+        ({"restarts": 0}, "restarts=0"),
+        ({"norm": "l1"}, r"no norm 'l1'.*l2"),
+        ({"loss": "hinge"}, r"no loss 'hinge'.*margin"),
+        ({"seeds": torch.arange(3)}, "one per image"),
+    ],
+)
+def test_what_cannot_work_is_refused(small, options, message):
+    net, images, labels = small
+    with pytest.raises(ValueError, match=message):
+        pgd(net, images, labels, **{"eps": 0.1, **options})
+
+
+def test_images_of_the_wrong_kind_are_refused(small):
+    net, images, labels = small
+    for wrong in (images[0], (images * 255).byte()):
+        with pytest.raises(ValueError, match="floating point"):
+            pgd(net, wrong, labels, eps=0.1)
+    with pytest.raises(ValueError, match="no labels or no classifier"):
+        pgd(net, images, None, eps=0.1)
