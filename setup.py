@@ -26,7 +26,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["hf_pmgaft", "hf_pmgaft.*"]),
-    package_data={"hf_pmgaft": ["py.typed", "templates/*.md"]},
+    package_data={"hf_pmgaft": ["py.typed", "templates/*.md", "metrics/*/*.py"]},
     install_requires=[
         "torch>=2.6",
         "transformers>=5.19",
