@@ -23,6 +23,7 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from hf_pmgaft.attacks import frozen
+from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
 from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set, training_examples
 from hf_pmgaft.engines import full_precision
@@ -87,37 +88,15 @@ class DataArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
-    argv = sys.argv[1:] if argv is None else argv
-    # No model, no data and no file of defaults named: the embedded default.
-    if not any(flag.split("=")[0] in ("--config", "--model_name_or_path", "--dataset_name") for flag in argv):
-        argv = ["--config", str(EMOJI_CONFIG), *argv]
-    model_args, data_args, args = parse_args((ModelArguments, DataArguments, PMGAFTConfig), argv, __doc__)
-    check_output_dir(args.output_dir)
-    output_dir = Path(args.output_dir)
-
-    processor = load_processor(model_args)
-    model = AutoModel.from_pretrained(model_args.model_name_or_path, dtype=torch.float32)
-    train_dataset = load_training_set(data_args, processor)
-    eval_sets = load_eval_sets(data_args, processor, args.do_eval)
-    if data_args.check_data:
-        for data in (train_dataset, *eval_sets.values()):
-            data.check()
-
-    trainer = PMGAFTTrainer(
-        model=model,
-        args=args,
-        train_dataset=train_dataset,
-        eval_dataset=eval_sets,
-        processing_class=processor,
-        teacher=model_args.teacher_name_or_path,
-        prompt_templates=data_args.prompt_template,
-        guidance_names=read_lines(data_args.guidance_names),
-        peft_config=lora_config(model_args),
-    )
+    try:
+        trainer, model_args, data_args = set_up(sys.argv[1:] if argv is None else argv)
+    except (ValueError, TypeError) as error:  # what was passed cannot work, and the message says why
+        sys.exit(f"error: {error}")
+    args, eval_sets, output_dir = trainer.args, trainer.eval_dataset, Path(trainer.args.output_dir)
 
     before = trainer.evaluate_robustness() if eval_sets else None
     shown = GallerySamples(trainer, next(iter(eval_sets.values()))) if eval_sets else None
-    trainer.train(resume_from_checkpoint=resume_argument(args))
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(_internal_call=True)  # the push comes last, with card and pictures
     if model_args.lora_r and model_args.merge_adapter:
         trainer.save_merged(str(output_dir / "merged"))
@@ -135,6 +114,36 @@ def main(argv: list[str] | None = None) -> None:
         print(f"The robust checkpoint, its report, card and pictures are in {output_dir}.")
     if args.push_to_hub:
         trainer.push_to_hub()
+
+
+def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArguments]:
+    """Everything that can fail before the first step because of what was passed."""
+    # No model, no data and no file of defaults named: the embedded default.
+    if not any(flag.split("=")[0] in ("--config", "--model_name_or_path", "--dataset_name") for flag in argv):
+        argv = ["--config", str(EMOJI_CONFIG), *argv]
+    model_args, data_args, args = parse_args((ModelArguments, DataArguments, PMGAFTConfig), argv, __doc__)
+    check_output_dir(args.output_dir)
+    args.resume_from_checkpoint = resume_argument(args)
+
+    processor = load_processor(model_args)
+    model = AutoModel.from_pretrained(model_args.model_name_or_path, dtype=torch.float32)
+    train_dataset = load_training_set(data_args, processor)
+    eval_sets = load_eval_sets(data_args, processor)
+    if data_args.check_data:
+        for data in (train_dataset, *eval_sets.values()):
+            data.check()
+    trainer = PMGAFTTrainer(
+        model=model,
+        args=args,
+        train_dataset=train_dataset,
+        eval_dataset=eval_sets,
+        processing_class=processor,
+        teacher=model_args.teacher_name_or_path,
+        prompt_templates=data_args.prompt_template,
+        guidance_names=read_lines(data_args.guidance_names),
+        peft_config=lora_config(model_args),
+    )
+    return trainer, model_args, data_args
 
 
 def load_processor(model_args: ModelArguments):
@@ -181,9 +190,18 @@ def lora_config(model_args: ModelArguments):
 
 
 def resume_argument(args: PMGAFTConfig) -> str | bool | None:
-    """`--resume_from_checkpoint true` asks for the newest complete checkpoint of the output folder."""
+    """`--resume_from_checkpoint true` asks for the newest complete checkpoint of the output folder.
+
+    Raises:
+        ValueError: if there is none, which is better known before the first evaluation than after it.
+    """
     resume = args.resume_from_checkpoint
-    return True if str(resume).lower() == "true" else resume
+    if str(resume).lower() in ("false", "no"):
+        return None
+    if str(resume).lower() != "true":
+        return resume
+    newest_complete(args.output_dir)
+    return True
 
 
 def required(flag: str, value: str | None) -> str:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
+import datasets
+import torch
+from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 MANIFEST = "complete.json"
@@ -29,9 +36,11 @@ def seal(folder: str | os.PathLike, fingerprint: dict) -> None:
 
 def defect(folder: str | os.PathLike) -> str | None:
     """Why a checkpoint is not complete, or `None` if it is."""
+    if not Path(folder).is_dir():
+        return "there is no such folder"
     manifest = read_manifest(folder)
     if manifest is None:
-        return f"it has no readable {MANIFEST}, so it was cut off while it was written"
+        return f"it has no readable {MANIFEST}, so it was cut off while it was written, or by another trainer"
     for name, size in manifest["files"].items():
         path = Path(folder) / name
         if not path.is_file():
@@ -50,19 +59,24 @@ def read_manifest(folder: str | os.PathLike) -> dict | None:
         return None
 
 
+def steps(output_dir: str | os.PathLike) -> dict[int, Path]:
+    """The checkpoint folders of a run by their step, complete or not, newest first."""
+    found = {}
+    for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+        if path.is_dir() and step.isdigit():
+            found[int(step)] = path
+    return dict(sorted(found.items(), reverse=True))
+
+
 def newest_complete(output_dir: str | os.PathLike) -> tuple[str, list[str]]:
     """The newest complete checkpoint of a run, and what was skipped and why.
 
     Raises:
         ValueError: if there is none.
     """
-    steps = {}
-    for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        step = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
-        if path.is_dir() and step.isdigit():
-            steps[int(step)] = path
     skipped = []
-    for _, path in sorted(steps.items(), reverse=True):
+    for path in steps(output_dir).values():
         reason = defect(path)
         if reason is None:
             return str(path), skipped
@@ -74,16 +88,78 @@ def newest_complete(output_dir: str | os.PathLike) -> tuple[str, list[str]]:
     )
 
 
+def rotate(output_dir: str | os.PathLike, limit: int | None, keep: Collection[Path]) -> None:
+    """Removes checkpoints until `limit` are left: those cut off first, then the oldest, and never one of `keep`.
+
+    Trainer's own rotation takes any folder for a checkpoint, and where modification times are equal keeps the highest
+    step, which may be one that was cut off.
+    """
+    if not limit or limit < 0:
+        return
+    keep = {path.resolve() for path in keep}
+    others = [path for path in reversed(steps(output_dir).values()) if path.resolve() not in keep]
+    others.sort(key=lambda path: (defect(path) is None, path.stat().st_mtime))
+    for path in others[: max(0, len(others) + len(keep) - limit)]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A checksum of a model's weights, of whatever device, without adapters in it."""
+    adapted = hasattr(model, "peft_config")
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict(keep_vars=True).items()):
+        if value.is_meta or adapted and value.requires_grad:
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:12]
+
+
+def data_fingerprint(dataset: Any) -> dict[str, Any]:
+    """Length of a training set and, where they can be read without decoding, checksums of labels and some images.
+
+    The `_fingerprint` of `datasets` will not do: it changes with the cache's dates.
+    """
+    length = len(dataset) if hasattr(dataset, "__len__") else None
+    rows, label_column = getattr(dataset, "dataset", None), getattr(dataset, "label_column", "labels")
+    if not isinstance(rows, datasets.Dataset) or label_column not in rows.column_names:
+        return {"samples": length}
+    rows = rows.with_format(None)
+    found = {
+        "samples": length,
+        "labels": _digest(repr(list(rows.select_columns(label_column)[label_column])).encode()),
+    }
+    if hasattr(dataset, "image_column"):
+        few = rows.select(range(0, len(rows), len(rows) // 16 or 1))[dataset.image_column]
+        found["images"] = _digest(*(image["bytes"] or b"" for image in few if isinstance(image, dict)))
+    return found
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:12]
+
+
 def check_fingerprint(folder: str | os.PathLike, fingerprint: dict) -> None:
     """Raises `ValueError`, naming the keys that differ, if a checkpoint was made by another kind of run."""
-    saved = (read_manifest(folder) or {}).get("fingerprint", {})
+    saved, now = _flat((read_manifest(folder) or {}).get("fingerprint", {})), _flat(fingerprint)
     differing = [
-        f"{key}: {saved.get(key)!r} there, {fingerprint.get(key)!r} now"
-        for key in sorted(set(saved) | set(fingerprint))
-        if saved.get(key) != fingerprint.get(key)
+        f"{key}: {saved.get(key)!r} there, {now.get(key)!r} now"
+        for key in sorted(set(saved) | set(now))
+        if saved.get(key) != now.get(key)
     ]
     if differing:
         raise ValueError(
             f"Checkpoint {str(folder)!r} was made by a run with other settings, so going on from it would mix two "
             f"runs. They differ in:\n  " + "\n  ".join(differing) + "\nUse the same settings or another output_dir."
         )
+
+
+def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted keys."""
+    flat = {}
+    for key, value in entries.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import difflib
+import inspect
+import json
 import os
+import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+import typing
+from collections.abc import Collection, Sequence
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from .attacks import ATTACKS, LOSSES, NORMS, parse_radius
+from .attacks import ATTACKS, LOSSES, NORMS, parse_radius, pgd
 from .objectives import OBJECTIVES, make_objective
 
 
@@ -96,6 +103,8 @@ class PMGAFTConfig(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
 
     def __post_init__(self):
+        for name in self._VALID_DICT_FIELDS:
+            _check_json(name, getattr(self, name))
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no device to copy to, and torch would warn
@@ -103,11 +112,10 @@ class PMGAFTConfig(TrainingArguments):
         _check_choice("norm", self.norm, NORMS)
         _check_choice("eval_loss", self.eval_loss, LOSSES)
         for name in ("eps", "eval_eps", "step_size", "eval_step_size"):
-            _check_radius(name, getattr(self, name), self.norm)
-        for name in ("num_steps", "eval_num_steps", "eval_restarts", "eval_max_samples", "trainable_layers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"You passed {name}={value}, which leaves nothing to do. Pass 1 or more.")
+            if getattr(self, name) is not None or name == "eps":
+                _check_radius(name, getattr(self, name), self.norm)
+        for name in _COUNTS:
+            _check_count(name, getattr(self, name), optional=getattr(type(self), name) is None)
         if not 0 <= self.augmentation <= 1:
             raise ValueError(f"You passed augmentation={self.augmentation}. Pass a strength from 0 (none) to 1.")
         for name in ("attack_kwargs", "objective_kwargs"):
@@ -115,7 +123,7 @@ class PMGAFTConfig(TrainingArguments):
                 raise ValueError(f"You passed {name}={getattr(self, name)!r}. Pass a JSON object or a dict.")
         if isinstance(self.objective, str):
             make_objective(self.objective, self.objective_kwargs)
-        self._check_attack_kwargs()
+        self._check_attack()
         self._check_hub()
         if self.logging_nan_inf_filter:
             raise ValueError(
@@ -123,18 +131,22 @@ class PMGAFTConfig(TrainingArguments):
                 "stops the run and keeps the last good checkpoint."
             )
 
-    def _check_attack_kwargs(self):
-        import inspect
-
-        parameters = set(inspect.signature(ATTACKS[self.attack]).parameters)
-        fixed = {"classifier", "images", "labels", "eps", "norm", "num_steps", "step_size", "random_start"}
-        fixed |= {"loss_fn", "seeds"}
-        unknown = sorted(set(self.attack_kwargs or {}) - (parameters - fixed))
+    def _check_attack(self):
+        known, options = _attack_options(self.attack), self.attack_kwargs or {}
+        unknown = sorted(set(options) - known)
         if unknown:
             raise ValueError(
-                f"Attack {self.attack!r} takes no {', '.join(unknown)} in attack_kwargs. It takes: "
-                f"{sorted(parameters - fixed)}; the radius and the steps have arguments of their own."
+                f"Attack {self.attack!r} takes no {', '.join(unknown)} in attack_kwargs. It takes: {sorted(known)}; "
+                "the radius and the steps have arguments of their own."
             )
+        # Tried on one small image, so that an option's wrong value shows before training.
+        trial = torch.full((1, 3, 2, 2), 0.5)
+        try:
+            ATTACKS[self.attack](lambda x: x.flatten(1), trial, torch.tensor([0]), **self.attack_options())
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Attack {self.attack!r} cannot take attack_kwargs={options} ({error}). Correct them."
+            ) from error
 
     def _check_hub(self):
         if not self.push_to_hub:
@@ -151,10 +163,10 @@ class PMGAFTConfig(TrainingArguments):
 
     def attack_options(self) -> dict[str, Any]:
         """Keyword arguments of the training attack."""
-        options = {"eps": parse_radius(self.eps), "norm": self.norm, **(self.attack_kwargs or {})}
+        options = {"eps": parse_radius(self.eps, self.norm), "norm": self.norm, **(self.attack_kwargs or {})}
         if self.attack != "fgsm":
             options["num_steps"] = self.num_steps
-            options["step_size"] = None if self.step_size is None else parse_radius(self.step_size)
+            options["step_size"] = None if self.step_size is None else parse_radius(self.step_size, self.norm)
         return {**options, "random_start": self.random_start}
 
     def eval_attack_spec(self) -> dict[str, Any]:
@@ -183,46 +195,89 @@ def check_output_dir(output_dir: str | os.PathLike) -> None:
         ) from error
 
 
+class ArgumentParser(HfArgumentParser):
+    """Raises what is wrong with a command line instead of printing all its options first."""
+
+    def error(self, message: str):
+        raise ValueError(f"{message}. See --help for all options.")
+
+
 def parse_args(dataclass_types: Sequence[type], argv: Sequence[str] | None = None, description: str | None = None):
     """Parses a command line into dataclasses; `--config file.yaml` sets defaults that flags override.
 
     Unknown and abbreviated keys are refused, in the file as on the command line. `{config_dir}` in the file stands for
-    its folder.
+    its folder, and `null` for an option that is not given.
 
     Returns:
         `tuple`: One instance per dataclass.
+
+    Raises:
+        ValueError: for an unknown option or a value of the wrong kind.
     """
-    parser = HfArgumentParser(dataclass_types, description=description, allow_abbrev=False)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(dataclass_types, description=description, formatter_class=formatter, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file of defaults, which flags override.")
-    config = HfArgumentParser([], add_help=False, allow_abbrev=False)
+    config = ArgumentParser([], add_help=False, allow_abbrev=False)
     config.add_argument("--config")
+    known = {entry.name: entry for cls in dataclass_types for entry in fields(cls) if entry.init}
     file = config.parse_known_args(argv)[0].config
     if file is not None:
-        parser.set_defaults(**_read_yaml(file, dataclass_types))
-    *parsed, _ = parser.parse_args_into_dataclasses(args=argv)
+        values = _read_yaml(file, known)
+        # A list for an option that is one word on the command line (`report_to`) cannot be written as a flag.
+        lists = {key: value for key, value in values.items() if isinstance(value, list) and known[key].type is str}
+        parser.set_defaults(**lists)
+        argv = [flag for key, value in values.items() if key not in lists for flag in _flags(known[key], value)] + argv
+    unknown = parser.parse_known_args(argv)[1]
+    if unknown:
+        names = [word.partition("=")[0] for word in unknown if word.startswith("-")] or unknown
+        raise ValueError(f"The command line has what are no options: {_near_misses(names, known)}.")
+    *parsed, _ = parser.parse_args_into_dataclasses(args=argv, look_for_args_file=False)
     return tuple(parsed)
 
 
-def _read_yaml(file: str, dataclass_types: Sequence[type]) -> dict[str, Any]:
+def _read_yaml(file: str, known: Collection[str]) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
     except OSError as error:
-        raise ValueError(f"You passed --config {file}, which cannot be read ({error.strerror}).") from error
-    known = {entry.name for cls in dataclass_types for entry in fields(cls) if entry.init}
-    unknown = sorted(set(values) - known)
+        raise ValueError(
+            f"You passed --config {file}, which cannot be read ({error.strerror}). Pass a YAML file."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"You passed --config {file}, which is no YAML ({error}). Correct it.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"You passed --config {file}, which holds no `option: value` lines. Write one per option.")
+    unknown = sorted(str(key) for key in values if key not in known)
     if unknown:
-        import difflib
+        raise ValueError(f"{file} has keys that are no options: {_near_misses(unknown, known)}.")
+    return _resolve(values, str(Path(file).parent))
 
-        near = {key: difflib.get_close_matches(key, known, 1) for key in unknown}
-        hints = ", ".join(f"{key} (did you mean {match[0]}?)" if match else key for key, match in near.items())
-        raise ValueError(f"{file} has keys that are no options: {hints}. See --help for all options.")
-    return {key: _resolve(value, str(Path(file).parent)) for key, value in values.items()}
+
+def _near_misses(unknown: Sequence[str], known: Collection[str]) -> str:
+    near = {key: difflib.get_close_matches(key.lstrip("-").replace("-", "_"), known, 1) for key in unknown}
+    hints = ", ".join(f"{key} (did you mean {match[0]}?)" if match else key for key, match in near.items())
+    return f"{hints}. See --help for all options"
+
+
+def _flags(option: Field, value: Any) -> list[str]:
+    """An entry of the file as the flags that say the same, so that both are checked by the same parser."""
+    if value is None:
+        return []
+    if typing.get_origin(option.type) is list:
+        return [f"--{option.name}", *map(str, value if isinstance(value, list) else [value])]
+    if isinstance(value, dict):
+        value = json.dumps(value)
+    elif isinstance(value, bool):  # YAML 1.1 reads `no` as false, which some options have as a word
+        value = "true" if value else "no"
+    return [f"--{option.name}={value}"]
 
 
 def _resolve(value: Any, folder: str) -> Any:
     """Text with `{config_dir}` replaced by the file's own folder, so that a file can name its neighbours."""
     if isinstance(value, list):
         return [_resolve(entry, folder) for entry in value]
+    if isinstance(value, dict):
+        return {key: _resolve(entry, folder) for key, entry in value.items()}
     return value.replace("{config_dir}", folder) if isinstance(value, str) else value
 
 
@@ -232,5 +287,51 @@ def _check_choice(name: str, value: str, choices) -> None:
 
 
 def _check_radius(name: str, value: str | float | None, norm: str) -> None:
-    if value is not None and parse_radius(value, norm) <= 0:
+    try:
+        radius = parse_radius(value, norm)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if radius <= 0:
         raise ValueError(f"You passed {name}={value}, which leaves no room for an attack. Pass a radius above 0.")
+
+
+_COUNTS = (
+    "num_steps",
+    "eval_num_steps",
+    "eval_restarts",
+    "eval_max_samples",
+    "trainable_layers",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+)
+
+
+def _check_count(name: str, value: Any, optional: bool) -> None:
+    if value is None and optional:
+        return
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"You passed {name}={value}, which is no number of things to do. Pass an integer from 1.")
+
+
+def _check_json(name: str, value: Any) -> None:
+    if not (isinstance(value, str) and value.startswith("{")):
+        return
+    try:
+        json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"You passed {name}={value}, which is no JSON ({error}). Write such as '{{\"alpha\": 2.0}}'."
+        ) from error
+
+
+def _attack_options(attack: str) -> set[str]:
+    """What `attack_kwargs` may hold: the attack's parameters that are no arguments of their own."""
+    parameters = inspect.signature(ATTACKS[attack]).parameters.values()
+    names = {parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD}
+    if len(names) < len(parameters):
+        names |= set(inspect.signature(pgd).parameters)  # `**options` are handed on to it
+    return names - {"classifier", "images", "labels", "loss_fn", "seeds", "targeted"} - _OWN_ARGUMENTS
+
+
+_OWN_ARGUMENTS = {"eps", "norm", "num_steps", "step_size", "random_start"}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
 from .attacks import uniform_noise
@@ -34,19 +34,24 @@ def load_images(name: str, config: str | None = None, split: str = "train", stre
     """
     path = Path(name)
     if path.is_file():
-        return datasets.load_dataset("parquet", data_files={split: name}, split=split, streaming=streaming)
+        if path.suffix != ".parquet":
+            raise ValueError(f"{name} is no parquet file. Pass one, a folder or the name of a set on the Hub.")
+        files = {split.partition("[")[0]: name}
+        return datasets.load_dataset("parquet", data_files=files, split=split, streaming=streaming)
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         loaded = datasets.load_from_disk(name)
         if isinstance(loaded, datasets.DatasetDict):
             if split not in loaded:
                 raise ValueError(f"{name} has no split {split!r}. It has: {sorted(loaded)}.")
             loaded = loaded[split]
-        return loaded
+        return loaded.to_iterable_dataset() if streaming else loaded
     return datasets.load_dataset(name, config, split=split, streaming=streaming)
 
 
 def parse_set(text: str, default_split: str = "test") -> tuple[str, str | None, str]:
-    """`name[:config][@split]` -> name, config, split."""
+    """`name[:config][@split]` -> name, config, split; an existing path is a name, whatever is in it."""
+    if Path(text).exists():
+        return text, None, default_split
     rest, _, split = text.partition("@")
     name, _, config = rest.partition(":")
     return name, config or None, split or default_split
@@ -54,7 +59,7 @@ def parse_set(text: str, default_split: str = "test") -> tuple[str, str | None, 
 
 def find_column(dataset: Any, given: str | None, usual: Sequence[str], kind: str) -> str:
     """The name of the image or label column: the given one, or the first of the usual ones that the set has."""
-    columns = list(getattr(dataset, "column_names", None) or _first_row(dataset))
+    columns = column_names(dataset)
     wanted = [given] if given else list(usual)
     for column in wanted:
         if column in columns:
@@ -67,6 +72,29 @@ def find_column(dataset: Any, given: str | None, usual: Sequence[str], kind: str
     )
 
 
+def column_names(dataset: Any) -> list[str]:
+    """The columns that a set's rows have; none for a stream that cannot be read twice."""
+    if hasattr(dataset, "__len__") and len(dataset) == 0:
+        raise ValueError("The data set has no rows, so there is nothing to read. Pass another set or split.")
+    names = getattr(dataset, "column_names", None)
+    if names and not has_transform(dataset):
+        return list(names)
+    if isinstance(dataset, IterableDataset) and not isinstance(dataset, datasets.IterableDataset):
+        return []
+    row = next(iter(dataset)) if isinstance(dataset, datasets.IterableDataset) else dataset[0]
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"The data set's rows are {type(row).__name__}, in which no image or label can be told apart. Pass rows "
+            "that are dicts of named columns."
+        )
+    return list(row)
+
+
+def has_transform(dataset: Any) -> bool:
+    """Whether the rows are made by `set_transform` or `with_transform`, whatever the columns below."""
+    return isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom"
+
+
 def class_names_of(dataset: Any, label_column: str, given: Sequence[str] | None = None) -> list[str]:
     """The class names: the given ones, those of a `ClassLabel`, or the sorted texts of a text column."""
     if given is not None:
@@ -74,12 +102,52 @@ def class_names_of(dataset: Any, label_column: str, given: Sequence[str] | None 
     feature = (getattr(dataset, "features", None) or {}).get(label_column)
     if isinstance(feature, datasets.ClassLabel):
         return check_class_names(feature.names)
-    if getattr(feature, "dtype", None) == "string" and isinstance(dataset, datasets.Dataset):
-        return check_class_names(sorted(set(dataset.unique(label_column))))
+    if getattr(feature, "dtype", None) in ("string", "large_string") and isinstance(dataset, datasets.Dataset):
+        return check_class_names(sorted(set(dataset.unique(label_column)) - {None}))
     raise ValueError(
         f"Column {label_column!r} of the data set is {feature}, which names no classes. Pass `class_names`, one name "
         "per label in the order of the labels."
     )
+
+
+def label_index(value: Any, index: Mapping[str, int], row: int | str) -> int:
+    """The label of a row, a number or a class name, as a number; `index` numbers the class names."""
+    if isinstance(value, str) and value in index:
+        return index[value]
+    try:
+        valid = not isinstance(value, str) and int(value) == value and 0 <= value < len(index)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        valid = False
+    if not valid:
+        raise ValueError(
+            f"Row {row} has the label {value!r}, which is not among the {len(index)} classes (0 to {len(index) - 1}: "
+            f"{', '.join(list(index)[:3])}, ...). Correct the row or pass the full list as `class_names`."
+        )
+    return int(value)
+
+
+def check_labels(dataset: Any, label_column: str, index: Mapping[str, int]) -> None:
+    """Raises `ValueError` for a label outside the classes, where labels can be read without making the images."""
+    labels = []
+    if isinstance(dataset, datasets.Dataset) and not has_transform(dataset) and label_column in dataset.column_names:
+        labels = dataset.with_format(None).select_columns([label_column])[label_column]
+    elif isinstance(dataset, (list, tuple)):
+        labels = (row[label_column] for row in dataset if label_column in row)
+    for row, label in enumerate(labels):
+        label_index(label, index, row)
+
+
+def check_rows(rows: Iterable[Any], read: Callable[[Any, int], Any]) -> None:
+    """Reads every row, and raises one `ValueError` that names all those that cannot be used."""
+    broken = []
+    for position, row in enumerate(tqdm(rows, desc="Checking data")):
+        try:
+            read(row, position)
+        except ValueError as error:
+            broken.append(str(error))
+    if broken:
+        shown = "\n  ".join(broken[:20] + ["..."] * (len(broken) > 20))
+        raise ValueError(f"{len(broken)} of the rows cannot be used:\n  {shown}\nRepair or remove them.")
 
 
 class LabelledImages:
@@ -99,67 +167,47 @@ class LabelledImages:
         self.label_column = find_column(dataset, label_column, LABEL_COLUMNS, "label")
         self.class_names = class_names_of(dataset, self.label_column, class_names)
         feature = (getattr(dataset, "features", None) or {}).get(self.image_column)
-        if isinstance(feature, datasets.Image):
+        if isinstance(feature, datasets.Image) and not has_transform(dataset):
             # Decoded here rather than by the library, so that a broken image can be named by its row.
-            dataset = dataset.cast_column(self.image_column, datasets.Image(decode=False))
+            dataset = dataset.with_format(None).cast_column(self.image_column, datasets.Image(decode=False))
         self.dataset = dataset
         self.processor = getattr(processor, "image_processor", processor)
         self.options = {"do_normalize": normalize and getattr(self.processor, "do_normalize", True)}
         if native_size:
             self.options.update(do_resize=False, do_center_crop=False)
         self.index = {name: i for i, name in enumerate(self.class_names)}
-        self._check_labels()
-
-    def _check_labels(self) -> None:
-        if not isinstance(self.dataset, datasets.Dataset):
-            return
-        for row, label in enumerate(self.dataset.select_columns([self.label_column])[self.label_column]):
-            self.label(label, row)
-
-    def label(self, value: Any, row: int | str) -> int:
-        """The label of a row as an index into the class names."""
-        label = self.index.get(value, -1) if isinstance(value, str) else int(value)
-        if not 0 <= label < len(self.class_names):
-            raise ValueError(
-                f"Row {row} has the label {value!r}, which is not among the {len(self.class_names)} classes (0 to "
-                f"{len(self.class_names) - 1}). Correct the row or pass the full list as `class_names`."
-            )
-        return label
+        check_labels(dataset, self.label_column, self.index)
 
     def pixels(self, value: Any, row: int | str) -> torch.Tensor:
         """The image of a row as the processor makes it, `[3,H,W]`."""
         try:
-            if isinstance(value, dict):
-                value = Image.open(io.BytesIO(value["bytes"]) if value.get("bytes") else value["path"])
-            if isinstance(value, Image.Image):
-                value = flatten_on_white(value)
-            return self.processor(images=value, return_tensors="pt", **self.options)["pixel_values"][0]
-        except (OSError, SyntaxError, ValueError, TypeError, AttributeError) as error:
+            pixels = self.processor(images=read_image(value), return_tensors="pt", **self.options)["pixel_values"][0]
+            pixels = torch.as_tensor(pixels)
+            if not torch.isfinite(pixels).all():
+                raise ValueError("it holds NaN or infinite pixels")
+        except Exception as error:  # a broken file makes Pillow raise anything
             raise ValueError(
                 f"The image in row {row}, column {self.image_column!r}, cannot be read ({error}). Repair or remove "
                 "the row; --check_data lists all such rows before training."
             ) from error
+        return pixels
 
     def example(self, row: dict[str, Any], position: int | str) -> dict[str, Any]:
         """`pixel_values` and `labels` of one row of the underlying set."""
         return {
             "pixel_values": self.pixels(row[self.image_column], position),
-            "labels": self.label(row[self.label_column], position),
+            "labels": label_index(row[self.label_column], self.index, position),
         }
 
     def check(self) -> None:
         """Reads every row, and raises `ValueError` naming all those that cannot be used."""
-        broken = []
-        for position, row in enumerate(tqdm(self.dataset, desc="Checking images")):
-            try:
-                pixels = self.example(row, position)["pixel_values"]
-                if not torch.isfinite(pixels).all():
-                    broken.append(f"row {position}: its pixels are not finite")
-            except ValueError as error:
-                broken.append(f"row {position}: {error}")
-        if broken:
-            shown = "\n  ".join(broken[:20])
-            raise ValueError(f"{len(broken)} of the rows cannot be used:\n  {shown}\nRepair or remove them.")
+        check_rows(self.rows(), self.example)
+
+    def rows(self) -> Iterable[dict[str, Any]]:
+        """The underlying rows in order."""
+        if hasattr(self.dataset, "__len__"):
+            return (self.dataset[i] for i in range(len(self.dataset)))
+        return iter(self.dataset)
 
 
 class ImageClassificationDataset(LabelledImages, Dataset):
@@ -180,8 +228,10 @@ class StreamingImages(LabelledImages, IterableDataset):
     """A streaming labelled image set as training examples; a row's id is a checksum of its pixels."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        stream = "the stream" if worker is None else f"worker {worker.id}'s part of the stream"
         for position, row in enumerate(self.dataset):
-            example = self.example(row, f"{position} of the stream")
+            example = self.example(row, f"{position} of {stream}")
             yield {**example, "sample_id": content_id(example["pixel_values"])}
 
     def set_epoch(self, epoch: int) -> None:
@@ -193,8 +243,21 @@ class StreamingImages(LabelledImages, IterableDataset):
 class WithSampleId(Dataset):
     """A map-style set of processor-made rows (`pixel_values`, `labels`), each with its index as `sample_id`."""
 
-    def __init__(self, dataset: Any):
-        self.dataset = dataset
+    def __init__(self, dataset: Any, processor: Any, class_names: Sequence[str] | None = None):
+        self.dataset, self.processor = dataset, processor
+        features = getattr(dataset, "features", None) or {}
+        label_column = "labels" if "labels" in column_names(dataset) else "label"
+        if class_names is None and isinstance(features.get(label_column), datasets.ClassLabel):
+            class_names = features[label_column].names
+        self.class_names = class_names or getattr(dataset, "class_names", None)
+        if self.class_names is not None:
+            self.class_names = check_class_names(self.class_names)
+            check_labels(dataset, label_column, {name: i for i, name in enumerate(self.class_names)})
+
+    def check(self) -> None:
+        """Reads every row, and raises `ValueError` naming all those that cannot be used."""
+        collator = Collator(self.processor, len(self.class_names))
+        check_rows(range(len(self)), lambda row, position: collator([self[row]]))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -218,12 +281,10 @@ def training_examples(
     """
     if isinstance(dataset, (LabelledImages, WithSampleId)):
         return dataset
-    columns = list(getattr(dataset, "column_names", None) or ())
+    columns = column_names(dataset)
     streaming = isinstance(dataset, (IterableDataset, datasets.IterableDataset))
-    if not columns and not streaming:
-        columns = _first_row(dataset)
-    if "pixel_values" in columns or (streaming and not columns):
-        return dataset if streaming else WithSampleId(dataset)
+    if "pixel_values" in columns or not columns:
+        return dataset if streaming else WithSampleId(dataset, processor, class_names)
     cls = StreamingImages if streaming else ImageClassificationDataset
     return cls(dataset, processor, class_names, image_column, label_column)
 
@@ -255,6 +316,11 @@ class ZeroShotDataset(LabelledImages, Dataset):
         label_column: str | None = None,
         native_size: bool = False,
     ):
+        if not hasattr(dataset, "__len__"):
+            raise ValueError(
+                f"The evaluation set {name!r} is a stream, whose rows have no numbers to draw and report them by. "
+                "Load it without streaming."
+            )
         super().__init__(dataset, processor, class_names, image_column, label_column, False, native_size)
         self.prompt_templates = check_prompt_templates(prompt_templates)
         self.name = name
@@ -265,11 +331,19 @@ class ZeroShotDataset(LabelledImages, Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self.example(self.dataset[index], index)
-        return {
-            "images": example["pixel_values"].clamp(0, 1),
-            "labels": example["labels"],
-            "sample_id": index,
-        }
+        images = example["pixel_values"].clamp(0, 1)
+        if images.shape != self.shape:
+            raise ValueError(
+                f"The image in row {index} of {self.name!r} is {list(images.shape)}, that in row 0 "
+                f"{list(self.shape)}; images of several sizes make no batch. Leave native_size off, or use a "
+                "processor that crops."
+            )
+        return {"images": images, "labels": example["labels"], "sample_id": index}
+
+    @cached_property
+    def shape(self) -> torch.Size:
+        """`[3,H,W]` of the first image, which all others must have."""
+        return self.pixels(self.dataset[0][self.image_column], 0).shape
 
 
 class Collator:
@@ -291,20 +365,36 @@ class Collator:
         batch = dict(self.collate(rows))
         missing = [name for name in ("pixel_values", "labels") if name not in batch]
         if missing:
-            raise ValueError(f"The batch has no {' and no '.join(missing)}; it has {sorted(batch)}.")
+            raise ValueError(
+                f"The batch has no {' and no '.join(missing)}; it has {sorted(batch)}. Pass rows with `pixel_values` "
+                "and an integer in `labels`."
+            )
         if "sample_id" not in batch:
             batch["sample_id"] = torch.tensor([content_id(pixels) for pixels in batch["pixel_values"]])
         self._check_pixels(batch["pixel_values"], batch["sample_id"])
-        labels = batch["labels"]
+        batch["labels"] = self._check_labels(batch["labels"], batch["sample_id"])
+        return batch
+
+    def _check_labels(self, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        if labels.ndim != 1 or labels.is_floating_point():
+            raise ValueError(
+                f"The labels are {labels.dtype} of shape {list(labels.shape)}, which name no class per image. Pass "
+                "one integer per row."
+            )
         outside = (labels < 0) | (labels >= self.num_classes)
         if outside.any():
             raise ValueError(
-                f"Rows {batch['sample_id'][outside].tolist()} have the labels {labels[outside].tolist()}, but there "
-                f"are {self.num_classes} classes (0 to {self.num_classes - 1}). Correct them or pass all class names."
+                f"Rows {ids[outside].tolist()} have the labels {labels[outside].tolist()}, but there are "
+                f"{self.num_classes} classes (0 to {self.num_classes - 1}). Correct them or pass all class names."
             )
-        return batch
+        return labels.long()
 
     def _check_pixels(self, pixels: torch.Tensor, ids: torch.Tensor) -> None:
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.is_floating_point():
+            raise ValueError(
+                f"The pixel values are {pixels.dtype} of shape {list(pixels.shape)}, not floating point [B,3,H,W] as "
+                "a processor makes them. Pass images, or pixel values made by `processing_class`."
+            )
         flat = pixels.flatten(2)
         low, high = flat.amin(2), flat.amax(2)
         broken = ~(torch.isfinite(low) & torch.isfinite(high)).all(1)
@@ -324,15 +414,27 @@ def stack(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Batches rows of tensors and integers, key by key; other entries are left out."""
     batch = {}
     for name, value in rows[0].items():
-        if isinstance(value, torch.Tensor):
+        if name == "pixel_values":
+            batch[name] = _stack_pixels(rows)
+        elif isinstance(value, torch.Tensor):
             batch[name] = torch.stack([row[name] for row in rows])
         elif isinstance(value, (int, np.integer)):
             batch[name] = torch.tensor([int(row[name]) for row in rows])
-        elif name == "pixel_values":
-            batch[name] = torch.stack([torch.as_tensor(np.asarray(row[name])) for row in rows])
     if "label" in batch and "labels" not in batch:
         batch["labels"] = batch.pop("label")
     return batch
+
+
+def _stack_pixels(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
+    pixels = [row["pixel_values"] for row in rows]
+    pixels = [x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x, dtype=np.float32)) for x in pixels]
+    shapes = sorted({tuple(x.shape) for x in pixels})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"The images of rows {[row.get('sample_id', '?') for row in rows]} have several shapes: {shapes}, which "
+            "make no batch. Use a processor that resizes and crops."
+        )
+    return torch.stack(pixels)
 
 
 def augment(images: torch.Tensor, seeds: torch.Tensor, strength: float) -> torch.Tensor:
@@ -365,19 +467,27 @@ def augment(images: torch.Tensor, seeds: torch.Tensor, strength: float) -> torch
 
 def content_id(pixels: Any) -> int:
     """An id that follows from the pixels alone, for rows that come without an index."""
-    return zlib.crc32(np.ascontiguousarray(np.asarray(pixels)).tobytes())
+    return zlib.crc32(torch.as_tensor(pixels).float().contiguous().numpy().tobytes())
+
+
+def read_image(value: Any) -> Any:
+    """A file's name or content, as `datasets` stores them, as an RGB image; arrays pass as they are."""
+    if isinstance(value, str):
+        value = {"path": value, "bytes": None}
+    if isinstance(value, bytes):
+        value = {"path": None, "bytes": value}
+    if isinstance(value, dict):
+        value = datasets.Image().decode_example(value)
+    if value is None:
+        raise ValueError("there is none")
+    return flatten_on_white(value) if isinstance(value, Image.Image) else value
 
 
 def flatten_on_white(image: Image.Image) -> Image.Image:
     """An RGB image; transparent pixels become white, as CLIPProcessor makes them."""
+    if image.mode[0] in "IF":
+        raise ValueError(f"mode {image.mode} has more than 8 bits per channel, which would be cut off: convert it")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
-
-
-def _first_row(dataset: Any) -> list[str]:
-    row = dataset[0]
-    if not isinstance(row, dict):
-        raise ValueError(f"The data set's rows are {type(row).__name__}; pass rows that are dicts of named columns.")
-    return list(row)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -15,6 +17,9 @@ from .evaluation import RobustnessReport, attack_name
 from .objectives import OBJECTIVES, Objective
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+TASK = "zero-shot-image-classification"
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+FIGURES = {"clean_accuracy": "Clean accuracy (%)", "robust_accuracy": "Robust accuracy (%) under {}"}
 
 
 def model_card(
@@ -27,6 +32,7 @@ def model_card(
     dataset_name: str | None = None,
     plots: Sequence[str] = (),
     licence: str | None = None,
+    adapter: str | None = None,
 ) -> ModelCard:
     """The card of a robust checkpoint, with its figures as `model-index`.
 
@@ -35,52 +41,60 @@ def model_card(
         objective (`Objective`), config (`PMGAFTConfig`): How it was tuned.
         report_before, report_after (`RobustnessReport`, *optional*): Of one protocol.
         dataset_name (`str`, *optional*): Hub id or folder of the fine-tuning set.
-        plots (`list[str]`): Pictures beside the card.
+        plots (`list[str]`): Pictures, by their path relative to the card.
         licence (`str`, *optional*): The base model's; read from its own card if that is a folder.
+        adapter (`str`, *optional*): Kind of the adapter, such as `"LORA"`, if the checkpoint is one.
     """
-    name = next((name for name, cls in OBJECTIVES.items() if type(objective) is cls), type(objective).__name__)
-    title = config.hub_model_id or Path(config.output_dir).name
+    method = next((name for name, cls in OBJECTIVES.items() if type(objective) is cls), type(objective).__name__)
+    title = config.hub_model_id or Path(config.output_dir).resolve().name
+    base_name = _public_name(base_model)
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="zero-shot-image-classification",
+        pipeline_tag=TASK,
         license=licence or _licence(base_model),
-        base_model=base_model if not Path(base_model).exists() else None,
-        tags=["hf-pmgaft", "adversarial-robustness", "clip", name],
+        base_model=base_name if HUB_ID.fullmatch(base_name) else None,
+        base_model_relation="adapter" if adapter else "finetune",
+        tags=["hf-pmgaft", "adversarial-robustness", "clip", method],
         model_name=title,
         eval_results=_eval_results(report_after) if report_after else None,
     )
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=title,
-        model_id=title,
-        method=name,
-        base_model=_public_name(base_model),
+        method=method,
+        base_model=base_name,
+        kind=f"a {adapter} adapter, which `CLIPModel` loads on its base" if adapter else "a plain `CLIPModel`",
         dataset=f" on `{_public_name(dataset_name)}`" if dataset_name else "",
-        paper=inspect.cleandoc(type(objective).__doc__ or "").split("\n\n")[0],
-        training=_training_rows(objective, config),
-        results=_results_table(report_before, report_after),
-        plots="".join(f"\n![{Path(plot).stem}]({plot})\n" for plot in plots),
+        paper="\n\n".join(inspect.cleandoc(type(objective).__doc__ or "").split("\n\n")[:2]),
+        training=_training_rows(objective, config, adapter),
+        results=_results(report_before, report_after),
+        plots="".join(f"\n![{plot.stem}]({plot.name if plot.is_absolute() else plot})\n" for plot in map(Path, plots)),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
 
 def save_model_card(output_dir: str | os.PathLike, **options) -> ModelCard:
-    """Writes the card of [`model_card`] as `README.md`."""
+    """Writes the card of [`model_card`] as `README.md`; an adapter in the folder is named as such."""
+    adapter = Path(output_dir) / "adapter_config.json"
+    if adapter.is_file():
+        options.setdefault("adapter", json.loads(adapter.read_text(encoding="utf-8"))["peft_type"])
     card = model_card(**options)
     card.save(Path(output_dir) / "README.md")
     return card
 
 
-def _training_rows(objective: Objective, config: PMGAFTConfig) -> str:
+def _training_rows(objective: Objective, config: PMGAFTConfig, adapter: str | None) -> str:
+    part = f"last {config.trainable_layers} blocks of the" if config.trainable_layers else "whole"
+    length = f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs} epochs"
+    # Radii as they were written: 4/255 says more than 0.0157.
+    attack = {"attack": config.attack, **config.attack_options(), "eps": config.eps, "step_size": config.step_size}
+    if type(objective).attack_loss is not Objective.attack_loss:
+        attack["loss"] = "the objective's"
     rows = {
-        "objective options": ", ".join(f"{key}={value}" for key, value in vars(objective).items()) or "none",
-        "training attack": ", ".join(f"{key}={value}" for key, value in config.attack_options().items())
-        if objective.attacks
-        else "none",
-        "radius": f"{config.eps} ({config.norm})" if objective.attacks else "none",
-        "trained": "last blocks of the vision tower" if config.trainable_layers else "vision tower",
+        "objective options": _listing(vars(objective)) or "none",
+        "threat model of training": _listing(attack) if objective.attacks else "none: no adversarial images",
+        "trained": f"{f'{adapter} adapter in the' if adapter else part} vision tower; no text tower",
         "optimizer": f"{config.optim.value}, learning rate {config.learning_rate}, weight decay {config.weight_decay}",
-        "schedule": f"{config.lr_scheduler_type.value}, "
-        + (f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs} epochs"),
+        "schedule": f"{config.lr_scheduler_type.value}, {length}",
         "batch": f"{config.per_device_train_batch_size} x {config.gradient_accumulation_steps} x {config.world_size}",
         "augmentation": config.augmentation,
         "precision": "bf16" if config.bf16 else "fp16" if config.fp16 else "fp32",
@@ -89,61 +103,53 @@ def _training_rows(objective: Objective, config: PMGAFTConfig) -> str:
     return "\n".join(f"| {key} | {value} |" for key, value in rows.items())
 
 
-def _results_table(before: RobustnessReport | None, after: RobustnessReport | None) -> str:
+def _results(before: RobustnessReport | None, after: RobustnessReport | None) -> str:
     if after is None:
         return "This checkpoint was not evaluated."
-    attack = ", ".join(attack_name(spec) for spec in after.protocol["attacks"])
     lines = [
-        f"Zero-shot accuracy in %, clean and robust under {attack} (protocol `{after.protocol_hash}`; "
-        f"{after.protocol['verdict']}).",
+        f"Zero-shot accuracy in %, protocol `{after.protocol_hash}`. Robust is the worst case per image over:",
         "",
-        "| set | images | clean before | clean after | robust before | robust after | 95 % interval |",
-        "|---|---|---|---|---|---|---|",
     ]
-    for i, new in enumerate(after.sets):
-        old = before.sets[i] if before else None
-        low, high = new.robust_interval
-        figures = [
-            _percent(old.clean_accuracy if old else None),
-            _percent(new.clean_accuracy),
-            _percent(old.robust_accuracy if old else None),
-            _percent(new.robust_accuracy),
-            f"{_percent(low)} to {_percent(high)}",
-        ]
-        lines.append(f"| {new.name} | {new.num_samples} | {' | '.join(figures)} |")
-    means = [
-        _percent(r.mean(k) if r else None) for k in ("clean_accuracy", "robust_accuracy") for r in (before, after)
+    lines += [f"- {attack_name(spec)} ({_listing(spec)})" for spec in after.protocol["attacks"]]
+    lines += ["", f"Verdict: {after.protocol['verdict']}."]
+    if before and before.protocol_hash != after.protocol_hash:
+        lines += [f"The figures before are of another protocol (`{before.protocol_hash}`): do not compare them."]
+    lines += ["", "| set | images | clean before | clean after | robust before | robust after | 95 % interval |"]
+    lines += ["|" + 7 * "---|"]
+    old_sets = {result.name: result for result in before.sets} if before else {}
+    for new in after.sets:
+        pair = (old_sets.get(new.name), new)
+        cells = [_percent(getattr(result, key, None)) for key in FIGURES for result in pair]
+        interval = " to ".join(map(_percent, new.robust_interval))
+        lines.append(f"| {new.name} | {new.num_samples} | {' | '.join(cells)} | {interval} |")
+    means = [_percent(report.mean(key) if report else None) for key in FIGURES for report in (before, after)]
+    return "\n".join([*lines, f"| mean of sets | | {' | '.join(means)} | |"])
+
+
+def _eval_results(report: RobustnessReport) -> list[EvalResult]:
+    attack = ", ".join(map(attack_name, report.protocol["attacks"]))
+    rows = [("mean of sets", key, report.mean(key)) for key in FIGURES]
+    rows += [(result.name, key, getattr(result, key)) for result in report.sets for key in FIGURES]
+    return [
+        EvalResult(
+            TASK, name.replace(" ", "-"), name, key, round(100 * value, 2), metric_name=FIGURES[key].format(attack)
+        )
+        for name, key, value in rows
     ]
-    return "\n".join([*lines, f"| mean | | {' | '.join(means)} | |"])
 
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def _eval_results(report: RobustnessReport) -> list[EvalResult]:
-    attack = ", ".join(attack_name(spec) for spec in report.protocol["attacks"])
-    metrics = {"clean_accuracy": "Clean accuracy", "robust_accuracy": f"Robust accuracy ({attack})"}
-    rows = [("mean over sets", {key: report.mean(key) for key in metrics})]
-    rows += [(result.name, {key: getattr(result, key) for key in metrics}) for result in report.sets]
-    return [
-        EvalResult(
-            task_type="zero-shot-image-classification",
-            dataset_type=name.replace(" ", "-"),
-            dataset_name=name,
-            metric_type=key,
-            metric_name=title,
-            metric_value=round(100 * values[key], 2),
-        )
-        for name, values in rows
-        for key, title in metrics.items()
-    ]
+def _listing(options: dict) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items() if value is not None)
 
 
 def _public_name(name: str) -> str:
-    """A Hub id as it is; of a local path only its last name."""
-    path = Path(name.partition("@")[0].partition(":")[0])
-    return path.resolve().name if path.exists() else name
+    """A Hub id as it is; of a path only its last name, so that no card tells about a machine."""
+    path = name.partition("@")[0].partition(":")[0]
+    return name if HUB_ID.fullmatch(path) and not Path(path).exists() else Path(path).resolve().name
 
 
 def _licence(base_model: str) -> str | None:

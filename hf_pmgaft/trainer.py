@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from huggingface_hub import upload_folder
 from torch import nn
 from transformers import AutoModel, AutoProcessor, EvalPrediction, PreTrainedModel, Trainer, set_seed
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints, speed_metrics
+from transformers.trainer_jit_checkpoint import JITCheckpointCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, speed_metrics
 from transformers.utils import PushInProgress
 
 from . import checkpoints
@@ -40,6 +41,9 @@ from .zero_shot import (
 )
 
 logger = logging.getLogger(__name__)
+
+# What peft sets or changes by itself.
+UNCHECKED_ADAPTER_KEYS = ("base_model_name_or_path", "inference_mode", "peft_version")
 
 
 class PMGAFTTrainer(Trainer):
@@ -105,6 +109,9 @@ class PMGAFTTrainer(Trainer):
             train_dataset = training_examples(train_dataset, processing_class, class_names)
         self.class_names = self._class_names(class_names, train_dataset)
         self._user_teacher = self._check_teacher(teacher, model, peft_config)
+        self._weights = {"model": checkpoints.weights_digest(model)}
+        if self._user_teacher is not None:
+            self._weights["teacher"] = checkpoints.weights_digest(self._user_teacher)
         # The teacher is the model as it comes; with an adapter it is the same weights with the adapter off.
         if self._user_teacher is not None:
             self._teacher = get_backbone(self._user_teacher).vision_copy(self._user_teacher)
@@ -114,8 +121,7 @@ class PMGAFTTrainer(Trainer):
             self._teacher = self.backbone.vision_copy(model)
         prepare_for_engines(unwrap_peft(model))
         set_seed(args.seed)  # before the adapter draws its first weights
-        if not has_adapter(model) or peft_config is not None:
-            model = prepare_model(model, args.trainable_layers, peft_config)
+        model = prepare_model(model, args.trainable_layers, peft_config)
         collator = Collator(processing_class, len(self.class_names), data_collator) if self.class_names else None
         super().__init__(
             model=model,
@@ -134,6 +140,8 @@ class PMGAFTTrainer(Trainer):
         self.last_report: RobustnessReport | None = None
         self._sums: dict[str, torch.Tensor] = {}
         self._finite = torch.ones((), device=self.args.device)
+        self._newest_checkpoint: Path | None = None
+        self._save_between_steps_only()
         self._encode_texts()
 
     # ---- Set-up ----
@@ -193,38 +201,29 @@ class PMGAFTTrainer(Trainer):
                 return None
             return encode_class_names(model, self.processing_class, names, self.prompt_templates).to(self.args.device)
 
+        def head(class_embeds: torch.Tensor, guidance_embeds: torch.Tensor | None) -> ZeroShotClassifier:
+            scale = self.objective.logit_scale
+            options = {"logit_scale": scale, "guidance_embeds": guidance_embeds}
+            return ZeroShotClassifier.from_model(self.model, self.processing_class, class_embeds, **options)
+
         with full_precision(self.model):
             self.class_embeds = encode(self.model, self.class_names)
-            self._guidance_embeds = encode(self.model, self.guidance_names)
-        self._teacher_class_embeds, self._teacher_guidance_embeds = self.class_embeds, self._guidance_embeds
+            guidance_embeds = encode(self.model, self.guidance_names)
+        self._student_head = self._teacher_head = head(self.class_embeds, guidance_embeds)
         if self._user_teacher is not None:
-            self._teacher_class_embeds = encode(self._user_teacher, self.class_names)
-            self._teacher_guidance_embeds = encode(self._user_teacher, self.guidance_names)
+            texts = [encode(self._user_teacher, names) for names in (self.class_names, self.guidance_names)]
+            self._teacher_head = head(*texts)
             self._user_teacher = None  # its image tower was copied, its text tower has done its work
 
     # ---- One step ----
 
     def student(self, model: nn.Module) -> ZeroShotClassifier:
         """The training classifier around `model`, wrapped or not, at the objective's logit scale."""
-        return ZeroShotClassifier.from_model(
-            self.model,
-            self.processing_class,
-            self.class_embeds,
-            encode_image=lambda pixel_values: self.backbone.image_embeds(model, pixel_values),
-            logit_scale=self.objective.logit_scale,
-            guidance_embeds=self._guidance_embeds,
-        )
+        return self._student_head.by(lambda pixel_values: self.backbone.image_embeds(model, pixel_values))
 
     def teacher(self) -> ZeroShotClassifier:
         """The frozen guide as a classifier; its passes keep no graph."""
-        return ZeroShotClassifier.from_model(
-            self.model,
-            self.processing_class,
-            self._teacher_class_embeds,
-            encode_image=self._encode_by_teacher,
-            logit_scale=self.objective.logit_scale,
-            guidance_embeds=self._teacher_guidance_embeds,
-        )
+        return self._teacher_head.by(self._encode_by_teacher)
 
     @torch.no_grad()
     def _encode_by_teacher(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -293,9 +292,10 @@ class PMGAFTTrainer(Trainer):
         """Adds the named terms and accuracies, means over all samples since the last line and over processes."""
         if "loss" in logs:
             self._check_finite()
-            for name in sorted(self._sums):
-                total, count = self.accelerator.reduce(self._sums[name], reduction="sum").tolist()
-                logs[name] = total / count
+            names = sorted(self._sums)
+            if names:
+                sums = self.accelerator.reduce(torch.stack([self._sums[name] for name in names]), reduction="sum")
+                logs.update({name: total / count for name, (total, count) in zip(names, sums.tolist(), strict=True)})
             self._sums = {}
         super().log(logs, start_time)
 
@@ -303,7 +303,7 @@ class PMGAFTTrainer(Trainer):
         finite = self.accelerator.reduce(self._finite.clone(), reduction="sum").item()
         if finite < self.accelerator.num_processes:
             raise FloatingPointError(
-                f"The loss became NaN or infinite by step {self.state.global_step}, so training stops here; "
+                f"The loss or the weights became NaN or infinite by step {self.state.global_step}, so training stops; "
                 "checkpoints saved before are good. Lower learning_rate, or use bf16 instead of fp16, and resume."
             )
 
@@ -386,27 +386,38 @@ class PMGAFTTrainer(Trainer):
 
     def fingerprint(self) -> dict[str, Any]:
         """What a run must share with another for one to resume the other's checkpoints."""
-        args = self.args
-        teacher = "the model before training" if self._teacher_class_embeds is self.class_embeds else "given"
+        args, names = self.args, self.guidance_names
+        adapters = {
+            name: {key: value for key, value in config.to_dict().items() if key not in UNCHECKED_ADAPTER_KEYS}
+            for name, config in getattr(self.model, "peft_config", {}).items()
+        }
         return {
             "objective": type(self.objective).__name__,
-            "objective_options": {name: value for name, value in sorted(vars(self.objective).items())},
+            "objective_options": vars(self.objective),
             "attack": args.attack,
             "attack_options": args.attack_options(),
             "augmentation": args.augmentation,
-            "teacher": teacher,
-            "teacher_class_embeds": _digest(self._teacher_class_embeds),
-            "class_names": hashlib.sha256("\n".join(self.class_names).encode()).hexdigest()[:12],
+            "weights": {"teacher": "the model before training", **self._weights},
+            "adapters": adapters,
+            "class_names": _digest(self.class_names),
+            "guidance_names": None if names is None else _digest(names),
             "prompt_templates": self.prompt_templates,
-            "train_samples": len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None,
+            "train_dataset": checkpoints.data_fingerprint(self.train_dataset),
             "trainable": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "seed": args.seed,
         }
 
     def train(self, resume_from_checkpoint=None, **kwargs):
-        """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint of `output_dir`."""
+        """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint of `output_dir`.
+
+        Raises:
+            FloatingPointError: if the loss or the weights became NaN or infinite.
+            ValueError: if there is nothing to train on, or the checkpoint is incomplete or of another kind of run.
+        """
         if self.train_dataset is None:
             raise ValueError("There is nothing to train on. Pass `train_dataset`.")
+        # Taken before training, so that an objective whose state changes keeps the fingerprint it began with.
+        self._fingerprint = json.loads(json.dumps(self.fingerprint(), default=_plain))
         if isinstance(resume_from_checkpoint, bool) and resume_from_checkpoint:
             resume_from_checkpoint, skipped = checkpoints.newest_complete(self.args.output_dir)
             for reason in skipped:
@@ -415,37 +426,51 @@ class PMGAFTTrainer(Trainer):
             reason = checkpoints.defect(resume_from_checkpoint)
             if reason is not None:
                 raise ValueError(
-                    f"Checkpoint {resume_from_checkpoint!r} cannot be resumed from: {reason}. Pass a complete one, or "
-                    "resume_from_checkpoint=True for the newest of them."
+                    f"Checkpoint {str(resume_from_checkpoint)!r} cannot be resumed from: {reason}. Pass a complete "
+                    "one, or resume_from_checkpoint=True for the newest of them."
                 )
-            checkpoints.check_fingerprint(resume_from_checkpoint, self._json_fingerprint())
-        self._sums = {}
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
-
-    def _json_fingerprint(self) -> dict[str, Any]:
-        return json.loads(json.dumps(self.fingerprint(), default=str))
+            if self.is_world_process_zero():  # other processes may hold no weights to compare yet
+                checkpoints.check_fingerprint(resume_from_checkpoint, self._fingerprint)
+        self._sums, self._finite = {}, torch.ones_like(self._finite)
+        self._newest_checkpoint = Path(resume_from_checkpoint).resolve() if resume_from_checkpoint else None
+        output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        self._check_weights()
+        return output
 
     def _save_checkpoint(self, model, trial):
-        self._check_finite()
         self._check_weights()
-        # Rotation waits until the new checkpoint is sealed, so that a complete one is there at any time.
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        run_dir = self._get_output_dir(trial=trial)
+        folder = (Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}").resolve()
+        if folder == self._newest_checkpoint:
+            return  # SIGTERM asks for the step that was just saved; writing it again would put it at risk
+        if self.args.should_save and folder.exists():
+            shutil.rmtree(folder)  # left by a run that was cut off, or by another run
+        self.accelerator.wait_for_everyone()
+        # Rotation and upload wait until the checkpoint is sealed, so that a complete one is there at any time.
+        later = {"save_total_limit": None, "push_to_hub": False}
+        wanted = {name: getattr(self.args, name) for name in later}
+        vars(self.args).update(later)
         try:
             super()._save_checkpoint(model, trial)
         finally:
-            self.args.save_total_limit = limit
-        run_dir = self._get_output_dir(trial=trial)
+            vars(self.args).update(wanted)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            folder = Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            checkpoints.seal(folder, self._json_fingerprint())
-            rotate_checkpoints(
-                output_dir=run_dir,
-                save_total_limit=limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
+            self._save_config(folder)
+            checkpoints.seal(folder, self._fingerprint)
+            best = self.state.best_model_checkpoint
+            kept = [folder] if best is None else [folder, Path(best)]
+            checkpoints.rotate(run_dir, self.args.save_total_limit, kept)
+        self._newest_checkpoint = folder
         self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(folder))
+
+    def _save_between_steps_only(self) -> None:
+        """Keeps SIGTERM's checkpoint out of the middle of a step, where dropout has already drawn its numbers."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, JITCheckpointCallback):
+                callback.on_pre_optimizer_step = lambda *args, **kwargs: None
 
     def _check_weights(self) -> None:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -462,8 +487,11 @@ class PMGAFTTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         model.save_pretrained(output_dir, state_dict=state_dict)
         self.processing_class.save_pretrained(output_dir)
+        self._save_config(output_dir)
+
+    def _save_config(self, folder: Path) -> None:
         config = {name: value for name, value in self.args.to_dict().items() if not name.endswith("_token")}
-        (output_dir / "training_config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")
+        (folder / "training_config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")
 
     def create_model_card(self, finetuned_from=None, dataset=None, license=None, **unused) -> None:
         """Writes the card with the reports made so far and the pictures beside it; `push_to_hub` calls this too."""
@@ -518,5 +546,9 @@ class PMGAFTTrainer(Trainer):
             self.processing_class.save_pretrained(output_dir)
 
 
-def _digest(tensor: torch.Tensor) -> str:
-    return hashlib.sha256((tensor.float().cpu() * 1000).round().to(torch.int32).numpy().tobytes()).hexdigest()[:12]
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set) else str(value)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 from torch import nn
 
 from .backbones import Backbone, get_backbone, unwrap_peft
 
+DEFAULT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+
 
 def prepare_model(model: nn.Module, trainable_layers: int | None = None, peft_config: Any = None) -> nn.Module:
     """Freezes everything but what is to be trained, and adds the adapter if there is one.
 
     Args:
-        model (`CLIPModel`): Changed in place.
+        model (`CLIPModel` or `PeftModel`): Changed in place; of a `PeftModel` the adapter is trained.
         trainable_layers (`int`, *optional*): Train the last n blocks of the vision tower, with the layer norm and the
             projection that follow them; the whole vision tower if not given.
         peft_config (`peft.PeftConfig`, *optional*): Train an adapter in the vision tower instead.
@@ -23,13 +26,16 @@ def prepare_model(model: nn.Module, trainable_layers: int | None = None, peft_co
         `nn.Module`: `model`, or a `PeftModel` around it.
     """
     backbone = get_backbone(model)
-    if peft_config is not None:
+    if peft_config is not None or has_adapter(model):
         if trainable_layers is not None:
             raise ValueError(
-                f"You passed a peft config and trainable_layers={trainable_layers}, but an adapter trains no blocks "
-                "of the model. Pass one of them; `layers_to_transform` of the peft config chooses blocks."
+                f"You passed an adapter and trainable_layers={trainable_layers}, but an adapter trains no blocks of "
+                "the model. Pass one of them; `layers_to_transform` of the peft config chooses blocks."
             )
-        return add_adapter(model, backbone, peft_config)
+        if peft_config is not None:
+            model = add_adapter(model, backbone, peft_config)
+        check_adapter(model, backbone)
+        return model
     model.requires_grad_(False)
     for name, parameter in backbone.vision_parameters(model):
         parameter.requires_grad_(_follows(backbone, model, name, trainable_layers))
@@ -47,32 +53,46 @@ def add_adapter(model: nn.Module, backbone: Backbone, peft_config: Any) -> nn.Mo
         )
     peft_config = copy.deepcopy(peft_config)
     targets = getattr(peft_config, "target_modules", None)
-    if targets is not None and not isinstance(targets, str):
-        peft_config.target_modules = (
-            rf"(.*\.)?({'|'.join(backbone.vision_modules)})(\..*)?\.({'|'.join(sorted(targets))})"
-        )
-    elif targets is None:
-        peft_config.target_modules = (
-            rf"(.*\.)?{backbone.vision_layers.split('.')[0]}\..*\.(q_proj|k_proj|v_proj|out_proj)"
-        )
+    if not isinstance(targets, str):
+        names = "|".join(map(re.escape, sorted(DEFAULT_TARGETS if targets is None else targets)))
+        peft_config.target_modules = rf"(?=({'|'.join(backbone.vision_modules)})(\.|$))(.*\.)?({names})"
     try:
-        adapted = get_peft_model(model, peft_config)
+        return get_peft_model(model, peft_config)
     except ValueError as error:
         raise ValueError(
             f"You passed a peft config whose target_modules {targets!r} match nothing in the vision tower ({error}). "
             "Name modules of it, such as ['q_proj', 'v_proj']."
         ) from error
-    outside = [
-        name
-        for name, parameter in adapted.get_base_model().named_parameters()
-        if parameter.requires_grad and not name.startswith(tuple(f"{part}." for part in backbone.vision_modules))
-    ]
+
+
+def check_adapter(model: nn.Module, backbone: Backbone) -> None:
+    """Raises `ValueError` unless a model trains an adapter in its vision tower and nothing else."""
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        raise ValueError(
+            f"You passed a {type(model).__name__} with adapter layers inside, which cannot be switched off for the "
+            "teacher. Pass the plain model with `peft_config`, or a `PeftModel`."
+        )
+    trained = [name for name, parameter in model.get_base_model().named_parameters() if parameter.requires_grad]
+    if not trained:
+        raise ValueError(
+            "You passed a `PeftModel` whose adapter is frozen, so nothing would be trained. Load it with "
+            "`PeftModel.from_pretrained(..., is_trainable=True)`."
+        )
+    outside = [name for name in trained if not name.startswith(tuple(f"{part}." for part in backbone.vision_modules))]
     if outside:
         raise ValueError(
-            f"The peft config would train {outside[0]} and {len(outside) - 1} more outside the vision tower, but the "
+            f"The adapter would train {outside[0]} and {len(outside) - 1} more outside the vision tower, but the "
             "class embeddings are computed once. Restrict target_modules to the vision tower."
         )
-    return adapted
+    own = (model.base_model.prefix, "modules_to_save")
+    shared = [name for name in trained if not any(part in name for part in own)]
+    if shared:
+        raise ValueError(
+            f"The adapter would train the model's own {shared[0]} and {len(shared) - 1} more, so the teacher, which "
+            'is the model with the adapter off, would change as well. Use bias="none" and freeze the model.'
+        )
 
 
 def has_adapter(model: nn.Module) -> bool:

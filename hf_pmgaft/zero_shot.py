@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,8 @@ DEFAULT_PROMPT_TEMPLATES = ("This is a photo of a {}",)
 
 def check_class_names(class_names: Sequence[str]) -> list[str]:
     """Returns the names as a list, or raises `ValueError` if one is empty or stands twice."""
+    if isinstance(class_names, str):
+        raise ValueError(f"You passed the text {class_names!r} as class names. Pass a list with one name per class.")
     names = list(class_names)
     if len(names) < 2:
         raise ValueError(f"You passed {len(names)} class name(s); a classifier needs at least 2. Pass `class_names`.")
@@ -158,6 +161,12 @@ class ZeroShotClassifier:
         scale = plain.logit_scale.detach().float().exp().item() if logit_scale is None else logit_scale
         size = plain.config.vision_config.image_size
         return cls(encode_image, class_embeds, scale, mean, std, size, guidance_embeds)
+
+    def by(self, encode_image: Callable[[torch.Tensor], torch.Tensor]) -> ZeroShotClassifier:
+        """The same head on another image encoder."""
+        other = copy.copy(self)
+        other.encode_image = encode_image
+        return other
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Un-normalised projected embeddings `[B,D]` of images in [0,1] `[B,3,H,W]`."""
