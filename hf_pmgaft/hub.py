@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 
 from .config import PMGAFTConfig
 from .evaluation import RobustnessReport, attack_name
 from .objectives import OBJECTIVES, Objective
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+HEADER = "| set | images | clean before | clean after | robust before | robust after | 95 % interval |"
 TASK = "zero-shot-image-classification"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 FIGURES = {"clean_accuracy": "Clean accuracy (%)", "robust_accuracy": "Robust accuracy (%) under {}"}
@@ -43,7 +44,7 @@ def model_card(
         dataset_name (`str`, *optional*): Hub id or folder of the fine-tuning set.
         plots (`list[str]`): Pictures, by their path relative to the card.
         licence (`str`, *optional*): The base model's; read from its own card if that is a folder.
-        adapter (`str`, *optional*): Kind of the adapter, such as `"LORA"`, if the checkpoint is one.
+        adapter (`str`, *optional*): Kind of adapter, such as `"LORA"`, if the checkpoint is one.
     """
     method = next((name for name, cls in OBJECTIVES.items() if type(objective) is cls), type(objective).__name__)
     title = config.hub_model_id or Path(config.output_dir).resolve().name
@@ -86,9 +87,9 @@ def _training_rows(objective: Objective, config: PMGAFTConfig, adapter: str | No
     part = f"last {config.trainable_layers} blocks of the" if config.trainable_layers else "whole"
     length = f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs} epochs"
     # Radii as they were written: 4/255 says more than 0.0157.
-    attack = {"attack": config.attack, **config.attack_options(), "eps": config.eps, "step_size": config.step_size}
-    if type(objective).attack_loss is not Objective.attack_loss:
-        attack["loss"] = "the objective's"
+    attack = {"attack": config.attack, "loss": "ce", **config.attack_options()}
+    attack |= {"eps": config.eps, "step_size": config.step_size}
+    attack |= {} if type(objective).attack_loss is Objective.attack_loss else {"loss": "the objective's"}
     rows = {
         "objective options": _listing(vars(objective)) or "none",
         "threat model of training": _listing(attack) if objective.attacks else "none: no adversarial images",
@@ -96,9 +97,8 @@ def _training_rows(objective: Objective, config: PMGAFTConfig, adapter: str | No
         "optimizer": f"{config.optim.value}, learning rate {config.learning_rate}, weight decay {config.weight_decay}",
         "schedule": f"{config.lr_scheduler_type.value}, {length}",
         "batch": f"{config.per_device_train_batch_size} x {config.gradient_accumulation_steps} x {config.world_size}",
-        "augmentation": config.augmentation,
+        "augmentation, seed": f"{config.augmentation}, {config.seed}",
         "precision": "bf16" if config.bf16 else "fp16" if config.fp16 else "fp32",
-        "seed": config.seed,
     }
     return "\n".join(f"| {key} | {value} |" for key, value in rows.items())
 
@@ -106,20 +106,15 @@ def _training_rows(objective: Objective, config: PMGAFTConfig, adapter: str | No
 def _results(before: RobustnessReport | None, after: RobustnessReport | None) -> str:
     if after is None:
         return "This checkpoint was not evaluated."
-    lines = [
-        f"Zero-shot accuracy in %, protocol `{after.protocol_hash}`. Robust is the worst case per image over:",
-        "",
-    ]
+    lines = [f"Zero-shot accuracy in %, protocol `{after.protocol_hash}`. Robust is the worst case over:", ""]
     lines += [f"- {attack_name(spec)} ({_listing(spec)})" for spec in after.protocol["attacks"]]
     lines += ["", f"Verdict: {after.protocol['verdict']}."]
     if before and before.protocol_hash != after.protocol_hash:
         lines += [f"The figures before are of another protocol (`{before.protocol_hash}`): do not compare them."]
-    lines += ["", "| set | images | clean before | clean after | robust before | robust after | 95 % interval |"]
-    lines += ["|" + 7 * "---|"]
+    lines += ["", HEADER, "|" + 7 * "---|"]
     old_sets = {result.name: result for result in before.sets} if before else {}
     for new in after.sets:
-        pair = (old_sets.get(new.name), new)
-        cells = [_percent(getattr(result, key, None)) for key in FIGURES for result in pair]
+        cells = [_percent(getattr(row, key, None)) for key in FIGURES for row in (old_sets.get(new.name), new)]
         interval = " to ".join(map(_percent, new.robust_interval))
         lines.append(f"| {new.name} | {new.num_samples} | {' | '.join(cells)} | {interval} |")
     means = [_percent(report.mean(key) if report else None) for key in FIGURES for report in (before, after)]
@@ -128,12 +123,10 @@ def _results(before: RobustnessReport | None, after: RobustnessReport | None) ->
 
 def _eval_results(report: RobustnessReport) -> list[EvalResult]:
     attack = ", ".join(map(attack_name, report.protocol["attacks"]))
-    rows = [("mean of sets", key, report.mean(key)) for key in FIGURES]
-    rows += [(result.name, key, getattr(result, key)) for result in report.sets for key in FIGURES]
+    rows = [("mean of sets", key, round(100 * report.mean(key), 2)) for key in FIGURES]
+    rows += [(row.name, key, round(100 * getattr(row, key), 2)) for row in report.sets for key in FIGURES]
     return [
-        EvalResult(
-            TASK, name.replace(" ", "-"), name, key, round(100 * value, 2), metric_name=FIGURES[key].format(attack)
-        )
+        EvalResult(TASK, name.replace(" ", "-"), name, key, value, metric_name=FIGURES[key].format(attack))
         for name, key, value in rows
     ]
 
@@ -154,4 +147,4 @@ def _public_name(name: str) -> str:
 
 def _licence(base_model: str) -> str | None:
     readme = Path(base_model) / "README.md"
-    return ModelCard.load(readme).data.license if readme.is_file() else None
+    return (metadata_load(readme) or {}).get("license") if readme.is_file() else None
