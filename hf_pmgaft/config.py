@@ -40,6 +40,9 @@ class PMGAFTConfig(TrainingArguments):
         random_start (`bool`, defaults to `True`): Whether the attack starts at a random point of the ball.
         attack_kwargs (`dict`, *optional*): Further options of the attack, such as `{"loss": "margin"}`.
 
+        attack_fp32 (`bool`, defaults to `False`): Run the training attack in float32 under mixed precision too, instead
+            of following it. Evaluation always does.
+
         > Threat model of evaluation
 
         eval_eps (`str`, *optional*): Radius; that of training if not given.
@@ -74,6 +77,7 @@ class PMGAFTConfig(TrainingArguments):
     attack_kwargs: dict | str | None = field(
         default=None, metadata={"help": 'Further options of the attack as JSON, such as \'{"loss": "margin"}\'.'}
     )
+    attack_fp32: bool = field(default=False, metadata={"help": "Attack in float32 under mixed precision too."})
     eval_eps: str | None = field(default=None, metadata={"help": "Radius in evaluation; eps if not given."})
     eval_num_steps: int = field(default=20, metadata={"help": "Steps of the attack in evaluation."})
     eval_step_size: str | None = field(

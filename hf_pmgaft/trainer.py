@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +270,8 @@ class PMGAFTTrainer(Trainer):
         if not self.objective.attacks:
             return None, teacher
         loss_fn = self.objective.attack_loss(classifier, teacher, labels)
-        with frozen(inner):
+        precision = full_precision(inner) if self.args.attack_fp32 else nullcontext()
+        with frozen(inner), precision:
             adversarial = ATTACKS[self.args.attack](
                 classifier, images, labels, loss_fn=loss_fn, seeds=seeds, **self.args.attack_options()
             )
