@@ -90,7 +90,7 @@ class DataArguments:
 def main(argv: list[str] | None = None) -> None:
     try:
         trainer, model_args, data_args = set_up(sys.argv[1:] if argv is None else argv)
-    except (ValueError, TypeError) as error:  # what was passed cannot work, and the message says why
+    except (OSError, ValueError, TypeError) as error:  # what was passed cannot work, and the message says why
         sys.exit(f"error: {error}")
     args, eval_sets, output_dir = trainer.args, trainer.eval_dataset, Path(trainer.args.output_dir)
 

@@ -39,9 +39,8 @@ class PMGAFTConfig(TrainingArguments):
         step_size (`str`, *optional*): Length of a step; `2.5 * eps / num_steps` if not given (`eps` for one step).
         random_start (`bool`, defaults to `True`): Whether the attack starts at a random point of the ball.
         attack_kwargs (`dict`, *optional*): Further options of the attack, such as `{"loss": "margin"}`.
-
-        attack_fp32 (`bool`, defaults to `False`): Run the training attack in float32 under mixed precision too, instead
-            of following it. Evaluation always does.
+        attack_fp32 (`bool`, defaults to `False`): Run the training attack in float32 under mixed precision too,
+            instead of following it. Evaluation always does.
 
         > Threat model of evaluation
 

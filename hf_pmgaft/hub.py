@@ -75,8 +75,7 @@ def model_card(
 
 def save_model_card(output_dir: str | os.PathLike, **options) -> ModelCard:
     """Writes the card of [`model_card`] as `README.md`; an adapter in the folder is named as such."""
-    adapter = Path(output_dir) / "adapter_config.json"
-    if adapter.is_file():
+    if (adapter := Path(output_dir) / "adapter_config.json").is_file():
         options.setdefault("adapter", json.loads(adapter.read_text(encoding="utf-8"))["peft_type"])
     card = model_card(**options)
     card.save(Path(output_dir) / "README.md")

@@ -194,16 +194,16 @@ def test_bf16_reaches_the_training_passes_and_not_the_evaluation(tmp_path):
     assert set(dtypes) == {torch.float32}
 
 
-def test_attack_follows_mixed_precision_unless_told_otherwise(tmp_path):
-    for attack_fp32, expected in ((False, torch.bfloat16), (True, torch.float32)):
-        trainer = make_trainer(tmp_path / str(attack_fp32), bf16=True, attack_fp32=attack_fp32)
-        dtypes = []
-        trainer.model.visual_projection.register_forward_hook(lambda module, args, out: dtypes.append(out.dtype))
-        plain = trainer.model.forward
-        trainer.accelerator.prepare_model(trainer.model)
-        assert trainer.model.forward is not plain, "Accelerate did not wrap the forward in autocast"
-        trainer._attack(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), torch.arange(2))
-        assert set(dtypes) == {expected}
+@pytest.mark.parametrize(("attack_fp32", "expected"), [(False, torch.bfloat16), (True, torch.float32)])
+def test_attack_follows_mixed_precision_unless_told_otherwise(tmp_path, attack_fp32, expected):
+    trainer = make_trainer(tmp_path, bf16=True, attack_fp32=attack_fp32)
+    dtypes = []
+    trainer.model.visual_projection.register_forward_hook(lambda module, args, out: dtypes.append(out.dtype))
+    plain = trainer.model.forward
+    trainer.accelerator.prepare_model(trainer.model)
+    assert trainer.model.forward is not plain, "Accelerate did not wrap the forward in autocast"
+    trainer._attack(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), torch.arange(2))
+    assert set(dtypes) == {expected}
 
 
 def save(trainer, folder) -> str:

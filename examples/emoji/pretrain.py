@@ -1,6 +1,6 @@
 """Pre-train the tiny CLIP of the embedded default from scratch on two CPU cores.
 
-    python examples/emoji/pretrain.py --minutes 58
+    python examples/emoji/pretrain.py --minutes 70
 
 Reads what the `data` step of build.py left in `.build/`, writes checkpoints and the best model there, and resumes from
 the last checkpoint. The learning rate follows the share of the wall-clock budget that is used, so that a run ends on
@@ -354,6 +354,7 @@ class Run:
         self.generators = [self.drawings.rng, self.captions.rng]
         self.step, self.elapsed = 0, 0.0
         self.history = []
+        self.bank = None
 
     def save(self, path: Path):
         state = {
@@ -368,7 +369,7 @@ class Run:
         path.with_suffix(".new").replace(path)
 
     def load(self, path: Path):
-        state = torch.load(path, weights_only=False)
+        state = torch.load(path)
         for part in ("model", "ema", "muon", "adam"):
             getattr(self, part).load_state_dict(state[part])
         self.step, self.elapsed, self.history = state["progress"]
@@ -378,7 +379,7 @@ class Run:
 
     def train_step(self, used: float) -> tuple[float, float]:
         args, model = self.args, self.model
-        if self.step % args.bank_every == 0:
+        if self.bank is None or self.step % args.bank_every == 0:
             self.bank = encode_names(model, self.captions)
         strength = args.strength * augmentation_strength(used)
         # The emoji's index in the bank of names is its class.
@@ -459,7 +460,7 @@ def main():
 
 
 def add_arguments(parser):
-    parser.add_argument("--minutes", type=float, default=58, help="wall-clock budget; default: %(default)s")
+    parser.add_argument("--minutes", type=float, default=70, help="wall-clock budget; default: %(default)s")
     parser.add_argument("--report-minutes", type=float, default=4, help="between validations; default: %(default)s")
     parser.add_argument("--name", default="pretrained", help="of the run's files in .build/; default: %(default)s")
     parser.add_argument("--restart", action="store_true", help="ignore an existing checkpoint")

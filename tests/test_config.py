@@ -1,0 +1,173 @@
+"""Arguments: YAML defaults, flags over them, and messages that say what to change."""
+
+import importlib.util
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from transformers import TrainingArguments
+
+from hf_pmgaft import PMGAFTConfig
+from hf_pmgaft.config import parse_args
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load_example(name: str):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+run_pmgaft = load_example("run_pmgaft")
+TYPES = (run_pmgaft.ModelArguments, run_pmgaft.DataArguments, PMGAFTConfig)
+
+
+@pytest.fixture
+def parse(tmp_path):
+    def parse(text: str, *flags: str):
+        file = tmp_path / "defaults.yaml"
+        file.write_text(text)
+        return parse_args(TYPES, ["--config", str(file), "--use_cpu", *flags])
+
+    return parse
+
+
+def test_flags_override_the_file_and_the_file_overrides_the_defaults(parse):
+    _, data, args = parse(
+        "eps: 4/255\nnum_steps: 3\neval_sets: [a, b]\nobjective_kwargs: {alpha: 2}\nrandom_start: no",
+        "--eps=2/255",
+        "--eval_sets",
+        "c",
+        "--objective_kwargs",
+        '{"alpha": 3, "beta": 0.5}',
+    )
+    assert (args.eps, args.num_steps, args.eval_num_steps) == ("2/255", 3, 20)
+    assert data.eval_sets == ["c"] and not args.random_start
+    assert args.objective_kwargs == {"alpha": 3, "beta": 0.5}
+
+
+def test_values_of_the_file_have_the_types_of_the_flags(parse):
+    model, data, args = parse(
+        "learning_rate: 1e-5\nwarmup_steps: 3\nweight_decay: 0\neps: 4/255\nimage_mean: [5e-1, 0, 1]\nbf16: false\n"
+        "eval_sets: only\nobjective_kwargs: {alpha: 1e-3}\nsave_strategy: no\neval_step_size: null\noptim: sgd\n"
+        "report_to: [none]"
+    )
+    assert args.learning_rate == 1e-5 and args.eps == "4/255" and args.bf16 is False
+    assert isinstance(args.weight_decay, float) and args.eval_step_size is None
+    assert model.image_mean == [0.5, 0.0, 1.0] and data.eval_sets == ["only"]
+    assert args.save_strategy == "no" and args.report_to == [] and args.optim == "sgd"
+    assert args.attack_options()["eps"] == pytest.approx(4 / 255)
+
+
+def test_config_dir_stands_for_the_folder_of_the_file(parse, tmp_path):
+    model, data, args = parse(
+        "model_name_or_path: '{config_dir}/m'\neval_sets: ['{config_dir}/a']\nlr_scheduler_type: linear\n"
+        "lr_scheduler_kwargs: {folder: '{config_dir}'}"
+    )
+    assert model.model_name_or_path == f"{tmp_path}/m" and data.eval_sets == [f"{tmp_path}/a"]
+    assert args.lr_scheduler_kwargs == {"folder": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat: 1\nfoo: 2", r"no options: foo, learning_rat \(did you mean learning_rate\?\)"),
+        ("ep: 4/255", r"no options: ep \(did you mean eps\?\)"),
+        ("1: 2", "no options: 1"),
+        ("- eps", "holds no `option: value` lines"),
+        ("eps: [4", "is no YAML"),
+        ("num_steps: ten", "argument --num_steps.*invalid int value: 'ten'"),
+        ("num_steps: 1.5", "argument --num_steps.*invalid int value"),
+        ("learning_rate: [1]", "argument --learning_rate.*invalid float value"),
+        ("bf16: maybe", "argument --bf16.*got maybe"),
+        ("save_strategy: never", "argument --save_strategy.*'never'.*'epoch'"),
+        ("objective_kwargs: {alhpa: 1}", "has no option alhpa. It has: .*'alpha'"),
+        ("load_best_model_at_end: true", "load_best_model_at_end requires the save and eval strategy to match"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_what_is_wrong(parse, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse(text)
+
+
+def test_a_missing_file_is_refused():
+    with pytest.raises(ValueError, match="--config nothing.yaml, which cannot be read.*No such file.*Pass a YAML"):
+        parse_args(TYPES, ["--config", "nothing.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epss", "4/255"], r"no options: --epss \(did you mean eps\?\)"),
+        (["--num-step=4"], r"no options: --num-step \(did you mean num_steps\?\)"),
+        (["--objectiv", "fare"], r"no options: --objectiv \(did you mean objective\?\)"),
+        (["stray"], "no options: stray"),
+        (["--num_steps", "ten"], "argument --num_steps.*invalid int value: 'ten'"),
+        (["--eps"], "argument --eps: expected one argument"),
+        (["--config"], "argument --config: expected one argument"),
+        (["--objective_kwargs", "{alpha: 1}"], "objective_kwargs={alpha: 1}, which is no JSON"),
+        (["--objective_kwargs", "[1]"], "objective_kwargs='\\[1\\]'. Pass a JSON object"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_with_what_is_wrong(flags, message):
+    with pytest.raises(ValueError, match=message):
+        parse_args(TYPES, flags)
+
+
+@pytest.mark.parametrize("file", sorted((EXAMPLES / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_recipe_parses(file):
+    model, data, args = parse_args(TYPES, ["--config", str(file), "--use_cpu"])
+    assert model.model_name_or_path and data.dataset_name and isinstance(args.learning_rate, float)
+    assert args.output_dir.startswith("outputs/") and args.attack_options()["eps"] <= 8 / 255
+
+
+def test_help_names_every_own_option(capsys):
+    with pytest.raises(SystemExit) as done:
+        parse_args(TYPES, ["--help"], run_pmgaft.__doc__)
+    shown = capsys.readouterr().out
+    assert done.value.code == 0 and "accelerate launch examples/run_pmgaft.py\n" in shown
+    inherited = {entry.name for entry in fields(TrainingArguments)}
+    own = [entry for cls in TYPES for entry in fields(cls) if entry.name not in inherited and entry.init]
+    assert len(own) > 25
+    for entry in own:
+        assert f"--{entry.name} " in shown and entry.metadata["help"], entry.name
+
+
+def test_the_script_ends_with_the_message_and_no_traceback(tmp_path, capsys):
+    for flags, message in (
+        (["--eps", "4"], "write 4/255"),
+        (["--epss", "1"], "did you mean eps"),
+        (["--output_dir", str(tmp_path), "--eval_sets", "/nowhere.parquet:x@y"], "nowhere"),
+        (["--output_dir", str(tmp_path), "--resume_from_checkpoint", "true"], "no complete checkpoint to resume from"),
+        (["--model_name_or_path", "m", "--output_dir", str(tmp_path), "--lora_target_modules"], "at least one"),
+    ):
+        with pytest.raises(SystemExit) as done:
+            run_pmgaft.main([*flags, "--use_cpu"])
+        assert message in str(done.value.code), flags
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_radii_may_be_numbers_or_fractions_and_above_1_in_l2():
+    args = PMGAFTConfig(norm="l2", eps="3/2", step_size=2.0, use_cpu=True)
+    assert args.attack_options()["eps"] == 1.5 and args.attack_options()["step_size"] == 2.0
+    assert PMGAFTConfig(eps=0.5, use_cpu=True).attack_options()["eps"] == 0.5
+
+
+def test_one_step_attacks_take_the_options_of_pgd():
+    args = PMGAFTConfig(attack="fgsm", attack_kwargs={"loss": "margin"}, use_cpu=True)
+    assert args.attack_options()["loss"] == "margin"
+
+
+def test_changed_defaults_are_those_of_the_docstring():
+    args = PMGAFTConfig(use_cpu=True)
+    assert not args.remove_unused_columns and not args.logging_nan_inf_filter and args.do_eval
+    assert (args.logging_steps, args.learning_rate, args.weight_decay, args.lr_scheduler_type) == (
+        10,
+        1e-5,
+        1e-4,
+        "cosine",
+    )

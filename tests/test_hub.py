@@ -1,0 +1,185 @@
+"""The model card: its metadata reads back, its figures are the report's, and nothing private is in it."""
+
+from dataclasses import dataclass
+
+import pytest
+from conftest import make_model, make_processor
+from huggingface_hub import ModelCard
+from transformers import CLIPModel
+
+from hf_pmgaft import PMGAFTConfig
+from hf_pmgaft.evaluation import RobustnessReport, SetResult
+from hf_pmgaft.hub import model_card, save_model_card
+from hf_pmgaft.objectives import OBJECTIVES, Objective, make_objective
+
+PGD = {"attack": "pgd", "eps": "4/255", "norm": "linf", "num_steps": 20, "loss": "margin", "restarts": 1}
+TOKEN = "hf_thisisasecret"
+
+
+def report(figures: dict[str, tuple[float, float]], seed: int = 0) -> RobustnessReport:
+    sets = [SetResult(name, 10, 150, clean, robust, {}) for name, (clean, robust) in figures.items()]
+    return RobustnessReport({"attacks": [PGD], "verdict": "last iterate", "seed": seed}, sets)
+
+
+BEFORE = report({"food": (0.81, 0.01), "pets": (0.63, 0.02)})
+AFTER = report({"food": (0.74, 0.43), "pets": (0.58, 0.3)})
+
+
+@pytest.fixture
+def options(tmp_path) -> dict:
+    folder = tmp_path / "private" / "tiny-clip"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n\n# A base model\n")
+    config = PMGAFTConfig(
+        output_dir=str(tmp_path / "private" / "robust-clip"), eps="4/255", num_steps=3, hub_token=TOKEN, use_cpu=True
+    )
+    return {
+        "base_model": str(folder),
+        "objective": make_objective("pmg_aft", {"alpha": 2.5}),
+        "config": config,
+        "report_before": BEFORE,
+        "report_after": AFTER,
+    }
+
+
+def rows(card: ModelCard) -> dict[str, list[str]]:
+    """The lines of the card's tables by their first cell."""
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in card.text.splitlines() if line[:1] == "|"
+    ]
+    return {first: rest for first, *rest in cells}
+
+
+def test_metadata_reads_back_and_its_figures_are_the_reports(options, tmp_path):
+    save_model_card(tmp_path, **options)
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert data.library_name == "transformers" and data.pipeline_tag == "zero-shot-image-classification"
+    assert data.license == "cc-by-4.0" and data.model_name == "robust-clip"
+    assert {"hf-pmgaft", "adversarial-robustness", "pmg_aft"} <= set(data.tags)
+    figures = {(result.dataset_name, result.metric_type): result for result in data.eval_results}
+    assert len(figures) == len(data.eval_results) == 6
+    for new in AFTER.sets:
+        assert figures[new.name, "clean_accuracy"].metric_value == pytest.approx(100 * new.clean_accuracy)
+        assert figures[new.name, "robust_accuracy"].metric_value == pytest.approx(100 * new.robust_accuracy)
+    assert figures["mean of sets", "clean_accuracy"].metric_value == pytest.approx(66)
+    assert figures["mean of sets", "robust_accuracy"].metric_value == pytest.approx(36.5)
+    robust = [result for result in data.eval_results if result.metric_type == "robust_accuracy"]
+    assert all("PGD-20 margin linf 4/255" in result.metric_name for result in robust)
+
+
+def test_table_holds_both_reports_with_the_images_of_each_set(options):
+    table = rows(model_card(**options))
+    assert table["food"] == ["150", "81.0", "74.0", "1.0", "43.0", "35.3 to 51.0"]
+    assert table["pets"][:5] == ["150", "63.0", "58.0", "2.0", "30.0"]
+    assert table["mean of sets"][1:5] == ["72.0", "66.0", "1.5", "36.5"]
+
+
+def test_sets_are_paired_by_name(options):
+    before = RobustnessReport(BEFORE.protocol, BEFORE.sets[::-1])
+    assert rows(model_card(**{**options, "report_before": before}))["food"][1:3] == ["81.0", "74.0"]
+
+
+def test_attack_protocol_and_training_are_told(options):
+    text = model_card(**options).text
+    assert "PGD-20 margin linf 4/255 (attack=pgd, eps=4/255, norm=linf, num_steps=20, loss=margin" in text
+    assert AFTER.protocol_hash in text and "another protocol" not in text
+    table = rows(model_card(**options))
+    assert "eps=4/255, norm=linf, num_steps=3" in table["threat model of training"][0]
+    assert "loss=ce" in table["threat model of training"][0]
+    assert "alpha=2.5" in table["objective options"][0]
+    assert "arXiv 2401.04350" in text and "Equation:" in text
+    assert "upper bound until a stronger attack fails to lower it" in text
+
+
+def test_figures_of_another_protocol_are_not_compared(options):
+    before = report({"food": (0.81, 0.01), "pets": (0.63, 0.02)}, seed=1)
+    assert before.protocol_hash != AFTER.protocol_hash
+    text = model_card(**{**options, "report_before": before}).text
+    assert f"another protocol (`{before.protocol_hash}`)" in text
+
+
+def test_neither_token_nor_path_is_in_the_card(options, tmp_path):
+    dataset = tmp_path / "private" / "pictures"
+    gone = tmp_path / "private" / "gone"
+    for changes in ({"dataset_name": f"{dataset}:all@train"}, {"base_model": str(gone)}, {"dataset_name": str(gone)}):
+        card = model_card(**{**options, **changes}, plots=[str(tmp_path / "private" / "robustness.png")])
+        content = str(card)
+        assert TOKEN not in content and str(tmp_path) not in content and "private" not in content
+        assert "![robustness](robustness.png)" in content
+        assert ("`pictures`" in content) == ("pictures" in changes.get("dataset_name", ""))
+
+
+@pytest.mark.parametrize(
+    "base_model, written",
+    [
+        ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch32"),
+        ("/scratch/someone/clip", "clip"),
+        ("../models/clip", "clip"),
+        ("a CLIPModel", None),
+    ],
+)
+def test_base_model_is_a_name_that_the_hub_takes(options, base_model, written):
+    assert model_card(**{**options, "base_model": base_model}).data.base_model == written
+
+
+def test_base_model_of_a_folder_is_its_last_name(options):
+    assert model_card(**options).data.base_model == "tiny-clip"
+
+
+def test_licence_is_the_given_one_or_that_of_the_base_models_card(options, tmp_path):
+    assert model_card(**options, licence="mit").data.license == "mit"
+    (tmp_path / "private" / "tiny-clip" / "README.md").write_text("# No metadata\n")
+    assert model_card(**options).data.license is None
+
+
+def test_usage_names_the_checkpoint(options):
+    options["config"].hub_model_id = "someone/robust-clip"
+    text = model_card(**options).text
+    assert 'CLIPModel.from_pretrained("someone/robust-clip")' in text
+    assert 'pipeline("zero-shot-image-classification", model="someone/robust-clip")' in text
+    for code in text.split("```python\n")[1:]:
+        compile(code.split("```")[0], "card", "exec")
+
+
+def test_card_without_reports_says_so(options):
+    card = model_card(**{**options, "report_before": None, "report_after": None})
+    assert "not evaluated" in card.text and not card.data.eval_results
+    assert rows(model_card(**{**options, "report_before": None}))["food"][1:3] == ["", "74.0"]
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_every_objective_has_a_card_without_gaps(options, name):
+    objective = make_objective(name)
+    card = model_card(**{**options, "objective": objective})
+    assert name in card.data.tags and "$" not in card.text
+    threat = rows(card)["threat model of training"][0]
+    assert threat.startswith("attack=pgd") == objective.attacks
+    assert ("loss=the objective's" in threat) == (type(objective).attack_loss is not Objective.attack_loss)
+
+
+def test_card_of_an_objective_of_ones_own(options):
+    @dataclass
+    class Mine(Objective):
+        """Mine: costs $5 a step."""
+
+        strength: float = 1.0
+
+    card = model_card(**{**options, "objective": Mine()})
+    assert "Mine" in card.data.tags and "costs $5 a step" in card.text
+    assert rows(card)["objective options"] == ["strength=1.0"]
+
+
+def test_an_adapter_is_not_called_a_plain_model_and_the_usage_holds(options, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    base = tmp_path / "private" / "tiny-clip"
+    make_model().save_pretrained(base)
+    adapted = get_peft_model(CLIPModel.from_pretrained(base), LoraConfig(r=2, target_modules=["q_proj"]))
+    adapted.save_pretrained(tmp_path / "adapter")
+    make_processor().save_pretrained(tmp_path / "adapter")
+    card = save_model_card(tmp_path / "adapter", **options)
+    assert "LORA adapter" in card.text and "plain `CLIPModel`" not in card.text
+    assert card.data.to_dict()["base_model_relation"] == "adapter"
+    loaded = CLIPModel.from_pretrained(tmp_path / "adapter")
+    assert isinstance(loaded, CLIPModel) and any("lora_" in name for name in loaded.state_dict())
+    assert "a plain `CLIPModel`" in save_model_card(tmp_path, **options).text
