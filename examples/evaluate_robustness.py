@@ -10,6 +10,7 @@ a table per radius and, with --output_file, writes everything, per-image verdict
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -84,4 +85,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError, TypeError) as error:  # what was passed cannot work, and the message says why
+        sys.exit(f"error: {error}")

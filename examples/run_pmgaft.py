@@ -128,7 +128,7 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
     processor = load_processor(model_args)
     model = AutoModel.from_pretrained(model_args.model_name_or_path, dtype=torch.float32)
     train_dataset = load_training_set(data_args, processor)
-    eval_sets = load_eval_sets(data_args, processor)
+    eval_sets = load_eval_sets(data_args, processor) if args.do_eval else {}
     if data_args.check_data:
         for data in (train_dataset, *eval_sets.values()):
             data.check()
@@ -166,9 +166,9 @@ def load_training_set(data_args: DataArguments, processor):
     )
 
 
-def load_eval_sets(data_args: DataArguments, processor, do_eval: bool = True) -> dict[str, ZeroShotDataset]:
+def load_eval_sets(data_args: DataArguments, processor) -> dict[str, ZeroShotDataset]:
     sets = {}
-    for text in data_args.eval_sets if do_eval else ():
+    for text in data_args.eval_sets:
         path, config, split = parse_set(text)
         name = config or Path(path).stem
         templates = data_args.prompt_template
