@@ -28,7 +28,7 @@ setup(
     packages=find_packages(include=["hf_pmgaft", "hf_pmgaft.*"]),
     package_data={"hf_pmgaft": ["py.typed", "templates/*.md", "metrics/*/*.py"]},
     install_requires=[
-        "torch>=2.6",
+        "torch>=2.7",
         "transformers>=5.19",
         "accelerate>=1.10",
         "datasets>=4.0",

@@ -62,7 +62,9 @@ class PMGAFTConfig(TrainingArguments):
 
     Changed defaults of `TrainingArguments`: `remove_unused_columns=False` (image columns and sample ids are needed),
     `logging_nan_inf_filter=False` (a NaN stops the run instead of being logged as 0), `logging_steps=10`,
-    `do_eval=True`, `learning_rate=1e-5`, `weight_decay=1e-4`, `lr_scheduler_type="cosine"`.
+    `ddp_broadcast_buffers=False` (all buffers are constants, and writing them again between the passes of a step breaks
+    its backward pass in older torch), `do_eval=True`, `learning_rate=1e-5`, `weight_decay=1e-4`,
+    `lr_scheduler_type="cosine"`.
     """
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "attack_kwargs", "objective_kwargs"]
@@ -100,6 +102,7 @@ class PMGAFTConfig(TrainingArguments):
     do_eval: bool = field(default=True, metadata={"help": "Evaluate before and after training."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep image columns and sample ids."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Off: a NaN stops the run."})
+    ddp_broadcast_buffers: bool = field(default=False, metadata={"help": "Off: all buffers are constants."})
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
     weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay."})
