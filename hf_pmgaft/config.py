@@ -62,7 +62,7 @@ class PMGAFTConfig(TrainingArguments):
 
     Changed defaults of `TrainingArguments`: `remove_unused_columns=False` (image columns and sample ids are needed),
     `logging_nan_inf_filter=False` (a NaN stops the run instead of being logged as 0), `logging_steps=10`,
-    `ddp_broadcast_buffers=False` (all buffers are constants, and writing them again between the passes of a step breaks
+    `ddp_broadcast_buffers=False` (all buffers are constants; writing them again between the passes of a step breaks
     its backward pass in older torch), `do_eval=True`, `learning_rate=1e-5`, `weight_decay=1e-4`,
     `lr_scheduler_type="cosine"`.
     """

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import CLASS_NAMES, make_images, make_model, make_processor
 
+from hf_pmgaft.attacks import sample_seeds
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.evaluation import (
     RobustnessReport,
@@ -82,6 +83,23 @@ def test_verdicts_depend_neither_on_the_batch_size_nor_on_the_other_images(fitte
     ids = part.sets[0].verdicts["sample_id"]
     whole = dict(zip(range(40), reports[0].sets[0].verdicts["robust"], strict=True))
     assert ids == sample_ids(40, 10, 0) and part.sets[0].verdicts["robust"] == [whole[i] for i in ids]
+
+
+def test_every_attacked_image_keeps_the_noise_of_its_row(fitted, data, monkeypatch):
+    from hf_pmgaft import evaluation
+
+    attacked = {}
+
+    def note(spec, classifier, images, labels, seeds):
+        attacked.update(zip(seeds.tolist(), images, strict=True))
+        return run_attack(spec, classifier, images, labels, seeds)
+
+    monkeypatch.setattr(evaluation, "run_attack", note)
+    # The larger radius attacks only some of a batch, so that an image's place there is not its row.
+    result = run(fitted, data, [PGD, {**PGD, "eps": "30/255"}], batch_size=7, seed=3).sets[0]
+    assert 0 < result.attacks[attack_name(PGD)] < 1
+    for row, seed in enumerate(sample_seeds(3, 0, torch.arange(40)).tolist()):
+        assert torch.equal(attacked[seed], data[row]["images"])
 
 
 def test_model_is_left_as_it_was(fitted, data):

@@ -182,8 +182,10 @@ def test_bf16_reaches_the_training_passes_and_not_the_evaluation(tmp_path):
     trainer.train()
     assert set(dtypes) == {torch.bfloat16}
     dtypes.clear()
+    wrapped = trainer.model.forward
     metrics = trainer.evaluate()
     assert set(dtypes) == {torch.float32}
+    assert trainer.model.forward is wrapped, "training would go on without autocast"
     plain = CLIPModel.from_pretrained(save(trainer, tmp_path / "saved")).float()
     report = evaluate_robustness(
         plain, make_processor(), trainer.eval_dataset, [trainer.args.eval_attack_spec()], progress=False, seed=42
@@ -204,6 +206,34 @@ def test_attack_follows_mixed_precision_unless_told_otherwise(tmp_path, attack_f
     assert trainer.model.forward is not plain, "Accelerate did not wrap the forward in autocast"
     trainer._attack(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), torch.arange(2))
     assert set(dtypes) == {expected}
+
+
+def test_attack_sees_the_model_in_eval_mode_and_frozen(tmp_path):
+    trainer = make_trainer(tmp_path)
+    seen = []
+    trainer.model.visual_projection.register_forward_hook(
+        lambda module, args, out: seen.append((module.training, module.weight.requires_grad))
+    )
+    trainer.model.train()
+    trainer._attack(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), torch.arange(2))
+    assert set(seen) == {(False, False)}
+    assert trainer.model.visual_projection.training and trainer.model.visual_projection.weight.requires_grad
+
+
+def test_noise_follows_the_step_and_the_sample(tmp_path, monkeypatch):
+    seen = []
+    attack = PMGAFTTrainer._attack
+
+    def note(self, images, labels, seeds):
+        seen.append((self.state.global_step, *seeds.tolist()))
+        return attack(self, images, labels, seeds)
+
+    monkeypatch.setattr(PMGAFTTrainer, "_attack", note)
+    for folder in ("a", "b"):
+        make_trainer(tmp_path / folder, make_images(8), max_steps=2).train()
+    (_, *first), (_, *second) = sorted(seen[:2])
+    assert len(set(first) | set(second)) == 16, "a sample's noise is the same in two steps, or that of another sample"
+    assert seen[:2] == seen[2:]
 
 
 def save(trainer, folder) -> str:
