@@ -7,7 +7,7 @@
 
 Steps, in this order:
   fetch     install the npm packages of styles.yaml (needs npm and node), refuse one whose licence has changed
-  data      render the drawings, write data/*/*.parquet and LICENSES/ATTRIBUTION.md, learn the tokenizer
+  data      render the drawings, write data/ (sets, words for guidance) and the attributions, learn the tokenizer
   pretrain  train from scratch or resume from the last checkpoint, install the model in model/
   check     load model and data offline as a user does, measure, write both cards
 
@@ -29,6 +29,8 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dataset
 from tokenizers import pre_tokenizers
 from transformers import CLIPModel, CLIPProcessor, CLIPTokenizer, pipeline
+
+from hf_pmgaft.zero_shot import prompt_name
 
 HERE = Path(__file__).parent
 BUILD = pretrain.BUILD
@@ -52,6 +54,7 @@ def data(args):
     np.savez(BUILD / "art.npz", **arrays)
     (BUILD / "emoji.json").write_text(json.dumps([vars(emoji) for emoji in emojis], ensure_ascii=False, indent=1))
     write_sets(emojis, arrays)
+    (DATA / "guidance_names.txt").write_text("\n".join(guidance_names(emojis)) + "\n")
     train_tokenizer(emojis).save_pretrained(BUILD / "tokenizer")
     (LICENSES / "ATTRIBUTION.md").write_text(cards.attribution())
 
@@ -92,6 +95,13 @@ def write_set(emojis, arrays, images, rows, group: str, path: Path):
     Dataset.from_list(records, features=features).to_parquet(path)
     size = path.stat().st_size / 1e3
     print(f"  {path.relative_to(HERE)}: {len(records)} images, {len(classes)} classes, {size:.0f} kB", flush=True)
+
+
+def guidance_names(emojis: list[art.Emoji]) -> list[str]:
+    """All tags that are not the name of an emoji, as they stand in a prompt."""
+    labels = {prompt_name(emoji.label) for emoji in emojis}
+    tags = {prompt_name(tag) for emoji in emojis for tag in emoji.tags}
+    return sorted(tags - labels - {""})
 
 
 def train_tokenizer(emojis: list[art.Emoji]) -> CLIPTokenizer:
