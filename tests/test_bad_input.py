@@ -99,7 +99,14 @@ def test_class_names_that_cannot_be_told_apart_are_refused(tmp_path, eight, name
     with pytest.raises(ValueError, match=message):
         check_class_names(names)
     with pytest.raises(ValueError, match=message):
-        PMGAFTTrainer(make_model(), config(), None, eight, processing_class=make_processor(), class_names=names)
+        PMGAFTTrainer(
+            make_model(),
+            config(output_dir=str(tmp_path)),
+            None,
+            eight,
+            processing_class=make_processor(),
+            class_names=names,
+        )
 
 
 # ---- Columns ----
@@ -298,7 +305,8 @@ def test_models_that_are_no_dual_encoder_or_come_alone_are_refused(tmp_path, eig
     with pytest.raises(ValueError, match="without its processor.*Pass `processing_class=CLIPProcessor"):
         PMGAFTTrainer(make_model(), config(output_dir=str(tmp_path)), train_dataset=eight)
     with pytest.raises(TypeError, match="holds no pixel statistics.*Pass the model's CLIPProcessor"):
-        PMGAFTTrainer(make_model(), config(), train_dataset=eight, processing_class=make_processor().tokenizer)
+        args = config(output_dir=str(tmp_path))
+        PMGAFTTrainer(make_model(), args, train_dataset=eight, processing_class=make_processor().tokenizer)
 
 
 def test_teachers_that_cannot_guide_are_refused(tmp_path, eight):
