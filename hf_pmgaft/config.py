@@ -212,7 +212,8 @@ def parse_args(dataclass_types: Sequence[type], argv: Sequence[str] | None = Non
     """Parses a command line into dataclasses; `--config file.yaml` sets defaults that flags override.
 
     Unknown and abbreviated keys are refused, in the file as on the command line. `{config_dir}` in the file stands for
-    its folder, and `null` for an option that is not given.
+    its folder, and `null` for an option that is not given. A flag that names another objective or attack than the file
+    drops the file's options of that one.
 
     Returns:
         `tuple`: One instance per dataclass.
@@ -229,7 +230,7 @@ def parse_args(dataclass_types: Sequence[type], argv: Sequence[str] | None = Non
     known = {entry.name: entry for cls in dataclass_types for entry in fields(cls) if entry.init}
     file = config.parse_known_args(argv)[0].config
     if file is not None:
-        values = _read_yaml(file, known)
+        values = _without_options_of_others(_read_yaml(file, known), argv)
         # A list for an option that is one word on the command line (`report_to`) cannot be written as a flag.
         lists = {key: value for key, value in values.items() if isinstance(value, list) and known[key].type is str}
         parser.set_defaults(**lists)
@@ -257,6 +258,17 @@ def _read_yaml(file: str, known: Collection[str]) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"{file} has keys that are no options: {_near_misses(unknown, known)}.")
     return _resolve(values, str(Path(file).parent))
+
+
+def _without_options_of_others(values: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
+    kept = dict(values)
+    for name in ("objective", "attack"):
+        flag = ArgumentParser([], add_help=False, allow_abbrev=False)
+        flag.add_argument(f"--{name}")
+        named = getattr(flag.parse_known_args(list(argv))[0], name)
+        if named is not None and named != values.get(name):
+            kept.pop(f"{name}_kwargs", None)
+    return kept
 
 
 def _near_misses(unknown: Sequence[str], known: Collection[str]) -> str:

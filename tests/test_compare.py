@@ -55,7 +55,7 @@ def test_table_has_means_without_the_tuned_set_and_spreads_over_seeds(compare, t
         (tmp_path / name / "model.safetensors").touch()
         sets = [result("animals", [1, 1, 0, 0], [0, 0, 0, 0]), result("food", [1, 1, 1, 1], robust)]
         RobustnessReport({"attacks": ATTACKS}, sets).save(tmp_path / name / FILE)
-    flags = ["--seeds", "0", "1", "--objectives", "tecoa", "pmg_aft", "--output_dir", str(tmp_path)]
+    flags = ["--seeds", "0", "1", "--methods", "tecoa", "pmg_aft", "--output_dir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["compare.py", *flags, "--file", str(tmp_path / "out.json")])
 
     compare.main()
@@ -63,7 +63,7 @@ def test_table_has_means_without_the_tuned_set_and_spreads_over_seeds(compare, t
     printed = capsys.readouterr().out.splitlines()
     assert "| none | - | 100.0 | 25.0 | 0.0 | 50.0 | 0.0 |" in printed
     assert "| TeCoA | 2 | 100.0 ± 0.0 | 75.0 ± 35.4 | 0.0 ± 0.0 | 50.0 ± 0.0 | 0.0 ± 0.0 |" in printed
-    difference = json.loads((tmp_path / "out.json").read_text())["pmg_aft_minus_tecoa"]
+    difference = json.loads((tmp_path / "out.json").read_text())["minus_tecoa"]["PMG-AFT"]
     assert difference[ATTACKS[0]][0] == 12.5 and difference["clean"] == [0, 0]
 
 
@@ -71,9 +71,10 @@ def test_training_looks_at_no_evaluation_set(compare, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = argparse.Namespace(output_dir=str(tmp_path), eps=["4/255"], flags=["--max_steps", "1", "--use_cpu"])
 
-    folder = compare.train(args, "tecoa", 3)
+    for method, (_, flags) in compare.METHODS.items():
+        folder = compare.train(args, method, 3)
 
-    assert (folder / "model.safetensors").exists()
-    assert not list(folder.glob("robustness*"))
-    config = json.loads((folder / "training_config.json").read_text())
-    assert (config["objective"], config["seed"], config["eps"]) == ("tecoa", 3, "4/255")
+        assert (folder / "model.safetensors").exists()
+        assert not list(folder.glob("robustness*"))
+        config = json.loads((folder / "training_config.json").read_text())
+        assert (config["objective"], config["seed"], config["eps"]) == (flags[1], 3, "4/255")

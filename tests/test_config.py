@@ -63,6 +63,16 @@ def test_values_of_the_file_have_the_types_of_the_flags(parse):
     assert args.attack_options()["eps"] == pytest.approx(4 / 255)
 
 
+def test_options_of_the_files_objective_do_not_go_with_another_one(parse):
+    text = "objective: pmg_aft\nobjective_kwargs: {alpha: 2}\nattack: pgd\nattack_kwargs: {momentum: 1.0}"
+    assert parse(text, "--objective", "pmg_aft")[2].objective_kwargs == {"alpha": 2}
+    other = parse(text, "--objective=tecoa")[2]
+    assert other.objective == "tecoa" and other.objective_kwargs is None and other.attack_kwargs == {"momentum": 1.0}
+    assert parse(text, "--attack", "fgsm")[2].attack_kwargs is None
+    with pytest.raises(ValueError, match="has no option alpha"):
+        parse(text, "--objective", "tecoa", "--objective_kwargs", '{"alpha": 3}')
+
+
 def test_config_dir_stands_for_the_folder_of_the_file(parse, tmp_path):
     model, data, args = parse(
         "model_name_or_path: '{config_dir}/m'\neval_sets: ['{config_dir}/a']\nlr_scheduler_type: linear\n"

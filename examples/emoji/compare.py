@@ -3,8 +3,8 @@
     python examples/emoji/compare.py
 
 Each row is one method at the same budget: `examples/run_pmgaft.py --objective NAME --seed S`, then
-`examples/evaluate_robustness.py` on the full sets with PGD-50 and the margin loss at the training radius and at
-twice it. Finished runs are kept in --output_dir and not made again. Choices are made with --split validation; its mean
+`examples/evaluate_robustness.py` on the full sets with PGD-50 and the margin loss at the training radius and at twice
+it. Finished runs are kept in --output_dir and not made again. Choices are made with --split validation; its mean
 leaves out the flags too, of which that style has 15.
 """
 
@@ -24,7 +24,15 @@ import run_pmgaft
 
 from hf_pmgaft.evaluation import RobustnessReport, SetResult
 
-METHODS = {"clean fine-tuning": "clean", "TeCoA": "tecoa", "PMG-AFT": "pmg_aft", "FARE": "fare"}
+WORDS = str(Path(__file__).parent / "data" / "guidance_names.txt")
+# How the table names a method, and the flags of run_pmgaft.py that make it.
+METHODS = {
+    "clean": ("clean fine-tuning", ["--objective", "clean"]),
+    "tecoa": ("TeCoA", ["--objective", "tecoa"]),
+    "pmg_aft": ("PMG-AFT", ["--objective", "pmg_aft"]),
+    "pmg_aft_words": ("PMG-AFT, guided by more words", ["--objective", "pmg_aft", "--guidance_names", WORDS]),
+    "fare": ("FARE", ["--objective", "fare"]),
+}
 IN_DOMAIN = "animals"
 LEFT_OUT = {"test": {IN_DOMAIN}, "validation": {IN_DOMAIN, "flags"}}
 
@@ -34,7 +42,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Seeds of training.")
-    parser.add_argument("--objectives", nargs="+", default=list(METHODS.values()), help="Objectives to compare.")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="What to compare.")
     parser.add_argument("--eps", nargs="+", default=["4/255", "8/255"], help="Radii of evaluation; the first trains.")
     parser.add_argument("--num_steps", type=int, default=50, help="Steps of PGD in evaluation.")
     parser.add_argument(
@@ -56,12 +64,11 @@ def report_of(args: argparse.Namespace, model: str, folder: Path) -> RobustnessR
     return RobustnessReport.load(file)
 
 
-def train(args: argparse.Namespace, objective: str, seed: int) -> Path:
+def train(args: argparse.Namespace, method: str, seed: int) -> Path:
     """The folder of a tuned model, made now or before. It is trained without a look at any evaluation set."""
-    folder = Path(args.output_dir) / f"{objective}-{seed}"
+    folder = Path(args.output_dir) / f"{method}-{seed}"
     if not (folder / "model.safetensors").exists():
-        options = {"objective": objective, "seed": seed, "eps": args.eps[0], "output_dir": folder}
-        flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        flags = [*METHODS[method][1], "--seed", str(seed), "--eps", args.eps[0], "--output_dir", str(folder)]
         run_pmgaft.main([*flags, "--do_eval", "false", *args.flags])
     return folder
 
@@ -98,10 +105,9 @@ def main() -> None:
     args = parse()
     base = report_of(args, str(Path(__file__).parent / "model"), Path(args.output_dir) / "none")
     reports = {}
-    for name, objective in METHODS.items():
-        if objective in args.objectives:
-            folders = [train(args, objective, seed) for seed in args.seeds]
-            reports[name] = [report_of(args, str(folder), folder) for folder in folders]
+    for method in args.methods:
+        folders = [train(args, method, seed) for seed in args.seeds]
+        reports[METHODS[method][0]] = [report_of(args, str(folder), folder) for folder in folders]
     robust = "".join(f" robust {eps} |" for eps in args.eps)
     lines = [
         f"| method | seeds | clean |{robust} {IN_DOMAIN}: clean | robust {args.eps[0]} |",
@@ -118,14 +124,14 @@ def main() -> None:
             cells.append(f"{statistics.fmean(values):.1f}{spread}")
         lines.append(f"| {name} | {len(of_seeds) if name != 'none' else '-'} | {' | '.join(cells)} |")
     print("\n".join(lines))
-    summary = {"table": lines, "protocol": base.protocol, "seeds": args.seeds}
-    if {"PMG-AFT", "TeCoA"} <= set(reports):
-        summary["pmg_aft_minus_tecoa"] = {}
-        pair = [[zero_shot_sets(r, args.split) for r in reports[name]] for name in ("PMG-AFT", "TeCoA")]
-        for key in ("clean", *base.sets[0].attacks):
-            mean, half = paired_difference(*pair, key)
-            print(f"PMG-AFT minus TeCoA, {key}: {mean:+.1f} points (95 % {mean - half:+.1f} to {mean + half:+.1f})")
-            summary["pmg_aft_minus_tecoa"][key] = [mean, half]
+    summary = {"table": lines, "protocol": base.protocol, "seeds": args.seeds, "minus_tecoa": {}}
+    for name in reports if "TeCoA" in reports else ():
+        if name.startswith("PMG-AFT"):
+            pair = [[zero_shot_sets(report, args.split) for report in reports[method]] for method in (name, "TeCoA")]
+            differences = {key: paired_difference(*pair, key) for key in ("clean", *base.sets[0].attacks)}
+            for key, (mean, half) in differences.items():
+                print(f"{name} minus TeCoA, {key}: {mean:+.1f} points (95 % {mean - half:+.1f} to {mean + half:+.1f})")
+            summary["minus_tecoa"][name] = differences
     if args.file:
         Path(args.file).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
