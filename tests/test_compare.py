@@ -12,7 +12,6 @@ from hf_pmgaft.evaluation import RobustnessReport, SetResult
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ATTACKS = ["PGD-50 margin linf 4/255", "PGD-50 margin linf 8/255"]
-FILE = "test-pgd50-4of255-8of255.json"
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def test_paired_difference_is_that_of_equal_images(compare):
     assert (backwards, same) == (-mean, half)
 
 
-def test_table_has_means_without_the_tuned_set_and_spreads_over_seeds(compare, tmp_path, monkeypatch, capsys):
+def save_reports(folder: Path, file: str):
     made = {
         "none": [1, 0, 0, 0],
         "tecoa-0": [1, 1, 0, 0],
@@ -51,10 +50,14 @@ def test_table_has_means_without_the_tuned_set_and_spreads_over_seeds(compare, t
         "pmg_aft-1": [1, 1, 1, 1],
     }
     for name, robust in made.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").touch()
+        (folder / name).mkdir()
+        (folder / name / "model.safetensors").touch()
         sets = [result("animals", [1, 1, 0, 0], [0, 0, 0, 0]), result("food", [1, 1, 1, 1], robust)]
-        RobustnessReport({"attacks": ATTACKS}, sets).save(tmp_path / name / FILE)
+        RobustnessReport({"attacks": ATTACKS}, sets).save(folder / name / file)
+
+
+def test_table_has_means_without_the_tuned_set_and_spreads_over_seeds(compare, tmp_path, monkeypatch, capsys):
+    save_reports(tmp_path, "test-pgd50-4of255-8of255.json")
     flags = ["--seeds", "0", "1", "--methods", "tecoa", "pmg_aft", "--output_dir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["compare.py", *flags, "--file", str(tmp_path / "out.json")])
 
@@ -65,6 +68,17 @@ def test_table_has_means_without_the_tuned_set_and_spreads_over_seeds(compare, t
     assert "| TeCoA | 2 | 100.0 ± 0.0 | 75.0 ± 35.4 | 0.0 ± 0.0 | 50.0 ± 0.0 | 0.0 ± 0.0 |" in printed
     difference = json.loads((tmp_path / "out.json").read_text())["minus_tecoa"]["PMG-AFT"]
     assert difference[ATTACKS[0]][0] == 12.5 and difference["clean"] == [0, 0]
+
+
+def test_columns_follow_the_order_of_the_radii(compare, tmp_path, monkeypatch, capsys):
+    save_reports(tmp_path, "test-pgd50-8of255-4of255.json")
+    flags = ["--eps", "8/255", "4/255", "--methods", "tecoa", "--output_dir", str(tmp_path), "--seeds", "0"]
+    monkeypatch.setattr(sys, "argv", ["compare.py", *flags])
+
+    compare.main()
+
+    header, _, none, _ = capsys.readouterr().out.splitlines()
+    assert "| clean | robust 8/255 | robust 4/255 |" in header and "| 100.0 | 0.0 | 25.0 |" in none
 
 
 def test_training_looks_at_no_evaluation_set(compare, tmp_path, monkeypatch):

@@ -73,9 +73,9 @@ def train(args: argparse.Namespace, method: str, seed: int) -> Path:
     return folder
 
 
-def figures(sets: list[SetResult]) -> list[float]:
-    """Clean and robust accuracies in %, means over sets."""
-    keys = list(sets[0].attacks)
+def figures(sets: list[SetResult], radii: list[str]) -> list[float]:
+    """Clean and robust accuracies at the radii in %, means over sets."""
+    keys = sorted(sets[0].attacks, key=lambda attack: radii.index(attack.split()[-1]))
     rows = [[result.clean_accuracy, *(result.attacks[key] for key in keys)] for result in sets]
     return [100 * statistics.fmean(column) for column in zip(*rows, strict=True)]
 
@@ -117,7 +117,7 @@ def main() -> None:
         columns = []
         for report in of_seeds:
             tuned = [result for result in report.sets if result.name == IN_DOMAIN]
-            columns.append([*figures(zero_shot_sets(report, args.split)), *figures(tuned)[:2]])
+            columns.append([*figures(zero_shot_sets(report, args.split), args.eps), *figures(tuned, args.eps)[:2]])
         cells = []
         for values in zip(*columns, strict=True):
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
