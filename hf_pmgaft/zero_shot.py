@@ -207,28 +207,34 @@ class Views:
 
     @cached_property
     def clean_embeds(self) -> torch.Tensor:
+        """Un-normalised projected embeddings of the clean images, `[B,D]`."""
         return self.classifier.embed(self.clean)
 
     @cached_property
     def adversarial_embeds(self) -> torch.Tensor:
+        """Likewise of the adversarial ones."""
         return self.classifier.embed(self.adversarial)
 
     @cached_property
     def clean_logits(self) -> torch.Tensor:
+        """Logits of the clean images over the classes, `[B,K]`, float32."""
         return self.classifier.logits(self.clean_embeds)
 
     @cached_property
     def adversarial_logits(self) -> torch.Tensor:
+        """Likewise of the adversarial ones."""
         return self.classifier.logits(self.adversarial_embeds)
 
     @cached_property
     def clean_guidance_logits(self) -> torch.Tensor:
+        """Logits of the clean images over the guidance texts, `[B,V]`; over the classes if there are none."""
         if self.classifier.guidance_embeds is None:
             return self.clean_logits
         return self.classifier.guidance_logits(self.clean_embeds)
 
     @cached_property
     def adversarial_guidance_logits(self) -> torch.Tensor:
+        """Likewise of the adversarial ones."""
         if self.classifier.guidance_embeds is None:
             return self.adversarial_logits
         return self.classifier.guidance_logits(self.adversarial_embeds)
