@@ -53,8 +53,8 @@ def model_card(
         library_name="transformers",
         pipeline_tag=TASK,
         license=licence or _licence(base_model),
-        base_model=base_name if HUB_ID.fullmatch(base_name) else None,
-        base_model_relation="adapter" if adapter else "finetune",
+        base_model=base_model if _is_hub_id(base_model) else None,
+        base_model_relation=("adapter" if adapter else "finetune") if _is_hub_id(base_model) else None,
         tags=["hf-pmgaft", "adversarial-robustness", "clip", method],
         model_name=title,
         eval_results=_eval_results(report_after) if report_after else None,
@@ -141,7 +141,11 @@ def _listing(options: dict) -> str:
 def _public_name(name: str) -> str:
     """A Hub id as it is; of a path only its last name, so that no card tells about a machine."""
     path = name.partition("@")[0].partition(":")[0]
-    return name if HUB_ID.fullmatch(path) and not Path(path).exists() else Path(path).resolve().name
+    return name if _is_hub_id(path) else Path(path).resolve().name
+
+
+def _is_hub_id(name: str) -> bool:
+    return HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
 def _licence(base_model: str) -> str | None:
