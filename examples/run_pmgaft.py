@@ -95,7 +95,9 @@ def main(argv: list[str] | None = None) -> None:
     args, eval_sets, output_dir = trainer.args, trainer.eval_dataset, Path(trainer.args.output_dir)
 
     before = trainer.evaluate_robustness() if eval_sets else None
-    shown = GallerySamples(trainer, next(iter(eval_sets.values()))) if eval_sets else None
+    # The gallery shows classes that were not tuned on, if there are any.
+    names = sorted(eval_sets or (), key=lambda name: name == data_args.in_domain_set)
+    shown = GallerySamples(trainer, eval_sets[names[0]]) if eval_sets else None
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model(_internal_call=True)  # the push comes last, with card and pictures
     if model_args.lora_r and model_args.merge_adapter:
