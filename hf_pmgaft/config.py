@@ -20,6 +20,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from .attacks import ATTACKS, LOSSES, NORMS, parse_radius, pgd
+from .engines import broadcast_buffers
 from .objectives import OBJECTIVES, make_objective
 
 
@@ -62,9 +63,8 @@ class PMGAFTConfig(TrainingArguments):
 
     Changed defaults of `TrainingArguments`: `remove_unused_columns=False` (image columns and sample ids are needed),
     `logging_nan_inf_filter=False` (a NaN stops the run instead of being logged as 0), `logging_steps=10`,
-    `ddp_broadcast_buffers=False` (all buffers are constants; writing them again between the passes of a step breaks
-    its backward pass in older torch), `do_eval=True`, `learning_rate=1e-5`, `weight_decay=1e-4`,
-    `lr_scheduler_type="cosine"`.
+    `ddp_broadcast_buffers=False` with older torch, `ddp_find_unused_parameters=False`, `do_eval=True`,
+    `learning_rate=1e-5`, `weight_decay=1e-4`, `lr_scheduler_type="cosine"`.
     """
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "attack_kwargs", "objective_kwargs"]
@@ -102,7 +102,10 @@ class PMGAFTConfig(TrainingArguments):
     do_eval: bool = field(default=True, metadata={"help": "Evaluate before and after training."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep image columns and sample ids."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Off: a NaN stops the run."})
-    ddp_broadcast_buffers: bool = field(default=False, metadata={"help": "Off: all buffers are constants."})
+    ddp_broadcast_buffers: bool | None = field(
+        default_factory=broadcast_buffers, metadata={"help": "Not needed: all buffers are constants."}
+    )
+    ddp_find_unused_parameters: bool = field(default=False, metadata={"help": "Off: every step uses all of them."})
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
     weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay."})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 def prepare_for_engines(model: nn.Module) -> None:
@@ -19,6 +21,16 @@ def prepare_for_engines(model: nn.Module) -> None:
         value = model._parameters.pop("logit_scale").detach().clone()
         model.register_buffer("logit_scale", value, persistent=True)
     model.get_input_embeddings = lambda: None
+
+
+def broadcast_buffers() -> bool | None:
+    """What DDP is told about writing buffers before each pass; `None` leaves it alone.
+
+    Older torch then refuses the backward pass of a step of several passes. Newer torch minds that by itself, and warns
+    of the option.
+    """
+    minds = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    return None if minds else False
 
 
 @contextlib.contextmanager

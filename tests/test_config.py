@@ -174,7 +174,7 @@ def test_one_step_attacks_take_the_options_of_pgd():
 
 def test_changed_defaults_are_those_of_the_docstring():
     args = PMGAFTConfig(use_cpu=True)
-    assert args.ddp_broadcast_buffers is False
+    assert args.ddp_find_unused_parameters is False
     assert not args.remove_unused_columns and not args.logging_nan_inf_filter and args.do_eval
     assert (args.logging_steps, args.learning_rate, args.weight_decay, args.lr_scheduler_type) == (
         10,
