@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import CLASS_NAMES, make_images, make_model, make_processor
 from peft import LoraConfig
-from transformers import CLIPModel, CLIPProcessor
+from transformers import CLIPModel, CLIPProcessor, TrainerCallback
 
 from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer
 from hf_pmgaft.data import ZeroShotDataset
@@ -18,6 +18,8 @@ from hf_pmgaft.objectives import OBJECTIVES
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "fc1"], "init_lora_weights": "gaussian"}
+
+OWN_ARGUMENTS = ("eval_dataset", "teacher", "compute_metrics", "callbacks", "data_collator", "optimizers")
 
 
 def make_trainer(tmp_path, images=None, model=None, peft_config=None, **options) -> PMGAFTTrainer:
@@ -36,9 +38,7 @@ def make_trainer(tmp_path, images=None, model=None, peft_config=None, **options)
         use_cpu=True,
         dataloader_num_workers=0,
     )
-    extra = {
-        key: options.pop(key) for key in ("eval_dataset", "teacher", "compute_metrics", "callbacks") if key in options
-    }
+    extra = {key: options.pop(key) for key in OWN_ARGUMENTS if key in options}
     return PMGAFTTrainer(
         model=make_model() if model is None else model,
         args=PMGAFTConfig(**{**defaults, **options}),
@@ -375,6 +375,28 @@ def test_processor_made_rows_train_as_images_do(tmp_path):
     )
     by_pixels.train()
     assert losses(by_pixels) == pytest.approx(losses(by_image), rel=1e-6)
+
+
+def test_the_user_s_own_collator_optimizer_schedule_and_callbacks_are_used(tmp_path):
+    model, batches, steps = make_model(), [], []
+    sgd = torch.optim.SGD(model.vision_model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(sgd, step_size=1, gamma=0.5)
+
+    def collate(rows):
+        batches.append([row["sample_id"] for row in rows])
+        return torch.utils.data.default_collate(rows)
+
+    class Count(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            steps.append(state.global_step)
+
+    options = {"data_collator": collate, "optimizers": (sgd, schedule), "callbacks": [Count()]}
+    projection = model.visual_projection.weight.detach().clone()
+    trainer = make_trainer(tmp_path, model=model, **options)
+    trainer.train()
+    assert steps == [1, 2, 3] and [len(set(batch)) for batch in batches[:3]] == [8, 8, 8]
+    assert [line["learning_rate"] for line in trainer.state.log_history if "loss" in line] == [0.1, 0.05, 0.025]
+    assert torch.equal(model.visual_projection.weight, projection), "not among the given optimizer's parameters"
 
 
 def test_streaming_sets_train(tmp_path):
