@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_trainer import LORA, make_trainer
 
+from hf_pmgaft import engines
 from hf_pmgaft.objectives import OBJECTIVES
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +54,13 @@ def test_two_processes_log_what_one_logs(two_processes, tmp_path, case):
         for key in set(one) - NOT_COMPARED:
             exact = key.endswith("accuracy")
             assert two[key] == pytest.approx(one[key], rel=1e-5, abs=0 if exact else 1e-6), key
+
+
+def test_only_torch_that_minds_buffers_itself_may_write_them_between_passes(monkeypatch):
+    old, new = (lambda module, broadcast_buffers=True: None), (lambda module, forward_sync_buffers=None: None)
+    for ddp, wanted in ((old, False), (new, None)):
+        monkeypatch.setattr(engines, "DistributedDataParallel", ddp)
+        assert engines.broadcast_buffers() is wanted
 
 
 if __name__ == "__main__":
