@@ -19,7 +19,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from .attacks import ATTACKS, LOSSES, NORMS, parse_radius, pgd
+from .attacks import LOSSES, NORMS, TRAINING_ATTACKS, parse_radius, pgd
 from .engines import broadcast_buffers
 from .objectives import OBJECTIVES, make_objective
 
@@ -33,7 +33,7 @@ class PMGAFTConfig(TrainingArguments):
     Args:
         > Threat model of training
 
-        attack (`str`, defaults to `"pgd"`): Name of the attack, see `hf_pmgaft.attacks.ATTACKS`.
+        attack (`str`, defaults to `"pgd"`): Name of the attack, see `hf_pmgaft.attacks.TRAINING_ATTACKS`.
         norm (`str`, defaults to `"linf"`): Norm of the ball, `"linf"` or `"l2"`.
         eps (`str`, defaults to `"1/255"`): Radius of the ball.
         num_steps (`int`, defaults to 2): Attack steps.
@@ -69,7 +69,7 @@ class PMGAFTConfig(TrainingArguments):
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "attack_kwargs", "objective_kwargs"]
 
-    attack: str = field(default="pgd", metadata={"help": f"Training attack, one of {sorted(ATTACKS)}."})
+    attack: str = field(default="pgd", metadata={"help": f"Training attack, one of {sorted(TRAINING_ATTACKS)}."})
     norm: str = field(default="linf", metadata={"help": f"Norm of the ball, one of {sorted(NORMS)}."})
     eps: str = field(default="1/255", metadata={"help": "Radius in the scale of images in [0,1], such as 4/255."})
     num_steps: int = field(default=2, metadata={"help": "Steps of the training attack."})
@@ -117,7 +117,7 @@ class PMGAFTConfig(TrainingArguments):
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no device to copy to, and torch would warn
-        _check_choice("attack", self.attack, ATTACKS)
+        _check_choice("attack", self.attack, TRAINING_ATTACKS)
         _check_choice("norm", self.norm, NORMS)
         _check_choice("eval_loss", self.eval_loss, LOSSES)
         for name in ("eps", "eval_eps", "step_size", "eval_step_size"):
@@ -151,7 +151,7 @@ class PMGAFTConfig(TrainingArguments):
         # Tried on one small image, so that an option's wrong value shows before training.
         trial = torch.full((1, 3, 2, 2), 0.5)
         try:
-            ATTACKS[self.attack](lambda x: x.flatten(1), trial, torch.tensor([0]), **self.attack_options())
+            TRAINING_ATTACKS[self.attack](lambda x: x.flatten(1), trial, torch.tensor([0]), **self.attack_options())
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Attack {self.attack!r} cannot take attack_kwargs={options} ({error}). Correct them."
@@ -348,11 +348,11 @@ def _check_json(name: str, value: Any) -> None:
 
 def _attack_options(attack: str) -> set[str]:
     """What `attack_kwargs` may hold: the attack's parameters that are no arguments of their own."""
-    parameters = inspect.signature(ATTACKS[attack]).parameters.values()
+    parameters = inspect.signature(TRAINING_ATTACKS[attack]).parameters.values()
     names = {parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD}
     if len(names) < len(parameters):
         names |= set(inspect.signature(pgd).parameters)  # `**options` are handed on to it
-    return names - {"classifier", "images", "labels", "loss_fn", "seeds", "targeted"} - _OWN_ARGUMENTS
+    return names - {"classifier", "images", "labels", "loss_fn", "seeds", "targeted", "any_iterate"} - _OWN_ARGUMENTS
 
 
 _OWN_ARGUMENTS = {"eps", "norm", "num_steps", "step_size", "random_start"}

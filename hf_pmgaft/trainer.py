@@ -22,14 +22,15 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, speed
 from transformers.utils import PushInProgress
 
 from . import checkpoints
-from .attacks import ATTACKS, frozen, sample_seeds
+from .attacks import TRAINING_ATTACKS, frozen, sample_seeds
 from .backbones import get_backbone, unwrap_peft
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, ZeroShotDataset, augment, stack, training_examples
 from .engines import full_precision, prepare_for_engines
-from .evaluation import RobustnessReport, evaluate_robustness
+from .evaluation import evaluate_robustness
 from .hub import save_model_card
 from .objectives import Objective, make_objective
+from .report import RobustnessReport
 from .tuning import fold_into_clip, has_adapter, prepare_model
 from .zero_shot import (
     DEFAULT_PROMPT_TEMPLATES,
@@ -272,7 +273,7 @@ class PMGAFTTrainer(Trainer):
         loss_fn = self.objective.attack_loss(classifier, teacher, labels)
         precision = full_precision(inner) if self.args.attack_fp32 else nullcontext()
         with frozen(inner), precision:
-            adversarial = ATTACKS[self.args.attack](
+            adversarial = TRAINING_ATTACKS[self.args.attack](
                 classifier, images, labels, loss_fn=loss_fn, seeds=seeds, **self.args.attack_options()
             )
         return adversarial, teacher

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_pmgaft.attacks import ATTACKS, frozen, normal_noise, parse_radius, pgd, sample_seeds, uniform_noise
+from hf_pmgaft.attacks import TRAINING_ATTACKS, frozen, normal_noise, parse_radius, pgd, sample_seeds, uniform_noise
 from hf_pmgaft.attacks.pgd import LOSSES, cross_entropy, dlr, margin, targeted_dlr
 
 F64 = torch.float64
@@ -159,7 +159,7 @@ def test_loss_fn_replaces_the_named_loss(small):
 
 def test_fgsm_is_one_step_of_length_eps(small):
     net, images, labels = small
-    one = ATTACKS["fgsm"](net, images, labels, eps="8/255")
+    one = TRAINING_ATTACKS["fgsm"](net, images, labels, eps="8/255")
     x = images.clone().requires_grad_()
     gradient = torch.autograd.grad(cross_entropy(net(x), labels).sum(), x)[0]
     torch.testing.assert_close(one, (images + 8 / 255 * gradient.sign()).clamp(0, 1))
@@ -174,16 +174,16 @@ def test_l2_stays_where_there_is_no_gradient():
     assert torch.equal(adversarial, images)
 
 
-# ---- The contract, for every attack that is listed ----
+# ---- The contract, for every attack of training ----
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", sorted(ATTACKS))
+@pytest.mark.parametrize("name", sorted(TRAINING_ATTACKS))
 class TestContract:
     eps = {"linf": 8 / 255, "l2": 0.5}
 
     def attack(self, name, norm, net, images, labels, **options):
-        return ATTACKS[name](
+        return TRAINING_ATTACKS[name](
             net, images, labels, **{"eps": self.eps[norm], "norm": norm, "random_start": True, **options}
         )
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .any_iterate import AllFooled, AnyIterate
 from .noise import normal_noise, uniform_noise
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
@@ -114,6 +115,7 @@ def pgd(
     momentum: float = 0.0,
     loss: str = "ce",
     targeted: bool = False,
+    any_iterate: bool = False,
     loss_fn: Loss | None = None,
     seeds: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -134,6 +136,8 @@ def pgd(
             arXiv 1710.06081).
         loss (`str`): `"ce"`, `"margin"` or `"dlr"`.
         targeted (`bool`): Go towards `labels` instead of away from them.
+        any_iterate (`bool`): Return, where there is one, the first misclassified point on the way, at which the walk
+            of that image ends.
         loss_fn (`Callable`, *optional*): Images `[B,C,H,W]` -> loss per image `[B]`, in place of `loss`.
         seeds (`torch.Tensor`, *optional*): `[B]`, int64, from which all randomness of an image follows; 0, 1, 2, ...
             if not given.
@@ -145,13 +149,22 @@ def pgd(
     Raises:
         ValueError: for an unknown norm or loss, or a number that leaves nothing to do.
     """
-    eps, norm = parse_radius(eps, norm), _known("norm", norm, NORMS)
-    _check(images, num_steps, restarts, seeds)
+    eps, norm = parse_radius(eps, norm), known("norm", norm, NORMS)
+    check_images(images, seeds)
+    for name, value in (("num_steps", num_steps), ("restarts", restarts)):
+        if value < 1:
+            raise ValueError(f"You passed {name}={value}, which leaves nothing to do. Pass 1 or more.")
     if step_size is None:
         step_size = eps if num_steps == 1 else 2.5 * eps / num_steps
     step_size = parse_radius(step_size, norm)
     if seeds is None:
         seeds = torch.arange(len(images), device=images.device)
+    if any_iterate:
+        if targeted or loss_fn is not None:
+            raise ValueError("You passed any_iterate with a target or loss_fn, but it ends at the first wrong class.")
+        options = {"step_size": step_size, "restarts": restarts, "momentum": momentum, "loss": loss, "seeds": seeds}
+        options |= {"eps": eps, "norm": norm, "num_steps": num_steps, "random_start": random_start}
+        return _first_fooled(classifier, images, labels, **options)
     with frozen(classifier):
         loss_fn = loss_fn or _named_loss(classifier, images, labels, loss, targeted)
         best, best_loss = images.detach().clone(), None
@@ -194,6 +207,18 @@ def project(images: torch.Tensor, adversarial: torch.Tensor, eps: float, norm: s
     return (images + delta).clamp(0, 1)
 
 
+def _first_fooled(classifier, images, labels, *, eps, norm, **options) -> torch.Tensor:
+    watch = AnyIterate(classifier, images, labels, eps, norm)
+    with frozen(classifier):
+        try:
+            last = pgd(watch, images, labels, eps=eps, norm=norm, **options)
+            with torch.no_grad():
+                watch(last)
+        except AllFooled:
+            last = images
+    return torch.where(watch.fooled.view(-1, 1, 1, 1), watch.adversarial, last)
+
+
 def _ascend(loss_fn, images, adversarial, eps, norm, num_steps, step_size, momentum) -> torch.Tensor:
     images, velocity = images.detach(), 0.0
     # Half precision cannot hold a point of the ball exactly, so the walk is in float32 at least.
@@ -207,7 +232,7 @@ def _ascend(loss_fn, images, adversarial, eps, norm, num_steps, step_size, momen
             size = gradient.abs().flatten(1).sum(1).clamp_min(torch.finfo(gradient.dtype).tiny).view(-1, 1, 1, 1)
             gradient = velocity = momentum * velocity + gradient / size
         walk = project(start, walk + step_size * _direction(gradient, norm), eps, norm)
-    return _inside(images, walk).detach()
+    return round_inside(images, walk).detach()
 
 
 def _direction(gradient: torch.Tensor, norm: str) -> torch.Tensor:
@@ -230,7 +255,7 @@ def _start(images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, res
     return (images + delta.to(images.dtype)).clamp(0, 1)
 
 
-def _inside(images: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
+def round_inside(images: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
     """`walk` in the images' dtype, each pixel rounded towards the image, so that it stays in the ball."""
     rounded = walk.to(images.dtype)
     if rounded.dtype == walk.dtype:
@@ -240,7 +265,7 @@ def _inside(images: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
 
 
 def _named_loss(classifier, images, labels, loss, targeted) -> Loss:
-    _known("loss", loss, LOSSES)
+    known("loss", loss, LOSSES)
     if labels is None or classifier is None:
         raise ValueError("You passed no labels or no classifier, which a named loss needs. Pass them, or `loss_fn`.")
     if not targeted:
@@ -252,22 +277,21 @@ def _named_loss(classifier, images, labels, loss, targeted) -> Loss:
     return lambda x: -LOSSES[loss](_float(classifier(x)), labels)
 
 
-def _check(images: torch.Tensor, num_steps: int, restarts: int, seeds: torch.Tensor | None) -> None:
+def check_images(images: torch.Tensor, seeds: torch.Tensor | None) -> None:
+    """Raises `ValueError` unless the images are `[B,C,H,W]` of floating point numbers, with a seed each."""
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             f"You passed images of shape {tuple(images.shape)} and type {images.dtype}; an attack walks through "
             "[B,C,H,W] of floating point numbers in [0,1]. Convert them."
         )
-    for name, value in (("num_steps", num_steps), ("restarts", restarts)):
-        if value < 1:
-            raise ValueError(f"You passed {name}={value}, which leaves nothing to do. Pass 1 or more.")
     if seeds is not None and seeds.shape != images.shape[:1]:
         raise ValueError(
             f"You passed seeds of shape {tuple(seeds.shape)} for {len(images)} images. Pass one per image."
         )
 
 
-def _known(name: str, value: str, choices) -> str:
+def known(name: str, value: str, choices) -> str:
+    """The value, or a `ValueError` that lists the choices."""
     if value not in choices:
         raise ValueError(f"There is no {name} {value!r}. Choose one of {sorted(choices)}.")
     return value

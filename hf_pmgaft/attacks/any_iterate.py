@@ -1,0 +1,101 @@
+"""The any-iterate verdict: an image is fooled by the first point inside its ball that is misclassified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+
+class AllFooled(Exception):
+    """Every image is fooled, so that the attack has nothing left to do."""
+
+
+class AnyIterate:
+    """A classifier that keeps, per image, the first misclassified point inside its ball.
+
+    From then on the image costs nothing: its logits are those of the kept point, without gradient. What happens to the
+    other images is the same, since attacks treat images apart.
+
+    Args:
+        classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`.
+        images (`torch.Tensor`), labels (`torch.Tensor`): `[B,C,H,W]` in [0,1] and `[B]`.
+        eps (`float`), norm (`str`): The balls; points outside them fool nobody.
+
+    Attributes:
+        adversarial (`torch.Tensor`): `[B,C,H,W]`, the kept points, and the images where there is none.
+        fooled (`torch.Tensor`): `[B]`, bool.
+    """
+
+    def __init__(
+        self, classifier: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, labels: torch.Tensor, eps, norm
+    ):
+        self.classifier, self.images, self.labels, self.eps, self.norm = classifier, images, labels, eps, norm
+        self.adversarial = images.detach().clone()
+        self.fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self._walking = torch.arange(len(images), device=images.device)
+        self._never_wrong = self._walking
+        self._logits: torch.Tensor | None = None
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        """Logits of one point per image, or per image that is not fooled yet.
+
+        Raises:
+            AllFooled: once every image is fooled.
+        """
+        rows = self.rows(len(points))
+        if len(points) <= len(self._walking):
+            logits = self.classifier(points)
+            self._keep(rows, points.detach(), logits.detach())
+        else:
+            rows, points = self._walking, points[self._walking]
+            part = self.classifier(points)
+            self._keep(rows, points.detach(), part.detach())
+            logits = self._logits.index_copy(0, rows, part)
+        if not len(self._walking):
+            raise AllFooled
+        return logits
+
+    def rows(self, count: int) -> torch.Tensor:
+        """Which images a batch of `count` points belongs to: some attacks go on without those they fooled."""
+        for rows in (self._walking, self._never_wrong):
+            if count == len(rows):
+                return rows
+        if count != len(self.images):
+            raise RuntimeError(f"An attack passed {count} points for {len(self._walking)} images not fooled yet.")
+        return torch.arange(count, device=self.images.device)
+
+    def _keep(self, rows: torch.Tensor, points: torch.Tensor, logits: torch.Tensor) -> None:
+        if self._logits is None:
+            self._logits = logits.new_zeros(len(self.images), logits.shape[1])
+        wrong = (~correct(logits, self.labels[rows])).nonzero().squeeze(1)
+        if not len(wrong):
+            return
+        if not torch.isfinite(logits[wrong]).all():  # NaN is never correct, so that it comes by here
+            raise FloatingPointError("The logits are NaN or infinite, so that no verdict can be given.")
+        self._never_wrong = self._never_wrong[~torch.isin(self._never_wrong, rows[wrong])]
+        wrong = wrong[inside(self.images[rows[wrong]], points[wrong], self.eps, self.norm)]
+        fooled = rows[wrong]
+        self._logits[fooled] = logits[wrong]
+        self.adversarial[fooled] = points[wrong].clamp(0, 1).to(self.adversarial.dtype)
+        self.fooled[fooled] = True
+        self._walking = (~self.fooled).nonzero().squeeze(1)
+
+
+def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Which images are classified correctly, `[B,K], [B] -> [B]`; who shares the first place is not."""
+    own = logits.gather(1, labels.unsqueeze(1))
+    return (logits.scatter(1, labels.unsqueeze(1), -torch.inf) < own).all(1)
+
+
+def distance(images: torch.Tensor, points: torch.Tensor, norm: str) -> torch.Tensor:
+    """Length of each perturbation, `[B]`, by norm: `"linf"`, `"l2"` or `"l1"`."""
+    order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
+    return torch.linalg.vector_norm((points - images).flatten(1), order, dim=1)
+
+
+def inside(images: torch.Tensor, points: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
+    """Which points are valid images inside their balls, up to round-off, `[B]`."""
+    flat = points.flatten(1)
+    valid = (flat.amin(1) >= -1e-6) & (flat.amax(1) <= 1 + 1e-6)
+    return valid & (distance(images, points, norm) <= eps * (1 + 1e-5) + 1e-7)

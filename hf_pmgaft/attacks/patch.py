@@ -1,0 +1,76 @@
+"""An adversarial patch: a square of any content, anywhere in the image (Brown et al., 2017, arXiv 1712.09665)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .any_iterate import AllFooled, AnyIterate
+from .noise import uniform_noise
+from .pgd import check_images, frozen, pgd
+
+
+def patch(
+    classifier: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    size: int,
+    places: int = 4,
+    num_steps: int = 40,
+    seeds: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Images with a square replaced, each image its own: PGD on the margin loss over the square's pixels.
+
+    An image leaves at its first misclassified point.
+
+    Args:
+        classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`.
+        images (`torch.Tensor`), labels (`torch.Tensor`): `[B,C,H,W]` in [0,1] and `[B]`.
+        size (`int`): Edge of the square in pixels.
+        places (`int`): Positions that are tried one after the other, drawn by each image's seed.
+        num_steps (`int`): Steps at each of them, of `2.5 / num_steps`.
+        seeds (`torch.Tensor`, *optional*): `[B]`, int64; 0, 1, 2, ... if not given.
+    """
+    check_images(images, seeds)
+    height, width = images.shape[-2:]
+    if not 0 < size <= min(height, width):
+        raise ValueError(f"You passed a patch of {size} pixels, which has no place in {height} x {width}. Pass less.")
+    seeds = torch.arange(len(images), device=images.device) if seeds is None else seeds
+    adversarial, left = images.detach().clone(), torch.arange(len(images), device=images.device)
+    with frozen(classifier):
+        for place in range(places):
+            if not len(left):
+                break
+            watch = AnyIterate(classifier, images[left], labels[left], 1.0, "linf")
+            mask = _square(seeds[left], height, width, size, place)
+            try:
+                adversarial[left] = _fill(watch, mask, seeds[left] + place, num_steps)
+            except AllFooled:
+                pass
+            fooled = watch.fooled
+            adversarial[left[fooled]] = watch.adversarial[fooled]
+            left = left[~fooled]
+    return adversarial
+
+
+def _fill(watch: AnyIterate, mask: torch.Tensor, seeds: torch.Tensor, num_steps: int) -> torch.Tensor:
+    def cover(content):
+        return torch.where(mask, content, watch.images)
+
+    options = {"num_steps": num_steps, "loss": "margin", "seeds": seeds}
+    covered = cover(pgd(lambda x: watch(cover(x)), watch.images, watch.labels, eps=1.0, **options))
+    with torch.no_grad():
+        watch(covered)
+    return covered
+
+
+def _square(seeds: torch.Tensor, height: int, width: int, size: int, place: int) -> torch.Tensor:
+    """Masks `[B,1,H,W]`, each with one square in a random position."""
+    corner = uniform_noise(seeds, (2,), stream=900 + place)
+    top = (corner[:, 0] * (height - size + 1)).long().view(-1, 1, 1, 1)
+    left = (corner[:, 1] * (width - size + 1)).long().view(-1, 1, 1, 1)
+    y = torch.arange(height, device=seeds.device).view(1, 1, -1, 1)
+    x = torch.arange(width, device=seeds.device).view(1, 1, 1, -1)
+    return (y >= top) & (y < top + size) & (x >= left) & (x < left + size)

@@ -1,0 +1,211 @@
+"""The attacks of pyautoattack: the same bits with the original's noise, and none of its runner's side effects."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from hf_pmgaft.attacks import ATTACKS, apgd, autoattack, components, correct, fab_t, inside
+
+pyautoattack = pytest.importorskip("pyautoattack")
+
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+EPS = {"linf": 0.012, "l2": 0.22, "l1": 1.5}
+NAMES = {"apgd-ce": "apgd", "apgd-dlr": "apgd", "apgd-t": "apgd_t", "fab": "fab", "fab-t": "fab_t", "square": "square"}
+
+
+class Net(nn.Module):
+    """Computes in float64, so that float32 logits and gradients do not depend on who else is in the batch."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 12, 3, stride=2), nn.ReLU(), nn.Flatten()]
+        self.layers = nn.Sequential(*layers, nn.Linear(12 * 9, num_classes)).double().eval()
+
+    def forward(self, x):
+        return self.layers(x.double()).float()
+
+
+def make(num_classes: int = 12, size: int = 12):
+    net = Net(num_classes)
+    images = torch.rand(size, 3, 16, 16)
+    with torch.no_grad():
+        return net, images, net(images).argmax(1)
+
+
+class Recorder:
+    """A classifier that notes the first misclassified point inside the ball of each image."""
+
+    def __init__(self, net, images, labels, eps, norm):
+        self.net, self.images, self.labels, self.eps, self.norm = net, images, labels, eps, norm
+        self.first: dict[int, torch.Tensor] = {}
+
+    def __call__(self, points):
+        logits = self.net(points)
+        with torch.no_grad():  # the images are far apart, so that a point belongs to the nearest
+            rows = torch.cdist(points.detach().flatten(1), self.images.flatten(1)).argmin(1)
+            wrong = ~correct(logits, self.labels[rows])
+            wrong &= inside(self.images[rows], points, self.eps, self.norm)
+        for place in wrong.nonzero().flatten().tolist():
+            self.first.setdefault(rows[place].item(), points[place].detach().clamp(0, 1))
+        return logits
+
+
+class OriginalNoise:
+    """Draws from one generator, as the original does from the global one."""
+
+    generator = torch.Generator()
+
+    def __init__(self, *args):
+        pass
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+    def rand(self, shape):
+        return torch.rand(tuple(shape), generator=self.generator)
+
+    def randn(self, shape):
+        return torch.randn(tuple(shape), generator=self.generator)
+
+    def randn_like(self, x):
+        return torch.randn(x.shape, generator=self.generator)
+
+
+def original(kind, classifier, eps, norm, num_targets=9, restarts=1, steps=20):
+    """pyautoattack's own object for an attack, with few steps."""
+    attack = pyautoattack.AutoAttack(classifier, eps=eps, norm=NORMS[norm], attacks=[kind], version="custom", seed=7)
+    attack.apgd.n_restarts = attack.fab.n_restarts = restarts
+    for part in (attack.apgd, attack.apgd_targeted):
+        part.__init__(classifier, n_iter=steps, norm=NORMS[norm], n_restarts=restarts, eps=eps, logger=attack.logger)
+        part.use_largereps = norm == "l1"
+    attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = num_targets
+    attack.fab.n_iter, attack.square.n_queries = steps, 20 * steps
+    return attack
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("kind", NAMES)
+def test_same_bits_as_the_original_with_its_noise(kind, norm, monkeypatch):
+    net, images, labels = make()
+    eps = EPS[norm] * {"square": 3, "fab": 0.8, "fab-t": 0.8}.get(kind, 1)
+    recorder = Recorder(net, images, labels, eps, norm)
+    restarts = 1 if kind in ("apgd-t", "fab-t", "square") else 3
+    found, _ = original(kind, recorder, eps, norm, restarts=restarts).run_standard_evaluation(images, labels)
+
+    monkeypatch.setattr(autoattack, "_SeededTorch", OriginalNoise)
+    OriginalNoise.generator.manual_seed(7)
+    options = {"num_queries": 400} if kind == "square" else {"num_steps": 20}
+    options |= {"restarts": restarts} if restarts > 1 else {}
+    options |= {"loss": "dlr"} if kind == "apgd-dlr" else {}
+    adversarial = ATTACKS[NAMES[kind]](net, images, labels, eps=eps, norm=norm, **options)
+
+    fooled = [row for row in range(len(images)) if not torch.equal(adversarial[row], images[row])]
+    assert 0 < len(fooled) < len(images)  # there is something to be equal about, and something that stands
+    assert fooled == (~correct(net(found), labels)).nonzero().flatten().tolist() == sorted(recorder.first)
+    assert all(torch.equal(adversarial[row], recorder.first[row]) for row in fooled)
+
+
+@pytest.mark.parametrize("version", ["fast", "standard", "plus"])
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 6])
+def test_every_version_runs_on_few_classes(version, num_classes):
+    net, images, labels = make(num_classes, size=4)
+    specs = components(version, num_classes, eps=0.02, norm="linf")
+    names = {(spec["attack"], spec.get("loss")) for spec in specs}
+    assert (("apgd_t", None) in names) == (num_classes >= 4)
+    assert (("apgd", "margin") in names) == (num_classes < 4)
+    assert len(specs) == len({str(spec) for spec in specs})
+    for spec in specs:
+        options = {key: value for key, value in spec.items() if key != "attack"}
+        short = {"num_queries": 50} if spec["attack"] == "square" else {"num_steps": 5}
+        adversarial = ATTACKS[spec["attack"]](net, images, labels, **options, **short)
+        assert inside(images, adversarial, 0.02, "linf").all()
+
+
+def test_too_few_classes_for_the_targeted_loss_are_refused():
+    net, images, labels = make(3, size=2)
+    with pytest.raises(ValueError, match="APGD-T needs.*4 classes, but there are 3"):
+        ATTACKS["apgd_t"](net, images, labels, eps=0.02)
+
+
+def test_targets_are_as_many_as_there_are_other_classes(monkeypatch):
+    net, images, labels = make(6)
+    targets = []
+
+    class Counting(pyautoattack.fab_pt.FABAttack_PT):
+        def attack_single_run(self, *args, **kwargs):
+            targets.append(self.target_class)
+            return super().attack_single_run(*args, **kwargs)
+
+    monkeypatch.setattr(pyautoattack.fab_pt, "FABAttack_PT", Counting)
+    fab_t(net, images, labels, eps=0.001, num_steps=1)
+    fab_t(net, images, labels, eps=0.001, num_steps=1, num_targets=2)
+    assert targets == [2, 3, 4, 5, 6, 2, 3]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", ["apgd", "apgd_t", "fab", "fab_t", "square"])
+def test_an_image_is_attacked_the_same_in_any_batch(name, norm):
+    net, images, labels = make()
+    options = {"num_queries": 200} if name == "square" else {"num_steps": 15}
+    options |= {"restarts": 2} if name in ("apgd", "fab") else {}
+    options |= {"eps": EPS[norm] * (3 if name == "square" else 1), "norm": norm}
+    seeds = torch.arange(100, 100 + len(images))
+    together = ATTACKS[name](net, images, labels, seeds=seeds, **options)
+    order = [7, 2, 11, 0, 5]
+    apart = torch.cat([ATTACKS[name](net, images[[i]], labels[[i]], seeds=seeds[[i]], **options) for i in order])
+    few = ATTACKS[name](net, images[order], labels[order], seeds=seeds[order], **options)
+    assert torch.equal(apart, together[order]) and torch.equal(few, together[order])
+    assert not torch.equal(together, images)
+    if name == "apgd":
+        other = ATTACKS[name](net, images, labels, seeds=seeds + 1, **options)
+        assert not torch.equal(other, together)
+
+
+def test_nothing_is_left_behind():
+    net, images, labels = make()
+    net.train()
+
+    def trace(frame, event, argument):
+        return None
+
+    state, before = torch.get_rng_state(), sys.gettrace()
+    sys.settrace(trace)
+    try:
+        for name in ("apgd", "apgd_t", "fab", "fab_t", "square"):
+            short = {"num_queries": 20} if name == "square" else {"num_steps": 3}
+            ATTACKS[name](net, images, labels, eps=0.02, **short)
+        assert sys.gettrace() is trace
+    finally:
+        sys.settrace(before)
+    assert torch.equal(state, torch.get_rng_state())
+    assert net.training and all(p.requires_grad and p.grad is None for p in net.parameters())
+    assert pyautoattack.autopgd_base.torch is torch
+
+
+def test_images_that_are_not_contiguous_are_attacked_the_same():
+    net, images, labels = make()
+    turned = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert not turned.is_contiguous()
+    for name in ("apgd", "fab_t", "square"):
+        for norm in NORMS:
+            options = {"num_queries": 20} if name == "square" else {"num_steps": 5}
+            options |= {"eps": EPS[norm], "norm": norm}
+            attacked = ATTACKS[name](net, turned, labels, **options)
+            assert torch.equal(attacked, ATTACKS[name](net, images, labels, **options))
+
+
+def test_misclassified_images_are_left_alone():
+    net, images, labels = make()
+    wrong = (labels + 1) % 12
+    for name in ("apgd", "apgd_t", "fab_t", "square"):
+        assert torch.equal(ATTACKS[name](net, images, wrong, eps=0.05), images)
+
+
+def test_without_the_library_its_installation_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    net, images, labels = make(size=2)
+    with pytest.raises(ImportError, match=r"pip install.*hf_pmgaft\[eval\]"):
+        apgd(net, images, labels, eps=0.01)
