@@ -27,8 +27,10 @@ from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
 from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set, training_examples
 from hf_pmgaft.engines import full_precision
-from hf_pmgaft.evaluation import RobustnessReport, attack_name, run_attack, sample_ids
+from hf_pmgaft.evaluation import sample_ids
 from hf_pmgaft.plots import gallery, robustness_bars, training_curves
+from hf_pmgaft.report import RobustnessReport
+from hf_pmgaft.threats import attack_name, check_attack, run_attack
 from hf_pmgaft.trainer import PMGAFTTrainer
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
@@ -221,7 +223,7 @@ class GallerySamples:
 
     def __init__(self, trainer: PMGAFTTrainer, data: ZeroShotDataset, count: int = 8):
         self.trainer, self.data = trainer, data
-        self.spec = trainer.args.eval_attack_spec()
+        self.spec = check_attack(trainer.args.eval_attack_spec())
         rows = [data[i] for i in sample_ids(len(data), count, trainer.args.seed)]
         self.clean = torch.stack([row["images"] for row in rows]).to(trainer.args.device)
         self.labels = torch.tensor([row["labels"] for row in rows], device=trainer.args.device)

@@ -8,9 +8,10 @@ _PUBLIC = {
     "Objective": "objectives",
     "PMGAFTConfig": "config",
     "PMGAFTTrainer": "trainer",
-    "RobustnessReport": "evaluation",
+    "RobustnessReport": "report",
     "ZeroShotClassifier": "zero_shot",
     "ZeroShotDataset": "data",
+    "compare_reports": "report",
     "evaluate_robustness": "evaluation",
     "fold_into_clip": "tuning",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,14 +24,21 @@ IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls")
 
 
-def load_images(name: str, config: str | None = None, split: str = "train", streaming: bool = False):
+def load_images(
+    name: str,
+    config: str | None = None,
+    split: str = "train",
+    streaming: bool = False,
+    revision: str | None = None,
+):
     """Loads a labelled image set.
 
     Args:
         name (`str`): Hub id, ImageFolder, folder of a Hub-format set, `save_to_disk` folder, or a parquet file.
         config (`str`, *optional*): Name of the set's configuration.
-        split (`str`): Name of the split.
+        split (`str`): Name of the split, or several joined by `+`.
         streaming (`bool`): Whether to read while training instead of before.
+        revision (`str`, *optional*): Branch, tag or commit of a set on the Hub.
     """
     path = Path(name)
     if path.is_file():
@@ -41,11 +49,12 @@ def load_images(name: str, config: str | None = None, split: str = "train", stre
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         loaded = datasets.load_from_disk(name)
         if isinstance(loaded, datasets.DatasetDict):
-            if split not in loaded:
-                raise ValueError(f"{name} has no split {split!r}. It has: {sorted(loaded)}.")
-            loaded = loaded[split]
+            missing = [part for part in split.split("+") if part not in loaded]
+            if missing:
+                raise ValueError(f"{name} has no split {missing[0]!r}. It has: {sorted(loaded)}.")
+            loaded = datasets.concatenate_datasets([loaded[part] for part in split.split("+")])
         return loaded.to_iterable_dataset() if streaming else loaded
-    return datasets.load_dataset(name, config, split=split, streaming=streaming)
+    return datasets.load_dataset(name, config, split=split, streaming=streaming, revision=revision)
 
 
 def parse_set(text: str, default_split: str = "test") -> tuple[str, str | None, str]:
@@ -162,6 +171,7 @@ class LabelledImages:
         label_column: str | None = None,
         normalize: bool = True,
         native_size: bool = False,
+        resize: int | None = None,
     ):
         self.image_column = find_column(dataset, image_column, IMAGE_COLUMNS, "image")
         self.label_column = find_column(dataset, label_column, LABEL_COLUMNS, "label")
@@ -175,6 +185,8 @@ class LabelledImages:
         self.options = {"do_normalize": normalize and getattr(self.processor, "do_normalize", True)}
         if native_size:
             self.options.update(do_resize=False, do_center_crop=False)
+        if resize is not None:
+            self.options.update(do_resize=True, size={"shortest_edge": resize})
         self.index = {name: i for i, name in enumerate(self.class_names)}
         check_labels(dataset, self.label_column, self.index)
 
@@ -303,6 +315,10 @@ class ZeroShotDataset(LabelledImages, Dataset):
         name (`str`): How the set is called in tables and reports.
         image_column, label_column (`str`, *optional*): The usual names if not given.
         native_size (`bool`): Attack the images at their own size; they must all have the same.
+        resize (`int`, *optional*): Shortest edge, in pixels, before the processor's centre crop; the processor's own
+            if not given.
+        sample_ids (`list[int]`, *optional*): The rows that are evaluated; all if not given. They are indices of
+            `dataset`, and so of this set too, whose length stays that of `dataset`.
     """
 
     def __init__(
@@ -315,16 +331,22 @@ class ZeroShotDataset(LabelledImages, Dataset):
         image_column: str | None = None,
         label_column: str | None = None,
         native_size: bool = False,
+        resize: int | None = None,
+        sample_ids: Sequence[int] | None = None,
     ):
         if not hasattr(dataset, "__len__"):
             raise ValueError(
                 f"The evaluation set {name!r} is a stream, whose rows have no numbers to draw and report them by. "
                 "Load it without streaming."
             )
-        super().__init__(dataset, processor, class_names, image_column, label_column, False, native_size)
+        if resize is not None:
+            check_resize(resize, native_size, getattr(processor, "image_processor", processor))
+        super().__init__(dataset, processor, class_names, image_column, label_column, False, native_size, resize)
         self.prompt_templates = check_prompt_templates(prompt_templates)
+        self.sample_ids = None if sample_ids is None else check_sample_ids(sample_ids, len(dataset), name)
         self.name = name
         self.native_size = native_size
+        self.resize = resize
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -344,6 +366,40 @@ class ZeroShotDataset(LabelledImages, Dataset):
     def shape(self) -> torch.Size:
         """`[3,H,W]` of the first image, which all others must have."""
         return self.pixels(self.dataset[0][self.image_column], 0).shape
+
+
+def check_resize(resize: int, native_size: bool, processor: Any) -> None:
+    """Raises `ValueError` if resizing the shortest edge to `resize` does not lead to images of the model's size."""
+    if native_size:
+        raise ValueError(
+            f"You passed native_size and resize={resize}, but images keep their own size or are resized, not both. "
+            "Drop one of the two."
+        )
+    crop = getattr(processor, "crop_size", None)
+    if not crop or not getattr(processor, "do_center_crop", False):
+        raise ValueError(
+            f"You passed resize={resize}, but this {type(processor).__name__} does not crop, so the images would not "
+            "have the model's size. Drop resize, or use a processor with do_center_crop."
+        )
+    # A crop beyond the image would be filled with black.
+    edge = max(crop["height"], crop["width"])
+    if resize < edge:
+        raise ValueError(f"You passed resize={resize}, less than the processor's crop of {edge}. Pass {edge} or more.")
+
+
+def check_sample_ids(sample_ids: Sequence[int], size: int, name: str) -> list[int]:
+    """Returns the rows as a list, or raises `ValueError` if one lies outside the set or stands twice."""
+    ids = [int(i) for i in sample_ids]
+    outside = [i for i in ids if not 0 <= i < size]
+    if outside or not ids:
+        raise ValueError(
+            f"You passed the sample ids {outside[:5]} for {name!r}, which has the rows 0 to {size - 1}. Pass at least "
+            "one, and only rows of this set."
+        )
+    if len(set(ids)) < len(ids):
+        twice = [i for i, count in Counter(ids).items() if count > 1][:5]
+        raise ValueError(f"You passed the sample ids {twice} of {name!r} more than once. Pass each row once.")
+    return ids
 
 
 class Collator:

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -46,3 +47,20 @@ def full_precision(model: nn.Module) -> Iterator[None]:
     finally:
         if replace:
             model.forward = wrapped
+
+
+def process_share() -> tuple[int, int]:
+    """This process's number and how many there are."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def gather(values: list) -> list:
+    """The lists of all processes joined, on every process."""
+    rank, count = process_share()
+    if count == 1:
+        return values
+    parts: list = [None] * count
+    dist.all_gather_object(parts, values)
+    return [value for part in parts for value in part]

@@ -5,106 +5,43 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
+import numpy as np
 import torch
-import transformers
 from torch import nn
 from tqdm.auto import tqdm
 
-from .attacks import ATTACKS, frozen, parse_radius, sample_seeds
+from . import __version__
+from . import flags as smells
+from .attacks import correct, frozen, known, parse_radius, sample_seeds
 from .backbones import unwrap_peft
 from .data import ZeroShotDataset
-from .engines import full_precision
+from .engines import full_precision, gather, process_share
+from .metrics.robust_accuracy.robust_accuracy import RobustAccuracy
+from .report import RobustnessReport, SetResult
+from .threats import Spec, attack_name, check_attack, expand, norm_of, run_attack, threat_name, within_threat
+from .verdicts import Verdicts
 from .zero_shot import ZeroShotClassifier, encode_class_names, pixel_statistics
 
 DEFAULT_ATTACK = {"attack": "pgd", "eps": "1/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
-
-
-@dataclass
-class SetResult:
-    """Figures of one set. Accuracies are fractions; `robust_accuracy` is the worst case per image over all attacks."""
-
-    name: str
-    num_classes: int
-    num_samples: int
-    clean_accuracy: float
-    robust_accuracy: float
-    attacks: dict[str, float]
-    verdicts: dict[str, list] = field(default_factory=dict, repr=False)
-
-    @property
-    def robust_interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the robust accuracy."""
-        return wilson_interval(self.robust_accuracy, self.num_samples)
-
-
-@dataclass
-class RobustnessReport:
-    """What `evaluate_robustness` found, with the protocol that it followed."""
-
-    protocol: dict[str, Any]
-    sets: list[SetResult]
-
-    @property
-    def mean_clean_accuracy(self) -> float:
-        """Mean over sets, each counting the same."""
-        return self.mean("clean_accuracy")
-
-    @property
-    def mean_robust_accuracy(self) -> float:
-        """Mean over sets of the worst case over attacks."""
-        return self.mean("robust_accuracy")
-
-    @property
-    def protocol_hash(self) -> str:
-        """Reports with equal hashes differ in the model alone."""
-        text = json.dumps(self.protocol, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def mean(self, key: str, leave_out: str | None = None) -> float:
-        """Mean of a figure over the sets, without the one named `leave_out`."""
-        values = [getattr(result, key) for result in self.sets if result.name != leave_out]
-        return sum(values) / len(values) if values else math.nan
-
-    def metrics(self, prefix: str = "eval") -> dict[str, float]:
-        """Flat figures for logs: `eval_<set>_clean_accuracy`, ..., and the means over sets."""
-        flat = {}
-        for result in self.sets:
-            flat[f"{prefix}_{result.name}_clean_accuracy"] = result.clean_accuracy
-            flat[f"{prefix}_{result.name}_robust_accuracy"] = result.robust_accuracy
-        flat[f"{prefix}_mean_clean_accuracy"] = self.mean_clean_accuracy
-        flat[f"{prefix}_mean_robust_accuracy"] = self.mean_robust_accuracy
-        return flat
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, in types that JSON has."""
-        return {
-            "protocol": self.protocol,
-            "protocol_hash": self.protocol_hash,
-            "mean_clean_accuracy": self.mean_clean_accuracy,
-            "mean_robust_accuracy": self.mean_robust_accuracy,
-            "sets": [asdict(result) | {"robust_interval_95": result.robust_interval} for result in self.sets],
-        }
-
-    def save(self, file: str | os.PathLike) -> None:
-        """Writes the report as JSON."""
-        Path(file).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, file: str | os.PathLike) -> RobustnessReport:
-        """Reads a report that `save` wrote."""
-        data = json.loads(Path(file).read_text(encoding="utf-8"))
-        names = SetResult.__dataclass_fields__
-        return cls(
-            data["protocol"], [SetResult(**{k: v for k, v in row.items() if k in names}) for row in data["sets"]]
-        )
+VERDICTS = {
+    "any_iterate": "any iterate: an image is fooled if it is misclassified clean or at any point that an attack of "
+    "the threat, or of a smaller radius of its norm, visits inside the ball",
+    "last_iterate": "last iterate, all images: every attack runs on every image, also the misclassified, and what it "
+    "returns is judged alone",
+}
+# A verdict in the file: fooled, standing, or fooled but standing again once rounded to 8 bits.
+FOOLED, STANDS, STANDS_ROUNDED = 0, 1, 2
+AUTOATTACK = ("apgd", "apgd_t", "fab", "fab_t", "square")
+CLEAN = "clean"
+PIXELS = "pixels"
+KEPT_BYTES = 2**30  # of a set's images, so that not every attack decodes them anew
 
 
 def evaluate_robustness(
@@ -113,78 +50,73 @@ def evaluate_robustness(
     sets: Mapping[str, ZeroShotDataset] | Sequence[ZeroShotDataset],
     attacks: Sequence[Mapping[str, Any]] = (DEFAULT_ATTACK,),
     *,
+    verdict: str = "any_iterate",
+    eight_bit: bool = False,
+    probes: bool = True,
     batch_size: int = 64,
     max_samples: int | None = None,
     seed: int = 0,
+    verdict_file: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> RobustnessReport:
     """Clean and robust zero-shot accuracy of a dual encoder, in float32 and eval mode.
 
-    An image counts as robust if it is classified correctly clean and after each attack (last iterate). Images that
-    are misclassified clean, or fooled at a smaller radius of the same norm, count as fooled at once. All randomness
-    follows from the seed and the image's row, so the verdicts depend neither on the batch size nor on the order.
+    Attacks of one threat (norm and radius) make one worst case per image. The threat of the first attack is the
+    headline, `robust_accuracy`; all others are reported beside it. All randomness follows from the seed and the
+    image's row, so that verdicts depend on neither batch size, order nor number of processes, which share the images.
 
     Args:
         model (`CLIPModel` or PEFT model): On any device; left as it was.
         processor (`CLIPProcessor`): Its tokenizer makes the prompts, its statistics normalise the images.
         sets (`dict` or list of `ZeroShotDataset`): Each with its own class names and templates.
-        attacks (list of `dict`): Each `{"attack": name, "eps": "4/255", ...}` with the attack's own options.
+        attacks (list of `dict`): Each `{"attack": name, "eps": "4/255", ...}` with the attack's own options; see
+            `hf_pmgaft.threats.check_attack`.
+        verdict (`str`): `"any_iterate"`: no image is attacked that is misclassified clean or was fooled before, which
+            is faster and never kinder; or `"last_iterate"`: every attack on every image, as many papers do.
+        eight_bit (`bool`): Also judge the adversarial images after rounding them to 8 bits.
+        probes (`bool`): Look for masked gradients on a few images of each set; see `hf_pmgaft.flags`.
         batch_size (`int`): Images at once.
         max_samples (`int`, *optional*): Images per set, chosen by the seed; all if not given.
         seed (`int`): Of the attacks' noise and the choice of images.
-        progress (`bool`): Whether to show a progress bar.
+        verdict_file (`str`, *optional*): Verdicts are appended to it as they come; the same call goes on from there.
+        progress (`bool`): Whether to show progress bars.
+
+    Raises:
+        ValueError: if an attack, a set or the verdict file cannot serve, before anything is computed.
+        RuntimeError: if an attack returns what its threat does not allow.
     """
     sets = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
-    if not sets:
-        raise ValueError("You passed no evaluation sets. Pass at least one `ZeroShotDataset`.")
-    # An image that is fooled inside a ball is fooled inside every larger ball of the same norm.
-    attacks = sorted(map(check_attack, attacks), key=lambda spec: parse_radius(spec["eps"], spec.get("norm", "linf")))
-    samples = {data.name: sample_ids(len(data), max_samples, seed) for data in sets}
-    if len(samples) != len(sets):
-        raise ValueError(f"Two evaluation sets share a name: {[data.name for data in sets]}. Give each its own.")
+    attacks = [check_attack(spec) for spec in attacks]
+    _check(sets, attacks, verdict)
+    plans = [_Plan(data, _rows(data, max_samples, seed), _order(attacks, len(data.class_names))) for data in sets]
     if next(model.parameters()).dtype != torch.float32:
         model = copy.deepcopy(model).float()
-    results = []
-    bar = tqdm(total=sum(map(len, samples.values())), desc="Evaluating", unit="img", disable=not progress)
-    with full_precision(model), frozen(model), bar:
-        for data in sets:
-            bar.set_postfix_str(data.name)
-            embeds = encode_class_names(model, processor, data.class_names, data.prompt_templates)
-            classifier = ZeroShotClassifier.from_model(model, processor, embeds)
-            results.append(_evaluate_set(classifier, data, samples[data.name], attacks, batch_size, seed, bar))
-    return RobustnessReport(_protocol(model, processor, sets, samples, attacks, seed), results)
-
-
-def check_attack(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of an attack's description, or a `ValueError` that says what is wrong with it."""
-    spec = dict(spec)
-    if spec.get("attack") not in ATTACKS:
-        raise ValueError(f"There is no attack {spec.get('attack')!r}. Choose one of {sorted(ATTACKS)}.")
-    if "eps" not in spec:
-        raise ValueError(f"The attack {spec} has no radius. Add eps, such as '4/255'.")
-    parse_radius(spec["eps"], spec.get("norm", "linf"))
-    return spec
-
-
-def attack_name(spec: Mapping[str, Any]) -> str:
-    """An attack as tables name it, such as `PGD-20 margin linf 4/255`."""
-    steps = f"-{spec['num_steps']}" if "num_steps" in spec else ""
-    restarts = f" x{spec['restarts']}" if spec.get("restarts", 1) > 1 else ""
-    return (
-        f"{spec['attack'].upper()}{steps}{restarts} {spec.get('loss', 'ce')} {spec.get('norm', 'linf')} {spec['eps']}"
-    )
-
-
-def run_attack(
-    spec: Mapping[str, Any], classifier: Any, images: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor
-):
-    """Adversarial images of one batch by an attack's description."""
-    options = {name: value for name, value in spec.items() if name != "attack"}
-    norm = options.get("norm", "linf")
-    for name in ("eps", "step_size"):
-        if options.get(name) is not None:
-            options[name] = parse_radius(options[name], norm)
-    return ATTACKS[spec["attack"]](classifier, images, labels, seeds=seeds, **options)
+    protocol = _protocol(model, plans, attacks, verdict, eight_bit, seed)
+    described = _describe(model, processor)
+    rank, _ = process_share()
+    verdicts = Verdicts(verdict_file, {"protocol": protocol, "model": described}, rank)
+    judge = _Judge(verdicts, verdict == "any_iterate", eight_bit, batch_size, seed, progress and rank == 0)
+    probed: list[tuple[str, list[smells.Flag], list[int], list[bool]]] = []
+    embeds: dict[str, torch.Tensor] = {}
+    try:
+        with full_precision(model), frozen(model):
+            for plan in plans:
+                data, texts = plan.data, _digest([plan.data.class_names, plan.data.prompt_templates])
+                if texts not in embeds:
+                    embeds[texts] = encode_class_names(model, processor, data.class_names, data.prompt_templates)
+                classifier = ZeroShotClassifier.from_model(model, processor, embeds[texts])
+                judge.evaluate(classifier, plan)
+                if probes and rank == 0:
+                    probed.append(_probe(classifier, plan, attacks[0], seed))
+    finally:
+        verdicts.close()
+    verdicts.update(gather(verdicts.items()))
+    headline = threat_name(attacks[0])
+    results = [_result(plan, verdicts, headline, verdict == "any_iterate", eight_bit) for plan in plans]
+    for plan in plans:
+        pixels = verdicts.of(plan.data.name, PIXELS)
+        protocol["sets"][plan.data.name]["images"] = _digest([pixels[row] for row in plan.rows])
+    return RobustnessReport(protocol, results, described, _flags(gather(probed), results, plans))
 
 
 def sample_ids(size: int, max_samples: int | None, seed: int) -> list[int]:
@@ -195,94 +127,264 @@ def sample_ids(size: int, max_samples: int | None, seed: int) -> list[int]:
     return sorted(torch.randperm(size, generator=generator)[:max_samples].tolist())
 
 
-def wilson_interval(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson score interval of a proportion (95 % by default)."""
-    if n == 0:
-        return (0.0, 1.0)
-    centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
-    return (max(0.0, centre - half), min(1.0, centre + half))
+@dataclass
+class _Plan:
+    """One set, its rows to evaluate, and the attacks on it in order."""
+
+    data: ZeroShotDataset
+    rows: list[int]
+    specs: list[Spec]
+
+    @property
+    def names(self) -> list[str]:
+        return [attack_name(spec) for spec in self.specs]
 
 
-def _evaluate_set(classifier, data, ids, attacks, batch_size, seed, bar) -> SetResult:
-    device = classifier.class_embeds.device
-    clean, robust = [], {attack_name(spec): [] for spec in attacks}
-    for start in range(0, len(ids), batch_size):
-        rows = [data[i] for i in ids[start : start + batch_size]]
-        images = torch.stack([row["images"] for row in rows]).to(device, torch.float32)
-        labels = torch.tensor([row["labels"] for row in rows], device=device)
-        seeds = sample_seeds(seed, 0, torch.tensor([row["sample_id"] for row in rows], device=device))
+class _Reader:
+    """Reads the images of a set, and keeps those that were read while they take no more than `KEPT_BYTES`."""
+
+    def __init__(self, data: ZeroShotDataset):
+        self.data = data
+        self._kept: dict[int, tuple[torch.Tensor, int]] = {}
+        self._bytes = 0
+
+    def stack(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images `[B,3,H,W]` and labels `[B]`."""
+        images, labels = zip(*map(self._read, rows), strict=True)
+        return torch.stack(images), torch.tensor(labels)
+
+    def _read(self, row: int) -> tuple[torch.Tensor, int]:
+        if row in self._kept:
+            return self._kept[row]
+        example = self.data[row]
+        image, label = example["images"].float(), example["labels"]
+        self._bytes += image.nbytes
+        if self._bytes <= KEPT_BYTES:
+            self._kept[row] = image, label
+        return image, label
+
+
+@dataclass
+class _Judge:
+    """Gives verdicts, as far as they are not on file, on this process's share of the images."""
+
+    verdicts: Verdicts
+    any_iterate: bool
+    eight_bit: bool
+    batch_size: int
+    seed: int
+    progress: bool
+
+    def evaluate(self, classifier: ZeroShotClassifier, plan: _Plan) -> None:
+        """All verdicts of one set."""
+        rank, count = process_share()
+        mine, reader = plan.rows[rank::count], _Reader(plan.data)
+        for rows, images, labels in self._batches(reader, CLEAN, mine, mine):
+            digests = [_pixel_digest(*pair) for pair in zip(images, labels, strict=True)]
+            self.verdicts.add(plan.data.name, PIXELS, rows, digests)
+            with torch.no_grad():
+                right = correct(classifier(images.to(classifier.device)), labels.to(classifier.device))
+            self.verdicts.add(plan.data.name, CLEAN, rows, right.int().tolist())
+        clean = self.verdicts.of(plan.data.name, CLEAN)
+        # What is fooled inside a ball is fooled inside every larger ball of the norm.
+        standing: dict[str, list[int]] = {}
+        for spec, name in zip(plan.specs, plan.names, strict=True):
+            group = norm_of(spec) or threat_name(spec)
+            candidates = mine
+            if self.any_iterate and spec["attack"] != "corruption":
+                candidates = standing.get(group, [row for row in mine if clean[row]])
+            for rows, images, labels in self._batches(reader, name, candidates, mine):
+                images, labels = images.to(classifier.device), labels.to(classifier.device)
+                self.verdicts.add(plan.data.name, name, rows, self._attack(spec, classifier, rows, images, labels))
+            given = self.verdicts.of(plan.data.name, name)
+            standing[group] = [row for row in candidates if given[row] == STANDS]
+
+    def _attack(self, spec: Spec, classifier, rows: Sequence[int], images, labels) -> list[int]:
+        seeds = sample_seeds(self.seed, 0, torch.tensor(rows, device=images.device))
+        adversarial = run_attack(spec, classifier, images, labels, seeds, self.any_iterate)
+        outside = ~within_threat(spec, images, adversarial)
+        if outside.any():
+            broken = [row for row, out in zip(rows, outside.tolist(), strict=True) if out]
+            raise RuntimeError(f"{attack_name(spec)} left its ball or [0,1] on the images of rows {broken}.")
         with torch.no_grad():
-            correct = classifier(images).argmax(1) == labels
-        clean += correct.tolist()
-        unfooled = {spec.get("norm", "linf"): correct for spec in attacks}
-        for spec in attacks:
-            norm = spec.get("norm", "linf")
-            unfooled[norm] = _withstand(spec, classifier, images, labels, seeds, unfooled[norm])
-            robust[attack_name(spec)] += unfooled[norm].tolist()
-        bar.update(len(rows))
-    worst = [all(verdicts) for verdicts in zip(clean, *robust.values(), strict=True)]
-    verdicts = {"clean": clean, "robust": worst, **robust}
+            stands = correct(classifier(adversarial), labels)
+            given = torch.where(stands, STANDS, FOOLED)
+            if self.eight_bit:
+                rounded = correct(classifier(_round(spec, images, adversarial)), labels)
+                given[~stands & rounded] = STANDS_ROUNDED
+        return given.tolist()
+
+    def _batches(self, reader: _Reader, name: str, candidates: Sequence[int], share: Sequence[int]) -> Iterator[tuple]:
+        """Rows, images and labels of the candidates that have no verdict yet; shows how the whole share fares."""
+        given = self.verdicts.of(reader.data.name, name)
+        todo = [row for row in candidates if row not in given]
+        bar = tqdm(total=len(candidates), initial=len(candidates) - len(todo), unit="img", disable=not self.progress)
+        bar.set_description(f"{reader.data.name}: {name}")
+        standing = len(todo) + sum(given.get(row) == STANDS for row in candidates)
+        with bar:
+            for start in range(0, len(todo), self.batch_size):
+                rows = todo[start : start + self.batch_size]
+                yield rows, *reader.stack(rows)
+                standing -= sum(given[row] != STANDS for row in rows)
+                bar.update(len(rows))
+                bar.set_postfix_str(f"at most {standing / len(share):.1%} right")
+
+
+def _result(plan: _Plan, verdicts: Verdicts, headline: str, any_iterate: bool, eight_bit: bool) -> SetResult:
+    """The figures of a set from all verdicts on it."""
+    name, rows = plan.data.name, plan.rows
+    clean = [verdicts.of(name, CLEAN)[row] == STANDS for row in rows]
+    # Who was not attacked because he was fooled before is fooled.
+    masks = {attack: [verdicts.of(name, attack).get(row) == STANDS for row in rows] for attack in plan.names}
+    by_threat: dict[str, list[list[bool]]] = {}
+    for spec, attack in zip(plan.specs, plan.names, strict=True):
+        by_threat.setdefault(threat_name(spec), []).append(masks[attack])
+    worst = {threat: RobustAccuracy.worst_case(*columns) for threat, columns in by_threat.items()}
+    robust = worst[headline]
+    rounded = None
+    if eight_bit:
+        given = [verdicts.of(name, attack) for attack in _leading_to(plan.specs, headline)]
+        stands = [all(values.get(row, STANDS) != FOOLED for values in given) for row in rows]
+        rounded = sum(RobustAccuracy.worst_case(*([clean] if any_iterate else []), stands)) / len(rows)
     return SetResult(
-        name=data.name,
-        num_classes=len(data.class_names),
-        num_samples=len(ids),
-        clean_accuracy=sum(clean) / len(ids),
-        robust_accuracy=sum(worst) / len(ids),
-        attacks={name: sum(verdicts) / len(ids) for name, verdicts in robust.items()},
-        verdicts={"sample_id": ids, **{name: [*map(int, mask)] for name, mask in verdicts.items()}},
+        name=name,
+        num_classes=len(plan.data.class_names),
+        num_samples=len(rows),
+        clean_accuracy=sum(clean) / len(rows),
+        robust_accuracy=sum(robust) / len(rows),
+        attacks={attack: sum(mask) / len(rows) for attack, mask in masks.items()},
+        threats={threat: sum(mask) / len(rows) for threat, mask in worst.items()},
+        robust_8bit_accuracy=rounded,
+        verdicts={
+            "sample_id": list(rows),
+            **{key: [*map(int, mask)] for key, mask in {CLEAN: clean, "robust": robust, **masks}.items()},
+        },
     )
 
 
-def _withstand(spec, classifier, images, labels, seeds, candidates: torch.Tensor) -> torch.Tensor:
-    """Which of the candidate images are classified correctly after an attack, as a mask over the batch."""
-    verdict = candidates.clone()
-    if candidates.any():
-        kept = images[candidates]
-        adversarial = run_attack(spec, classifier, kept, labels[candidates], seeds[candidates])
-        _check_ball(spec, kept, adversarial)
-        with torch.no_grad():
-            verdict[candidates] = classifier(adversarial).argmax(1) == labels[candidates]
-    return verdict
+def _leading_to(specs: Sequence[Spec], headline: str) -> list[str]:
+    """Attacks whose verdicts count for the headline: its own, and those of smaller radii of its norm."""
+    last = max(i for i, spec in enumerate(specs) if threat_name(spec) == headline)
+    group = norm_of(specs[last])
+    return [attack_name(s) for s in specs[: last + 1] if threat_name(s) == headline or group and norm_of(s) == group]
 
 
-def _check_ball(spec: Mapping[str, Any], images: torch.Tensor, adversarial: torch.Tensor) -> None:
-    norm = spec.get("norm", "linf")
-    delta = (adversarial - images).flatten(1)
-    length = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
-    inside = (length <= parse_radius(spec["eps"], norm) * (1 + 1e-5) + 1e-7) & torch.isfinite(length)
-    if not inside.all() or adversarial.min() < 0 or adversarial.max() > 1:
-        raise RuntimeError(f"{attack_name(spec)} returned images outside its ball or outside [0,1].")
+def _probe(classifier, plan: _Plan, headline: Spec, seed: int):
+    rows = plan.rows[: smells.PROBE_SIZE]
+    images, labels = (tensor.to(classifier.device) for tensor in _Reader(plan.data).stack(rows))
+    seeds = sample_seeds(seed, 0, torch.tensor(rows, device=classifier.device))
+    found, fooled = smells.probe(classifier, images, labels, seeds, headline, plan.data.name)
+    return plan.data.name, found, rows, fooled.tolist()
 
 
-def _protocol(model, processor, sets, samples, attacks, seed) -> dict[str, Any]:
-    mean, std = pixel_statistics(processor)
-    plain = unwrap_peft(model)
+def _flags(probed, results: Sequence[SetResult], plans: Sequence[_Plan]) -> list[smells.Flag]:
+    by_name = {result.name: result for result in results}
+    found = []
+    for name, flags, rows, fooled in probed:
+        verdicts = by_name[name].verdicts
+        robust = dict(zip(verdicts["sample_id"], verdicts["robust"], strict=True))
+        found += flags + smells.noise_flag(fooled, [robust[row] for row in rows], name)
+    for plan, result in zip(plans, results, strict=True):
+        found += smells.verdict_flags(result, plan.specs)
+    return found
+
+
+def _check(sets: Sequence[ZeroShotDataset], attacks: Sequence[Spec], verdict: str) -> None:
+    if not sets:
+        raise ValueError("You passed no evaluation sets. Pass at least one `ZeroShotDataset`.")
+    if not attacks:
+        raise ValueError("You passed no attacks, without which there is no robustness to measure. Pass at least one.")
+    known("verdict", verdict, VERDICTS)
+    if len({data.name for data in sets}) != len(sets):
+        raise ValueError(f"Two evaluation sets share a name: {[data.name for data in sets]}. Give each its own.")
+
+
+def _order(attacks: Sequence[Spec], num_classes: int) -> list[Spec]:
+    """The attacks on a set of so many classes, each once; smaller radii of a norm first, else as they were passed."""
+    specs = {attack_name(part): part for spec in attacks for part in expand(spec, num_classes)}
+    norms = [norm_of(spec) for spec in specs.values()]
+
+    def place(spec: Spec) -> tuple[int, float]:
+        norm = norm_of(spec)
+        return norms.index(norm), parse_radius(spec["eps"], norm) if norm else 0.0
+
+    return sorted(specs.values(), key=place)
+
+
+def _rows(data: ZeroShotDataset, max_samples: int | None, seed: int) -> list[int]:
+    rows = list(range(len(data))) if data.sample_ids is None else list(data.sample_ids)
+    return [rows[i] for i in sample_ids(len(rows), max_samples, seed)]
+
+
+def _round(spec: Spec, images: torch.Tensor, adversarial: torch.Tensor) -> torch.Tensor:
+    """Adversarial images as 8-bit files hold them; in L-inf by the grey levels inside the ball."""
+    levels = (adversarial * 255).round()
+    if norm_of(spec) == "linf":
+        eps = parse_radius(spec["eps"]) * 255
+        levels = levels.clamp((images * 255 - eps - 1e-3).ceil(), (images * 255 + eps + 1e-3).floor())
+    return (levels / 255).clamp(0, 1)
+
+
+def _protocol(model, plans, attacks, verdict, eight_bit, seed) -> dict[str, Any]:
+    size = unwrap_peft(model).config.vision_config.image_size
+    packages = ["torch", "transformers", "datasets", "pillow", "torchvision"]
+    if any(spec["attack"] in AUTOATTACK for plan in plans for spec in plan.specs):
+        packages.append("pyautoattack")
+    device = next(model.parameters()).device
     return {
-        "attacks": [{name: value for name, value in spec.items() if value is not None} for spec in attacks],
-        "verdict": "last iterate; misclassified clean or fooled at a smaller radius of the norm counts as fooled",
+        "attacks": attacks,
+        "headline": threat_name(attacks[0]),
+        "verdict": VERDICTS[verdict],
+        "eight_bit": eight_bit,
         "sets": {
-            data.name: {
-                "num_samples": len(samples[data.name]),
-                "sample_ids": _digest(samples[data.name]),
-                "class_names": _digest(data.class_names),
-                "prompt_templates": data.prompt_templates,
-                "attacked_at": "native size" if data.native_size else plain.config.vision_config.image_size,
+            plan.data.name: {
+                "num_samples": len(plan.rows),
+                "sample_ids": _digest(plan.rows),
+                "class_names": _digest(plan.data.class_names),
+                "num_classes": len(plan.data.class_names),
+                "prompt_templates": plan.data.prompt_templates,
+                "attacked_at": list(plan.data.shape[-2:]) if plan.data.native_size else size,
+                **({} if plan.data.resize is None else {"resize": plan.data.resize}),
+                "attacks": plan.names,
             }
-            for data in sets
+            for plan in plans
         },
-        "image_mean": mean,
-        "image_std": std,
-        "logit_scale": round(plain.logit_scale.detach().float().exp().item(), 4),
         "seed": seed,
         "dtype": "float32",
-        "device": next(model.parameters()).device.type,
+        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
         "versions": {
+            "hf_pmgaft": __version__,
             "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
+            **{name: _version(name) for name in packages},
         },
     }
+
+
+def _describe(model: nn.Module, processor: Any) -> dict[str, Any]:
+    """The model: a fingerprint of its weights, its logit scale and its processor's statistics."""
+    mean, std = pixel_statistics(processor)
+    fingerprint = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)  # which every type has
+        fingerprint.update(name.encode() + content.numpy().tobytes())
+    return {
+        "fingerprint": fingerprint.hexdigest()[:12],
+        "logit_scale": round(unwrap_peft(model).logit_scale.detach().float().exp().item(), 4),
+        "image_mean": mean,
+        "image_std": std,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _pixel_digest(image: torch.Tensor, label: torch.Tensor) -> str:
+    data = np.ascontiguousarray(image.cpu().numpy()).tobytes() + str(int(label)).encode()
+    return hashlib.sha256(data).hexdigest()[:8]
 
 
 def _digest(values: Sequence[Any]) -> str:

@@ -13,8 +13,9 @@ from string import Template
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 
 from .config import PMGAFTConfig
-from .evaluation import RobustnessReport, attack_name
 from .objectives import OBJECTIVES, Objective
+from .report import RobustnessReport
+from .threats import attack_name
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 HEADER = "| set | images | clean before | clean after | robust before | robust after | 95 % interval |"
@@ -106,7 +107,7 @@ def _results(before: RobustnessReport | None, after: RobustnessReport | None) ->
     if after is None:
         return "This checkpoint was not evaluated."
     lines = [f"Zero-shot accuracy in %, protocol `{after.protocol_hash}`. Robust is the worst case over:", ""]
-    lines += [f"- {attack_name(spec)} ({_listing(spec)})" for spec in after.protocol["attacks"]]
+    lines += [f"- {attack_name(spec)} ({_listing(spec)})" for spec in after.headline_attacks]
     lines += ["", f"Verdict: {after.protocol['verdict']}."]
     if before and before.protocol_hash != after.protocol_hash:
         lines += [f"The figures before are of another protocol (`{before.protocol_hash}`): do not compare them."]
@@ -117,11 +118,15 @@ def _results(before: RobustnessReport | None, after: RobustnessReport | None) ->
         interval = " to ".join(map(_percent, new.robust_interval))
         lines.append(f"| {new.name} | {new.num_samples} | {' | '.join(cells)} | {interval} |")
     means = [_percent(report.mean(key) if report else None) for key in FIGURES for report in (before, after)]
-    return "\n".join([*lines, f"| mean of sets | | {' | '.join(means)} | |"])
+    lines.append(f"| mean of sets | | {' | '.join(means)} | |")
+    if after.flags:
+        lines += ["", "**Do not believe these figures yet:**", ""]
+        lines += [f"- {flag['flag']} ({flag['set']}): {flag['message']}" for flag in after.flags]
+    return "\n".join(lines)
 
 
 def _eval_results(report: RobustnessReport) -> list[EvalResult]:
-    attack = ", ".join(map(attack_name, report.protocol["attacks"]))
+    attack = ", ".join(map(attack_name, report.headline_attacks))
     rows = [("mean of sets", key, round(100 * report.mean(key), 2)) for key in FIGURES]
     rows += [(row.name, key, round(100 * getattr(row, key), 2)) for row in report.sets for key in FIGURES]
     return [

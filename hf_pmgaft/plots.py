@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from .attacks import parse_radius
-from .evaluation import RobustnessReport, attack_name, wilson_interval
+from .intervals import wilson_interval
+from .report import RobustnessReport
+from .threats import attack_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

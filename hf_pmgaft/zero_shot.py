@@ -168,6 +168,11 @@ class ZeroShotClassifier:
         other.encode_image = encode_image
         return other
 
+    @property
+    def device(self) -> torch.device:
+        """Where images are taken."""
+        return self.class_embeds.device
+
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Un-normalised projected embeddings `[B,D]` of images in [0,1] `[B,3,H,W]`."""
         if self.image_size is not None and images.shape[-2:] != (self.image_size, self.image_size):

@@ -82,6 +82,22 @@ def make_images(size: int = 32, seed: int = 0) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"image": [draw(k, rng) for k in labels], "label": labels}, features=features)
 
 
+def fit_model() -> tuple[CLIPModel, CLIPProcessor]:
+    """A model that has learned the classes, so that there is something to lose."""
+    model, processor, data = make_model(), make_processor(), make_images(64)
+    pixels = processor.image_processor(list(data["image"]), return_tensors="pt")["pixel_values"]
+    text = processor.tokenizer([f"a photo of the {n}" for n in CLASS_NAMES], return_tensors="pt", padding=True)
+    labels = torch.tensor(data["label"])
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(60):
+        loss = torch.nn.functional.cross_entropy(model(pixel_values=pixels, **text).logits_per_image, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1
+    return model.eval(), processor
+
+
 @pytest.fixture
 def model() -> CLIPModel:
     return make_model()

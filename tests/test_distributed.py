@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import fit_model, make_images
 from test_trainer import LORA, make_trainer
 
 from hf_pmgaft import engines
+from hf_pmgaft.data import ZeroShotDataset
+from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.objectives import OBJECTIVES
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +36,16 @@ def run_case(case: str, folder: Path, processes: int) -> list[dict]:
     return [line for line in trainer.state.log_history if "loss" in line]
 
 
+def run_evaluation(verdict_file: Path) -> dict:
+    """A report whose images the processes share."""
+    model, processor = fit_model()
+    data = ZeroShotDataset(make_images(21, seed=9), processor, None, "a photo of the {}", name="own")
+    attacks = [{"attack": "pgd", "eps": "20/255", "num_steps": 5, "loss": loss} for loss in ("ce", "margin")]
+    attacks.append({"attack": "patch", "size": 4, "num_steps": 5})
+    options = {"batch_size": 4, "verdict_file": verdict_file, "progress": False}
+    return evaluate_robustness(model, processor, [data], attacks, **options).to_dict()
+
+
 CASES = ("accumulation", "lora", *sorted(OBJECTIVES))
 NOT_COMPARED = {"grad_norm", "learning_rate", "epoch", "step"}
 
@@ -44,16 +57,34 @@ def two_processes(tmp_path_factory):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
     done = subprocess.run([*launch, str(folder)], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads((folder / "logs.json").read_text())
+    return folder
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_log_what_one_logs(two_processes, tmp_path, case):
-    for one, two in zip(run_case(case, tmp_path, 1), two_processes[case], strict=True):
+    logs = json.loads((two_processes / "logs.json").read_text())
+    for one, two in zip(run_case(case, tmp_path, 1), logs[case], strict=True):
         assert set(one) == set(two) and set(one) - NOT_COMPARED > {"loss"}
         for key in set(one) - NOT_COMPARED:
             exact = key.endswith("accuracy")
             assert two[key] == pytest.approx(one[key], rel=1e-5, abs=0 if exact else 1e-6), key
+
+
+def test_two_processes_share_the_images_and_report_what_one_reports(two_processes, tmp_path):
+    whole = run_evaluation(tmp_path / "verdicts.jsonl")
+    assert 0 < whole["mean_robust_accuracy"] < whole["mean_clean_accuracy"]
+    assert [json.loads((two_processes / f"report-{rank}.json").read_text()) for rank in (0, 1)] == [
+        json.loads(json.dumps(whole))
+    ] * 2
+    files = [two_processes / "verdicts.jsonl", two_processes / "verdicts.jsonl-1"]
+    rows = [{row for line in file.open() for row in json.loads(line).get("rows", [])} for file in files]
+    assert rows == [set(range(0, 21, 2)), set(range(1, 21, 2))]
+
+    # What two processes left behind, one goes on with.
+    lines = [file.read_text().splitlines(keepends=True) for file in files]
+    files[1].write_text("".join(lines[1][:-2]))
+    assert run_evaluation(files[0]) == whole
+    assert 0 < len(files[0].read_text().splitlines()) - len(lines[0]) < 4
 
 
 def test_only_torch_that_minds_buffers_itself_may_write_them_between_passes(monkeypatch):
@@ -66,6 +97,8 @@ def test_only_torch_that_minds_buffers_itself_may_write_them_between_passes(monk
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     logs = {case: run_case(case, root, 2) for case in CASES}
+    report = run_evaluation(root / "verdicts.jsonl")
+    (root / f"report-{os.environ['RANK']}.json").write_text(json.dumps(report))
     if os.environ["RANK"] == "0":
         (root / "logs.json").write_text(json.dumps(logs))
     torch.distributed.barrier()

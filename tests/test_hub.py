@@ -8,9 +8,9 @@ from huggingface_hub import ModelCard
 from transformers import CLIPModel
 
 from hf_pmgaft import PMGAFTConfig
-from hf_pmgaft.evaluation import RobustnessReport, SetResult
 from hf_pmgaft.hub import model_card, save_model_card
 from hf_pmgaft.objectives import OBJECTIVES, Objective, make_objective
+from hf_pmgaft.report import RobustnessReport, SetResult
 
 PGD = {"attack": "pgd", "eps": "4/255", "norm": "linf", "num_steps": 20, "loss": "margin", "restarts": 1}
 TOKEN = "hf_thisisasecret"
@@ -185,3 +185,16 @@ def test_an_adapter_is_not_called_a_plain_model_and_the_usage_holds(options, tmp
     loaded = CLIPModel.from_pretrained(tmp_path / "adapter")
     assert isinstance(loaded, CLIPModel) and any("lora_" in name for name in loaded.state_dict())
     assert "a plain `CLIPModel`" in save_model_card(tmp_path, **options).text
+
+
+def test_figures_stand_under_the_headline_and_flags_are_told(options):
+    beside = {"attack": "patch", "size": 16}
+    flag = {"flag": "zero gradients", "set": "food", "message": "the gradient is zero"}
+    protocol = {"attacks": [PGD, beside], "headline": "linf 4/255", "verdict": "any iterate"}
+    after = RobustnessReport(protocol, AFTER.sets, flags=[flag])
+    card = model_card(**{**options, "report_before": None, "report_after": after})
+    assert "PGD-20 margin linf 4/255" in card.text and "PATCH" not in card.text
+    assert "zero gradients (food): the gradient is zero" in card.text
+    names = {result.metric_name for result in card.data.eval_results}
+    assert names == {"Clean accuracy (%)", "Robust accuracy (%) under PGD-20 margin linf 4/255"}
+    assert "Do not believe" not in model_card(**options).text

@@ -30,3 +30,23 @@ def test_worst_case_over_attacks_and_clean(metric):
 def test_an_image_without_an_attack_is_refused(metric):
     with pytest.raises(ValueError, match="no prediction under attack"):
         metric.compute(predictions=[0], adversarial_predictions=[[]], references=[0])
+
+
+def test_the_package_sums_its_verdicts_up_by_the_same_class(monkeypatch):
+    from conftest import fit_model, make_images
+
+    from hf_pmgaft import ZeroShotDataset, evaluate_robustness
+    from hf_pmgaft.metrics.robust_accuracy.robust_accuracy import RobustAccuracy
+
+    model, processor = fit_model()
+    data = ZeroShotDataset(make_images(20, seed=9), processor, None, "a photo of the {}", name="own")
+    attacks = [{"attack": "pgd", "eps": "20/255", "loss": loss} for loss in ("ce", "margin")]
+    result = evaluate_robustness(model, processor, [data], attacks, progress=False).sets[0]
+    clean, *attacked = (result.verdicts[key] for key in ("clean", *result.attacks))
+    figures = RobustAccuracy.figures(clean, RobustAccuracy.worst_case(*attacked))
+    assert figures["clean_accuracy"] == result.clean_accuracy
+    assert 0 < figures["robust_accuracy"] == result.robust_accuracy < 1
+    assert figures["robust_interval_95"] == list(result.robust_interval)
+
+    monkeypatch.setattr(RobustAccuracy, "worst_case", staticmethod(lambda *verdicts: [False] * 20))
+    assert evaluate_robustness(model, processor, [data], attacks, progress=False).mean_robust_accuracy == 0

@@ -13,7 +13,8 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPModel, pipeline
 
 from hf_pmgaft.data import ZeroShotDataset, load_images
-from hf_pmgaft.evaluation import RobustnessReport, evaluate_robustness
+from hf_pmgaft.evaluation import evaluate_robustness
+from hf_pmgaft.report import RobustnessReport
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "examples" / "emoji" / "data"

@@ -1,9 +1,11 @@
-"""Robust accuracy as a module of the `evaluate` library."""
+"""Robust accuracy as a module of the `evaluate` library, and what the package itself sums verdicts up by."""
+
+from collections.abc import Sequence
 
 import datasets
 import evaluate
 
-from hf_pmgaft.evaluation import wilson_interval
+from hf_pmgaft.intervals import wilson_interval
 
 _DESCRIPTION = """
 Share of images that are classified correctly clean and under every attack (worst case per image). It is an upper bound
@@ -41,18 +43,29 @@ class RobustAccuracy(evaluate.Metric):
         )
 
     def _compute(self, predictions, adversarial_predictions, references) -> dict:
-        rows = list(zip(predictions, adversarial_predictions, references, strict=True))
-        if not all(len(row[1]) for row in rows):
+        if not all(len(predicted) for predicted in adversarial_predictions):
             raise ValueError(
                 "An image has no prediction under attack. Pass one per attack in adversarial_predictions."
             )
-        clean = sum(prediction == label for prediction, _, label in rows) / len(rows)
-        robust = sum(all(p == label for p in (prediction, *attacked)) for prediction, attacked, label in rows) / len(
-            rows
+        clean = [prediction == label for prediction, label in zip(predictions, references, strict=True)]
+        attacked = zip(adversarial_predictions, references, strict=True)
+        return self.figures(
+            clean, [all(prediction == label for prediction in predicted) for predicted, label in attacked]
         )
+
+    @staticmethod
+    def worst_case(*verdicts: Sequence[bool]) -> list[bool]:
+        """Per image whether it is right every time, from verdicts per image."""
+        return [all(given) for given in zip(*verdicts, strict=True)]
+
+    @classmethod
+    def figures(cls, clean: Sequence[bool], attacked: Sequence[bool]) -> dict:
+        """Accuracies and interval from verdicts per image: right or wrong clean, and under attack."""
+        robust = cls.worst_case(clean, attacked)
+        accuracy = sum(robust) / len(robust)
         return {
-            "clean_accuracy": clean,
-            "robust_accuracy": robust,
-            "robust_interval_95": list(wilson_interval(robust, len(rows))),
-            "num_samples": len(rows),
+            "clean_accuracy": sum(clean) / len(clean),
+            "robust_accuracy": accuracy,
+            "robust_interval_95": list(wilson_interval(accuracy, len(robust))),
+            "num_samples": len(robust),
         }

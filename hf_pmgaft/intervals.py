@@ -1,0 +1,57 @@
+"""Intervals of accuracies and of their differences on the same images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Z_95 = 1.959964
+
+
+def wilson_interval(accuracy: float, n: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson score interval of a proportion (95 % by default)."""
+    if n == 0:
+        return (0.0, 1.0)
+    centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
+    return (max(0.0, centre - half), min(1.0, centre + half))
+
+
+@dataclass
+class PairedDifference:
+    """How much more often the second of two models is right on the same images.
+
+    Attributes:
+        difference (`float`): Accuracy of the second minus that of the first.
+        interval (`tuple[float, float]`): 95 %, by the adjusted Wald method for paired proportions (Bonett and Price,
+            2012): two accuracies on the same images are not independent.
+        p_value (`float`): Exact two-sided McNemar test of the images on which they disagree.
+        gained, lost, n (`int`): Images that only the second, only the first got right; all images.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    gained: int
+    lost: int
+    n: int
+
+
+def paired_difference(first: Sequence[int], second: Sequence[int]) -> PairedDifference:
+    """Compares two lists of verdicts, 1 for right and 0 for wrong, image by image."""
+    pairs = list(zip(first, second, strict=True))
+    gained = sum(b > a for a, b in pairs)
+    lost = sum(a > b for a, b in pairs)
+    n = len(pairs)
+    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = Z_95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    interval = (max(-1.0, up - down - half), min(1.0, up - down + half))
+    difference = (gained - lost) / n if n else 0.0
+    return PairedDifference(difference, interval, _mcnemar(gained, lost), gained, lost, n)
+
+
+def _mcnemar(gained: int, lost: int) -> float:
+    n = gained + lost
+    tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
+    return float(min(1.0, 2 * tail / 2**n)) if n < 1000 else math.erfc((abs(gained - lost) - 1) / math.sqrt(2 * n))

@@ -1,0 +1,207 @@
+"""`RobustnessReport`: what an evaluation found, the protocol that it followed, and how two of them compare."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .intervals import Z_95, PairedDifference, paired_difference, wilson_interval
+from .threats import threat_name
+
+
+@dataclass
+class SetResult:
+    """Figures of one set. Accuracies are fractions.
+
+    Attributes:
+        name (`str`), num_classes (`int`), num_samples (`int`): The set.
+        clean_accuracy (`float`): Without an attack.
+        robust_accuracy (`float`): Worst case per image over the attacks of the headline threat.
+        attacks (`dict[str, float]`): By attack, the share of images that stand after it and the ones before it.
+        threats (`dict[str, float]`): By threat, the worst case over its attacks.
+        robust_8bit_accuracy (`float`, *optional*): The headline with adversarial images rounded to 8 bits.
+        verdicts (`dict[str, list[int]]`): Per image its row (`sample_id`), and 1 for right, 0 for wrong: `clean`,
+            `robust` and each attack.
+    """
+
+    name: str
+    num_classes: int
+    num_samples: int
+    clean_accuracy: float
+    robust_accuracy: float
+    attacks: dict[str, float]
+    verdicts: dict[str, list] = field(default_factory=dict, repr=False)
+    threats: dict[str, float] = field(default_factory=dict)
+    robust_8bit_accuracy: float | None = None
+
+    @property
+    def robust_interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the robust accuracy."""
+        return wilson_interval(self.robust_accuracy, self.num_samples)
+
+
+@dataclass
+class RobustnessReport:
+    """What `evaluate_robustness` found, with the protocol that it followed.
+
+    Attributes:
+        protocol (`dict`): Everything that the figures depend on but the model.
+        sets (list of `SetResult`): In the order of evaluation.
+        model (`dict`): Fingerprint of the weights, logit scale and pixel statistics.
+        flags (list of `dict`): What smells: each with `flag`, `set` and `message`.
+    """
+
+    protocol: dict[str, Any]
+    sets: list[SetResult]
+    model: dict[str, Any] = field(default_factory=dict)
+    flags: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def mean_clean_accuracy(self) -> float:
+        """Mean over sets, each counting the same."""
+        return self.mean("clean_accuracy")
+
+    @property
+    def mean_robust_accuracy(self) -> float:
+        """Mean over sets of the worst case over the attacks of the headline threat."""
+        return self.mean("robust_accuracy")
+
+    @property
+    def protocol_hash(self) -> str:
+        """Reports with equal hashes differ in the model alone."""
+        text = json.dumps(self.protocol, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def headline_attacks(self) -> list[dict[str, Any]]:
+        """The attacks whose worst case `robust_accuracy` is."""
+        attacks = self.protocol["attacks"]
+        return [spec for spec in attacks if threat_name(spec) == self.protocol.get("headline", threat_name(spec))]
+
+    def mean(self, key: str, leave_out: str | None = None) -> float:
+        """Mean of a figure over the sets, without the one named `leave_out`."""
+        values = [getattr(result, key) for result in self.sets if result.name != leave_out]
+        return sum(values) / len(values) if values else math.nan
+
+    def mean_threat(self, threat: str) -> float:
+        """Mean over sets of a threat's worst case."""
+        return sum(result.threats[threat] for result in self.sets) / len(self.sets)
+
+    def metrics(self, prefix: str = "eval") -> dict[str, float]:
+        """Flat figures for logs: `eval_<set>_clean_accuracy`, ..., and the means over sets."""
+        flat = {}
+        for result in self.sets:
+            flat[f"{prefix}_{result.name}_clean_accuracy"] = result.clean_accuracy
+            flat[f"{prefix}_{result.name}_robust_accuracy"] = result.robust_accuracy
+        flat[f"{prefix}_mean_clean_accuracy"] = self.mean_clean_accuracy
+        flat[f"{prefix}_mean_robust_accuracy"] = self.mean_robust_accuracy
+        return flat
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in types that JSON has."""
+        return {
+            "protocol": self.protocol,
+            "protocol_hash": self.protocol_hash,
+            "model": self.model,
+            "flags": self.flags,
+            "mean_clean_accuracy": self.mean_clean_accuracy,
+            "mean_robust_accuracy": self.mean_robust_accuracy,
+            "sets": [asdict(result) | {"robust_interval_95": result.robust_interval} for result in self.sets],
+        }
+
+    def save(self, file: str | os.PathLike) -> None:
+        """Writes the report as JSON, whole or not at all."""
+        part = Path(file).with_name(Path(file).name + ".part")
+        part.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        part.replace(file)
+
+    @classmethod
+    def load(cls, file: str | os.PathLike) -> RobustnessReport:
+        """Reads a report that `save` wrote.
+
+        Raises:
+            ValueError: if the file was cut off, is no report, or its protocol is not the one of its hash.
+        """
+        try:
+            data = json.loads(Path(file).read_text(encoding="utf-8"))
+            names = SetResult.__dataclass_fields__
+            sets = [SetResult(**{k: v for k, v in row.items() if k in names}) for row in data["sets"]]
+            report = cls(data["protocol"], sets, data.get("model", {}), data.get("flags", []))
+            written = data["protocol_hash"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{file} is no whole robustness report ({type(error).__name__}: {error}). Evaluate again; a verdict "
+                "file goes on where it was interrupted."
+            ) from error
+        if written != report.protocol_hash:
+            raise ValueError(f"{file} was changed: its protocol is not that of its hash {written}. Evaluate again.")
+        return report
+
+
+@dataclass
+class Comparison:
+    """Two reports of one protocol: paired differences per set, and of the mean over sets.
+
+    Attributes:
+        sets (`dict[str, dict[str, PairedDifference]]`): By set and figure (`clean`, `robust` and each attack).
+        means (`dict[str, tuple[float, float, float]]`): By figure the mean over sets and its 95 % interval.
+    """
+
+    sets: dict[str, dict[str, PairedDifference]]
+    means: dict[str, tuple[float, float, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in types that JSON has."""
+        return asdict(self)
+
+
+def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: Sequence[str] = ()) -> Comparison:
+    """How much better the second model does, image by image (McNemar).
+
+    Args:
+        first, second (`RobustnessReport`): Of one protocol.
+        ignore (`list[str]`): Keys of the protocol that may differ, such as `versions.torch` or `device`.
+
+    Raises:
+        ValueError: if their protocols differ, naming the keys.
+    """
+    differing = [key for key in differing_keys(first.protocol, second.protocol) if not _under(key, ignore)]
+    if differing:
+        raise ValueError(
+            f"The reports follow different protocols, so that their figures cannot be compared; they differ in "
+            f"{', '.join(differing)}. Evaluate both models in the same way."
+        )
+    sets = {}
+    for a, b in zip(first.sets, second.sets, strict=True):
+        if a.verdicts.get("sample_id") != b.verdicts.get("sample_id") or not a.verdicts:
+            raise ValueError(f"The reports hold no verdicts of the same images of {a.name!r}. Evaluate both anew.")
+        figures = [key for key in a.verdicts if key in b.verdicts and key != "sample_id"]
+        sets[a.name] = {key: paired_difference(a.verdicts[key], b.verdicts[key]) for key in figures}
+    shared = [key for key in next(iter(sets.values())) if all(key in figures for figures in sets.values())]
+    return Comparison(sets, {key: _mean_difference([figures[key] for figures in sets.values()]) for key in shared})
+
+
+def differing_keys(a: Any, b: Any, path: str = "") -> list[str]:
+    """Where two nested dicts differ, keys joined by dots."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        names = sorted({*a, *b})
+        return [key for name in names for key in differing_keys(a.get(name), b.get(name), f"{path}.{name}".strip("."))]
+    return [] if a == b else [path]
+
+
+def _under(key: str, parents: Sequence[str]) -> bool:
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def _mean_difference(pairs: list[PairedDifference]) -> tuple[float, float, float]:
+    """Mean of independent sets' differences; their variances add up."""
+    mean = sum(pair.difference for pair in pairs) / len(pairs)
+    halves = [(pair.interval[1] - pair.interval[0]) / 2 / Z_95 for pair in pairs]
+    half = Z_95 * math.sqrt(sum(half * half for half in halves)) / len(pairs)
+    return mean, mean - half, mean + half

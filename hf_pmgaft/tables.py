@@ -1,0 +1,82 @@
+"""Reports and comparisons as tables for the terminal, Markdown or LaTeX."""
+
+from __future__ import annotations
+
+from .intervals import wilson_interval
+from .report import Comparison, RobustnessReport
+
+FORMATS = ("text", "markdown", "latex")
+Rows = list[list[str]]
+
+
+def report_rows(report: RobustnessReport) -> Rows:
+    """A row per set: classes, images, clean accuracy, the headline with its 95 % interval, then the other threats."""
+    headline = report.protocol["headline"]
+    threats = [headline, *(name for name in report.sets[0].threats if name != headline)]
+    rounded = report.sets[0].robust_8bit_accuracy is not None
+    header = ["set", "classes", "images", "clean", f"robust {headline}", "95 %"]
+    rows = [header + ["8 bit"] * rounded + threats[1:]]
+    for result in report.sets:
+        counts = [result.name, str(result.num_classes), str(result.num_samples), _percent(result.clean_accuracy)]
+        eight_bit = [_percent(result.robust_8bit_accuracy)] if rounded else []
+        first, *others = (_percent(result.threats[name]) for name in threats)
+        rows.append([*counts, first, _span(*wilson_interval(result.robust_accuracy, result.num_samples))])
+        rows[-1] += eight_bit + others
+    first, *others = (_percent(report.mean_threat(name)) for name in threats)
+    eight_bit = [_percent(report.mean("robust_8bit_accuracy"))] if rounded else []
+    return [*rows, ["mean of sets", "", "", _percent(report.mean_clean_accuracy), first, "", *eight_bit, *others]]
+
+
+def attack_rows(report: RobustnessReport) -> Rows:
+    """A row per attack of any set: the mean over the sets on which it ran of what stands after it."""
+    names = list(dict.fromkeys(name for result in report.sets for name in result.attacks))
+    rows = [["attack", "sets", "standing"]]
+    for name in names:
+        values = [result.attacks[name] for result in report.sets if name in result.attacks]
+        rows.append([name, str(len(values)), _percent(sum(values) / len(values))])
+    return rows
+
+
+def comparison_rows(comparison: Comparison) -> Rows:
+    """A row per set and figure: difference in points, 95 % interval, images gained and lost, McNemar's p."""
+    rows = [["set", "figure", "difference", "95 %", "gained", "lost", "p"]]
+    for name, figures in comparison.sets.items():
+        for key, pair in figures.items():
+            counts = [str(pair.gained), str(pair.lost), f"{pair.p_value:.2g}"]
+            rows.append([name, key, _points(pair.difference), _span(*pair.interval, signed=True), *counts])
+    for key, (mean, low, high) in comparison.means.items():
+        rows.append(["mean of sets", key, _points(mean), _span(low, high, signed=True), "", "", ""])
+    return rows
+
+
+def render(rows: Rows, style: str = "text") -> str:
+    """Rows, of which the first is the header, as aligned text, a Markdown table or the rows of a LaTeX one."""
+    if style == "latex":
+        return "\n".join(" & ".join(map(_latex, row)) + r" \\" for row in rows)
+    if style == "markdown":
+        lines = [f"| {' | '.join(row)} |" for row in rows]
+        return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        first, *others = zip(row, widths, strict=True)
+        lines.append("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]))
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def _span(low: float, high: float, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
+
+
+def _latex(cell: str) -> str:
+    escapes = {character: f"\\{character}" for character in "%_&#$"}
+    return "".join(escapes.get(character, character) for character in cell)

@@ -1,0 +1,101 @@
+"""Verdicts on disk: one line per batch, appended as they come, so that a killed evaluation goes on where it was."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .report import differing_keys
+
+
+class Verdicts:
+    """Verdicts by set, attack and image; with a file, kept there too.
+
+    The first line of the file holds what was evaluated and how, each further one a batch. Every process appends to a
+    file of its own and reads all of them; the last line of one that was killed may be cut off, and is made again.
+
+    Args:
+        file (`str`, *optional*): Where they go, such as `verdicts.jsonl`.
+        header (`dict`): What a file must begin with to be gone on with: protocol and model.
+        rank (`int`): Of the process.
+
+    Raises:
+        ValueError: if the file is of another evaluation, naming the keys that differ.
+    """
+
+    def __init__(self, file: str | os.PathLike | None, header: Mapping[str, Any], rank: int = 0):
+        self._values: dict[tuple[str, str], dict[int, Any]] = {}
+        self._file = None
+        if file is None:
+            return
+        path = Path(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for part in (path, *sorted(path.parent.glob(f"{glob.escape(path.name)}-*"))):
+            if part.is_file():
+                self._read(part, header)
+        own = path if rank == 0 else path.with_name(f"{path.name}-{rank}")
+        new = not own.exists() or own.stat().st_size == 0
+        if not new:
+            _cut_off(own)
+        self._file = own.open("a", encoding="utf-8")
+        if new or own.stat().st_size == 0:
+            self._append(header)
+
+    def of(self, name: str, attack: str) -> dict[int, Any]:
+        """Verdicts of one attack on one set, by row."""
+        return self._values.setdefault((name, attack), {})
+
+    def add(self, name: str, attack: str, rows: Sequence[int], values: Sequence[Any]) -> None:
+        """Notes the verdicts of one batch."""
+        self.of(name, attack).update(zip(rows, values, strict=True))
+        if self._file is not None:
+            self._append({"set": name, "attack": attack, "rows": list(rows), "verdicts": list(values)})
+
+    def items(self) -> list[tuple[tuple[str, str], dict[int, Any]]]:
+        """All verdicts, as other processes take them."""
+        return list(self._values.items())
+
+    def update(self, items: Sequence[tuple[tuple[str, str], dict[int, Any]]]) -> None:
+        """Takes over verdicts of other processes."""
+        for (name, attack), values in items:
+            self.of(name, attack).update(values)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _read(self, file: Path, header: Mapping[str, Any]) -> None:
+        lines = file.read_text(encoding="utf-8").split("\n")[:-1]
+        if not lines:
+            return
+        try:
+            found, *batches = map(json.loads, lines)
+            differing = differing_keys(found, header)
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"{file} holds no verdicts ({error}). Pass another file, or remove it.") from error
+        if differing:
+            raise ValueError(
+                f"{file} holds verdicts of another evaluation: it differs in {', '.join(differing)}. Pass "
+                "another file, or remove it."
+            )
+        for batch in batches:
+            values = zip(batch["rows"], batch["verdicts"], strict=True)
+            self._values.setdefault((batch["set"], batch["attack"]), {}).update(values)
+
+
+def _cut_off(file: Path) -> None:
+    """Removes a last line without its end."""
+    content = file.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(file, whole)
