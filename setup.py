@@ -10,10 +10,10 @@ version = next(
 
 extras = {
     "deepspeed": ["deepspeed>=0.19"],
-    "eval": ["pyautoattack"],
+    "eval": ["pyautoattack>=0.2"],
     "track": ["trackio"],
-    "test": ["pytest>=8", "setuptools>=77"],
-    "dev": ["pytest>=8", "setuptools>=77", "ruff>=0.14"],
+    "test": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2"],
+    "dev": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "ruff>=0.14"],
 }
 
 setup(
@@ -26,7 +26,17 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["hf_pmgaft", "hf_pmgaft.*"]),
-    package_data={"hf_pmgaft": ["py.typed", "templates/*.md", "metrics/*/*.py"]},
+    package_data={
+        "hf_pmgaft": [
+            "py.typed",
+            "templates/*.md",
+            "metrics/*/*.py",
+            "benchmarks/*.yaml",
+            "benchmarks/*.json",
+            "benchmarks/*.md",
+            "benchmarks/*/*.txt",
+        ]
+    },
     install_requires=[
         "torch>=2.7",
         "transformers>=5.19",

@@ -344,3 +344,61 @@ def test_half_of_the_images_are_flipped(augmented):
     small = augment(gradient(200), seeds, 1e-4)
     mirrored = torch.where(flipped.view(-1, 1, 1, 1), gradient(200).flip(-1), gradient(200))
     torch.testing.assert_close(small, mirrored, rtol=0, atol=1e-3)
+
+
+def test_resize_sets_the_shortest_edge_before_the_crop(eight, processor):
+    data = ZeroShotDataset(eight, processor, resize=32)
+    options = {"size": {"shortest_edge": 32}, "do_normalize": False, "return_tensors": "pt"}
+    wanted = processor.image_processor(eight[2]["image"], **options)["pixel_values"][0]
+    torch.testing.assert_close(data[2]["images"], wanted.clamp(0, 1))
+    assert data[2]["images"].shape == (3, SIZE, SIZE)
+    assert not torch.equal(data[2]["images"], ZeroShotDataset(eight, processor)[2]["images"])
+
+
+def test_resizes_that_do_not_lead_to_the_model_s_size_are_refused(eight, processor):
+    with pytest.raises(ValueError, match="less than the processor's crop of 16"):
+        ZeroShotDataset(eight, processor, resize=15)
+    with pytest.raises(ValueError, match="own size or are resized, not both"):
+        ZeroShotDataset(eight, processor, resize=32, native_size=True)
+    whole = make_processor()
+    whole.image_processor.do_center_crop = False
+    with pytest.raises(ValueError, match="does not crop"):
+        ZeroShotDataset(eight, whole, resize=32)
+
+
+def test_sample_ids_are_the_rows_that_are_evaluated(eight, processor):
+    data = ZeroShotDataset(eight, processor, sample_ids=(6, 1))
+    assert data.sample_ids == [6, 1] and len(data) == 8 and ZeroShotDataset(eight, processor).sample_ids is None
+    attack = {"attack": "pgd", "eps": "1/255", "num_steps": 1}
+    report = evaluate_robustness(make_model(), processor, [data], [attack], progress=False)
+    assert sorted(report.sets[0].verdicts["sample_id"]) == [1, 6]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [([0, 8], "ids \\[8\\] for 'set'.*0 to 7"), ([-1], "ids \\[-1\\]"), ([2, 1, 2], "ids \\[2\\].*once"), ([], "ids")],
+)
+def test_sample_ids_outside_the_set_or_twice_are_refused(eight, processor, ids, message):
+    with pytest.raises(ValueError, match=message):
+        ZeroShotDataset(eight, processor, sample_ids=ids)
+
+
+def test_booleans_are_labels(eight, processor):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("bool")})
+    two = eight.map(lambda row: {"label": row["label"] % 2 == 1}, features=features)
+    data = ZeroShotDataset(two, processor, ["healthy", "tumor"])
+    labels = [data[i]["labels"] for i in range(len(data))]
+    assert labels == [0, 1] * 4 and {type(label) for label in labels} == {int}
+
+
+def test_splits_of_a_saved_set_are_joined(sources):
+    assert len(load_images(f"{sources}/dict", split="train+test")) == 12
+    with pytest.raises(ValueError, match="no split 'validation'"):
+        load_images(f"{sources}/dict", split="train+validation")
+
+
+def test_a_revision_is_asked_of_the_hub(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config, **options: asked.update(options))
+    load_images("user/name", split="test", revision="refs/convert/parquet")
+    assert asked == {"split": "test", "streaming": False, "revision": "refs/convert/parquet"}
