@@ -1,26 +1,44 @@
 """Measures the clean and robust zero-shot accuracy of any CLIP checkpoint, on any labelled image sets.
 
-    python examples/evaluate_robustness.py --model outputs/clip-pmgaft-emoji --eps 4/255 8/255 --num_steps 50
-    python examples/evaluate_robustness.py --model openai/clip-vit-base-patch32 --eval_sets uoft-cs/cifar10@test
+    python examples/evaluate_robustness.py --model outputs/clip-pmgaft-emoji --eps 4/255 8/255
+    python examples/evaluate_robustness.py --model outputs/clip-pmgaft-emoji --attacks autoattack --output_file aa.json
+    accelerate launch examples/evaluate_robustness.py --model openai/clip-vit-base-patch32 --suite paper16 \\
+        --limit 1000 --eps 1/255 --attacks autoattack,version=fast --verdict_file verdicts.jsonl
+    python examples/evaluate_robustness.py --compare before.json after.json
 
-Without --eval_sets it uses the eight emoji groups of examples/emoji in a drawing style that no training saw. It prints
-a table per radius and, with --output_file, writes everything, per-image verdicts included, as JSON.
+An attack is a name and its options: pgd,num_steps=100,loss=ce,restarts=5 or fgsm, cw, apgd, apgd_t, fab, fab_t,
+square, autoattack,version=standard, patch,size=16, corruption,kind=jpeg,severity=3. Radii and norm come from --eps and
+--norm unless it names its own. The first attack at the first radius is the headline; others are reported beside it.
+
+Without --eval_sets or --suite it uses the eight emoji groups of examples/emoji, in a drawing style that no training
+saw. With --verdict_file, a run that was killed goes on where it was. Several processes share the images.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
+from accelerate import PartialState
+from hf_pmgaft.benchmarks import load_suite
 from transformers import AutoModel, AutoProcessor
 
+from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES, parse_radius
 from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
-from hf_pmgaft.evaluation import attack_name, evaluate_robustness
+from hf_pmgaft.evaluation import VERDICTS, evaluate_robustness
+from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_curve
+from hf_pmgaft.report import RobustnessReport, compare_reports
+from hf_pmgaft.tables import FORMATS, attack_rows, comparison_rows, render, report_rows
 
 EMOJI_DATA = Path(__file__).parent / "emoji" / "data"
 GROUPS = ("animals", "smileys", "food", "travel", "activities", "objects", "symbols", "flags")
+# RobustBench's radii for images of 32 pixels; the L2 one grows with the edge, the L1 one with the area.
+L2_EPS, L1_EPS = 0.5, 12.0
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -28,64 +46,156 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--model", default=str(EMOJI_DATA.parent / "model"), help="Hub id or folder of a CLIPModel.")
-    parser.add_argument("--eval_sets", nargs="+", help="Sets, each NAME[:config][@split]; the emoji groups if absent.")
-    parser.add_argument("--split", default="test", help="Split of the emoji groups: test or validation.")
-    parser.add_argument("--prompt_template", help="How class names become prompts.")
-    parser.add_argument("--norm", default="linf", choices=["linf", "l2"], help="Norm of the ball.")
-    parser.add_argument("--eps", nargs="+", default=["4/255"], help="Radii in the scale of images in [0,1].")
-    parser.add_argument("--num_steps", type=int, default=50, help="Steps of PGD.")
-    parser.add_argument("--loss", default="margin", help="Loss that PGD maximises: ce, margin or dlr.")
-    parser.add_argument("--restarts", type=int, default=1, help="Random restarts of PGD.")
-    parser.add_argument("--max_samples", type=int, help="Images per set, chosen by the seed; all if absent.")
-    parser.add_argument("--batch_size", type=int, default=256, help="Images at once.")
-    parser.add_argument("--seed", type=int, default=0, help="Of the noise and the choice of images.")
-    parser.add_argument("--output_file", help="JSON file for the whole report.")
+    sets = parser.add_argument_group("images")
+    sets.add_argument("--eval_sets", nargs="+", help="Sets, each NAME[:config][@split]; the emoji groups if absent.")
+    sets.add_argument("--suite", help="A benchmark in place of single sets: paper16, or a YAML file of one's own.")
+    sets.add_argument("--suite_sets", nargs="+", help="Some sets of the suite; all if absent.")
+    sets.add_argument("--data_root", help="Folder with a sub-folder per set of the suite, read in place of the Hub.")
+    sets.add_argument("--limit", type=int, help="Images per set of the suite, by its stored sample ids.")
+    sets.add_argument("--split", default="test", help="Split of the emoji groups: test or validation.")
+    sets.add_argument("--prompt_template", help="How class names become prompts.")
+    sets.add_argument("--max_samples", type=int, help="Images per set, chosen by the seed; all if absent.")
+    sets.add_argument("--sample_ids", help="JSON file with the rows to evaluate, by set.")
+    threat = parser.add_argument_group("threat")
+    threat.add_argument("--norm", default="linf", choices=["linf", "l2", "l1"], help="Norm of the ball.")
+    threat.add_argument("--eps", nargs="+", default=["4/255"], help="Radii in the scale of images in [0,1].")
+    threat.add_argument("--attacks", nargs="+", help="Attacks, each NAME[,option=value...]; PGD if absent.")
+    threat.add_argument("--num_steps", type=int, default=50, help="Steps of PGD without --attacks.")
+    threat.add_argument("--loss", default="margin", help="Loss of PGD without --attacks: ce, margin or dlr.")
+    threat.add_argument("--restarts", type=int, default=1, help="Random restarts of PGD without --attacks.")
+    threat.add_argument(
+        "--unseen",
+        action="store_true",
+        help="Beside the headline: APGD in L2 and L1, twice the radius, a patch, and corruptions at five severities.",
+    )
+    judge = parser.add_argument_group("verdict")
+    judge.add_argument("--verdict", default="any_iterate", choices=VERDICTS, help="What counts as fooled.")
+    judge.add_argument("--eight_bit", action="store_true", help="Judge again after rounding to 8 bits.")
+    judge.add_argument("--batch_size", type=int, default=256, help="Images at once.")
+    judge.add_argument("--seed", type=int, default=0, help="Of the noise and the choice of images.")
+    out = parser.add_argument_group("output")
+    out.add_argument("--format", default="text", choices=FORMATS, help="How tables are printed.")
+    out.add_argument("--output_file", help="JSON file for the whole report, or the comparison.")
+    out.add_argument("--verdict_file", help="Verdicts are appended to it as they come, to go on from.")
+    out.add_argument("--plots", help="Folder for pictures: bars per set, accuracy against radius.")
+    out.add_argument("--compare", nargs=2, metavar="REPORT", help="Compare two reports instead of evaluating.")
+    out.add_argument("--ignore", nargs="+", default=[], help="Protocol keys that may differ, such as versions.torch.")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
+    if args.compare:
+        compare(args)
+        return
+    state = PartialState()
     processor = AutoProcessor.from_pretrained(args.model)
-    model = AutoModel.from_pretrained(args.model, dtype=torch.float32)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = AutoModel.from_pretrained(args.model, dtype=torch.float32).to(state.device)
+    sets = load_sets(args, processor)
+    report = evaluate_robustness(
+        model,
+        processor,
+        sets,
+        attack_specs(args, sets[0].shape[-1]),
+        verdict=args.verdict,
+        eight_bit=args.eight_bit,
+        batch_size=args.batch_size,
+        max_samples=args.max_samples,
+        seed=args.seed,
+        verdict_file=args.verdict_file,
+    )
+    if state.is_main_process:
+        show(args, report)
+
+
+def load_sets(args: argparse.Namespace, processor: Any) -> list[ZeroShotDataset]:
+    """The sets that the command line names."""
+    rows = json.loads(Path(args.sample_ids).read_text(encoding="utf-8")) if args.sample_ids else {}
+    if args.suite:
+        return load_suite(args.suite, processor, names=args.suite_sets, limit=args.limit, data_root=args.data_root)
     template = args.prompt_template or ("This is a photo of a {}" if args.eval_sets else "an emoji of {}")
     sets = []
     for text in args.eval_sets or [f"{EMOJI_DATA}:{group}@{args.split}" for group in GROUPS]:
         path, config, split = parse_set(text)
         name = config or Path(path).stem
-        sets.append(ZeroShotDataset(load_images(path, config, split), processor, None, template, name))
-    pgd = {
-        "attack": "pgd",
-        "norm": args.norm,
-        "num_steps": args.num_steps,
-        "loss": args.loss,
-        "restarts": args.restarts,
-    }
-    attacks = [{**pgd, "eps": eps} for eps in args.eps]
-    report = evaluate_robustness(
-        model,
-        processor,
-        sets,
-        attacks,
-        batch_size=args.batch_size,
-        max_samples=args.max_samples,
-        seed=args.seed,
-    )
-    names = [attack_name(spec) for spec in attacks]
-    print(f"{'set':<24}{'classes':>8}{'images':>8}{'clean':>8}" + "".join(f"{name:>30}" for name in names))
-    for result in report.sets:
-        values = "".join(f"{100 * result.attacks[name]:>30.1f}" for name in names)
-        counts = f"{result.name:<24}{result.num_classes:>8}{result.num_samples:>8}"
-        print(f"{counts}{100 * result.clean_accuracy:>8.1f}{values}")
-    means = "".join(f"{100 * sum(r.attacks[name] for r in report.sets) / len(report.sets):>30.1f}" for name in names)
-    print(f"{'mean':<24}{'':>8}{'':>8}{100 * report.mean_clean_accuracy:>8.1f}{means}")
-    print(f"Protocol {report.protocol_hash}. Robust accuracies are upper bounds until a stronger attack fails.")
+        images = load_images(path, config, split)
+        sets.append(ZeroShotDataset(images, processor, None, template, name, sample_ids=rows.get(name)))
+    return sets
+
+
+def attack_specs(args: argparse.Namespace, edge: int) -> list[dict[str, Any]]:
+    """The attacks that the command line names, on images with so many pixels along an edge."""
+    pgd = {"attack": "pgd", "num_steps": args.num_steps, "loss": args.loss, "restarts": args.restarts}
+    named = [parse_attack(text) for text in args.attacks] if args.attacks else [pgd]
+    specs = []
+    for eps in args.eps:
+        for spec in named:
+            ball = {} if spec["attack"] in ("patch", "corruption") else {"eps": eps, "norm": args.norm}
+            specs.append({**ball, **spec})
+    return specs + (unseen_specs(args, edge) if args.unseen else [])
+
+
+def parse_attack(text: str) -> dict[str, Any]:
+    """`pgd,num_steps=100,loss=ce` -> `{"attack": "pgd", "num_steps": 100, "loss": "ce"}`."""
+    name, *options = text.split(",")
+    wrong = [option for option in options if "=" not in option]
+    if wrong:
+        raise ValueError(f"The attack {text!r} has {wrong}, which is no option=value. Write as pgd,num_steps=100.")
+    return {"attack": name, **{key: yaml.safe_load(value) for key, value in (o.split("=", 1) for o in options)}}
+
+
+def unseen_specs(args: argparse.Namespace, edge: int) -> list[dict[str, Any]]:
+    """Threats that training did not see, in a few attacks each."""
+    double = 2 * parse_radius(args.eps[0], args.norm)
+    other = {"l2": round(L2_EPS * edge / 32, 3), "l1": round(L1_EPS * (edge / 32) ** 2, 3)}
+    specs = [{"attack": "pgd", "eps": round(double, 6), "norm": args.norm, "num_steps": 50, "loss": "margin"}]
+    for norm, eps in other.items():
+        if norm != args.norm:
+            specs += [{"attack": "apgd", "eps": eps, "norm": norm, "loss": loss} for loss in ("ce", "margin")]
+    specs.append({"attack": "patch", "size": max(1, edge // 5)})
+    return specs + [
+        {"attack": "corruption", "kind": kind, "severity": severity} for kind in CORRUPTIONS for severity in SEVERITIES
+    ]
+
+
+def show(args: argparse.Namespace, report: RobustnessReport) -> None:
+    """Prints the report, and writes what was asked for."""
     if args.output_file:
         report.save(args.output_file)
+    print(render(report_rows(report), args.format))
+    print()
+    print(render(attack_rows(report), args.format))
+    print(f"\nProtocol {report.protocol_hash}; {report.protocol['verdict']}.")
+    print("Robust accuracies are upper bounds until a stronger attack fails to lower them.")
+    for flag in report.flags:
+        print(f"WARNING ({flag['flag']}, {flag['set']}): {flag['message']}.")
+    if args.plots:
+        folder = Path(args.plots)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = Path(args.model).name
+        robustness_bars({name: report}, folder / "bars.png")
+        robustness_curve({name: report}, folder / "curve.png", norm=args.norm)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Prints by how much the second report's model does better, image by image."""
+    first, second = map(RobustnessReport.load, args.compare)
+    comparison = compare_reports(first, second, args.ignore)
+    print(render(comparison_rows(comparison), args.format))
+    print(f"\nProtocol {first.protocol_hash}; {args.compare[1]} minus {args.compare[0]}, in points.")
+    if args.output_file:
+        Path(args.output_file).write_text(json.dumps(comparison.to_dict(), indent=1) + "\n", encoding="utf-8")
+    if args.plots:
+        folder = Path(args.plots)
+        folder.mkdir(parents=True, exist_ok=True)
+        reports = dict(zip(args.compare, (first, second), strict=True))
+        clean_against_robust(reports, folder / "clean_against_robust.png")
+        robustness_bars(reports, folder / "bars.png")
+        robustness_curve(reports, folder / "curve.png", norm=args.norm)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError, TypeError) as error:  # what was passed cannot work, and the message says why
+    except (OSError, ValueError, TypeError, ImportError) as error:  # what was passed cannot work, and it says why
         sys.exit(f"error: {error}")

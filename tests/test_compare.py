@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_pmgaft.evaluation import RobustnessReport, SetResult
+from hf_pmgaft.report import RobustnessReport, SetResult
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ATTACKS = ["PGD-50 margin linf 4/255", "PGD-50 margin linf 8/255"]
@@ -64,8 +64,8 @@ def test_table_has_means_without_the_tuned_set_and_spreads_over_seeds(compare, t
     compare.main()
 
     printed = capsys.readouterr().out.splitlines()
-    assert "| none | - | 100.0 | 25.0 | 0.0 | 50.0 | 0.0 |" in printed
-    assert "| TeCoA | 2 | 100.0 ± 0.0 | 75.0 ± 35.4 | 0.0 ± 0.0 | 50.0 ± 0.0 | 0.0 ± 0.0 |" in printed
+    assert "| none | - | 100.0 | 25.0 | 0.0 | 0.0 to 74.0 | 50.0 | 0.0 |" in printed
+    assert "| TeCoA | 2 | 100.0 ± 0.0 | 75.0 ± 35.4 | 0.0 ± 0.0 | 46.7 to 100.0 | 50.0 ± 0.0 | 0.0 ± 0.0 |" in printed
     difference = json.loads((tmp_path / "out.json").read_text())["minus_tecoa"]["PMG-AFT"]
     assert difference[ATTACKS[0]][0] == 12.5 and difference["clean"] == [0, 0]
 
