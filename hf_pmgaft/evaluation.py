@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -25,7 +26,17 @@ from .data import ZeroShotDataset
 from .engines import full_precision, gather, process_share
 from .metrics.robust_accuracy.robust_accuracy import RobustAccuracy
 from .report import RobustnessReport, SetResult
-from .threats import Spec, attack_name, check_attack, expand, norm_of, run_attack, threat_name, within_threat
+from .threats import (
+    AUTOATTACK,
+    Spec,
+    attack_name,
+    check_attack,
+    expand,
+    norm_of,
+    run_attack,
+    threat_name,
+    within_threat,
+)
 from .verdicts import Verdicts
 from .zero_shot import ZeroShotClassifier, encode_class_names, pixel_statistics
 
@@ -38,7 +49,6 @@ VERDICTS = {
 }
 # A verdict in the file: fooled, standing, or fooled but standing again once rounded to 8 bits.
 FOOLED, STANDS, STANDS_ROUNDED = 0, 1, 2
-AUTOATTACK = ("apgd", "apgd_t", "fab", "fab_t", "square")
 CLEAN = "clean"
 PIXELS = "pixels"
 KEPT_BYTES = 2**30  # of a set's images, so that not every attack decodes them anew
@@ -174,6 +184,7 @@ class _Judge:
     batch_size: int
     seed: int
     progress: bool
+    _bar: Any = None
 
     def evaluate(self, classifier: ZeroShotClassifier, plan: _Plan) -> None:
         """All verdicts of one set."""
@@ -201,7 +212,7 @@ class _Judge:
 
     def _attack(self, spec: Spec, classifier, rows: Sequence[int], images, labels) -> list[int]:
         seeds = sample_seeds(self.seed, 0, torch.tensor(rows, device=images.device))
-        adversarial = run_attack(spec, classifier, images, labels, seeds, self.any_iterate)
+        adversarial = run_attack(spec, self._watched(classifier), images, labels, seeds, self.any_iterate)
         outside = ~within_threat(spec, images, adversarial)
         if outside.any():
             broken = [row for row, out in zip(rows, outside.tolist(), strict=True) if out]
@@ -220,7 +231,7 @@ class _Judge:
         todo = [row for row in candidates if row not in given]
         bar = tqdm(total=len(candidates), initial=len(candidates) - len(todo), unit="img", disable=not self.progress)
         bar.set_description(f"{reader.data.name}: {name}")
-        standing = len(todo) + sum(given.get(row) == STANDS for row in candidates)
+        standing, self._bar = len(todo) + sum(given.get(row) == STANDS for row in candidates), bar
         with bar:
             for start in range(0, len(todo), self.batch_size):
                 rows = todo[start : start + self.batch_size]
@@ -228,6 +239,20 @@ class _Judge:
                 standing -= sum(given[row] != STANDS for row in rows)
                 bar.update(len(rows))
                 bar.set_postfix_str(f"at most {standing / len(share):.1%} right")
+
+    def _watched(self, classifier):
+        """The classifier, showing now and then that a long attack is at work on the batch."""
+        passes, shown = 0, time.monotonic()
+
+        def watched(images):
+            nonlocal passes, shown
+            passes += 1
+            if time.monotonic() - shown > 2:
+                shown = time.monotonic()
+                self._bar.set_postfix_str(f"pass {passes} over a batch, {len(images)} images in it")
+            return classifier(images)
+
+        return watched
 
 
 def _result(plan: _Plan, verdicts: Verdicts, headline: str, any_iterate: bool, eight_bit: bool) -> SetResult:

@@ -12,11 +12,12 @@ from .attacks import ATTACKS, components, inside, known, parse_radius, pgd
 from .attacks.autoattack import VERSIONS
 
 Spec = dict[str, Any]
+AUTOATTACK = ("apgd", "apgd_t", "fab", "fab_t", "square")  # run by pyautoattack
 _NORMS = {
     "cw": ("l2", "linf"),
     "fgsm": ("l2", "linf"),
     "pgd": ("l2", "linf"),
-    **dict.fromkeys(("apgd", "apgd_t", "fab", "fab_t", "square", "autoattack"), ("l1", "l2", "linf")),
+    **dict.fromkeys((*AUTOATTACK, "autoattack"), ("l1", "l2", "linf")),
 }
 _NAMES = {"apgd_t": "APGD-T", "fab_t": "FAB-T", "square": "Square"}
 # Options that stand in an attack's name anyway.
