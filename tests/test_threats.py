@@ -99,7 +99,7 @@ def test_corruptions_grow_with_their_severity(kind):
         corrupted = run_attack(spec, None, image, None, torch.arange(4))
         assert corrupted.shape == image.shape and corrupted.min() >= 0 and corrupted.max() <= 1
         change.append((corrupted - image).square().mean().item())
-    assert change[0] > 0 and change[-1] > 1.5 * change[0]
+    assert change[0] > 0 and change[-1] > 1.2 * change[0]
     assert change == sorted(change) or kind == "pixelate"  # whose blocks are of unequal width at 0.6
 
 
