@@ -34,6 +34,7 @@ from hf_pmgaft.evaluation import VERDICTS, evaluate_robustness
 from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_curve
 from hf_pmgaft.report import RobustnessReport, compare_reports
 from hf_pmgaft.tables import FORMATS, attack_rows, comparison_rows, render, report_rows
+from hf_pmgaft.threats import norm_of
 
 EMOJI_DATA = Path(__file__).parent / "emoji" / "data"
 GROUPS = ("animals", "smileys", "food", "travel", "activities", "objects", "symbols", "flags")
@@ -77,7 +78,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     out.add_argument("--format", default="text", choices=FORMATS, help="How tables are printed.")
     out.add_argument("--output_file", help="JSON file for the whole report, or the comparison.")
     out.add_argument("--verdict_file", help="Verdicts are appended to it as they come, to go on from.")
-    out.add_argument("--plots", help="Folder for pictures: bars per set, accuracy against radius.")
+    out.add_argument(
+        "--plots", help="Folder for pictures: bars per set, accuracy against radius, clean against robust."
+    )
     out.add_argument("--compare", nargs=2, metavar="REPORT", help="Compare two reports instead of evaluating.")
     out.add_argument("--ignore", nargs="+", default=[], help="Protocol keys that may differ, such as versions.torch.")
     return parser.parse_args(argv)
@@ -170,11 +173,18 @@ def show(args: argparse.Namespace, report: RobustnessReport) -> None:
     for flag in report.flags:
         print(f"WARNING ({flag['flag']}, {flag['set']}): {flag['message']}.")
     if args.plots:
-        folder = Path(args.plots)
-        folder.mkdir(parents=True, exist_ok=True)
-        name = Path(args.model).name
-        robustness_bars({name: report}, folder / "bars.png")
-        robustness_curve({name: report}, folder / "curve.png", norm=args.norm)
+        draw({Path(args.model).name: report}, Path(args.plots))
+
+
+def draw(reports: dict[str, RobustnessReport], folder: Path) -> None:
+    """Pictures of one or several reports; accuracy against radius for every norm of a ball."""
+    folder.mkdir(parents=True, exist_ok=True)
+    robustness_bars(reports, folder / "bars.png")
+    attacks = next(iter(reports.values())).protocol["attacks"]
+    for norm in sorted({norm_of(spec) for spec in attacks} - {None}):
+        robustness_curve(reports, folder / f"curve_{norm}.png", norm=norm)
+    if len(reports) > 1:
+        clean_against_robust(reports, folder / "clean_against_robust.png")
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -186,12 +196,7 @@ def compare(args: argparse.Namespace) -> None:
     if args.output_file:
         Path(args.output_file).write_text(json.dumps(comparison.to_dict(), indent=1) + "\n", encoding="utf-8")
     if args.plots:
-        folder = Path(args.plots)
-        folder.mkdir(parents=True, exist_ok=True)
-        reports = dict(zip(args.compare, (first, second), strict=True))
-        clean_against_robust(reports, folder / "clean_against_robust.png")
-        robustness_bars(reports, folder / "bars.png")
-        robustness_curve(reports, folder / "curve.png", norm=args.norm)
+        draw(dict(zip(args.compare, (first, second), strict=True)), Path(args.plots))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPModel
 
@@ -20,6 +21,8 @@ class Backbone:
         vision_modules (`tuple[str, ...]`): Attributes that make up the image side, projection included.
         vision_layers (`str`): Path to the list of transformer blocks of the vision tower.
         image_embeds (`Callable`): `(model, pixel_values [B,3,H,W]) -> [B,D]`, projected and un-normalised.
+        patch_embeds (`Callable`): `(model, pixel_values [B,3,H,W]) -> [B,h,w,D]`, the patch tokens on their grid,
+            through the final layer norm and the projection of the image embedding, un-normalised.
         text_embeds (`Callable`): `(model, input_ids [N,L], attention_mask [N,L]) -> [N,D]`, likewise.
     """
 
@@ -27,6 +30,7 @@ class Backbone:
     vision_modules: tuple[str, ...]
     vision_layers: str
     image_embeds: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    patch_embeds: Callable[[nn.Module, torch.Tensor], torch.Tensor]
     text_embeds: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
     def vision_parameters(self, model: nn.Module):
@@ -52,11 +56,46 @@ class VisionTower(nn.Module):
         return self.visual_projection(self.vision_model(pixel_values=pixel_values).pooler_output)
 
 
+def text_attention(patch_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+    """Where an image looks like a text: the map of text-guided attention (TGA-ZSR, arXiv 2410.21802).
+
+    Equation: `A_ij = cos(z_ij, t)`, where `z_ij` is the patch token at row i and column j of the grid in the space of
+    image and text embeddings, and `t` the text. Differentiable; the paper scales each map to its range and resizes it
+    to the image before maps are compared.
+
+    Args:
+        patch_embeds (`torch.Tensor`): `[B,h,w,D]`, of a [`Backbone`]'s `patch_embeds`.
+        text_embeds (`torch.Tensor`): `[B,D]`, one text per image, such as that of its class.
+
+    Returns:
+        `torch.Tensor`: `[B,h,w]`, cosines in [-1,1], neither scaled nor resized; float32, or float64 as given.
+    """
+    # Normalised over the channels of each token, as in the paper; in fp32 whatever autocast made of the embeddings.
+    patches = patch_embeds if patch_embeds.dtype == torch.float64 else patch_embeds.float()
+    with torch.autocast(patches.device.type, enabled=False):
+        texts = F.normalize(text_embeds.to(patches.dtype), dim=-1)
+        return torch.einsum("bhwd,bd->bhw", F.normalize(patches, dim=-1), texts)
+
+
 def _clip_image_embeds(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    # In `CLIPOutput` the pooler output is already projected.
+    return _clip_vision_output(model, pixel_values).pooler_output
+
+
+def _clip_patch_embeds(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    # The last hidden state is the last block's: CLIP norms and projects its class token alone.
+    hidden = _clip_vision_output(model, pixel_values).last_hidden_state[:, 1:]
+    plain = unwrap_peft(model)
+    size = plain.config.vision_config.patch_size
+    height, width = (edge // size for edge in pixel_values.shape[-2:])
+    return plain.visual_projection(plain.vision_model.post_layernorm(hidden)).unflatten(1, (height, width))
+
+
+def _clip_vision_output(model: nn.Module, pixel_values: torch.Tensor):
     # The model is called as a module, so that autocast, DDP, FSDP and ZeRO hooks fire; its forward asks for text, so
-    # it gets the shortest prompt there is. In `CLIPOutput` the pooler output is already projected.
+    # it gets the shortest prompt there is.
     prompt = torch.zeros((1, 2), dtype=torch.long, device=pixel_values.device)
-    return model(pixel_values=pixel_values, input_ids=prompt).vision_model_output.pooler_output
+    return model(pixel_values=pixel_values, input_ids=prompt).vision_model_output
 
 
 def _clip_text_embeds(model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -69,6 +108,7 @@ BACKBONES = {
         vision_modules=("vision_model", "visual_projection"),
         vision_layers="vision_model.encoder.layers",
         image_embeds=_clip_image_embeds,
+        patch_embeds=_clip_patch_embeds,
         text_embeds=_clip_text_embeds,
     ),
 }

@@ -1,18 +1,21 @@
-"""Pictures of a run, written as PNG and returned as figures: training curves, accuracies per set, a gallery."""
+"""Pictures, written as PNG and returned as figures: training curves, accuracies by set and radius, galleries."""
 
 from __future__ import annotations
 
+import math
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from .attacks import parse_radius
 from .intervals import wilson_interval
 from .report import RobustnessReport
-from .threats import attack_name
+from .threats import attack_name, norm_of, threat_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +27,10 @@ _ACCURACY_COLOURS = {"clean_accuracy": "tab:blue", "adversarial_accuracy": "tab:
 _BAR_COLOURS = ("#a9b8c9", "#2463a6", "#d9822b", "#4c9a5a", "#8a5fb0")
 _PNG = {"format": "png", "dpi": 130, "bbox_inches": "tight"}
 _RIGHT, _WRONG = "#1a7f37", "#b42318"
+_LINE_COLOURS = ("#2463a6", "#d9822b", "#4c9a5a", "#8a5fb0", "#b5455c", "#3aa6a6", "#8c6d31", "#56697d")
+_MARKERS = "osD^v<>"  # one fewer than colours, so that both come together again only after 56 lines
+_BALLS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+_HEAT = "inferno"
 
 
 def training_curves(log_history: Sequence[Mapping[str, Any]], file: str | os.PathLike) -> Figure:
@@ -62,22 +69,101 @@ def training_curves(log_history: Sequence[Mapping[str, Any]], file: str | os.Pat
 def robustness_bars(reports: Mapping[str, RobustnessReport], file: str | os.PathLike) -> Figure:
     """Clean and robust accuracy per set, with 95 % intervals, and their means; a panel each, a bar per report.
 
+    Robust is the worst case over the attacks of the headline threat, which the title names.
+
     Args:
         reports (`dict` of `RobustnessReport`): By name, such as `{"before": ..., "after": ...}`; the same attacks on
             the same sets.
         file (`str`): Where the picture goes.
 
     Raises:
-        ValueError: if the reports' attacks or sets differ.
+        ValueError: if the reports' attacks, sets or verdicts differ.
     """
-    names, attack = _common(reports)
+    common = _common(reports)
+    names = [result.name for result in common.sets]
     figure, ((clean,), (robust,)) = _figure(2, 1, (max(8.0, 1.1 * len(names) + 1), 7))
     _bars(clean, reports, "clean_accuracy")
     _bars(robust, reports, "robust_accuracy")
-    for axis, title in ((clean, "Clean accuracy"), (robust, f"Robust accuracy under {attack}")):
-        axis.set_title(title)
+    for axis, title in ((clean, "Clean accuracy"), (robust, f"Robust accuracy under {_headline(common)}")):
+        axis.set_title(textwrap.fill(title, 100))
         axis.set_xticks([*range(len(names)), len(names) + 0.3], [*names, "mean"], rotation=20 if len(names) > 6 else 0)
     figure.legend(*clean.get_legend_handles_labels(), ncols=len(reports), loc="outside upper right")
+    figure.savefig(file, **_PNG)
+    return figure
+
+
+def robustness_curve(reports: Mapping[str, RobustnessReport], file: str | os.PathLike, norm: str = "linf") -> Figure:
+    """Accuracy against the radius, a line per report; the clean accuracy stands at radius 0.
+
+    A point is the mean over sets of the worst case over the attacks of that radius. A single set gives it its 95 %
+    Wilson band; of several sets the mean has none, as in [`robustness_bars`]. The dotted line is chance.
+
+    Args:
+        reports (`dict` of `RobustnessReport`): By name; the same attacks on the same sets.
+        file (`str`): Where the picture goes.
+        norm (`str`): Of the balls that are shown, `"linf"` (radii in 1/255), `"l2"` or `"l1"` (in the scale of images
+            in [0,1]); attacks of other threats are left out.
+
+    Raises:
+        ValueError: if the reports' attacks, sets or verdicts differ, or none of the attacks has that norm.
+    """
+    common = _common(reports)
+    radii = _radii(common, norm)
+    unit = 255 if norm == "linf" else 1
+    places = [0.0, *(unit * radius for radius in radii.values())]
+    figure, ((axis,),) = _figure(1, 1, (6.5, 4.5))
+    for i, (name, report) in enumerate(reports.items()):
+        columns = [_accuracies(report), *(_accuracies(report, threat) for threat in radii)]
+        values = [100 * sum(column) / len(column) for column in columns]
+        axis.plot(places, values, label=name, **_line_style(i), markersize=5, clip_on=False, zorder=3)
+        if len(report.sets) == 1:
+            low, high = zip(*(_mean_interval(report, column) for column in columns), strict=True)
+            axis.fill_between(places, low, high, alpha=0.15, linewidth=0, color=_line_style(i)["color"])
+    chance = sum(100 / result.num_classes for result in common.sets) / len(common.sets)
+    axis.axhline(chance, color="0.45", linestyle=":", linewidth=1.2, label=f"chance ({chance:.2g} %)")
+    axis.set(xlim=(0, None), ylim=(0, 100), ylabel=f"accuracy in % ({_averaged(common)})")
+    axis.set_xticks(places, [f"{place:.3g}" for place in places])
+    axis.set_xlabel(f"{_BALLS.get(norm, norm)} radius" + (" in 1/255 (0: clean)" if unit == 255 else " (0: clean)"))
+    axis.set_title(
+        textwrap.fill(f"Accuracy under {_attacks_by_threat(common, list(radii))} (worst case per image)", 75),
+        fontsize=10,
+    )
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=9, framealpha=0.8)
+    figure.savefig(file, **_PNG)
+    return figure
+
+
+def clean_against_robust(reports: Mapping[str, RobustnessReport], file: str | os.PathLike) -> Figure:
+    """What robustness costs: a point per report, mean clean against mean robust accuracy, with 95 % intervals.
+
+    Robust is the worst case over the attacks of the headline threat, which the axis names. The intervals are those of
+    the sets, taken as independent: how the means of other images of the same sets would scatter.
+
+    Args:
+        reports (`dict` of `RobustnessReport`): By name; the same attacks on the same sets.
+        file (`str`): Where the picture goes.
+
+    Raises:
+        ValueError: if the reports' attacks, sets or verdicts differ.
+    """
+    common = _common(reports)
+    figure, ((axis,),) = _figure(1, 1, (6.5, 5))
+    for i, (name, report) in enumerate(reports.items()):
+        columns = [_accuracies(report), [result.robust_accuracy for result in report.sets]]
+        x, y = (100 * sum(column) / len(column) for column in columns)
+        (left, right), (low, high) = (_mean_interval(report, column) for column in columns)
+        whiskers = {"xerr": [[x - left], [right - x]], "yerr": [[y - low], [high - y]]}
+        axis.errorbar(x, y, **whiskers, fmt="none", ecolor=_line_style(i)["color"], elinewidth=1, capsize=2, alpha=0.7)
+        axis.plot(x, y, label=name, **_line_style(i), linestyle="", markersize=8, markeredgecolor="white", zorder=3)
+    axis.set_xlabel(f"clean accuracy in % ({_averaged(common)})")
+    axis.set_ylabel(f"robust accuracy in % ({_averaged(common)})\n" + textwrap.fill(f"under {_headline(common)}", 60))
+    axis.set_ylim(bottom=max(0, axis.get_ylim()[0]))
+    axis.set_title("Clean against robust accuracy")
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(fontsize=9, loc="outside right upper")
     figure.savefig(file, **_PNG)
     return figure
 
@@ -118,14 +204,59 @@ def gallery(
     for axis_row, (name, pixels) in zip(axes, rows.items(), strict=True):
         axis_row[0].set_ylabel(name)
         for axis, image in zip(axis_row, pixels, strict=True):
-            axis.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
+            _show(axis, image)
     for column, label in enumerate(labels[: len(clean)]):
         axes[0, column].set_title(_short(class_names[label]), fontsize=9, parse_math=False)
-        verdicts = {name: predicted[column] for name, predicted in predictions.items()}
-        _write_verdicts(axes[2, column], verdicts, label, class_names)
+        for line, (name, predicted) in enumerate(predictions.items()):
+            _write_verdict(axes[2, column], line, f"{name}: ", predicted[column], label, class_names)
     title = title or f"Each model against its own attack, {norm} radius {eps} (shown: the last one's)"
     figure.suptitle(title, fontsize=11)
+    figure.savefig(file, **_PNG)
+    return figure
+
+
+def attention_gallery(
+    images: Mapping[str, torch.Tensor],
+    attention: Mapping[str, torch.Tensor],
+    predictions: Mapping[str, torch.Tensor],
+    class_names: Sequence[str],
+    labels: Sequence[int],
+    file: str | os.PathLike,
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Where models look: a column per image; per model the image clean and attacked, and under it the attention.
+
+    A map is scaled to its own range, resized to the image and laid over it: brightness says where a model looks, not
+    how much. Under a pair of maps stands their correlation over the patches; 1 is an attention that the attack does
+    not move.
+
+    Args:
+        images (`dict` of `torch.Tensor`): By the model's name, `[2,N,3,H,W]` in [0,1]: clean, and attacked against
+            that model.
+        attention (`dict` of `torch.Tensor`): Likewise, `[2,N,h,w]`, in any unit, such as the cosines of
+            [`~hf_pmgaft.backbones.text_attention`] with the text of the true class.
+        predictions (`dict` of `torch.Tensor`): Likewise, `[2,N]`, the predicted classes.
+        class_names (`list[str]`): Names by label.
+        labels (`list[int]`): N true classes.
+        file (`str`): Where the picture goes.
+        title (`str`, *optional*): What is written above.
+    """
+    figure, axes = _panels(len(images), len(labels))
+    for row, name in enumerate(images):
+        pairs, maps = (tensors[name].detach().float().cpu() for tensors in (images, attention))
+        for column, label in enumerate(labels):
+            above, below = axes[row, column]
+            for view in range(2):
+                _show(above[view], pairs[view, column])
+                _show_heat(below[view], pairs[view, column], maps[view, column])
+                _write_verdict(above[view], 0, "", int(predictions[name][view, column]), label, class_names)
+            _write_under_pair(below, f"correlation {_correlation(*maps[:, column]):.2f}")
+            if row == 0:
+                _write_heading(above, class_names[label])
+        _write_row_names(axes[row, 0, :, 0], name)
+    title = title or "Where the models look: attention to the text of the true class"
+    _write_frame(figure, textwrap.fill(title, max(45, 30 * len(labels))))
     figure.savefig(file, **_PNG)
     return figure
 
@@ -137,12 +268,82 @@ def _curve(axis: Axes, lines: Sequence[Mapping[str, Any]], name: str, **style: A
         axis.plot(*zip(*points, strict=True), **style)
 
 
-def _common(reports: Mapping[str, RobustnessReport]) -> tuple[list[str], str]:
-    """Names of the sets and of the attacks that all reports share."""
-    kinds = [([s.name for s in r.sets], ", ".join(map(attack_name, r.protocol["attacks"]))) for r in reports.values()]
-    if any(kind != kinds[0] for kind in kinds):
-        raise ValueError(f"The reports differ in sets or attacks: {kinds}. Pass reports of one protocol.")
-    return kinds[0]
+def _common(reports: Mapping[str, RobustnessReport]) -> RobustnessReport:
+    """One of the reports, for what they share; raises `ValueError` if they do not share it."""
+    if not reports:
+        raise ValueError("You passed no reports, so there is nothing to draw. Pass at least one by its name.")
+    shared = {
+        "attacks": lambda report: [attack_name(spec) for spec in report.protocol["attacks"]],
+        "headline": lambda report: report.protocol.get("headline"),
+        "sets": lambda report: [(r.name, r.num_classes, r.num_samples) for r in report.sets],
+        "verdict": lambda report: report.protocol.get("verdict"),
+    }
+    (first_name, first), *others = reports.items()
+    for name, report in others:
+        for key, read in shared.items():
+            if read(report) != read(first):
+                raise ValueError(
+                    f"The reports {first_name!r} and {name!r} differ in their {key} ({read(first)} and "
+                    f"{read(report)}), so that their figures cannot be compared. Pass reports of one protocol."
+                )
+    return first
+
+
+def _headline(report: RobustnessReport) -> str:
+    return ", ".join(attack_name(spec) for spec in report.headline_attacks)
+
+
+def _radii(report: RobustnessReport, norm: str) -> dict[str, float]:
+    """The report's threats that are balls of a norm, by growing radius."""
+    threats = {threat_name(spec): spec for spec in report.protocol["attacks"] if norm_of(spec) == norm}
+    if not threats:
+        known = sorted({threat_name(spec) for spec in report.protocol["attacks"]})
+        raise ValueError(
+            f"You asked for the accuracy against the {norm} radius, but the reports have the threats {known}. Choose "
+            "another norm, or evaluate with attacks of this one."
+        )
+    radii = {threat: parse_radius(spec["eps"], norm) for threat, spec in threats.items()}
+    return dict(sorted(radii.items(), key=lambda item: item[1]))
+
+
+def _attacks_by_threat(report: RobustnessReport, threats: Sequence[str]) -> str:
+    """The attacks of some threats, once if they are the same at every radius."""
+    names = {threat: [] for threat in threats}
+    for spec in report.protocol["attacks"]:
+        threat = threat_name(spec)
+        if threat in names:
+            names[threat].append(attack_name(spec).replace(f" {threat}", "", 1))
+    listed = {threat: ", ".join(attacks) for threat, attacks in names.items()}
+    if len(set(listed.values())) == 1:
+        return listed[threats[0]]
+    return "; ".join(f"{attacks} at {threat}" for threat, attacks in listed.items())
+
+
+def _accuracies(report: RobustnessReport, threat: str | None = None) -> list[float]:
+    """By set, the accuracy under a threat, or without one."""
+    return [result.clean_accuracy if threat is None else result.threats[threat] for result in report.sets]
+
+
+def _mean_interval(report: RobustnessReport, accuracies: Sequence[float]) -> tuple[float, float]:
+    """95 % interval, in percent, of the mean over independent sets.
+
+    Their Wilson intervals are joined side by side (MOVER, Donner and Zou, 2012): that of one set is Wilson's, and no
+    end leaves 0 to 100.
+    """
+    spans = [wilson_interval(value, r.num_samples) for value, r in zip(accuracies, report.sets, strict=True)]
+    below = math.hypot(*(value - low for value, (low, _) in zip(accuracies, spans, strict=True)))
+    above = math.hypot(*(high - value for value, (_, high) in zip(accuracies, spans, strict=True)))
+    n = len(spans)
+    mean = sum(accuracies) / n
+    return 100 * (mean - below / n), 100 * (mean + above / n)
+
+
+def _averaged(report: RobustnessReport) -> str:
+    return report.sets[0].name if len(report.sets) == 1 else f"mean of {len(report.sets)} sets"
+
+
+def _line_style(i: int) -> dict[str, str]:
+    return {"color": _LINE_COLOURS[i % len(_LINE_COLOURS)], "marker": _MARKERS[i % len(_MARKERS)]}
 
 
 def _bars(axis: Axes, reports: Mapping[str, RobustnessReport], key: str) -> None:
@@ -161,12 +362,84 @@ def _bars(axis: Axes, reports: Mapping[str, RobustnessReport], key: str) -> None
     axis.set(ylim=(0, 108), yticks=range(0, 101, 20), ylabel="accuracy in %")
 
 
-def _write_verdicts(axis: Axes, verdicts: Mapping[str, int], label: int, class_names: Sequence[str]) -> None:
-    for line, (name, predicted) in enumerate(verdicts.items()):
-        text = f"{'✓' if predicted == label else '✗'} {name}: {_short(class_names[predicted])}"
-        place = {"xy": (0.5, 0), "xycoords": "axes fraction", "xytext": (0, -10 - 12 * line), "ha": "center"}
-        style = {"fontsize": 8, "family": "DejaVu Sans", "color": _RIGHT if predicted == label else _WRONG}
-        axis.annotate(text, **place, **style, textcoords="offset points", va="center", parse_math=False)
+def _show(axis: Axes, image: torch.Tensor) -> None:
+    axis.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+
+
+def _show_heat(axis: Axes, image: torch.Tensor, heat: torch.Tensor) -> None:
+    """The map `[h,w]`, scaled to its range and resized, over the image in grey."""
+    low, high = heat.min(), heat.max()
+    scaled = (heat - low) / (high - low).clamp_min(torch.finfo(heat.dtype).tiny)
+    resized = F.interpolate(scaled[None, None], image.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
+    # White is shown as a light grey, through which bright and dark places of the map can be told.
+    axis.imshow(image.clamp(0, 1).mean(0).numpy(), cmap="gray", vmin=0, vmax=1.4, interpolation="nearest")
+    axis.imshow(resized.numpy(), cmap=_HEAT, vmin=0, vmax=1, alpha=0.7, interpolation="bilinear")
+    axis.set(xticks=[], yticks=[])
+
+
+def _correlation(first: torch.Tensor, second: torch.Tensor) -> float:
+    return torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1].item()
+
+
+def _panels(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    """Square axes `[rows, columns, 2, 2]`: image above attention, clean beside attacked."""
+    from matplotlib.figure import Figure
+
+    panel, gap, line = 1.35, 0.05, 0.24  # in inches
+    # Placed by hand, since the layout engine knows no text that spans two panels.
+    block = 2 * (panel + line) + 0.1, 2 * panel + gap + 0.3
+    height, width = rows * block[0], columns * block[1]
+    figure, axes = Figure(figsize=(width, height)), np.empty((rows, columns, 2, 2), dtype=object)
+    for row, column, below, right in np.ndindex(axes.shape):
+        left = column * block[1] + right * (panel + gap)
+        bottom = height - row * block[0] - below * (panel + line) - panel
+        box = (left / width, bottom / height, panel / width, panel / height)
+        axes[row, column, below, right] = figure.add_axes(box)
+    return figure, axes
+
+
+def _write_frame(figure: Figure, title: str) -> None:
+    """The title above all panels, and below them what the colours mean."""
+    from matplotlib.cm import ScalarMappable
+
+    width, height = figure.get_size_inches()
+    middle = 0.5 - 0.15 / width
+    figure.text(middle, 1 + 0.5 / height, title, fontsize=12, ha="center", va="bottom", parse_math=False)
+    box = figure.add_axes((middle - 1.3 / width, -0.1 / height, 1.2 / width, 0.1 / height))
+    bar = figure.colorbar(ScalarMappable(cmap=_HEAT), cax=box, orientation="horizontal")
+    bar.outline.set_visible(False)
+    box.set_xticks([])
+    for x, text, side in ((-0.05, "least", "right"), (1.05, "most like the class text, within a map", "left")):
+        box.text(x, 0.5, text, fontsize=8, ha=side, va="center", transform=box.transAxes)
+
+
+def _write_heading(axes: Sequence[Axes], name: str) -> None:
+    """Class and views above the two images of a column."""
+    for axis, view in zip(axes, ("clean", "attacked"), strict=True):
+        axis.set_title(view, fontsize=8, color="0.35", pad=3)
+    place = {"xy": (1.02, 1), "xycoords": "axes fraction", "xytext": (0, 16), "textcoords": "offset points"}
+    axes[0].annotate(_short(name, 34), **place, fontsize=10, ha="center", va="bottom", parse_math=False)
+
+
+def _write_under_pair(axes: Sequence[Axes], text: str) -> None:
+    place = {"xy": (1.02, 0), "xycoords": "axes fraction", "xytext": (0, -9), "textcoords": "offset points"}
+    axes[0].annotate(text, **place, fontsize=7.5, color="0.35", ha="center", va="center")
+
+
+def _write_row_names(axes: Sequence[Axes], name: str) -> None:
+    for axis, kind in zip(axes, ("image", "attention"), strict=True):
+        axis.set_ylabel(kind, fontsize=8, color="0.35", labelpad=3)
+    place = {"xy": (0, 0), "xycoords": "axes fraction", "xytext": (-20, -9), "textcoords": "offset points"}
+    style = {"fontsize": 10, "fontweight": "bold", "rotation": 90, "parse_math": False}
+    axes[0].annotate(_short(name, 34), **place, **style, ha="right", va="center")
+
+
+def _write_verdict(axis: Axes, line: int, prefix: str, predicted: int, label: int, class_names: Sequence[str]) -> None:
+    text = f"{'✓' if predicted == label else '✗'} {prefix}{_short(class_names[predicted])}"
+    place = {"xy": (0.5, 0), "xycoords": "axes fraction", "xytext": (0, -10 - 12 * line), "ha": "center"}
+    style = {"fontsize": 8, "family": "DejaVu Sans", "color": _RIGHT if predicted == label else _WRONG}
+    axis.annotate(text, **place, **style, textcoords="offset points", va="center", parse_math=False)
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float], **ratios: Any) -> tuple[Figure, np.ndarray]:

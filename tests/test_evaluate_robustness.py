@@ -43,7 +43,7 @@ def test_table_file_and_pictures_hold_what_was_found(script, tmp_path, capsys):
     wanted += [result.threats["linf 8/255"], result.threats["jpeg 2"]]
     numbers = [float(word) for word in line.replace(" to ", " ").split()[2:]]
     assert numbers == [12, *(round(100 * value, 1) for value in wanted[1:])]
-    assert {path.name for path in tmp_path.glob("*.png")} == {"bars.png", "curve.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"bars.png", "curve_linf.png"}
 
 
 @pytest.mark.parametrize(("style", "sign"), [("markdown", "| activities |"), ("latex", r"activities & ")])
@@ -80,6 +80,11 @@ def test_a_killed_run_goes_on(script, tmp_path, capsys):
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     with pytest.raises(ValueError, match="another evaluation.*protocol.seed"):
         script.main([*FGSM, "--verdict_file", str(file), "--seed", "3"])
+
+
+def test_pictures_of_threats_without_a_radius_have_no_curve(script, tmp_path):
+    script.main([*QUICK, "--attacks", "corruption,kind=jpeg,severity=1", "--plots", str(tmp_path)])
+    assert {path.name for path in tmp_path.glob("*.png")} == {"bars.png"}
 
 
 def test_rows_can_be_named(script, tmp_path):
