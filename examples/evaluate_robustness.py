@@ -25,10 +25,10 @@ from typing import Any
 import torch
 import yaml
 from accelerate import PartialState
-from hf_pmgaft.benchmarks import load_suite
 from transformers import AutoModel, AutoProcessor
 
 from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES, parse_radius
+from hf_pmgaft.benchmarks import load_suite
 from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
 from hf_pmgaft.evaluation import VERDICTS, evaluate_robustness
 from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_curve

@@ -177,7 +177,7 @@ def _try(spec: Spec) -> None:
         for part in components(spec["version"], 4, eps=spec["eps"], norm=spec["norm"]):
             _try(part)
         return
-    image = torch.full((1, 3, 8, 8), 0.5)
+    image = torch.full((1, 3, 16, 16), 0.5)
     cheap = {"num_steps": 3, "num_queries": 1, "restarts": 1, "search_steps": 1, "num_targets": 1, "places": 1}
     cheap = {**spec, **{key: value for key, value in cheap.items() if key in spec}}
     if "size" in spec:

@@ -130,6 +130,14 @@ def test_too_few_classes_for_the_targeted_loss_are_refused():
         ATTACKS["apgd_t"](net, images, labels, eps=0.02)
 
 
+def test_what_the_library_cannot_do_is_refused():
+    net, images, labels = make(size=2)
+    with pytest.raises(ValueError, match="in L1 APGD walks in three parts"):
+        apgd(net, images, labels, eps=1.0, norm="l1", num_steps=2)
+    with pytest.raises(ValueError, match="Square in l2 tiles images"):
+        ATTACKS["square"](net, images[:, :, :8, :8], labels, eps=1.0, norm="l2")
+
+
 def test_targets_are_as_many_as_there_are_other_classes(monkeypatch):
     net, images, labels = make(6)
     targets = []

@@ -108,6 +108,19 @@ def test_every_set_gives_images_labels_and_prompts(loaded, name):
     assert template.format(prompt_name(data.class_names[rows[-1]["labels"]])) == PROMPTS[name][1]
 
 
+def test_every_set_is_evaluated(loaded, processor):
+    pytest.importorskip("pyautoattack")
+    attacks = [{"attack": "fgsm", "eps": "1/255"}, {"attack": "autoattack", "version": "fast", "eps": "1/255"}]
+    report = evaluate_robustness(make_model(), processor, loaded, attacks, progress=False)
+    assert [result.name for result in report.sets] == list(SUITE)
+    for result, data in zip(report.sets, loaded.values(), strict=True):
+        assert result.num_samples == len(data) and result.num_classes == len(data.class_names)
+        # Two classes have no targeted loss: PCAM's images meet the margin instead.
+        assert ("APGD-T linf 1/255" in result.attacks) == (result.name != "pcam")
+    assert report.protocol["sets"]["cifar10"]["attacked_at"] == [32, 32]
+    assert report.protocol["sets"]["dtd"]["resize"] == 256
+
+
 @pytest.mark.parametrize("name", [name for name in SUITE if name not in NUMBERED])
 def test_names_in_another_order_are_refused(tmp_path, processor, name):
     names = SUITE[name].get("labels", SUITE[name]["class_names"])

@@ -170,6 +170,10 @@ def square(
         attack.init_hyperparam(x)
         attack.attack_single_run(x, y)
 
+    if norm != "linf" and min(images.shape[-2:]) < 15:
+        raise ValueError(
+            f"Square in {norm} tiles images by fifths of 3 pixels or more; yours are {images.shape[-2:]}."
+        )
     return _runs(library, run, range(restarts), classifier, images, labels, eps, norm, seeds, seed)
 
 
@@ -282,6 +286,8 @@ def _apgd_run(attack, x: torch.Tensor, y: torch.Tensor) -> None:
     if attack.norm != "L1":
         attack.attack_single_run(x, y)
         return
+    if attack.n_iter < 3:
+        raise ValueError(f"You passed num_steps={attack.n_iter}, but in L1 APGD walks in three parts. Pass 3 or more.")
     # The schedule of AutoAttack in L1: from three times the radius inwards.
     steps = -(-3 * attack.n_iter // 10)
     radii, iterations = [factor * attack.eps for factor in (3.0, 2.0, 1.0)], [steps, steps, attack.n_iter - 2 * steps]
