@@ -33,7 +33,7 @@ from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
 from hf_pmgaft.evaluation import VERDICTS, evaluate_robustness
 from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_curve
 from hf_pmgaft.report import RobustnessReport, compare_reports
-from hf_pmgaft.tables import FORMATS, attack_rows, comparison_rows, render, report_rows
+from hf_pmgaft.tables import FORMATS, attack_rows, comparison_rows, corruption_rows, render, report_rows
 from hf_pmgaft.threats import norm_of
 
 EMOJI_DATA = Path(__file__).parent / "emoji" / "data"
@@ -165,10 +165,10 @@ def show(args: argparse.Namespace, report: RobustnessReport) -> None:
     """Prints the report, and writes what was asked for."""
     if args.output_file:
         report.save(args.output_file)
-    print(render(report_rows(report), args.format))
-    print()
-    print(render(attack_rows(report), args.format))
-    print(f"\nProtocol {report.protocol_hash}; {report.protocol['verdict']}.")
+    for rows in (report_rows(report), attack_rows(report), corruption_rows(report)):
+        if len(rows) > 1:
+            print(render(rows, args.format), end="\n\n")
+    print(f"Protocol {report.protocol_hash}; {report.protocol['verdict']}.")
     print("Robust accuracies are upper bounds until a stronger attack fails to lower them.")
     for flag in report.flags:
         print(f"WARNING ({flag['flag']}, {flag['set']}): {flag['message']}.")

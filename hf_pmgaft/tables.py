@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from .intervals import wilson_interval
 from .report import Comparison, RobustnessReport
+from .threats import Spec, norm_of, threat_name
 
 FORMATS = ("text", "markdown", "latex")
 Rows = list[list[str]]
 
 
 def report_rows(report: RobustnessReport) -> Rows:
-    """A row per set: classes, images, clean accuracy, the headline with its 95 % interval, then the other threats."""
-    headline = report.protocol["headline"]
-    threats = [headline, *(name for name in report.sets[0].threats if name != headline)]
+    """A row per set: classes, images, clean accuracy, the headline with its 95 % interval, then other radii."""
+    headline, norm = report.protocol["headline"], norm_of(report.headline_attacks[0])
+    balls = dict.fromkeys(threat_name(spec) for spec in report.protocol["attacks"] if norm_of(spec) == norm)
+    threats = [headline, *(name for name in balls if name != headline and norm)]
     rounded = report.sets[0].robust_8bit_accuracy is not None
     header = ["set", "classes", "images", "clean", f"robust {headline}", "95 %"]
     rows = [header + ["8 bit"] * rounded + threats[1:]]
@@ -28,12 +30,26 @@ def report_rows(report: RobustnessReport) -> Rows:
 
 
 def attack_rows(report: RobustnessReport) -> Rows:
-    """A row per attack of any set: the mean over the sets on which it ran of what stands after it."""
-    names = list(dict.fromkeys(name for result in report.sets for name in result.attacks))
+    """A row per attack but corruptions: the mean over the sets on which it ran of what stands after it."""
+    corrupted = {threat_name(spec) for spec in _corruptions(report)}
+    names = dict.fromkeys(name for result in report.sets for name in result.attacks if name not in corrupted)
     rows = [["attack", "sets", "standing"]]
     for name in names:
         values = [result.attacks[name] for result in report.sets if name in result.attacks]
         rows.append([name, str(len(values)), _percent(sum(values) / len(values))])
+    return rows
+
+
+def corruption_rows(report: RobustnessReport) -> Rows:
+    """A row per kind of corruption: accuracy at each severity, means over sets. No rows if there is none."""
+    specs = _corruptions(report)
+    if not specs:
+        return []
+    severities = sorted({spec["severity"] for spec in specs})
+    rows = [["corruption", *(f"severity {severity}" for severity in severities)]]
+    for kind in dict.fromkeys(spec["kind"] for spec in specs):
+        names = {spec["severity"]: threat_name(spec) for spec in specs if spec["kind"] == kind}
+        rows.append([kind, *(_percent(report.mean_threat(names[s])) if s in names else "" for s in severities)])
     return rows
 
 
@@ -62,6 +78,10 @@ def render(rows: Rows, style: str = "text") -> str:
         first, *others = zip(row, widths, strict=True)
         lines.append("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]))
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _corruptions(report: RobustnessReport) -> list[Spec]:
+    return [spec for spec in report.protocol["attacks"] if spec["attack"] == "corruption"]
 
 
 def _percent(value: float) -> str:

@@ -40,9 +40,13 @@ def test_table_file_and_pictures_hold_what_was_found(script, tmp_path, capsys):
     (line,) = [line for line in printed.splitlines() if line.startswith("activities")]
     low, high = result.robust_interval
     wanted = [12, result.clean_accuracy, result.robust_accuracy, low, high, result.robust_8bit_accuracy]
-    wanted += [result.threats["linf 8/255"], result.threats["jpeg 2"]]
+    wanted += [result.threats["linf 8/255"]]
     numbers = [float(word) for word in line.replace(" to ", " ").split()[2:]]
     assert numbers == [12, *(round(100 * value, 1) for value in wanted[1:])]
+    (line,) = [line for line in printed.splitlines() if line.startswith("jpeg")]
+    assert float(line.split()[-1]) == round(100 * result.threats["jpeg 2"], 1)
+    (line,) = [line for line in printed.splitlines() if line.startswith("FGSM ce linf 8/255")]
+    assert float(line.split()[-1]) == round(100 * result.attacks["FGSM ce linf 8/255"], 1)
     assert {path.name for path in tmp_path.glob("*.png")} == {"bars.png", "curve_linf.png"}
 
 
