@@ -27,7 +27,7 @@ import yaml
 from accelerate import PartialState
 from transformers import AutoModel, AutoProcessor
 
-from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES, parse_radius
+from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES
 from hf_pmgaft.benchmarks import load_suite
 from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
 from hf_pmgaft.evaluation import VERDICTS, evaluate_robustness
@@ -149,9 +149,10 @@ def parse_attack(text: str) -> dict[str, Any]:
 
 def unseen_specs(args: argparse.Namespace, edge: int) -> list[dict[str, Any]]:
     """Threats that training did not see, in a few attacks each."""
-    double = 2 * parse_radius(args.eps[0], args.norm)
+    numerator, slash, denominator = args.eps[0].partition("/")
+    double = f"{2 * float(numerator):g}{slash}{denominator}"
     other = {"l2": round(L2_EPS * edge / 32, 3), "l1": round(L1_EPS * (edge / 32) ** 2, 3)}
-    specs = [{"attack": "pgd", "eps": round(double, 6), "norm": args.norm, "num_steps": 50, "loss": "margin"}]
+    specs = [{"attack": "pgd", "eps": double, "norm": args.norm, "num_steps": 50, "loss": "margin"}]
     for norm, eps in other.items():
         if norm != args.norm:
             specs += [{"attack": "apgd", "eps": eps, "norm": norm, "loss": loss} for loss in ("ce", "margin")]
