@@ -22,11 +22,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoProcessor
 
-from hf_pmgaft.attacks import frozen
 from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
 from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set, training_examples
-from hf_pmgaft.engines import full_precision
 from hf_pmgaft.evaluation import sample_ids
 from hf_pmgaft.plots import gallery, robustness_bars, training_curves
 from hf_pmgaft.report import RobustnessReport
@@ -231,8 +229,7 @@ class GallerySamples:
 
     def _attack(self) -> tuple[torch.Tensor, list[int]]:
         trainer, data = self.trainer, self.data
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        with full_precision(model), frozen(model):
+        with trainer.evaluation_model() as model:
             embeds = encode_class_names(model, trainer.processing_class, data.class_names, data.prompt_templates)
             classifier = ZeroShotClassifier.from_model(model, trainer.processing_class, embeds)
             seeds = torch.arange(len(self.labels), device=self.labels.device)

@@ -20,7 +20,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from .attacks import LOSSES, NORMS, TRAINING_ATTACKS, parse_radius, pgd
-from .engines import broadcast_buffers
+from .engines import after_devices, before_devices, broadcast_buffers
 from .objectives import OBJECTIVES, make_objective
 
 
@@ -114,7 +114,9 @@ class PMGAFTConfig(TrainingArguments):
     def __post_init__(self):
         for name in self._VALID_DICT_FIELDS:
             _check_json(name, getattr(self, name))
+        before_devices(self)
         super().__post_init__()
+        after_devices(self)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no device to copy to, and torch would warn
         _check_choice("attack", self.attack, TRAINING_ATTACKS)

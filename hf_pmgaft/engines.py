@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from transformers import TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 
 def prepare_for_engines(model: nn.Module) -> None:
@@ -22,6 +26,52 @@ def prepare_for_engines(model: nn.Module) -> None:
         value = model._parameters.pop("logit_scale").detach().clone()
         model.register_buffer("logit_scale", value, persistent=True)
     model.get_input_embeddings = lambda: None
+
+
+def before_devices(args: TrainingArguments) -> None:
+    """What has to stand before `TrainingArguments` sets up its devices.
+
+    Raises:
+        ValueError: if the engine that is asked for cannot run, or would silently be another one.
+    """
+    cpu = args.use_cpu or not torch.accelerator.is_available()
+    if args.deepspeed or _flag("ACCELERATE_USE_DEEPSPEED"):
+        args.use_cpu = cpu  # DeepSpeed counts its processes wrongly unless it is told
+    if args.fsdp or _flag("ACCELERATE_USE_FSDP"):
+        if args.use_cpu:
+            raise ValueError(
+                "You asked for FSDP on the CPU (use_cpu), where Accelerate would silently run DDP. Use DDP or DeepSpeed "
+                "there, or leave use_cpu out where there are GPUs."
+            )
+        version = (args.fsdp_config or {}).get("version") if not isinstance(args.fsdp_config, str) else None
+        if str(version or os.environ.get("FSDP_VERSION", 2)) == "1":
+            raise ValueError(
+                "You asked for FSDP 1, whose flattened parameters the attack cannot run through. Pass version 2, as in "
+                "examples/accelerate_configs/fsdp2.yaml."
+            )
+        # A model this small needs none of it, and it fails on buffers.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+
+
+def after_devices(args: TrainingArguments) -> None:
+    """What has to stand once `TrainingArguments` knows its devices.
+
+    Raises:
+        ValueError: if a launcher was asked for several processes, and ran one.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    if launched and "WORLD_SIZE" not in os.environ and args.world_size == 1:
+        raise ValueError(
+            "You asked `accelerate launch` for several processes, but it started one: on the CPU it does so without a "
+            "word. Pass --multi_gpu to it, and --use_cpu true to the script; or use torchrun --nproc_per_node."
+        )
+    load_whole_models()
+
+
+def load_whole_models() -> None:
+    """Lets `from_pretrained` load whole models although ZeRO-3 is on: its sharded loading takes no 0-dimensional
+    parameters, and the engine shards the model that is trained in any case."""
+    unset_hf_deepspeed_config()
 
 
 def broadcast_buffers() -> bool | None:
@@ -47,6 +97,58 @@ def full_precision(model: nn.Module) -> Iterator[None]:
     finally:
         if replace:
             model.forward = wrapped
+
+
+def local_part(parameter: nn.Parameter) -> torch.Tensor:
+    """What this process holds of a parameter."""
+    if isinstance(parameter, DTensor):
+        return parameter.to_local()
+    return getattr(parameter, "ds_tensor", parameter)
+
+
+@torch.no_grad()
+def copy_trained(model: nn.Module, plain: nn.Module) -> None:
+    """Copies the trained weights, which the engine around `model` may hold in parts, into the plain model.
+
+    They are the float32 weights that the optimizer moves, also where the engine computes with lower ones. All
+    processes must take part, and all get the whole.
+    """
+    there = dict(plain.named_parameters())
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            for wrapper in ("_checkpoint_wrapped_module.", "_orig_mod."):
+                name = name.replace(wrapper, "")
+            there[name].copy_(_whole(parameter))
+
+
+def _whole(parameter: nn.Parameter) -> torch.Tensor:
+    if isinstance(parameter, DTensor):
+        mesh = parameter.device_mesh
+        return parameter.detach().to(mesh.device_type).full_tensor()
+    if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return safe_get_full_fp32_param(parameter)
+    return parameter
+
+
+def check_unwrapped(model: nn.Module) -> None:
+    """Raises `TypeError` for a wrapper through which no attack can run."""
+    if type(model).__name__ == "DeepSpeedEngine":
+        raise TypeError(
+            "You passed DeepSpeed's engine, which counts every gradient as a training step: with ZeRO-2 an attack "
+            "through it crashes, with ZeRO-3 it spoils the training gradients. Pass `trainer.model`, or the module "
+            "inside (`engine.module`)."
+        )
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set on any process; all processes must ask together."""
+    return any(gather([flag]))
+
+
+def _flag(name: str) -> bool:
+    return os.environ.get(name, "false").lower() in ("1", "true", "yes")
 
 
 def process_share() -> tuple[int, int]:

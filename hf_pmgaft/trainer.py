@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
 import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from .attacks import TRAINING_ATTACKS, frozen, sample_seeds
 from .backbones import get_backbone, unwrap_peft
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, ZeroShotDataset, augment, stack, training_examples
-from .engines import full_precision, prepare_for_engines
+from .engines import copy_trained, full_precision, load_whole_models, local_part, prepare_for_engines
 from .evaluation import evaluate_robustness
 from .hub import save_model_card
 from .objectives import Objective, make_objective
@@ -144,7 +145,11 @@ class PMGAFTTrainer(Trainer):
         self._finite = torch.ones((), device=self.args.device)
         self._newest_checkpoint: Path | None = None
         self._save_between_steps_only()
-        self._encode_texts()
+        load_whole_models()
+        sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        self._plain = copy.deepcopy(self.model) if sharded else None
+        with self.evaluation_model() as plain:
+            self._encode_texts(plain)
 
     # ---- Set-up ----
 
@@ -193,7 +198,7 @@ class PMGAFTTrainer(Trainer):
         return sets
 
     @torch.no_grad()
-    def _encode_texts(self) -> None:
+    def _encode_texts(self, model: nn.Module) -> None:
         """Encodes the class prompts once, for student and teacher."""
         if not self.class_names:
             return
@@ -206,16 +211,39 @@ class PMGAFTTrainer(Trainer):
         def head(class_embeds: torch.Tensor, guidance_embeds: torch.Tensor | None) -> ZeroShotClassifier:
             scale = self.objective.logit_scale
             options = {"logit_scale": scale, "guidance_embeds": guidance_embeds}
-            return ZeroShotClassifier.from_model(self.model, self.processing_class, class_embeds, **options)
+            return ZeroShotClassifier.from_model(model, self.processing_class, class_embeds, **options)
 
-        with full_precision(self.model):
-            self.class_embeds = encode(self.model, self.class_names)
-            guidance_embeds = encode(self.model, self.guidance_names)
+        self.class_embeds = encode(model, self.class_names)
+        guidance_embeds = encode(model, self.guidance_names)
         self._student_head = self._teacher_head = head(self.class_embeds, guidance_embeds)
         if self._user_teacher is not None:
             texts = [encode(self._user_teacher, names) for names in (self.class_names, self.guidance_names)]
             self._teacher_head = head(*texts)
             self._user_teacher = None  # its image tower was copied, its text tower has done its work
+
+    # ---- The model outside its engine ----
+
+    def plain_model(self) -> nn.Module:
+        """The model as it is now: whole, in float32, with the parameter names of its checkpoint.
+
+        The model itself where the engine leaves it whole, else a copy of it on the CPU; all processes must ask together.
+        """
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if self._plain is None:
+            return model
+        copy_trained(model, self._plain)
+        return self._plain
+
+    @contextlib.contextmanager
+    def evaluation_model(self) -> Iterator[nn.Module]:
+        """The plain model in eval mode and float32, frozen, on this process's device; afterwards as it was."""
+        model = self.plain_model()
+        try:
+            with full_precision(model), frozen(model):
+                yield model.to(self.args.device)
+        finally:
+            if model is self._plain:
+                model.cpu()
 
     # ---- One step ----
 
@@ -271,7 +299,7 @@ class PMGAFTTrainer(Trainer):
         if not self.objective.attacks:
             return None, teacher
         loss_fn = self.objective.attack_loss(classifier, teacher, labels)
-        precision = full_precision(inner) if self.args.attack_fp32 else nullcontext()
+        precision = full_precision(inner) if self.args.attack_fp32 else contextlib.nullcontext()
         with frozen(inner), precision:
             adversarial = TRAINING_ATTACKS[self.args.attack](
                 classifier, images, labels, loss_fn=loss_fn, seeds=seeds, **self.args.attack_options()
@@ -341,25 +369,25 @@ class PMGAFTTrainer(Trainer):
 
         The first one made before training and the last one made are kept for the model card.
         """
-        self.last_report = evaluate_robustness(
-            self.accelerator.unwrap_model(self.model),
-            self.processing_class,
-            sets or self.eval_dataset,
-            [self.args.eval_attack_spec()],
-            batch_size=self.args.eval_batch_size,
-            max_samples=self.args.eval_max_samples,
-            seed=self.args.seed,
-            progress=not self.args.disable_tqdm,
-        )
+        with self.evaluation_model() as model:
+            self.last_report = evaluate_robustness(
+                model,
+                self.processing_class,
+                sets or self.eval_dataset,
+                [self.args.eval_attack_spec()],
+                batch_size=self.args.eval_batch_size,
+                max_samples=self.args.eval_max_samples,
+                seed=self.args.seed,
+                progress=not self.args.disable_tqdm,
+            )
         if self.state.global_step == 0 and self.first_report is None:
             self.first_report = self.last_report
         return self.last_report
 
     @torch.no_grad()
     def _clean_predictions(self, data: ZeroShotDataset) -> EvalPrediction:
-        model = self.accelerator.unwrap_model(self.model)
         logits, labels = [], []
-        with full_precision(model), frozen(model):
+        with self.evaluation_model() as model:
             embeds = encode_class_names(model, self.processing_class, data.class_names, data.prompt_templates)
             classifier = ZeroShotClassifier.from_model(model, self.processing_class, embeds)
             for start in range(0, len(data), self.args.eval_batch_size):
@@ -378,9 +406,8 @@ class PMGAFTTrainer(Trainer):
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Clean loss, logits over the training classes, and labels of one batch, in float32."""
         inputs = self._prepare_inputs(inputs)
-        inner = self.accelerator.unwrap_model(model)
-        with full_precision(inner):
-            classifier = self.student(inner)
+        with self.evaluation_model() as plain:
+            classifier = self.student(plain)
             logits = classifier.logits(classifier.encode_image(inputs["pixel_values"].float()))
         loss = F.cross_entropy(logits, inputs["labels"])
         return (loss, None, None) if prediction_loss_only else (loss, logits, inputs["labels"])
@@ -390,9 +417,10 @@ class PMGAFTTrainer(Trainer):
     def fingerprint(self) -> dict[str, Any]:
         """What a run must share with another for one to resume the other's checkpoints."""
         args, names = self.args, self.guidance_names
+        model = self.model if self._plain is None else self._plain  # an engine may hold parameters in parts
         adapters = {
             name: {key: value for key, value in config.to_dict().items() if key not in UNCHECKED_ADAPTER_KEYS}
-            for name, config in getattr(self.model, "peft_config", {}).items()
+            for name, config in getattr(model, "peft_config", {}).items()
         }
         return {
             "objective": type(self.objective).__name__,
@@ -406,7 +434,7 @@ class PMGAFTTrainer(Trainer):
             "guidance_names": None if names is None else _digest(names),
             "prompt_templates": self.prompt_templates,
             "train_dataset": checkpoints.data_fingerprint(self.train_dataset),
-            "trainable": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "seed": args.seed,
         }
 
@@ -477,20 +505,23 @@ class PMGAFTTrainer(Trainer):
 
     def _check_weights(self) -> None:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        finite = torch.stack([torch.isfinite(parameter.detach()).all() for parameter in trained]).all()
+        finite = torch.stack([torch.isfinite(local_part(parameter).detach()).all() for parameter in trained]).all()
         self._finite = self._finite * finite.to(self._finite.device)
         self._check_finite()
 
-    def _save(self, output_dir=None, state_dict=None):
-        """Saves model, processor and the run's configuration as JSON; never a pickle of the arguments."""
-        if not self.args.should_save:
-            return
-        output_dir = Path(output_dir or self.args.output_dir)
-        output_dir.mkdir(parents=True, exist_ok=True)
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        model.save_pretrained(output_dir, state_dict=state_dict)
-        self.processing_class.save_pretrained(output_dir)
-        self._save_config(output_dir)
+    def save_model(self, output_dir=None, _internal_call=False):
+        """Saves model, processor and the run's configuration as JSON; never a pickle of the arguments.
+
+        The weights are whole and in float32 under every engine; all processes must call it.
+        """
+        model, output_dir = self.plain_model(), Path(output_dir or self.args.output_dir)
+        if self.args.should_save:
+            output_dir.mkdir(parents=True, exist_ok=True)
+            model.save_pretrained(output_dir)
+            self.processing_class.save_pretrained(output_dir)
+            self._save_config(output_dir)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _save_config(self, folder: Path) -> None:
         config = {name: value for name, value in self.args.to_dict().items() if not name.endswith("_token")}
@@ -543,9 +574,9 @@ class PMGAFTTrainer(Trainer):
 
     def save_merged(self, output_dir: str | None = None) -> None:
         """Saves a plain model with the adapter, if there is one, merged into its weights."""
-        output_dir = output_dir or self.args.output_dir
+        model, output_dir = self.plain_model(), output_dir or self.args.output_dir
         if self.args.should_save:
-            fold_into_clip(self.accelerator.unwrap_model(self.model)).save_pretrained(output_dir)
+            fold_into_clip(model).save_pretrained(output_dir)
             self.processing_class.save_pretrained(output_dir)
 
 
