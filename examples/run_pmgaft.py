@@ -15,6 +15,7 @@ processor and tokenizer, robustness_before.json and robustness.json, README.md (
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,24 +94,32 @@ def main(argv: list[str] | None = None) -> None:
     except (OSError, ValueError, TypeError) as error:  # what was passed cannot work, and the message says why
         sys.exit(f"error: {error}")
     args, eval_sets, output_dir = trainer.args, trainer.eval_dataset, Path(trainer.args.output_dir)
+    if not args.resume_from_checkpoint:
+        forget_verdicts(trainer)
 
-    before = trainer.evaluate_robustness() if eval_sets else None
+    before = trainer.evaluate_robustness(verdict_file=output_dir / "verdicts_before.jsonl") if eval_sets else None
     # The gallery shows classes that were not tuned on, if there are any.
     names = sorted(eval_sets or (), key=lambda name: name == data_args.in_domain_set)
     shown = GallerySamples(trainer, eval_sets[names[0]]) if eval_sets else None
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    if trainer.interrupted:
+        print(f"Stopped by SIGTERM after step {trainer.state.global_step}; --resume_from_checkpoint true goes on.")
+        sys.exit(128 + signal.SIGTERM)
     trainer.save_model(_internal_call=True)  # the push comes last, with card and pictures
     if model_args.lora_r and model_args.merge_adapter:
         trainer.save_merged(str(output_dir / "merged"))
-    after = trainer.evaluate_robustness() if eval_sets else None
+    after = trainer.evaluate_robustness(verdict_file=output_dir / "verdicts_after.jsonl") if eval_sets else None
     if trainer.is_world_process_zero():
         training_curves(trainer.state.log_history, output_dir / "training_curves.png")
+    if eval_sets:
+        shown.attack()
     if eval_sets and trainer.is_world_process_zero():
         before.save(output_dir / "robustness_before.json")
         after.save(output_dir / "robustness.json")
         robustness_bars({"before": before, "after": after}, output_dir / "robustness.png")
         shown.save(output_dir / "gallery.png")
         print(comparison_table(before, after, data_args.in_domain_set))
+    forget_verdicts(trainer)
     trainer.create_model_card(finetuned_from=model_args.model_name_or_path, dataset=data_args.dataset_name)
     if trainer.is_world_process_zero():
         print(f"The robust checkpoint, its report, card and pictures are in {output_dir}.")
@@ -206,6 +215,14 @@ def resume_argument(args: PMGAFTConfig) -> str | bool | None:
     return True
 
 
+def forget_verdicts(trainer: PMGAFTTrainer) -> None:
+    """Removes the verdicts that both evaluations keep until their reports are written, for a killed run to go on."""
+    with trainer.accelerator.main_process_first():
+        if trainer.is_world_process_zero():
+            for file in Path(trainer.args.output_dir).glob("verdicts_*.jsonl*"):
+                file.unlink()
+
+
 def required(flag: str, value: str | None) -> str:
     if value is None:
         raise ValueError(f"You passed no {flag}. Pass it, or start without arguments for the embedded default.")
@@ -217,7 +234,7 @@ def read_lines(file: str | None) -> list[str] | None:
 
 
 class GallerySamples:
-    """A few images, attacked against the model as it is now; `save` adds the tuned model's predictions."""
+    """A few images, attacked against the model as it is now, and by `attack` against the tuned one."""
 
     def __init__(self, trainer: PMGAFTTrainer, data: ZeroShotDataset, count: int = 8):
         self.trainer, self.data = trainer, data
@@ -225,9 +242,11 @@ class GallerySamples:
         rows = [data[i] for i in sample_ids(len(data), count, trainer.args.seed)]
         self.clean = torch.stack([row["images"] for row in rows]).to(trainer.args.device)
         self.labels = torch.tensor([row["labels"] for row in rows], device=trainer.args.device)
-        self.before = self._attack()
+        self.attack()
+        self.before = self.predictions
 
-    def _attack(self) -> tuple[torch.Tensor, list[int]]:
+    def attack(self) -> None:
+        """All processes take part, since the engine may have shared out the weights."""
         trainer, data = self.trainer, self.data
         with trainer.evaluation_model() as model:
             embeds = encode_class_names(model, trainer.processing_class, data.class_names, data.prompt_templates)
@@ -235,17 +254,17 @@ class GallerySamples:
             seeds = torch.arange(len(self.labels), device=self.labels.device)
             adversarial = run_attack(self.spec, classifier, self.clean, self.labels, seeds)
             with torch.no_grad():
-                return adversarial.cpu(), classifier(adversarial).argmax(1).tolist()
+                self.predictions = classifier(adversarial).argmax(1).tolist()
+        self.adversarial = adversarial.cpu()
 
     def save(self, file: Path) -> None:
         """Draws clean image, perturbation and adversarial image; each model is shown against its own attack."""
-        adversarial, after = self._attack()
         gallery(
             self.clean.cpu(),
-            adversarial,
+            self.adversarial,
             self.data.class_names,
             self.labels.tolist(),
-            {"before": self.before[1], "after": after},
+            {"before": self.before, "after": self.predictions},
             file,
             eps=self.spec["eps"],
         )

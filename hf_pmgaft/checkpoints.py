@@ -1,4 +1,4 @@
-"""A checkpoint is complete or ignored: its last file lists all others with their sizes."""
+"""A checkpoint is complete or ignored: its last file lists all others with their sizes; SIGTERM makes one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ from typing import Any
 import datasets
 import torch
 from torch import nn
+from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .engines import any_process
 
 MANIFEST = "complete.json"
 
@@ -101,6 +106,37 @@ def rotate(output_dir: str | os.PathLike, limit: int | None, keep: Collection[Pa
     others.sort(key=lambda path: (defect(path) is None, path.stat().st_mtime))
     for path in others[: max(0, len(others) + len(keep) - limit)]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+class StopOnSigterm(TrainerCallback):
+    """On SIGTERM, ends training with a checkpoint after the running step, on all processes after the same one.
+
+    Trainer's own callback waits on each process for itself, so that they would stop at different steps, saves in the
+    middle of a step, where dropout has drawn its numbers, and swallows the signal outside of training.
+    """
+
+    def __init__(self):
+        self.received = False
+        self._before = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.received = False
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._receive)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.received = any_process(self.received)
+        if self.received:
+            control.should_evaluate = False
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
+
+    def _receive(self, *_):
+        self.received = True
 
 
 def weights_digest(model: nn.Module) -> str:

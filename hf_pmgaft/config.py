@@ -64,7 +64,8 @@ class PMGAFTConfig(TrainingArguments):
     Changed defaults of `TrainingArguments`: `remove_unused_columns=False` (image columns and sample ids are needed),
     `logging_nan_inf_filter=False` (a NaN stops the run instead of being logged as 0), `logging_steps=10`,
     `ddp_broadcast_buffers=False` with older torch, `ddp_find_unused_parameters=False`, `do_eval=True`,
-    `learning_rate=1e-5`, `weight_decay=1e-4`, `lr_scheduler_type="cosine"`.
+    `enable_jit_checkpoint=True` (SIGTERM saves a checkpoint and ends training), `learning_rate=1e-5`,
+    `weight_decay=1e-4`, `lr_scheduler_type="cosine"`.
     """
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "attack_kwargs", "objective_kwargs"]
@@ -106,6 +107,9 @@ class PMGAFTConfig(TrainingArguments):
         default_factory=broadcast_buffers, metadata={"help": "Not needed: all buffers are constants."}
     )
     ddp_find_unused_parameters: bool = field(default=False, metadata={"help": "Off: every step uses all of them."})
+    enable_jit_checkpoint: bool = field(
+        default=True, metadata={"help": "SIGTERM saves a checkpoint and ends training."}
+    )
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
     weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay."})

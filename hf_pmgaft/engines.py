@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -40,13 +43,13 @@ def before_devices(args: TrainingArguments) -> None:
     if args.fsdp or _flag("ACCELERATE_USE_FSDP"):
         if args.use_cpu:
             raise ValueError(
-                "You asked for FSDP on the CPU (use_cpu), where Accelerate would silently run DDP. Use DDP or DeepSpeed "
-                "there, or leave use_cpu out where there are GPUs."
+                "You asked for FSDP on the CPU (use_cpu), where Accelerate would silently run DDP. Use DDP or "
+                "DeepSpeed there, or leave use_cpu out where there are GPUs."
             )
         version = (args.fsdp_config or {}).get("version") if not isinstance(args.fsdp_config, str) else None
         if str(version or os.environ.get("FSDP_VERSION", 2)) == "1":
             raise ValueError(
-                "You asked for FSDP 1, whose flattened parameters the attack cannot run through. Pass version 2, as in "
+                "You asked for FSDP 1, whose flattened parameters are not supported here. Pass version 2, as in "
                 "examples/accelerate_configs/fsdp2.yaml."
             )
         # A model this small needs none of it, and it fails on buffers.
@@ -132,6 +135,14 @@ def _whole(parameter: nn.Parameter) -> torch.Tensor:
     return parameter
 
 
+def checkpoint_layout(accelerator: Accelerator) -> dict[str, Any]:
+    """What the optimizer state of a checkpoint is bound to; nothing, if any processes without an engine take it."""
+    state = accelerator.state
+    if getattr(state, "deepspeed_plugin", None) is not None:
+        return {"format": f"DeepSpeed ZeRO-{state.deepspeed_plugin.zero_stage}", "processes": state.num_processes}
+    return {} if getattr(state, "fsdp_plugin", None) is None else {"format": "FSDP2"}
+
+
 def check_unwrapped(model: nn.Module) -> None:
     """Raises `TypeError` for a wrapper through which no attack can run."""
     if type(model).__name__ == "DeepSpeedEngine":
@@ -143,8 +154,17 @@ def check_unwrapped(model: nn.Module) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set on any process; all processes must ask together."""
-    return any(gather([flag]))
+    """Whether the flag is set on any process; all processes must ask together. No accelerator waits for it."""
+    if process_share()[1] == 1:
+        return flag
+    value = torch.tensor(int(flag))
+    dist.all_reduce(value, group=_cpu_group(dist.group.WORLD))
+    return bool(value)
+
+
+@functools.cache
+def _cpu_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
 
 
 def _flag(name: str) -> bool:

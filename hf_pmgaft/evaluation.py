@@ -23,7 +23,7 @@ from . import flags as smells
 from .attacks import correct, frozen, known, parse_radius, sample_seeds
 from .backbones import unwrap_peft
 from .data import ZeroShotDataset
-from .engines import full_precision, gather, process_share
+from .engines import check_unwrapped, full_precision, gather, process_share
 from .metrics.robust_accuracy.robust_accuracy import RobustAccuracy
 from .report import RobustnessReport, SetResult
 from .threats import (
@@ -92,9 +92,11 @@ def evaluate_robustness(
         progress (`bool`): Whether to show progress bars.
 
     Raises:
+        TypeError: if the model is DeepSpeed's engine.
         ValueError: if an attack, a set or the verdict file cannot serve, before anything is computed.
         RuntimeError: if an attack returns what its threat does not allow.
     """
+    check_unwrapped(model)
     sets = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
     attacks = [check_attack(spec) for spec in attacks]
     _check(sets, attacks, verdict)

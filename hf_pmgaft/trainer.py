@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from huggingface_hub import upload_folder
 from torch import nn
 from transformers import AutoModel, AutoProcessor, EvalPrediction, PreTrainedModel, Trainer, set_seed
-from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, speed_metrics
 from transformers.utils import PushInProgress
 
@@ -27,7 +26,14 @@ from .attacks import TRAINING_ATTACKS, frozen, sample_seeds
 from .backbones import get_backbone, unwrap_peft
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, ZeroShotDataset, augment, stack, training_examples
-from .engines import copy_trained, full_precision, load_whole_models, local_part, prepare_for_engines
+from .engines import (
+    checkpoint_layout,
+    copy_trained,
+    full_precision,
+    load_whole_models,
+    local_part,
+    prepare_for_engines,
+)
 from .evaluation import evaluate_robustness
 from .hub import save_model_card
 from .objectives import Objective, make_objective
@@ -126,6 +132,8 @@ class PMGAFTTrainer(Trainer):
         set_seed(args.seed)  # before the adapter draws its first weights
         model = prepare_model(model, args.trainable_layers, peft_config)
         collator = Collator(processing_class, len(self.class_names), data_collator) if self.class_names else None
+        # Ours takes the place of Trainer's callback, see there.
+        stop_on_sigterm, args.enable_jit_checkpoint = args.enable_jit_checkpoint, False
         super().__init__(
             model=model,
             args=args,
@@ -144,7 +152,10 @@ class PMGAFTTrainer(Trainer):
         self._sums: dict[str, torch.Tensor] = {}
         self._finite = torch.ones((), device=self.args.device)
         self._newest_checkpoint: Path | None = None
-        self._save_between_steps_only()
+        args.enable_jit_checkpoint = stop_on_sigterm
+        self._sigterm = checkpoints.StopOnSigterm()
+        if stop_on_sigterm:
+            self.add_callback(self._sigterm)
         load_whole_models()
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
         self._plain = copy.deepcopy(self.model) if sharded else None
@@ -221,12 +232,17 @@ class PMGAFTTrainer(Trainer):
             self._teacher_head = head(*texts)
             self._user_teacher = None  # its image tower was copied, its text tower has done its work
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether SIGTERM ended the last training."""
+        return self._sigterm.received
+
     # ---- The model outside its engine ----
 
     def plain_model(self) -> nn.Module:
         """The model as it is now: whole, in float32, with the parameter names of its checkpoint.
 
-        The model itself where the engine leaves it whole, else a copy of it on the CPU; all processes must ask together.
+        The model itself where the engine leaves it whole, else a copy on the CPU. All processes must ask together.
         """
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         if self._plain is None:
@@ -364,8 +380,10 @@ class PMGAFTTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def evaluate_robustness(self, sets: Any = None) -> RobustnessReport:
+    def evaluate_robustness(self, sets: Any = None, verdict_file: str | Path | None = None) -> RobustnessReport:
         """The report behind `evaluate`, under the threat model of the configuration.
+
+        With a `verdict_file` the same call goes on where it was killed.
 
         The first one made before training and the last one made are kept for the model card.
         """
@@ -378,6 +396,7 @@ class PMGAFTTrainer(Trainer):
                 batch_size=self.args.eval_batch_size,
                 max_samples=self.args.eval_max_samples,
                 seed=self.args.seed,
+                verdict_file=verdict_file,
                 progress=not self.args.disable_tqdm,
             )
         if self.state.global_step == 0 and self.first_report is None:
@@ -436,6 +455,7 @@ class PMGAFTTrainer(Trainer):
             "train_dataset": checkpoints.data_fingerprint(self.train_dataset),
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "seed": args.seed,
+            "engine": checkpoint_layout(self.accelerator),
         }
 
     def train(self, resume_from_checkpoint=None, **kwargs):
@@ -473,7 +493,7 @@ class PMGAFTTrainer(Trainer):
         run_dir = self._get_output_dir(trial=trial)
         folder = (Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}").resolve()
         if folder == self._newest_checkpoint:
-            return  # SIGTERM asks for the step that was just saved; writing it again would put it at risk
+            return  # it was just saved; writing it again would put it at risk
         if self.args.should_save and folder.exists():
             shutil.rmtree(folder)  # left by a run that was cut off, or by another run
         self.accelerator.wait_for_everyone()
@@ -483,6 +503,11 @@ class PMGAFTTrainer(Trainer):
         vars(self.args).update(later)
         try:
             super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError) as error:
+            raise OSError(
+                f"{folder} could not be written ({error}). Make room or mend the folder, and resume; the last "
+                f"complete checkpoint is {self._newest_checkpoint or 'none'}."
+            ) from error
         finally:
             vars(self.args).update(wanted)
         self.accelerator.wait_for_everyone()
@@ -496,12 +521,6 @@ class PMGAFTTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
-
-    def _save_between_steps_only(self) -> None:
-        """Keeps SIGTERM's checkpoint out of the middle of a step, where dropout has already drawn its numbers."""
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, JITCheckpointCallback):
-                callback.on_pre_optimizer_step = lambda *args, **kwargs: None
 
     def _check_weights(self) -> None:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
