@@ -1,29 +1,42 @@
 """Measures what the package's speed is worth, against the same thing as commonly written, in one interleaved run.
 
     python examples/benchmark.py evaluate
+    python examples/benchmark.py scale --engines ddp zero1 zero2 zero3
 
 evaluate: the any-iterate verdict under PGD by (a) the plain loop, as commonly written: every image, every step,
 prompts encoded in each query, `loss.backward()`; (b) the same loop with the text cached; (c) `evaluate_robustness`,
 from the files on. Then APGD-CE and APGD-T by (d) pyautoattack's own `run_standard_evaluation` and (e)
-`evaluate_robustness`. The radius is the one at which a quarter of the images withstands PGD. Times are medians of the
-repeats; ratios are taken within the run, since times of two runs do not compare.
+`evaluate_robustness`. The radius is the one at which a quarter of the images withstands PGD.
+
+scale: a training step of the embedded default and of a ViT-B/32 of random weights by one process and by two, with one
+thread each and the same global batch. Where two take more than half the time of one: by one process on half the batch
+(what does not shrink with it), by two that exchange nothing (cores that get in each other's way), the rest being the
+exchange. And what each process holds in memory between steps, by engine.
+
+Times are medians of the repeats; ratios are taken within the run, since times of two runs do not compare.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import os
 import platform
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import AutoModel, AutoProcessor
+from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
+from transformers import AutoModel, AutoProcessor, CLIPConfig, CLIPModel, TrainerCallback
 
+from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer
 from hf_pmgaft.attacks import correct, sample_seeds, uniform_noise
 from hf_pmgaft.data import ZeroShotDataset, load_images
 from hf_pmgaft.evaluation import evaluate_robustness
@@ -31,13 +44,16 @@ from hf_pmgaft.tables import render
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names, prompt_name
 
 EMOJI = Path(__file__).parent / "emoji"
+# Models of the part scale, with their global batch.
+SCALED = {"embedded default": 64, "ViT-B/32": 16}
+ENGINES = ("ddp", "zero1", "zero2", "zero3")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("part", choices=["evaluate"], help="What to measure.")
+    parser.add_argument("part", choices=["evaluate", "scale"], help="What to measure.")
     parser.add_argument("--model", default=str(EMOJI / "model"), help="Hub id or folder of a CLIPModel.")
     parser.add_argument("--group", default="food", help="Emoji group whose images and classes are used.")
     parser.add_argument("--images", type=int, default=64, help="How many images.")
@@ -48,6 +64,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="Interleaved repeats.")
     parser.add_argument("--threads", type=int, default=1, help="Threads of torch.")
     parser.add_argument("--output_file", help="JSON file for the figures.")
+    parser.add_argument("--engines", nargs="+", default=["ddp"], choices=ENGINES, help="Engines whose memory to tell.")
+    parser.add_argument("--models", nargs="+", default=list(SCALED), choices=SCALED, help="Models to scale.")
+    parser.add_argument("--steps", type=int, default=12, help="Training steps to time, after two to warm up.")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -184,10 +204,132 @@ def evaluate(args: argparse.Namespace) -> None:
         Path(args.output_file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+class StepTimes(TrainerCallback):
+    """Seconds of each training step, data included."""
+
+    def __init__(self):
+        self.ends: list[float] = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.ends.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        return [end - start for start, end in zip(self.ends[1:], self.ends[2:], strict=False)]
+
+
+class NoExchange(TrainerCallback):
+    """Lets DDP exchange no gradients."""
+
+    trainer: PMGAFTTrainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.model_wrapped.register_comm_hook(None, noop_hook)
+
+
+def scale_worker(args: argparse.Namespace) -> None:
+    """One process of a run of the part scale; the first writes its step times and the bytes that it holds."""
+    task = json.loads(args.worker)
+    torch.set_num_threads(1)
+    processor = AutoProcessor.from_pretrained(str(EMOJI / "model"))
+    if task["model"] == "ViT-B/32":
+        torch.manual_seed(0)
+        model = CLIPModel(CLIPConfig())
+        edge = model.config.vision_config.image_size
+        processor.image_processor.size = {"shortest_edge": edge}
+        processor.image_processor.crop_size = {"height": edge, "width": edge}
+    else:
+        model = AutoModel.from_pretrained(str(EMOJI / "model"), dtype=torch.float32)
+    zero = {"zero_optimization": {"stage": int(task["engine"][-1])}} if task["engine"].startswith("zero") else None
+    if zero:
+        zero |= {"train_micro_batch_size_per_gpu": "auto", "zero_allow_untested_optimizer": True}
+        zero |= {"gradient_accumulation_steps": "auto", "gradient_clipping": "auto"}
+    times, quiet = StepTimes(), NoExchange()
+    trainer = PMGAFTTrainer(
+        model,
+        PMGAFTConfig(
+            output_dir=task["folder"],
+            eps="4/255",
+            per_device_train_batch_size=task["batch"],
+            max_steps=args.steps + 2,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            deepspeed=zero,
+        ),
+        train_dataset=load_images(str(EMOJI / "data"), "finetune", "train"),
+        processing_class=processor,
+        prompt_templates="an emoji of {}",
+        callbacks=[times, quiet] if task["quiet"] else [times],
+    )
+    quiet.trainer = trainer
+    if trainer.accelerator.num_processes != task["processes"]:
+        raise RuntimeError(f"{trainer.accelerator.num_processes} processes run instead of {task['processes']}.")
+    trainer.train()
+    if trainer.is_world_process_zero():
+        storages = {}
+        for item in gc.get_objects():
+            if isinstance(item, torch.Tensor) and item.device.type == "cpu":
+                storages[item.untyped_storage().data_ptr()] = item.untyped_storage().nbytes()
+        result = {"seconds": times.seconds()[1:], "bytes": sum(storages.values())}
+        (Path(task["folder"]) / "result.json").write_text(json.dumps(result))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    os._exit(0)  # gloo's own end hangs now and then
+
+
+def scale(args: argparse.Namespace) -> None:
+    """Prints what a second process saves, where the rest goes, and what each process holds."""
+    seconds: dict[str, dict[str, list[float]]] = {}
+    held: dict[str, dict[str, int]] = {}
+
+    def run(model: str, way: str, engine: str, processes: int, batch: int, quiet: bool = False) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            task = {"model": model, "engine": engine, "processes": processes, "batch": batch, "quiet": quiet}
+            worker = [__file__, "scale", "--steps", str(args.steps)]
+            worker += ["--worker", json.dumps({**task, "folder": folder})]
+            launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, *(launch if processes > 1 else []), *worker]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
+            result = json.loads((Path(folder) / "result.json").read_text())
+        seconds.setdefault(model, {}).setdefault(way, []).append(statistics.median(result["seconds"]))
+        held.setdefault(model, {})[way] = result["bytes"]
+
+    for _ in range(args.repeats):
+        for model in args.models:
+            batch = SCALED[model]
+            run(model, "one process", "none", 1, batch)
+            run(model, "two processes", "ddp", 2, batch // 2)
+            run(model, "one, half the batch", "none", 1, batch // 2)
+            run(model, "two, no exchange", "ddp", 2, batch // 2, quiet=True)
+    for model in args.models:
+        for engine in args.engines:
+            if engine != "ddp":
+                run(model, engine, engine, 2, SCALED[model] // 2)
+    medians = {
+        model: {way: statistics.median(times) for way, times in ways.items()} for model, ways in seconds.items()
+    }
+    rows = [["model", "way", "median s", "one process / this", "MiB held by a process"]]
+    for model, ways in medians.items():
+        for way, median in ways.items():
+            times = f"{ways['one process'] / median:.2f}"
+            rows.append([model, way, f"{median:.3f}", times, f"{held[model][way] / 2**20:.0f}"])
+    print(render(rows))
+    if args.output_file:
+        machine = {"processor": platform.processor(), "torch": torch.__version__, "cores": os.cpu_count()}
+        content = {"part": "scale", "seconds": seconds, "medians": medians, "bytes": held, "machine": machine}
+        Path(args.output_file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     torch.set_num_threads(args.threads)
-    evaluate(args)
+    if args.worker:
+        scale_worker(args)
+    {"evaluate": evaluate, "scale": scale}[args.part](args)
 
 
 if __name__ == "__main__":

@@ -178,19 +178,20 @@ def _digest(*parts: bytes) -> str:
     return digest.hexdigest()[:12]
 
 
-def check_fingerprint(folder: str | os.PathLike, fingerprint: dict) -> None:
-    """Raises `ValueError`, naming the keys that differ, if a checkpoint was made by another kind of run."""
+def differences(folder: str | os.PathLike, fingerprint: dict) -> str | None:
+    """Why a checkpoint is of another kind of run, naming the keys that differ, or `None` if it is not."""
     saved, now = _flat((read_manifest(folder) or {}).get("fingerprint", {})), _flat(fingerprint)
     differing = [
         f"{key}: {saved.get(key)!r} there, {now.get(key)!r} now"
         for key in sorted(set(saved) | set(now))
         if saved.get(key) != now.get(key)
     ]
-    if differing:
-        raise ValueError(
-            f"Checkpoint {str(folder)!r} was made by a run with other settings, so going on from it would mix two "
-            f"runs. They differ in:\n  " + "\n  ".join(differing) + "\nUse the same settings or another output_dir."
-        )
+    if not differing:
+        return None
+    return (
+        f"Checkpoint {str(folder)!r} was made by a run with other settings, so going on from it would mix two runs. "
+        "They differ in:\n  " + "\n  ".join(differing) + "\nUse the same settings or another output_dir."
+    )
 
 
 def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:

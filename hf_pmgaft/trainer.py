@@ -30,6 +30,7 @@ from .engines import (
     checkpoint_layout,
     copy_trained,
     full_precision,
+    gather,
     load_whole_models,
     local_part,
     prepare_for_engines,
@@ -480,8 +481,9 @@ class PMGAFTTrainer(Trainer):
                     f"Checkpoint {str(resume_from_checkpoint)!r} cannot be resumed from: {reason}. Pass a complete "
                     "one, or resume_from_checkpoint=True for the newest of them."
                 )
-            if self.is_world_process_zero():  # other processes may hold no weights to compare yet
-                checkpoints.check_fingerprint(resume_from_checkpoint, self._fingerprint)
+            reasons = gather([checkpoints.differences(resume_from_checkpoint, self._fingerprint)])
+            if any(reasons):  # on whatever process, none goes on
+                raise ValueError(next(filter(None, reasons)))
         self._sums, self._finite = {}, torch.ones_like(self._finite)
         self._newest_checkpoint = Path(resume_from_checkpoint).resolve() if resume_from_checkpoint else None
         output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)

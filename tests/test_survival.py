@@ -1,0 +1,25 @@
+"""Whatever kills training, and whenever: the resumed run ends as if nothing had happened."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHAOS = Path(__file__).parent / "chaos.py"
+
+
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_twenty_random_kills_change_nothing(tmp_path, processes):
+    command = [sys.executable, str(CHAOS), str(tmp_path / "chaos"), "--kills", "20", "--processes", str(processes)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-4000:]
+    story = json.loads(done.stdout.splitlines()[-1])
+    print(story)
+    assert len(story["kills"]) == 20
+    assert all(story["same"].values()) and len(story["same"]) == 4
+    # By SIGTERM in the middle of training each process ended itself, after the same step.
+    assert "sigterm -> [143]" in story["kills"]
+    assert {"all", "while saving"} <= set(story["kills"]) and story["cut_off_checkpoints"] > 0
+    assert max(story["newest"]) > 0 and story["newest"] == sorted(story["newest"])
