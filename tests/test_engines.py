@@ -102,6 +102,7 @@ def start(folder: Path, model: Path, engine: str, case: str, **options):
     per_device = BATCH // int(os.environ.get("WORLD_SIZE", 1)) // options.get("gradient_accumulation_steps", 1)
     sets = ZeroShotDataset(make_images(13, seed=9), make_processor(), None, "a photo of the {}", name="own")
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "augmentation": 0.5, **options}
+    options["eval_eps"] = "48/255"
     batch = {"per_device_train_batch_size": per_device, "per_device_eval_batch_size": 4}
     return make_trainer(folder, model=str(model), eval_dataset=sets, **batch, **options)
 
@@ -166,10 +167,10 @@ def run_poisoned(folder: Path, model: Path, engine: str) -> list[str]:
 
 def run_handed_over(folder: Path, model: Path, engine: str) -> dict | str:
     """Goes on with the checkpoint of one process without an engine."""
-    trainer = start(folder, model, engine, "full", max_steps=3)
+    trainer = start(folder, model, engine, "full")
     try:
         trainer.train(resume_from_checkpoint=str(model / "run" / "checkpoint-2"))
-        return step_lines(trainer)[-1]
+        return step_lines(trainer)[2]
     except ValueError as error:
         return str(error)
 
@@ -204,7 +205,7 @@ def fitted(tmp_path_factory):
     model, processor = fit_model()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    start(folder / "run", folder, "none", "full", max_steps=2).train()
+    start(folder / "run", folder, "none", "full").train()
     return folder
 
 
@@ -281,7 +282,7 @@ def test_the_engine_evaluates_as_one_process_the_saved_model(launched, engine, c
     folder, found = launched(engine)
     model = CLIPModel.from_pretrained(folder / case / "merged")
     data = ZeroShotDataset(make_images(13, seed=9), make_processor(), None, PROMPT, name="own")
-    args = PMGAFTConfig(output_dir=str(folder), eps="8/255", eval_num_steps=3, use_cpu=True)
+    args = PMGAFTConfig(output_dir=str(folder), eval_eps="48/255", eval_num_steps=3, use_cpu=True)
     options = {"seed": args.seed, "progress": False}
     ours = evaluate_robustness(model, make_processor(), [data], [args.eval_attack_spec()], **options)
     ours, theirs = json.loads(json.dumps(ours.to_dict())), found[case]["report"]
