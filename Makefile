@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Threads that wait do not spin, which matters when other work shares the cores.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 .venv/done: setup.py
 	$(PYTHON) -m venv .venv
@@ -19,6 +19,9 @@ demo: .venv/done  ## make the embedded CLIP robust, and evaluate it before and a
 
 test: .venv/done  ## run the tests
 	$(BIN)/python -m pytest
+
+test-all: .venv/done  ## run the slow ones too: compilation, launchers, more kills
+	$(BIN)/python -m pytest -m ""
 
 lint: .venv/done
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Two processes do what one does: the same losses, terms and accuracies, from the same perturbations."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from test_trainer import LORA, make_trainer
 
 from hf_pmgaft import engines
 from hf_pmgaft.data import ZeroShotDataset
+from hf_pmgaft.engines import gather
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.objectives import OBJECTIVES
 
@@ -36,6 +38,33 @@ def run_case(case: str, folder: Path, processes: int) -> list[dict]:
     return [line for line in trainer.state.log_history if "loss" in line]
 
 
+def run_data(kind: str, folder: Path, processes: int) -> dict[str, str]:
+    """By step and image, a checksum of what augmentation made of it and of where its attack starts."""
+    streaming, options = kind.startswith("streaming"), {"dataloader_drop_last": kind == "drop_last"}
+    if "workers" in kind:
+        options |= {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 2}
+    images = make_images(30)
+    images = images.to_iterable_dataset(num_shards=2 if "workers" in kind else 1) if streaming else images
+    options |= {"max_steps": 5, "per_device_train_batch_size": 8 // processes, "augmentation": 1.0}
+    trainer = make_trainer(folder / f"{kind}-{processes}", images, num_steps=0, **options)
+    seen, ids, loss, attack = {}, [], trainer.compute_loss, trainer._attack
+
+    def compute_loss(model, inputs, *args, **kwargs):
+        ids[:] = inputs["sample_id"].tolist()
+        return loss(model, inputs, *args, **kwargs)
+
+    def record(images, labels, seeds):
+        adversarial, teacher = attack(images, labels, seeds)
+        for i, row in enumerate(ids):
+            content = images[i].numpy().tobytes() + adversarial[i].numpy().tobytes()
+            seen[f"{trainer.state.global_step} {row}"] = hashlib.sha256(content).hexdigest()
+        return adversarial, teacher
+
+    trainer.compute_loss, trainer._attack = compute_loss, record
+    trainer.train()
+    return dict(gather([*seen.items()]))
+
+
 def run_evaluation(verdict_file: Path) -> dict:
     """A report whose images the processes share."""
     model, processor = fit_model()
@@ -47,6 +76,7 @@ def run_evaluation(verdict_file: Path) -> dict:
 
 
 CASES = ("accumulation", "lora", *sorted(OBJECTIVES))
+DATA = ("map", "workers", "drop_last", "streaming", "streaming workers")
 NOT_COMPARED = {"grad_norm", "learning_rate", "epoch", "step"}
 
 
@@ -68,6 +98,17 @@ def test_two_processes_log_what_one_logs(two_processes, tmp_path, case):
         for key in set(one) - NOT_COMPARED:
             exact = key.endswith("accuracy")
             assert two[key] == pytest.approx(one[key], rel=1e-5, abs=0 if exact else 1e-6), key
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_two_processes_augment_and_attack_each_image_as_one_does(two_processes, tmp_path, kind):
+    two = json.loads((two_processes / "data.json").read_text())[kind]
+    one = run_data(kind, tmp_path, 1)
+    steps = [[key for key in one if key.startswith(f"{step} ")] for step in range(5)]
+    # Of 30 images the fourth batch of 8 has 6, or is left out; two processes fill it up with others.
+    assert [len(step) for step in steps] == [8, 8, 8, 8 if kind == "drop_last" else 6, 8]
+    assert one.items() <= two.items()
+    assert all(key.startswith("3 ") for key in set(two) - set(one)) and len(two) - len(one) <= 2
 
 
 def test_two_processes_share_the_images_and_report_what_one_reports(two_processes, tmp_path):
@@ -97,9 +138,11 @@ def test_only_torch_that_minds_buffers_itself_may_write_them_between_passes(monk
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     logs = {case: run_case(case, root, 2) for case in CASES}
+    data = {kind: run_data(kind, root, 2) for kind in DATA}
     report = run_evaluation(root / "verdicts.jsonl")
     (root / f"report-{os.environ['RANK']}.json").write_text(json.dumps(report))
     if os.environ["RANK"] == "0":
         (root / "logs.json").write_text(json.dumps(logs))
+        (root / "data.json").write_text(json.dumps(data))
     torch.distributed.barrier()
     os._exit(0)  # gloo's own end, at exit or by destroy_process_group, hangs or aborts now and then

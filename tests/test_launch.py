@@ -1,0 +1,111 @@
+"""What a launch cannot mean is refused by name; the configurations that ship are run as the README says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_pmgaft import PMGAFTConfig
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "examples" / "accelerate_configs"
+no_accelerator = pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator")
+
+
+def launch(*arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "accelerate.commands.launch", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd=ROOT)
+
+
+def test_a_launcher_that_ran_one_process_of_several_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(ValueError, match="asked `accelerate launch` for several processes, but it started one"):
+        PMGAFTConfig(output_dir=str(tmp_path), use_cpu=True)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")  # an address alone is some cluster's
+    PMGAFTConfig(output_dir=str(tmp_path), use_cpu=True)
+
+
+@pytest.mark.parametrize("by_launcher", [False, True])
+def test_fsdp_on_the_cpu_is_refused(tmp_path, monkeypatch, by_launcher):
+    if by_launcher:
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="FSDP on the CPU"):
+        PMGAFTConfig(output_dir=str(tmp_path), use_cpu=True, fsdp=None if by_launcher else True)
+
+
+def test_fsdp_1_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="FSDP 1.*Pass version 2"):
+        PMGAFTConfig(output_dir=str(tmp_path), fsdp=True, fsdp_config={"version": 1})
+
+
+@no_accelerator
+def test_deepspeed_is_told_that_there_is_no_accelerator(tmp_path, monkeypatch):
+    pytest.importorskip("deepspeed")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    code = (
+        "from hf_pmgaft import PMGAFTConfig\n"
+        "from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled\n"
+        f"args = PMGAFTConfig(output_dir={str(tmp_path)!r}, deepspeed={{'zero_optimization': {{'stage': 3}}}})\n"
+        "assert args.use_cpu and not is_deepspeed_zero3_enabled()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@no_accelerator
+def test_accelerate_with_two_processes_on_the_cpu_is_refused(tmp_path):
+    flags = [
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ]
+    done = launch(*flags, "examples/run_pmgaft.py", "--output_dir", str(tmp_path / "out"))
+    assert done.returncode != 0 and "it started one" in done.stderr
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.slow
+@no_accelerator
+@pytest.mark.parametrize("config", ["ddp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3", "single"])
+def test_the_configurations_run_the_script(tmp_path, config):
+    if "deepspeed" in config:
+        pytest.importorskip("deepspeed")
+    processes = 1 if config == "single" else 2
+    file = str(CONFIGS / f"{config}.yaml")
+    short = {"max_steps": 3, "eval_max_samples": 4, "eval_num_steps": 2, "per_device_train_batch_size": 8 // processes}
+    script = [part for name, value in short.items() for part in (f"--{name}", str(value))]
+    script += ["--output_dir", str(tmp_path), "--use_cpu", "true", "--logging_steps", "1", "--report_to", "none"]
+    done = launch("--config_file", file, "--num_processes", str(processes), "examples/run_pmgaft.py", *script)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "mean without animals" in done.stdout
+    state = json.loads((tmp_path / "training_config.json").read_text())
+    assert state["max_steps"] == 3 and (tmp_path / "model.safetensors").exists()
+
+
+def test_the_configurations_are_what_they_are_called():
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    kinds = {"single": "NO", "ddp": "MULTI_GPU", "fsdp2": "FSDP"} | dict.fromkeys(
+        (f"deepspeed_zero{stage}" for stage in (1, 2, 3)), "DEEPSPEED"
+    )
+    found = {file.stem: load_config_from_file(str(file)) for file in CONFIGS.glob("*.yaml")}
+    assert {name: str(config.distributed_type.value) for name, config in found.items()} == kinds
+    for stage in (1, 2, 3):
+        assert found[f"deepspeed_zero{stage}"].deepspeed_config["zero_stage"] == stage
+    assert found["fsdp2"].fsdp_config["fsdp_version"] == 2
