@@ -45,7 +45,7 @@ from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names, prompt_n
 
 EMOJI = Path(__file__).parent / "emoji"
 # Models of the part scale, with their global batch.
-SCALED = {"embedded default": 64, "ViT-B/32": 16}
+SCALED = {"embedded default": 64, "ViT-B/32": 8}
 ENGINES = ("ddp", "zero1", "zero2", "zero3")
 
 
@@ -283,10 +283,12 @@ def scale(args: argparse.Namespace) -> None:
     seconds: dict[str, dict[str, list[float]]] = {}
     held: dict[str, dict[str, int]] = {}
 
-    def run(model: str, way: str, engine: str, processes: int, batch: int, quiet: bool = False) -> None:
+    def run(
+        model: str, way: str, engine: str, processes: int, batch: int, quiet: bool = False, steps=args.steps
+    ) -> None:
         with tempfile.TemporaryDirectory() as folder:
             task = {"model": model, "engine": engine, "processes": processes, "batch": batch, "quiet": quiet}
-            worker = [__file__, "scale", "--steps", str(args.steps)]
+            worker = [__file__, "scale", "--steps", str(steps)]
             worker += ["--worker", json.dumps({**task, "folder": folder})]
             launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -308,7 +310,7 @@ def scale(args: argparse.Namespace) -> None:
     for model in args.models:
         for engine in args.engines:
             if engine != "ddp":
-                run(model, engine, engine, 2, SCALED[model] // 2)
+                run(model, engine, engine, 2, SCALED[model] // 2, steps=2)
     medians = {
         model: {way: statistics.median(times) for way, times in ways.items()} for model, ways in seconds.items()
     }

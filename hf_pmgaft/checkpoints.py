@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import signal
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,23 +118,25 @@ class StopOnSigterm(TrainerCallback):
 
     def __init__(self):
         self.received = False
-        self._before = None
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catches the signal; only the main thread can."""
         self.received = False
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._receive)
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._receive)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.received = any_process(self.received)
         if self.received:
             control.should_evaluate = False
             control.should_save = control.should_training_stop = True
-
-    def on_train_end(self, args, state, control, **kwargs):
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-            self._before = None
 
     def _receive(self, *_):
         self.received = True

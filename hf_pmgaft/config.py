@@ -120,7 +120,7 @@ class PMGAFTConfig(TrainingArguments):
             _check_json(name, getattr(self, name))
         before_devices(self)
         super().__post_init__()
-        after_devices(self)
+        after_devices(self, self.attack_fp32)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no device to copy to, and torch would warn
         _check_choice("attack", self.attack, TRAINING_ATTACKS)

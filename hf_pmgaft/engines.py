@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import inspect
 import os
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -37,9 +38,9 @@ def before_devices(args: TrainingArguments) -> None:
     Raises:
         ValueError: if the engine that is asked for cannot run, or would silently be another one.
     """
-    cpu = args.use_cpu or not torch.accelerator.is_available()
     if args.deepspeed or _flag("ACCELERATE_USE_DEEPSPEED"):
-        args.use_cpu = cpu  # DeepSpeed counts its processes wrongly unless it is told
+        # It counts its processes wrongly unless it is told.
+        args.use_cpu = args.use_cpu or not torch.accelerator.is_available()
     if args.fsdp or _flag("ACCELERATE_USE_FSDP"):
         if args.use_cpu:
             raise ValueError(
@@ -56,12 +57,19 @@ def before_devices(args: TrainingArguments) -> None:
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
 
-def after_devices(args: TrainingArguments) -> None:
+def after_devices(args: TrainingArguments, attack_fp32: bool) -> None:
     """What has to stand once `TrainingArguments` knows its devices.
 
     Raises:
-        ValueError: if a launcher was asked for several processes, and ran one.
+        ValueError: if a launcher was asked for several processes, and ran one, or if the engine cannot attack in
+            float32.
     """
+    sharded = args.deepspeed_plugin is not None or args.fsdp or _flag("ACCELERATE_USE_FSDP")
+    if attack_fp32 and sharded and (args.bf16 or args.fp16):
+        raise ValueError(
+            "You asked for attack_fp32, but under DeepSpeed and FSDP in bf16 or fp16 the weights that the attack runs "
+            "through are not in float32. Leave attack_fp32 out, or use DDP."
+        )
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if launched and "WORLD_SIZE" not in os.environ and args.world_size == 1:
         raise ValueError(
@@ -135,12 +143,32 @@ def _whole(parameter: nn.Parameter) -> torch.Tensor:
     return parameter
 
 
-def checkpoint_layout(accelerator: Accelerator) -> dict[str, Any]:
-    """What the optimizer state of a checkpoint is bound to; nothing, if any processes without an engine take it."""
+def checkpoint_format(accelerator: Accelerator) -> str | None:
+    """Who can read the optimizer state of a checkpoint; `None` for any process without an engine or with DDP."""
     state = accelerator.state
     if getattr(state, "deepspeed_plugin", None) is not None:
-        return {"format": f"DeepSpeed ZeRO-{state.deepspeed_plugin.zero_stage}", "processes": state.num_processes}
-    return {} if getattr(state, "fsdp_plugin", None) is None else {"format": "FSDP2"}
+        return f"DeepSpeed ZeRO-{state.deepspeed_plugin.zero_stage}"
+    return None if getattr(state, "fsdp_plugin", None) is None else "FSDP2"
+
+
+def adapt_to_processes(accelerator: Accelerator, folder: str) -> None:
+    """Lets DeepSpeed load a checkpoint that another number of processes wrote, which it does in a format of its own.
+
+    All processes must call it, before the engine is made.
+    """
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    if plugin is None:
+        return
+    step = next(path for path in Path(folder).glob("global_step*") if path.name.removeprefix("global_step").isdigit())
+    other = len([*step.glob("*_optim_states.pt")]) != accelerator.num_processes
+    plugin.deepspeed_config.setdefault("checkpoint", {})["load_universal"] = other
+    if other and accelerator.is_main_process:
+        from deepspeed.checkpoint import ds_to_universal
+
+        options = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False, "strict": True}
+        folders = {"input_folder": str(step), "output_folder": f"{step}_universal"}
+        ds_to_universal.main(argparse.Namespace(**folders, **options, inject_missing_state=True))
+    accelerator.wait_for_everyone()
 
 
 def check_unwrapped(model: nn.Module) -> None:

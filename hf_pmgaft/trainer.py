@@ -27,7 +27,8 @@ from .backbones import get_backbone, unwrap_peft
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, ZeroShotDataset, augment, stack, training_examples
 from .engines import (
-    checkpoint_layout,
+    adapt_to_processes,
+    checkpoint_format,
     copy_trained,
     full_precision,
     gather,
@@ -384,9 +385,8 @@ class PMGAFTTrainer(Trainer):
     def evaluate_robustness(self, sets: Any = None, verdict_file: str | Path | None = None) -> RobustnessReport:
         """The report behind `evaluate`, under the threat model of the configuration.
 
-        With a `verdict_file` the same call goes on where it was killed.
-
-        The first one made before training and the last one made are kept for the model card.
+        The first one made before training and the last one made are kept for the model card. With a `verdict_file`
+        the same call goes on where it was killed.
         """
         with self.evaluation_model() as model:
             self.last_report = evaluate_robustness(
@@ -456,7 +456,7 @@ class PMGAFTTrainer(Trainer):
             "train_dataset": checkpoints.data_fingerprint(self.train_dataset),
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "seed": args.seed,
-            "engine": checkpoint_layout(self.accelerator),
+            "engine": checkpoint_format(self.accelerator),
         }
 
     def train(self, resume_from_checkpoint=None, **kwargs):
@@ -484,9 +484,11 @@ class PMGAFTTrainer(Trainer):
             reasons = gather([checkpoints.differences(resume_from_checkpoint, self._fingerprint)])
             if any(reasons):  # on whatever process, none goes on
                 raise ValueError(next(filter(None, reasons)))
+            adapt_to_processes(self.accelerator, str(resume_from_checkpoint))
         self._sums, self._finite = {}, torch.ones_like(self._finite)
         self._newest_checkpoint = Path(resume_from_checkpoint).resolve() if resume_from_checkpoint else None
-        output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        with self._sigterm.listening() if self.args.enable_jit_checkpoint else contextlib.nullcontext():
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         self._check_weights()
         return output
 

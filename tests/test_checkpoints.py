@@ -456,6 +456,13 @@ def test_no_secret_reaches_a_file(tmp_path, monkeypatch):
         assert not [key for key in config if key.endswith("_token")]
 
 
+def test_sigterm_is_let_go_of_when_training_fails(tmp_path):
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, callbacks=[At("on_step_end", 1, stop)]).train()
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
 def test_checkpoint_is_a_plain_clip(whole):
     folder = Path(whole().args.output_dir) / "checkpoint-6"
     model, info = CLIPModel.from_pretrained(folder, output_loading_info=True)

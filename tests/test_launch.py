@@ -45,6 +45,12 @@ def test_fsdp_1_is_refused(tmp_path):
         PMGAFTConfig(output_dir=str(tmp_path), fsdp=True, fsdp_config={"version": 1})
 
 
+def test_a_float32_attack_through_half_weights_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="attack_fp32"):
+        PMGAFTConfig(output_dir=str(tmp_path), fsdp=True, bf16=True, attack_fp32=True)
+    PMGAFTConfig(output_dir=str(tmp_path), bf16=True, attack_fp32=True, use_cpu=True)
+
+
 @no_accelerator
 def test_deepspeed_is_told_that_there_is_no_accelerator(tmp_path, monkeypatch):
     pytest.importorskip("deepspeed")
