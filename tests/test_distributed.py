@@ -44,9 +44,9 @@ def run_data(kind: str, folder: Path, processes: int) -> dict[str, str]:
     if "workers" in kind:
         options |= {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 2}
     images = make_images(30)
-    images = images.to_iterable_dataset(num_shards=2 if "workers" in kind else 1) if streaming else images
+    images = images.to_iterable_dataset() if streaming else images
     options |= {"max_steps": 5, "per_device_train_batch_size": 8 // processes, "augmentation": 1.0}
-    trainer = make_trainer(folder / f"{kind}-{processes}", images, num_steps=0, **options)
+    trainer = make_trainer(folder / f"{kind}-{processes}", images, num_steps=1, learning_rate=0.0, **options)
     seen, ids, loss, attack = {}, [], trainer.compute_loss, trainer._attack
 
     def compute_loss(model, inputs, *args, **kwargs):

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from hf_pmgaft import PMGAFTConfig
+from hf_pmgaft.engines import after_devices
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "examples" / "accelerate_configs"
@@ -46,8 +48,9 @@ def test_fsdp_1_is_refused(tmp_path):
 
 
 def test_a_float32_attack_through_half_weights_is_refused(tmp_path):
+    args = SimpleNamespace(deepspeed_plugin=None, fsdp=True, bf16=True, fp16=False, world_size=2)
     with pytest.raises(ValueError, match="attack_fp32"):
-        PMGAFTConfig(output_dir=str(tmp_path), fsdp=True, bf16=True, attack_fp32=True)
+        after_devices(args, attack_fp32=True)
     PMGAFTConfig(output_dir=str(tmp_path), bf16=True, attack_fp32=True, use_cpu=True)
 
 
