@@ -239,8 +239,10 @@ def scale_worker(args: argparse.Namespace) -> None:
         processor.image_processor.crop_size = {"height": edge, "width": edge}
     else:
         model = AutoModel.from_pretrained(str(EMOJI / "model"), dtype=torch.float32)
-    zero = {"zero_optimization": {"stage": int(task["engine"][-1])}} if task["engine"].startswith("zero") else None
-    if zero:
+    zero = None
+    if task["engine"].startswith("zero"):
+        # DeepSpeed's own buckets take 2 GB, whatever the model.
+        zero = {"zero_optimization": {"stage": int(task["engine"][-1]), "reduce_bucket_size": 5_000_000}}
         zero |= {"train_micro_batch_size_per_gpu": "auto", "zero_allow_untested_optimizer": True}
         zero |= {"gradient_accumulation_steps": "auto", "gradient_clipping": "auto"}
     times, quiet = StepTimes(), NoExchange()

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import CLIPModel
 
 from hf_pmgaft import PMGAFTConfig
 from hf_pmgaft.engines import after_devices
@@ -105,6 +106,21 @@ def test_the_configurations_run_the_script(tmp_path, config):
     assert "mean without animals" in done.stdout
     state = json.loads((tmp_path / "training_config.json").read_text())
     assert state["max_steps"] == 3 and (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+@no_accelerator
+def test_a_deepspeed_file_runs_the_script(tmp_path):
+    pytest.importorskip("deepspeed")
+    short = {"max_steps": 3, "per_device_train_batch_size": 4, "do_eval": "false", "report_to": "none"}
+    script = [part for name, value in short.items() for part in (f"--{name}", str(value))]
+    script += ["--output_dir", str(tmp_path), "--deepspeed", str(CONFIGS / "deepspeed_zero3.json")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command += ["examples/run_pmgaft.py", *script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert CLIPModel.from_pretrained(tmp_path).config.projection_dim > 0
 
 
 def test_the_configurations_are_what_they_are_called():
