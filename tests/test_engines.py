@@ -32,7 +32,7 @@ PROMPT = "a photo of the {}"
 CASES = {
     "full": {},
     "accumulation": {"gradient_accumulation_steps": 2},
-    "checkpointing": {"gradient_checkpointing": True},
+    "gradient checkpointing": {"gradient_checkpointing": True},
     "lora": {"peft_config": LoraConfig(**LORA)},
     "bf16": {"bf16": True},
     "fp16": {"fp16": True},
@@ -42,7 +42,7 @@ CASES = {
 # What an engine is called, how it wraps the model, and the cases that run on it.
 DEEPSPEED, FSDP = "DeepSpeedEngine", "FSDPCLIPModel"
 ON_GPU = os.environ.get("ENGINES_ON", "cpu") == "gpu"
-FAST = ("full", "accumulation", "checkpointing", "lora", "bf16", *(["fp16"] if ON_GPU else []))
+FAST = ("full", "accumulation", "gradient checkpointing", "lora", "bf16", *(["fp16"] if ON_GPU else []))
 ENGINES = {
     "ddp": ("DDP", "DistributedDataParallel", FAST),
     "zero1": ("DeepSpeed ZeRO-1", DEEPSPEED, FAST),
