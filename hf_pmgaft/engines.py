@@ -61,14 +61,19 @@ def after_devices(args: TrainingArguments, attack_fp32: bool) -> None:
     """What has to stand once `TrainingArguments` knows its devices.
 
     Raises:
-        ValueError: if a launcher was asked for several processes, and ran one, or if the engine cannot attack in
-            float32.
+        ValueError: if a launcher was asked for several processes, and ran one, or if the engine cannot do what is
+            asked of it.
     """
     sharded = args.deepspeed_plugin is not None or args.fsdp or _flag("ACCELERATE_USE_FSDP")
     if attack_fp32 and sharded and (args.bf16 or args.fp16):
         raise ValueError(
             "You asked for attack_fp32, but under DeepSpeed and FSDP in bf16 or fp16 the weights that the attack runs "
             "through are not in float32. Leave attack_fp32 out, or use DDP."
+        )
+    if args.torch_compile and getattr(args.deepspeed_plugin, "zero_stage", None) == 3:
+        raise ValueError(
+            "You asked for torch_compile with ZeRO-3, where the compiled model sees weights of no size. Leave "
+            "torch_compile out, or use DDP, ZeRO-2 or FSDP2."
         )
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if launched and "WORLD_SIZE" not in os.environ and args.world_size == 1:

@@ -54,16 +54,18 @@ ENGINES = {
 }
 RESUMED = ("full", "lora", "sharded checkpoints")
 RUNS = [(engine, case) for engine, (_, _, cases) in ENGINES.items() for case in cases]
-COMPILED = ("ddp", "zero2", "zero3", "fsdp2")
+COMPILED = ("ddp", "zero2", "fsdp2")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NOT_COMPARED = {"grad_norm", "learning_rate", "epoch", "step"}
 
 
 def table() -> str:
     """What the tests see work on two processes, as the README shows it."""
-    lines = [f"| engine | {' | '.join(FAST)} |", "|---" * (1 + len(FAST)) + "|"]
-    for name, _, cases in ENGINES.values():
-        lines.append(f"| {name} | {' | '.join('yes' if case in cases else 'not run' for case in FAST)} |")
+    lines = [f"| engine | {' | '.join(FAST)} | compile |", "|---" * (2 + len(FAST)) + "|"]
+    for engine, (name, _, cases) in ENGINES.items():
+        cells = ["yes" if case in cases else "not run" for case in FAST]
+        cells.append("yes" if engine in COMPILED else "refused" if engine.startswith("zero3") else "not run")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -366,8 +368,9 @@ def test_compiled_engines_lose_what_one_plain_process_loses(fitted, alone, tmp_p
     skip_without_deepspeed(engine)
     found = launch(engine, fitted, tmp_path, "compile")["compile"]
     assert found["processes"] == 2
-    for ours, theirs in zip(found["lines"][:3], alone("full"), strict=False):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    # Compiled arithmetic rounds in other places, and from the second step on sign() has amplified it.
+    for ours, theirs, tolerance in zip(found["lines"], alone("full"), (1e-5, 1e-3, 1e-3), strict=False):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=tolerance)
     model = CLIPModel.from_pretrained(tmp_path / "compile" / "merged")
     embeds = encode_class_names(model, make_processor(), CLASS_NAMES, PROMPT)
     with torch.no_grad():

@@ -55,6 +55,13 @@ def test_a_float32_attack_through_half_weights_is_refused(tmp_path):
     PMGAFTConfig(output_dir=str(tmp_path), bf16=True, attack_fp32=True, use_cpu=True)
 
 
+def test_compiling_under_zero_3_is_refused():
+    plugin = SimpleNamespace(zero_stage=3)
+    args = SimpleNamespace(deepspeed_plugin=plugin, fsdp=None, torch_compile=True, world_size=2)
+    with pytest.raises(ValueError, match="torch_compile with ZeRO-3"):
+        after_devices(args, attack_fp32=False)
+
+
 @no_accelerator
 def test_deepspeed_is_told_that_there_is_no_accelerator(tmp_path, monkeypatch):
     pytest.importorskip("deepspeed")
