@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.utils import is_accelerate_available
 
 
 def prepare_for_engines(model: nn.Module) -> None:
@@ -53,6 +54,8 @@ def before_devices(args: TrainingArguments) -> None:
                 "You asked for FSDP 1, whose flattened parameters are not supported here. Pass version 2, as in "
                 "examples/accelerate_configs/fsdp2.yaml."
             )
+        if not is_accelerate_available("1.15.0"):
+            raise ValueError("You asked for FSDP, whose checkpoints older accelerate resumes wrongly. Install 1.15.")
         # A model this small needs none of it, and it fails on buffers.
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 

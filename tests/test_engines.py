@@ -19,6 +19,7 @@ from conftest import CLASS_NAMES, SIZE, fit_model, make_images, make_processor
 from peft import LoraConfig
 from test_trainer import LORA, make_trainer
 from transformers import CLIPModel, TrainerCallback
+from transformers.utils import is_accelerate_available
 
 from hf_pmgaft import PMGAFTConfig
 from hf_pmgaft.data import ZeroShotDataset
@@ -225,9 +226,11 @@ def launch(engine: str, model: Path, folder: Path, *cases: str, processes: int =
     return json.loads((folder / "found.json").read_text())
 
 
-def skip_without_deepspeed(engine: str) -> None:
+def skip_what_is_not_installed(engine: str) -> None:
     if engine.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
         pytest.skip("deepspeed is not installed")
+    if engine == "fsdp2" and not is_accelerate_available("1.15.0"):
+        pytest.skip("accelerate is too old for FSDP2")
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +250,7 @@ def launched(fitted, tmp_path_factory):
     made = {}
 
     def get(engine):
-        skip_without_deepspeed(engine)
+        skip_what_is_not_installed(engine)
         if engine not in made:
             folder = tmp_path_factory.mktemp(engine)
             made[engine] = folder, launch(engine, fitted, folder)
@@ -365,7 +368,7 @@ def test_nan_on_one_process_stops_all_and_keeps_the_last_good_checkpoint(launche
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", COMPILED)
 def test_compiled_engines_lose_what_one_plain_process_loses(fitted, alone, tmp_path, engine):
-    skip_without_deepspeed(engine)
+    skip_what_is_not_installed(engine)
     found = launch(engine, fitted, tmp_path, "compile")["compile"]
     assert found["processes"] == 2
     # Compiled arithmetic rounds in other places, and from the second step on sign() has amplified it.

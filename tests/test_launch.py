@@ -48,6 +48,12 @@ def test_fsdp_1_is_refused(tmp_path):
         PMGAFTConfig(output_dir=str(tmp_path), fsdp=True, fsdp_config={"version": 1})
 
 
+def test_fsdp_with_an_accelerate_that_resumes_it_wrongly_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_pmgaft.engines.is_accelerate_available", lambda version: False)
+    with pytest.raises(ValueError, match="Install 1.15"):
+        PMGAFTConfig(output_dir=str(tmp_path), fsdp=True)
+
+
 def test_a_float32_attack_through_half_weights_is_refused(tmp_path):
     args = SimpleNamespace(deepspeed_plugin=None, fsdp=True, bf16=True, fp16=False, world_size=2)
     with pytest.raises(ValueError, match="attack_fp32"):
