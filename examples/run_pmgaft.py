@@ -103,7 +103,8 @@ def main(argv: list[str] | None = None) -> None:
     shown = GallerySamples(trainer, eval_sets[names[0]]) if eval_sets else None
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if trainer.interrupted:
-        print(f"Stopped by SIGTERM after step {trainer.state.global_step}; --resume_from_checkpoint true goes on.")
+        if trainer.is_world_process_zero():
+            print(f"Stopped by SIGTERM after step {trainer.state.global_step}; --resume_from_checkpoint true goes on.")
         sys.exit(128 + signal.SIGTERM)
     trainer.save_model(_internal_call=True)  # the push comes last, with card and pictures
     if model_args.lora_r and model_args.merge_adapter:
