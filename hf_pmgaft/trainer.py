@@ -494,24 +494,32 @@ class PMGAFTTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial):
         self._check_weights()
-        run_dir = self._get_output_dir(trial=trial)
-        folder = (Path(run_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}").resolve()
+        run_dir = Path(self._get_output_dir(trial=trial)).resolve()
+        folder = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if folder == self._newest_checkpoint:
             return  # it was just saved; writing it again would put it at risk
         if self.args.should_save and folder.exists():
             shutil.rmtree(folder)  # left by a run that was cut off, or by another run
         self.accelerator.wait_for_everyone()
+        try:
+            self._write_checkpoint(folder, model, trial)
+        except (OSError, RuntimeError) as error:
+            raise OSError(
+                f"{folder} could not be written ({error}). Make room or mend the folder, and resume; the last "
+                f"complete checkpoint is {self._newest_checkpoint or 'none'}."
+            ) from error
+        self._newest_checkpoint = folder
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(folder))
+
+    def _write_checkpoint(self, folder: Path, model, trial) -> None:
         # Rotation and upload wait until the checkpoint is sealed, so that a complete one is there at any time.
         later = {"save_total_limit": None, "push_to_hub": False}
         wanted = {name: getattr(self.args, name) for name in later}
         vars(self.args).update(later)
         try:
             super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError) as error:
-            raise OSError(
-                f"{folder} could not be written ({error}). Make room or mend the folder, and resume; the last "
-                f"complete checkpoint is {self._newest_checkpoint or 'none'}."
-            ) from error
         finally:
             vars(self.args).update(wanted)
         self.accelerator.wait_for_everyone()
@@ -520,11 +528,7 @@ class PMGAFTTrainer(Trainer):
             checkpoints.seal(folder, self._fingerprint)
             best = self.state.best_model_checkpoint
             kept = [folder] if best is None else [folder, Path(best)]
-            checkpoints.rotate(run_dir, self.args.save_total_limit, kept)
-        self._newest_checkpoint = folder
-        self.accelerator.wait_for_everyone()
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(str(folder))
+            checkpoints.rotate(folder.parent, self.args.save_total_limit, kept)
 
     def _check_weights(self) -> None:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]

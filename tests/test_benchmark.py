@@ -46,3 +46,15 @@ def test_verdicts_that_differ_are_counted(benchmark, monkeypatch, capsys):
     benchmark.main(["evaluate", *flags])
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("plain loop")]
     assert line.split()[-1] == "8"
+
+
+@pytest.mark.slow
+def test_scale_times_one_process_and_two(benchmark, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
+    file = tmp_path / "out.json"
+    flags = ["--models", "embedded default", "--steps", "2", "--repeats", "1", "--engines", "ddp"]
+    benchmark.main(["scale", *flags, "--output_file", str(file)])
+    ways = json.loads(file.read_text())["medians"]["embedded default"]
+    assert list(ways) == ["one process", "two processes", "one, half the batch", "two, no exchange"]
+    assert min(ways.values()) > 0
+    assert all(name in capsys.readouterr().out for name in ["one process / this"])
