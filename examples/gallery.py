@@ -115,10 +115,10 @@ def look(
         # The same random starts as in an evaluation by the same seed.
         seeds = sample_seeds(seed, 0, torch.tensor(rows, device=device))
         pair = torch.stack([clean, run_attack(spec, classifier, clean, labels, seeds)])
-        patches = classifier.by(lambda pixel_values: backbone.patch_embeds(model, pixel_values))
         with torch.no_grad():
-            attention = torch.stack([text_attention(patches.embed(images), embeds[labels]) for images in pair])
-            predictions = torch.stack([classifier(images).argmax(1) for images in pair])
+            found = [backbone.image_and_patch_embeds(model, classifier.pixel_values(images)) for images in pair]
+            attention = torch.stack([text_attention(patches, embeds[labels]) for _, patches in found])
+            predictions = torch.stack([classifier.logits(image_embeds).argmax(1) for image_embeds, _ in found])
     return {"images": pair, "attention": attention, "predictions": predictions}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from transformers import CLIPModel
 
@@ -21,8 +22,8 @@ class Backbone:
         vision_modules (`tuple[str, ...]`): Attributes that make up the image side, projection included.
         vision_layers (`str`): Path to the list of transformer blocks of the vision tower.
         image_embeds (`Callable`): `(model, pixel_values [B,3,H,W]) -> [B,D]`, projected and un-normalised.
-        patch_embeds (`Callable`): `(model, pixel_values [B,3,H,W]) -> [B,h,w,D]`, the patch tokens on their grid,
-            through the final layer norm and the projection of the image embedding, un-normalised.
+        image_and_patch_embeds (`Callable`): `(model, pixel_values [B,3,H,W]) -> [B,D], [B,h,w,D]`, by one pass also
+            the patch tokens on their grid, through the final layer norm and the projection of the image embedding.
         text_embeds (`Callable`): `(model, input_ids [N,L], attention_mask [N,L]) -> [N,D]`, likewise.
     """
 
@@ -30,7 +31,7 @@ class Backbone:
     vision_modules: tuple[str, ...]
     vision_layers: str
     image_embeds: Callable[[nn.Module, torch.Tensor], torch.Tensor]
-    patch_embeds: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    image_and_patch_embeds: Callable[[nn.Module, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
     text_embeds: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 
     def vision_parameters(self, model: nn.Module):
@@ -54,6 +55,11 @@ class VisionTower(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return self.visual_projection(self.vision_model(pixel_values=pixel_values).pooler_output)
+
+    def with_patches(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The embeddings and, `[B,h,w,D]`, the patch tokens in their space."""
+        output = self.vision_model(pixel_values=pixel_values)
+        return self.visual_projection(output.pooler_output), _clip_patches(self, output, pixel_values)
 
 
 def text_attention(patch_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
@@ -82,13 +88,26 @@ def _clip_image_embeds(model: nn.Module, pixel_values: torch.Tensor) -> torch.Te
     return _clip_vision_output(model, pixel_values).pooler_output
 
 
-def _clip_patch_embeds(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+def _clip_image_and_patch_embeds(model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    plain, found = unwrap(model), []
+
+    def project(module, args, output):  # inside the pass, where the weights are there under every engine
+        found.append(_clip_patches(plain, output, pixel_values))
+
+    hook = plain.vision_model.register_forward_hook(project)
+    try:
+        embeds = _clip_image_embeds(model, pixel_values)
+    finally:
+        hook.remove()
+    return embeds, found[0]
+
+
+def _clip_patches(model: nn.Module, output, pixel_values: torch.Tensor) -> torch.Tensor:
     # The last hidden state is the last block's: CLIP norms and projects its class token alone.
-    hidden = _clip_vision_output(model, pixel_values).last_hidden_state[:, 1:]
-    plain = unwrap_peft(model)
-    size = plain.config.vision_config.patch_size
+    size = model.vision_model.config.patch_size
     height, width = (edge // size for edge in pixel_values.shape[-2:])
-    return plain.visual_projection(plain.vision_model.post_layernorm(hidden)).unflatten(1, (height, width))
+    hidden = output.last_hidden_state[:, 1 : 1 + height * width]  # prompt tokens may follow
+    return model.visual_projection(model.vision_model.post_layernorm(hidden)).unflatten(1, (height, width))
 
 
 def _clip_vision_output(model: nn.Module, pixel_values: torch.Tensor):
@@ -99,7 +118,11 @@ def _clip_vision_output(model: nn.Module, pixel_values: torch.Tensor):
 
 
 def _clip_text_embeds(model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    return model.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+    # Likewise; its forward asks for an image.
+    config = unwrap(model).config.vision_config
+    image = torch.zeros((1, config.num_channels, config.image_size, config.image_size), device=input_ids.device)
+    texts = {"input_ids": input_ids, "attention_mask": attention_mask}
+    return model(pixel_values=image, **texts).text_model_output.pooler_output
 
 
 BACKBONES = {
@@ -108,10 +131,15 @@ BACKBONES = {
         vision_modules=("vision_model", "visual_projection"),
         vision_layers="vision_model.encoder.layers",
         image_embeds=_clip_image_embeds,
-        patch_embeds=_clip_patch_embeds,
+        image_and_patch_embeds=_clip_image_and_patch_embeds,
         text_embeds=_clip_text_embeds,
     ),
 }
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The plain model inside any engine's wrapper and any PEFT model."""
+    return unwrap_peft(extract_model_from_parallel(model, keep_torch_compile=False))
 
 
 def unwrap_peft(model: nn.Module) -> nn.Module:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -119,7 +120,15 @@ class ZeroShotClassifier:
         image_size (`int`, *optional*): The model's input size; `None` never resizes.
         guidance_embeds (`torch.Tensor`, *optional*): `[V,D]`, unit norm: the text list that guidance terms range over;
             the classes themselves if not given.
+
+    Objectives that need them find beside these: `non_class_embeds` `[K,D]`, of prompts that deny the class (Comp-TGA);
+    `caption_embeds` `[B,D]`, of the batch's captions; `learned`, the objective's own parameters by name.
     """
+
+    non_class_embeds: torch.Tensor | None = None
+    caption_embeds: torch.Tensor | None = None
+    learned: Mapping[str, torch.Tensor] = MappingProxyType({})
+    encode_patches: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def __init__(
         self,
@@ -162,10 +171,18 @@ class ZeroShotClassifier:
         size = plain.config.vision_config.image_size
         return cls(encode_image, class_embeds, scale, mean, std, size, guidance_embeds)
 
-    def by(self, encode_image: Callable[[torch.Tensor], torch.Tensor]) -> ZeroShotClassifier:
-        """The same head on another image encoder."""
+    def by(
+        self,
+        encode_image: Callable[[torch.Tensor], torch.Tensor],
+        encode_patches: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+    ) -> ZeroShotClassifier:
+        """The same head on another image encoder, and one that gives embeddings `[B,D]` and patches `[B,h,w,D]`."""
+        return self.replace(encode_image=encode_image, encode_patches=encode_patches)
+
+    def replace(self, **values: Any) -> ZeroShotClassifier:
+        """A copy with other attributes, such as `class_embeds` that are encoded anew in each step."""
         other = copy.copy(self)
-        other.encode_image = encode_image
+        vars(other).update(values)
         return other
 
     @property
@@ -175,18 +192,30 @@ class ZeroShotClassifier:
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Un-normalised projected embeddings `[B,D]` of images in [0,1] `[B,3,H,W]`."""
+        return self.encode_image(self.pixel_values(images))
+
+    def embed_with_patches(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings `[B,D]` and patch tokens `[B,h,w,D]`, projected and un-normalised, by one pass."""
+        return self.encode_patches(self.pixel_values(images))
+
+    def pixel_values(self, images: torch.Tensor) -> torch.Tensor:
+        """Images in [0,1] as the encoder takes them: of the model's size, normalised."""
         if self.image_size is not None and images.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             images = F.interpolate(images, size=size, mode="bicubic", align_corners=False)
-        return self.encode_image((images - self.mean.to(images.dtype)) / self.std.to(images.dtype))
+        return (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
 
     def logits(self, embeds: torch.Tensor) -> torch.Tensor:
         """Logits `[B,K]` of embeddings `[B,D]` against the classes."""
         return self._logits(embeds, self.class_embeds)
 
     def guidance_logits(self, embeds: torch.Tensor) -> torch.Tensor:
-        """Logits `[B,V]` of embeddings `[B,D]` against the guidance texts."""
-        return self._logits(embeds, self.guidance_embeds)
+        """Logits `[B,V]` of embeddings `[B,D]` against the guidance texts; against the classes if there are none."""
+        return self._logits(embeds, self.class_embeds if self.guidance_embeds is None else self.guidance_embeds)
+
+    def caption_logits(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Logits `[B,B]` of embeddings `[B,D]` against the captions of the batch; its own is on the diagonal."""
+        return self._logits(embeds, self.caption_embeds)
 
     def _logits(self, embeds: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         # float() keeps the logits in fp32 whatever autocast made of the embeddings; float64 stays float64.
@@ -244,6 +273,31 @@ class Views:
             return self.adversarial_logits
         return self.classifier.guidance_logits(self.adversarial_embeds)
 
+    @cached_property
+    def clean_caption_logits(self) -> torch.Tensor:
+        """Logits of the clean images over the captions of the batch, `[B,B]`, float32."""
+        return self.classifier.caption_logits(self.clean_embeds)
+
+    @cached_property
+    def adversarial_caption_logits(self) -> torch.Tensor:
+        """Likewise of the adversarial ones."""
+        return self.classifier.caption_logits(self.adversarial_embeds)
+
+    @cached_property
+    def clean_patches(self) -> torch.Tensor:
+        """Projected patch tokens of the clean images, `[B,h,w,D]`. One pass gives them and the embeddings, if they are
+        asked for first."""
+        embeds, patches = self.classifier.embed_with_patches(self.clean)
+        self.__dict__.setdefault("clean_embeds", embeds)
+        return patches
+
+    @cached_property
+    def adversarial_patches(self) -> torch.Tensor:
+        """Likewise of the adversarial ones."""
+        embeds, patches = self.classifier.embed_with_patches(self.adversarial)
+        self.__dict__.setdefault("adversarial_embeds", embeds)
+        return patches
+
     def on(self, adversarial: torch.Tensor) -> Views:
         """The same encoder with adversarial images added; what the clean pass computed is kept."""
         views = type(self)(self.classifier, self.clean, adversarial)
@@ -252,4 +306,6 @@ class Views:
 
     def computed(self) -> dict[str, torch.Tensor]:
         """The views that were computed so far, by name."""
-        return {name: value for name, value in self.__dict__.items() if name.endswith(("_embeds", "_logits"))}
+        return {
+            name: value for name, value in self.__dict__.items() if name.endswith(("_embeds", "_logits", "_patches"))
+        }

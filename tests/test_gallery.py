@@ -53,13 +53,19 @@ def tokens_by_hand(model, pixel_values: torch.Tensor) -> torch.Tensor:
     return vision.post_layernorm(states) @ model.visual_projection.weight.T
 
 
+def patch_embeds(model, pixel_values: torch.Tensor) -> torch.Tensor:
+    return get_backbone(model).image_and_patch_embeds(model, pixel_values)[1]
+
+
 def test_patch_embeddings_take_the_way_of_the_image_embedding(model):
     assert model.config.vision_config.hidden_size != model.config.projection_dim
     backbone, expected = get_backbone(model), tokens_by_hand(model, pixels())
-    patches = backbone.patch_embeds(model, pixels())
+    embeds, patches = backbone.image_and_patch_embeds(model, pixels())
     assert patches.shape == (2, SIZE // PATCH, SIZE // PATCH, model.config.projection_dim)
     torch.testing.assert_close(patches.flatten(1, 2), expected[:, 1:])
-    torch.testing.assert_close(backbone.image_embeds(model, pixels()), expected[:, 0])
+    torch.testing.assert_close(embeds, expected[:, 0])
+    torch.testing.assert_close(backbone.image_embeds(model, pixels()), embeds, rtol=0, atol=0)
+    torch.testing.assert_close(backbone.vision_copy(model).with_patches(pixels()), (embeds, patches))
 
 
 def test_patch_embeddings_lie_where_the_patches_are(model):
@@ -68,13 +74,12 @@ def test_patch_embeddings_lie_where_the_patches_are(model):
             block.self_attn.out_proj.weight.zero_()
     changed = pixels()
     changed[0, :, 1 * PATCH : 2 * PATCH, 2 * PATCH : 3 * PATCH] += 1
-    embeds = get_backbone(model).patch_embeds
-    moved = (embeds(model, changed) - embeds(model, pixels())).abs().amax(-1) > 1e-5
+    moved = (patch_embeds(model, changed) - patch_embeds(model, pixels())).abs().amax(-1) > 1e-5
     assert moved.nonzero().tolist() == [[0, 1, 2]]
 
 
 def test_attention_is_the_cosine_of_each_patch_with_the_text(model):
-    patches, texts = get_backbone(model).patch_embeds(model, pixels()), torch.randn(2, 24)
+    patches, texts = patch_embeds(model, pixels()), torch.randn(2, 24)
     attention = text_attention(patches, texts)
     assert attention.shape == (2, 4, 4)
     for image in range(2):
@@ -86,7 +91,7 @@ def test_attention_is_the_cosine_of_each_patch_with_the_text(model):
 
 
 def test_attention_is_computed_in_full_precision_under_autocast(model):
-    patches, texts = get_backbone(model).patch_embeds(model, pixels()).detach(), torch.randn(2, 24)
+    patches, texts = patch_embeds(model, pixels()).detach(), torch.randn(2, 24)
     with torch.autocast("cpu", torch.bfloat16):
         attention = text_attention(patches, texts)
     assert attention.dtype == torch.float32
@@ -97,7 +102,7 @@ def test_attention_is_computed_in_full_precision_under_autocast(model):
 def test_attention_has_a_gradient_to_pixels_and_vision_tower(model, processor):
     embeds = encode_class_names(model, processor, CLASS_NAMES)
     classifier = ZeroShotClassifier.from_model(model, processor, embeds)
-    patches = classifier.by(lambda pixel_values: get_backbone(model).patch_embeds(model, pixel_values))
+    patches = classifier.by(lambda pixel_values: patch_embeds(model, pixel_values))
     images = torch.rand(2, 3, 8, 8, requires_grad=True)  # resized in the graph
     text_attention(patches.embed(images), embeds[:2]).square().sum().backward()
     assert (images.grad.abs().amax((1, 2, 3)) > 0).all()
@@ -107,11 +112,11 @@ def test_attention_has_a_gradient_to_pixels_and_vision_tower(model, processor):
 
 def test_attention_of_a_peft_model_is_that_of_its_adapted_tower(model):
     config = LoraConfig(r=2, target_modules=["q_proj", "visual_projection"], init_lora_weights=False)
-    before = get_backbone(model).patch_embeds(model, pixels())
+    before = patch_embeds(model, pixels())
     adapted = get_peft_model(model, config).eval()
-    patches = get_backbone(adapted).patch_embeds(adapted, pixels())
+    patches = patch_embeds(adapted, pixels())
     merged = adapted.merge_and_unload()
-    torch.testing.assert_close(patches, get_backbone(merged).patch_embeds(merged, pixels()), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(patches, patch_embeds(merged, pixels()), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(patches, before, atol=1e-2)
 
 

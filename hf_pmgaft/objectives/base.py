@@ -17,10 +17,12 @@ class Objective:
     """A published training objective: which loss terms, and which inner maximisation.
 
     A subclass is a dataclass whose fields are its options. `weights` names every term of `loss`. One that never looks
-    at adversarial images sets `attacks = False`, and none are made.
+    at adversarial images sets `attacks = False`, and none are made; one that pairs images with captions sets
+    `uses_captions = True`, and finds them in `student.classifier.caption_embeds`.
     """
 
     attacks: ClassVar[bool] = True
+    uses_captions: ClassVar[bool] = False
 
     @property
     def weights(self) -> dict[str, float]:
@@ -31,6 +33,16 @@ class Objective:
     def logit_scale(self) -> float | None:
         """What cosines are multiplied by in training and attack; `None` is the model's own scale."""
         return None
+
+    @property
+    def non_class_template(self) -> str | None:
+        """A prompt that denies the class, whose embeddings `student.classifier.non_class_embeds` then holds."""
+        return None
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Start values, each of one dimension, of what the objective itself learns; they live in
+        `student.classifier.learned` under the same names."""
+        return {}
 
     def attack_loss(
         self, student: ZeroShotClassifier, teacher: Views, labels: torch.Tensor
