@@ -40,8 +40,9 @@ from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer
 from hf_pmgaft.attacks import correct, sample_seeds, uniform_noise
 from hf_pmgaft.data import ZeroShotDataset, load_images
 from hf_pmgaft.evaluation import evaluate_robustness
+from hf_pmgaft.prompts import prompt_name
 from hf_pmgaft.tables import render
-from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names, prompt_name
+from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 EMOJI = Path(__file__).parent / "emoji"
 # Models of the part scale, with their global batch.

@@ -22,10 +22,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from accelerate import PartialState
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoProcessor
 
 from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES
 from hf_pmgaft.benchmarks import load_suite
@@ -35,6 +34,7 @@ from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_cu
 from hf_pmgaft.report import RobustnessReport, compare_reports
 from hf_pmgaft.tables import FORMATS, attack_rows, comparison_rows, corruption_rows, render, report_rows
 from hf_pmgaft.threats import norm_of
+from hf_pmgaft.tuning.folder import load_model
 
 EMOJI_DATA = Path(__file__).parent / "emoji" / "data"
 GROUPS = ("animals", "smileys", "food", "travel", "activities", "objects", "symbols", "flags")
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     state = PartialState()
     processor = AutoProcessor.from_pretrained(args.model)
-    model = AutoModel.from_pretrained(args.model, dtype=torch.float32).to(state.device)
+    model = load_model(args.model).to(state.device)
     sets = load_sets(args, processor)
     report = evaluate_robustness(
         model,

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import nn
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoProcessor
 
 from hf_pmgaft.attacks import NORMS, frozen, sample_seeds
 from hf_pmgaft.backbones import get_backbone, text_attention
@@ -33,6 +33,7 @@ from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
 from hf_pmgaft.evaluation import sample_ids
 from hf_pmgaft.plots import attention_gallery
 from hf_pmgaft.threats import attack_name, check_attack, run_attack
+from hf_pmgaft.tuning.folder import load_model
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 EMOJI = Path(__file__).parent / "emoji"
@@ -72,9 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         processor = AutoProcessor.from_pretrained(model)
         data = ZeroShotDataset(images, processor, None, template)
         rows = sample_ids(len(data), args.num_images, args.seed)
-        looks[name] = look(
-            AutoModel.from_pretrained(model, dtype=torch.float32), processor, data, rows, spec, args.seed
-        )
+        looks[name] = look(load_model(model), processor, data, rows, spec, args.seed)
     attention_gallery(
         {name: found["images"] for name, found in looks.items()},
         {name: found["attention"] for name, found in looks.items()},

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoProcessor
 
 from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
@@ -31,6 +31,7 @@ from hf_pmgaft.plots import gallery, robustness_bars, training_curves
 from hf_pmgaft.report import RobustnessReport
 from hf_pmgaft.threats import attack_name, check_attack, run_attack
 from hf_pmgaft.trainer import PMGAFTTrainer
+from hf_pmgaft.tuning.folder import load_model
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 EMOJI_CONFIG = Path(__file__).parent / "configs" / "emoji.yaml"
@@ -138,7 +139,7 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
     args.resume_from_checkpoint = resume_argument(args)
 
     processor = load_processor(model_args)
-    model = AutoModel.from_pretrained(model_args.model_name_or_path, dtype=torch.float32)
+    model = load_model(model_args.model_name_or_path)
     train_dataset = load_training_set(data_args, processor)
     eval_sets = load_eval_sets(data_args, processor) if args.do_eval else {}
     if data_args.check_data:

@@ -9,11 +9,15 @@ _PUBLIC = {
     "PMGAFTConfig": "config",
     "PMGAFTTrainer": "trainer",
     "RobustnessReport": "report",
+    "TUNINGS": "tuning",
     "ZeroShotClassifier": "zero_shot",
     "ZeroShotDataset": "data",
     "compare_reports": "report",
+    "encode_class_names": "zero_shot",
     "evaluate_robustness": "evaluation",
+    "export_class_embeds": "tuning.folder",
     "fold_into_clip": "tuning",
+    "load_model": "tuning.folder",
 }
 
 __all__ = ["__version__", *_PUBLIC]

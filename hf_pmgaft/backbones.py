@@ -20,6 +20,7 @@ class Backbone:
     Args:
         model_class (`type`): The class whose instances the row describes.
         vision_modules (`tuple[str, ...]`): Attributes that make up the image side, projection included.
+        text_modules (`tuple[str, ...]`): Likewise the text side.
         vision_layers (`str`): Path to the list of transformer blocks of the vision tower.
         image_embeds (`Callable`): `(model, pixel_values [B,3,H,W]) -> [B,D]`, projected and un-normalised.
         image_and_patch_embeds (`Callable`): `(model, pixel_values [B,3,H,W]) -> [B,D], [B,h,w,D]`, by one pass also
@@ -29,6 +30,7 @@ class Backbone:
 
     model_class: type
     vision_modules: tuple[str, ...]
+    text_modules: tuple[str, ...]
     vision_layers: str
     image_embeds: Callable[[nn.Module, torch.Tensor], torch.Tensor]
     image_and_patch_embeds: Callable[[nn.Module, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -129,6 +131,7 @@ BACKBONES = {
     "clip": Backbone(
         model_class=CLIPModel,
         vision_modules=("vision_model", "visual_projection"),
+        text_modules=("text_model", "text_projection"),
         vision_layers="vision_model.encoder.layers",
         image_embeds=_clip_image_embeds,
         image_and_patch_embeds=_clip_image_and_patch_embeds,

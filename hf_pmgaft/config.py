@@ -22,6 +22,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from .attacks import LOSSES, NORMS, TRAINING_ATTACKS, parse_radius, pgd
 from .engines import after_devices, before_devices, broadcast_buffers
 from .objectives import OBJECTIVES, make_objective
+from .tuning import TUNINGS, make_tuning
 
 
 @dataclass
@@ -56,8 +57,11 @@ class PMGAFTConfig(TrainingArguments):
 
         objective (`str`, defaults to `"pmg_aft"`): Name of the objective, see `hf_pmgaft.objectives.OBJECTIVES`.
         objective_kwargs (`dict`, *optional*): Its options, such as `{"alpha": 2.0}`.
-        trainable_layers (`int`, *optional*): Train only the last n blocks of the vision tower, with what follows them;
-            the whole vision tower if not given.
+        tuning (`str`, defaults to `"vision_tower"`): What is trained, see `hf_pmgaft.tuning.TUNINGS`.
+        tuning_kwargs (`dict`, *optional*): Its options, such as `{"blocks": 2}` of `"last_blocks"` or `{"peft_type":
+            "LORA", "r": 8}` of `"peft"`.
+        ema_decay (`float`, *optional*): Evaluate and save an exponential moving average of the trained weights; each
+            step it moves towards them by 1 - ema_decay.
         augmentation (`float`, defaults to 0.0): Strength of random flips, shifts, scalings, rotations and colour
             changes, 0 (none) to 1. They follow the run's seed and the sample, whatever the number of processes.
 
@@ -68,7 +72,7 @@ class PMGAFTConfig(TrainingArguments):
     `weight_decay=1e-4`, `lr_scheduler_type="cosine"`.
     """
 
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "attack_kwargs", "objective_kwargs"]
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "attack_kwargs", "objective_kwargs", "tuning_kwargs"]
 
     attack: str = field(default="pgd", metadata={"help": f"Training attack, one of {sorted(TRAINING_ATTACKS)}."})
     norm: str = field(default="linf", metadata={"help": f"Norm of the ball, one of {sorted(NORMS)}."})
@@ -94,9 +98,12 @@ class PMGAFTConfig(TrainingArguments):
     objective_kwargs: dict | str | None = field(
         default=None, metadata={"help": "Options of the objective as JSON, such as '{\"alpha\": 2.0}'."}
     )
-    trainable_layers: int | None = field(
-        default=None,
-        metadata={"help": "Train the last n vision blocks and what follows; the whole tower if not given."},
+    tuning: str = field(default="vision_tower", metadata={"help": f"What is trained, one of {sorted(TUNINGS)}."})
+    tuning_kwargs: dict | str | None = field(
+        default=None, metadata={"help": "Options of the tuning as JSON, such as '{\"blocks\": 2}' for last_blocks."}
+    )
+    ema_decay: float | None = field(
+        default=None, metadata={"help": "Evaluate and save a moving average of the weights, such as 0.999."}
     )
     augmentation: float = field(default=0.0, metadata={"help": "Strength of the augmentation, 0 to 1."})
 
@@ -120,7 +127,7 @@ class PMGAFTConfig(TrainingArguments):
             _check_json(name, getattr(self, name))
         before_devices(self)
         super().__post_init__()
-        after_devices(self, self.attack_fp32)
+        after_devices(self, self.attack_fp32, self.ema_decay is not None)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no device to copy to, and torch would warn
         _check_choice("attack", self.attack, TRAINING_ATTACKS)
@@ -133,11 +140,15 @@ class PMGAFTConfig(TrainingArguments):
             _check_count(name, getattr(self, name), optional=getattr(type(self), name) is None)
         if not 0 <= self.augmentation <= 1:
             raise ValueError(f"You passed augmentation={self.augmentation}. Pass a strength from 0 (none) to 1.")
-        for name in ("attack_kwargs", "objective_kwargs"):
+        for name in ("attack_kwargs", "objective_kwargs", "tuning_kwargs"):
             if not isinstance(getattr(self, name) or {}, dict):
                 raise ValueError(f"You passed {name}={getattr(self, name)!r}. Pass a JSON object or a dict.")
         if isinstance(self.objective, str):
             make_objective(self.objective, self.objective_kwargs)
+        if isinstance(self.tuning, str):
+            make_tuning(self.tuning, self.tuning_kwargs)
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"You passed ema_decay={self.ema_decay}. Pass a number from 0 to below 1, such as 0.999.")
         self._check_attack()
         self._check_hub()
         if self.logging_nan_inf_filter:
@@ -327,7 +338,6 @@ _COUNTS = (
     "eval_num_steps",
     "eval_restarts",
     "eval_max_samples",
-    "trainable_layers",
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
     "gradient_accumulation_steps",

@@ -18,7 +18,8 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
 from .attacks import uniform_noise
-from .zero_shot import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, pixel_statistics
+from .prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
+from .zero_shot import pixel_statistics
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls")
@@ -547,3 +548,7 @@ def flatten_on_white(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def choose_captions(batch, seeds):
+    raise NotImplementedError

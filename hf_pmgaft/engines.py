@@ -60,7 +60,7 @@ def before_devices(args: TrainingArguments) -> None:
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
 
-def after_devices(args: TrainingArguments, attack_fp32: bool) -> None:
+def after_devices(args: TrainingArguments, attack_fp32: bool, averages: bool) -> None:
     """What has to stand once `TrainingArguments` knows its devices.
 
     Raises:
@@ -72,6 +72,11 @@ def after_devices(args: TrainingArguments, attack_fp32: bool) -> None:
         raise ValueError(
             "You asked for attack_fp32, but under DeepSpeed and FSDP in bf16 or fp16 the weights that the attack runs "
             "through are not in float32. Leave attack_fp32 out, or use DDP."
+        )
+    if averages and sharded:
+        raise ValueError(
+            "You asked for ema_decay under DeepSpeed or FSDP, where no process holds the weights that would be "
+            "averaged. Leave ema_decay out, or use DDP."
         )
     if args.torch_compile and getattr(args.deepspeed_plugin, "zero_stage", None) == 3:
         raise ValueError(

@@ -16,11 +16,35 @@ from .config import PMGAFTConfig
 from .objectives import OBJECTIVES, Objective
 from .report import RobustnessReport
 from .threats import attack_name
+from .tuning import Tuning
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 HEADER = "| set | images | clean before | clean after | robust before | robust after | 95 % interval |"
 TASK = "zero-shot-image-classification"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+PLAIN_USAGE = """```python
+from transformers import CLIPModel, CLIPProcessor
+
+model = CLIPModel.from_pretrained("{0}")
+processor = CLIPProcessor.from_pretrained("{0}")
+```
+
+or
+
+```python
+from transformers import pipeline
+
+classify = pipeline("zero-shot-image-classification", model="{0}")
+classify("image.png", candidate_labels=["a cat", "a dog"])
+```"""
+ADAPTER_USAGE = """```python
+from hf_pmgaft import ZeroShotClassifier, encode_class_names, load_model
+from transformers import CLIPProcessor
+
+model, processor = load_model("{0}"), CLIPProcessor.from_pretrained("{0}")
+class_embeds = encode_class_names(model, processor, ["cat", "dog"])
+classifier = ZeroShotClassifier.from_model(model, processor, class_embeds)  # images in [0,1] -> logits
+```"""
 FIGURES = {"clean_accuracy": "Clean accuracy (%)", "robust_accuracy": "Robust accuracy (%) under {}"}
 
 
@@ -28,6 +52,7 @@ def model_card(
     *,
     base_model: str,
     objective: Objective,
+    tuning: Tuning,
     config: PMGAFTConfig,
     report_before: RobustnessReport | None = None,
     report_after: RobustnessReport | None = None,
@@ -40,12 +65,12 @@ def model_card(
 
     Args:
         base_model (`str`): Hub id or folder of the model that was tuned; of a folder only the last name is written.
-        objective (`Objective`), config (`PMGAFTConfig`): How it was tuned.
+        objective (`Objective`), tuning (`Tuning`), config (`PMGAFTConfig`): How it was tuned.
         report_before, report_after (`RobustnessReport`, *optional*): Of one protocol.
         dataset_name (`str`, *optional*): Hub id or folder of the fine-tuning set.
         plots (`list[str]`): Pictures, by their path relative to the card.
         licence (`str`, *optional*): The base model's; read from its own card if that is a folder.
-        adapter (`str`, *optional*): Kind of adapter, such as `"LORA"`, if the checkpoint is one.
+        adapter (`str`, *optional*): What the checkpoint is if no plain model, such as `"a LORA adapter"`.
     """
     method = next((name for name, cls in OBJECTIVES.items() if type(objective) is cls), type(objective).__name__)
     title = config.hub_model_id or Path(config.output_dir).resolve().name
@@ -64,10 +89,11 @@ def model_card(
         title=title,
         method=method,
         base_model=base_name,
-        kind=f"a {adapter} adapter, which `CLIPModel` loads on its base" if adapter else "a plain `CLIPModel`",
+        kind=f"{adapter} beside its base model, which is loaded with it" if adapter else "a plain `CLIPModel`",
+        usage=(ADAPTER_USAGE if adapter else PLAIN_USAGE).format(title),
         dataset=f" on `{_public_name(dataset_name)}`" if dataset_name else "",
         paper="\n\n".join(inspect.cleandoc(type(objective).__doc__ or "").split("\n\n")[:2]),
-        training=_training_rows(objective, config, adapter),
+        training=_training_rows(objective, tuning, config),
         results=_results(report_before, report_after),
         plots="".join(f"\n![{plot.stem}]({plot.name if plot.is_absolute() else plot})\n" for plot in map(Path, plots)),
     )
@@ -75,16 +101,17 @@ def model_card(
 
 
 def save_model_card(output_dir: str | os.PathLike, **options) -> ModelCard:
-    """Writes the card of [`model_card`] as `README.md`; an adapter in the folder is named as such."""
+    """Writes the card of [`model_card`] as `README.md`; an adapter or learned prompts in the folder are named so."""
     if (adapter := Path(output_dir) / "adapter_config.json").is_file():
-        options.setdefault("adapter", json.loads(adapter.read_text(encoding="utf-8"))["peft_type"])
+        options.setdefault("adapter", f"a {json.loads(adapter.read_text(encoding='utf-8'))['peft_type']} adapter")
+    if (tuning := Path(output_dir) / "tuning.json").is_file():
+        options.setdefault("adapter", f"the tuning `{json.loads(tuning.read_text(encoding='utf-8'))['tuning']}`")
     card = model_card(**options)
     card.save(Path(output_dir) / "README.md")
     return card
 
 
-def _training_rows(objective: Objective, config: PMGAFTConfig, adapter: str | None) -> str:
-    part = f"last {config.trainable_layers} blocks of the" if config.trainable_layers else "whole"
+def _training_rows(objective: Objective, tuning: Tuning, config: PMGAFTConfig) -> str:
     length = f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs} epochs"
     # Radii as they were written: 4/255 says more than 0.0157.
     attack = {"attack": config.attack, "loss": "ce", **config.attack_options()}
@@ -93,7 +120,8 @@ def _training_rows(objective: Objective, config: PMGAFTConfig, adapter: str | No
     rows = {
         "objective options": _listing(vars(objective)) or "none",
         "threat model of training": _listing(attack) if objective.attacks else "none: no adversarial images",
-        "trained": f"{f'{adapter} adapter in the' if adapter else part} vision tower; no text tower",
+        "trained": tuning.describe(),
+        "weights": f"moving average, decay {config.ema_decay}" if config.ema_decay is not None else "of the last step",
         "optimizer": f"{config.optim.value}, learning rate {config.learning_rate}, weight decay {config.weight_decay}",
         "schedule": f"{config.lr_scheduler_type.value}, {length}",
         "batch": f"{config.per_device_train_batch_size} x {config.gradient_accumulation_steps} x {config.world_size}",

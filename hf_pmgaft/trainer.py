@@ -10,22 +10,26 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from huggingface_hub import upload_folder
+from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModel, AutoProcessor, EvalPrediction, PreTrainedModel, Trainer, set_seed
+from torch.distributed.tensor import DTensor
+from transformers import AutoProcessor, EvalPrediction, PreTrainedModel, Trainer, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, speed_metrics
 from transformers.utils import PushInProgress
 
 from . import checkpoints
 from .attacks import TRAINING_ATTACKS, frozen, sample_seeds
+from .averaging import WeightAverage
 from .backbones import get_backbone, unwrap_peft
 from .config import PMGAFTConfig, check_output_dir
-from .data import Collator, ZeroShotDataset, augment, stack, training_examples
+from .data import Collator, ZeroShotDataset, augment, choose_captions, stack, training_examples
 from .engines import (
     adapt_to_processes,
     checkpoint_format,
@@ -40,9 +44,23 @@ from .evaluation import evaluate_robustness
 from .hub import save_model_card
 from .objectives import Objective, make_objective
 from .report import RobustnessReport
-from .tuning import fold_into_clip, has_adapter, prepare_model
+from .tuning import (
+    PeftAdapter,
+    Tuning,
+    attachment,
+    fold_into_clip,
+    has_adapter,
+    keeps_weights,
+    make_tuning,
+    name_of,
+    options_of,
+    text_is_live,
+    without_tuning,
+)
+from .tuning.folder import load_model, load_tuning, save_tuning
 from .zero_shot import (
     DEFAULT_PROMPT_TEMPLATES,
+    ClassPrompts,
     Views,
     ZeroShotClassifier,
     check_class_names,
@@ -53,6 +71,7 @@ from .zero_shot import (
 
 logger = logging.getLogger(__name__)
 
+EXTRA_STATE = "extra_state.safetensors"
 # What peft sets or changes by itself.
 UNCHECKED_ADAPTER_KEYS = ("base_model_name_or_path", "inference_mode", "peft_version")
 
@@ -72,8 +91,10 @@ class PMGAFTTrainer(Trainer):
         prompt_templates (`str` or `list[str]`): How class names become prompts.
         guidance_names (`list[str]`, *optional*): Names that the guidance terms range over instead of the classes.
         objective (`str` or `Objective`, *optional*): Overrides that of `args`.
-        peft_config (`peft.PeftConfig`, *optional*): Train an adapter in the vision tower; the teacher is then the
-            model with the adapter off.
+        tuning (`str` or `Tuning`, *optional*): Overrides that of `args`. Where it keeps the model's weights (adapters,
+            prompts), the teacher is the model with the tuning off.
+        peft_config (`peft.PeftConfig`, *optional*): The tuning `PeftAdapter(peft_config)`: an adapter in the vision
+            tower.
         data_collator, compute_metrics, callbacks, optimizers: As in `Trainer`. `compute_metrics` receives the clean
             logits and the labels of each evaluation set.
     """
@@ -98,13 +119,14 @@ class PMGAFTTrainer(Trainer):
         prompt_templates: str | Sequence[str] = DEFAULT_PROMPT_TEMPLATES,
         guidance_names: Sequence[str] | None = None,
         objective: str | Objective | None = None,
+        tuning: str | Tuning | None = None,
         peft_config: Any = None,
     ):
         args = PMGAFTConfig(output_dir="trainer_output") if args is None else args
         check_output_dir(args.output_dir)
         if isinstance(model, str):
             processing_class = processing_class or AutoProcessor.from_pretrained(model)
-            model = AutoModel.from_pretrained(model, dtype=torch.float32)
+            model = load_model(model)
         self.backbone = get_backbone(model)
         if processing_class is None:
             raise ValueError(
@@ -112,28 +134,34 @@ class PMGAFTTrainer(Trainer):
                 "`processing_class=CLIPProcessor.from_pretrained(...)`."
             )
         pixel_statistics(processing_class)
-        self._base_model, self._dataset_name = getattr(model, "name_or_path", "") or "a CLIPModel", None
+        self._base_name = getattr(model, "name_or_path", "") or None
+        self._base_model, self._dataset_name = self._base_name or "a CLIPModel", None
         self.objective = make_objective(objective or args.objective, None if objective else args.objective_kwargs)
         self.prompt_templates = check_prompt_templates(prompt_templates)
         self.guidance_names = None if guidance_names is None else check_class_names(guidance_names)
         if train_dataset is not None:
             train_dataset = training_examples(train_dataset, processing_class, class_names)
         self.class_names = self._class_names(class_names, train_dataset)
-        self._user_teacher = self._check_teacher(teacher, model, peft_config)
+        self._user_teacher = self._check_teacher(teacher, model)
         self._weights = {"model": checkpoints.weights_digest(model)}
         if self._user_teacher is not None:
             self._weights["teacher"] = checkpoints.weights_digest(self._user_teacher)
-        # The teacher is the model as it comes; with an adapter it is the same weights with the adapter off.
+        prepare_for_engines(unwrap_peft(model))
+        set_seed(args.seed)  # before adapters and prompts draw their first weights
+        self.tuning, model = self._tune(model, tuning, peft_config, args)
+        # The teacher is the model as it comes; where the tuning keeps its weights, these with the tuning off.
         if self._user_teacher is not None:
             self._teacher = get_backbone(self._user_teacher).vision_copy(self._user_teacher)
-        elif peft_config is not None or has_adapter(model):
-            self._teacher = None
         else:
-            self._teacher = self.backbone.vision_copy(model)
-        prepare_for_engines(unwrap_peft(model))
-        set_seed(args.seed)  # before the adapter draws its first weights
-        model = prepare_model(model, args.trainable_layers, peft_config)
-        collator = Collator(processing_class, len(self.class_names), data_collator) if self.class_names else None
+            self._teacher = None if keeps_weights(model) else self.backbone.vision_copy(model)
+        self._text_is_live = text_is_live(model)
+        self._check_pair(model, train_dataset, args)
+        learned = {name: Learned(value) for name, value in self.objective.parameters().items()}
+        if learned:
+            unwrap_peft(model).objective = nn.ModuleDict(learned)
+        collator = None
+        if train_dataset is not None:
+            collator = Collator(processing_class, self.class_names and len(self.class_names), data_collator)
         # Ours takes the place of Trainer's callback, see there.
         stop_on_sigterm, args.enable_jit_checkpoint = args.enable_jit_checkpoint, False
         super().__init__(
@@ -158,6 +186,9 @@ class PMGAFTTrainer(Trainer):
         self._sigterm = checkpoints.StopOnSigterm()
         if stop_on_sigterm:
             self.add_callback(self._sigterm)
+        self._average = None if args.ema_decay is None else WeightAverage(self.model, args.ema_decay)
+        if self._average is not None:
+            self.add_callback(self._average)
         load_whole_models()
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
         self._plain = copy.deepcopy(self.model) if sharded else None
@@ -170,18 +201,68 @@ class PMGAFTTrainer(Trainer):
         if given is not None:
             return check_class_names(given)
         names = getattr(dataset, "class_names", None)
-        if names is None and dataset is not None:
+        if names is None and dataset is not None and not self.objective.uses_captions:
             raise ValueError(
                 "The training set holds `pixel_values` but no class names, so no prompt can be made. Pass "
                 "`class_names`, one name per label."
             )
         return names
 
-    def _check_teacher(self, teacher: Any, model: nn.Module, peft_config: Any) -> nn.Module | None:
+    def _tune(
+        self, model: nn.Module, tuning: str | Tuning | None, peft_config: Any, args: PMGAFTConfig
+    ) -> tuple[Tuning, nn.Module]:
+        """The tuning, and the model prepared for it: frozen but for what is trained."""
+        tuning = make_tuning(tuning or args.tuning, None if tuning else args.tuning_kwargs)
+        if peft_config is not None or has_adapter(model):
+            if name_of(tuning) not in ("vision_tower", "peft"):
+                raise ValueError(
+                    f"You passed an adapter and tuning={name_of(tuning)!r}, which trains something else. Pass one of "
+                    "them; `layers_to_transform` of the peft config chooses blocks."
+                )
+            if peft_config is not None or not isinstance(tuning, PeftAdapter):
+                tuning = PeftAdapter(peft_config)
+        added = attachment(unwrap_peft(model))
+        if added is None:
+            model = tuning.for_classes(self.class_names).prepare(model)
+            added = attachment(unwrap_peft(model))
+        else:  # of an earlier run, which goes on
+            tuning = added.options
+            model.requires_grad_(False)
+            added.requires_grad_(True)
+        if added is not None:
+            added.at_test = False
+        return tuning, model
+
+    def _check_pair(self, model: nn.Module, dataset: Any, args: PMGAFTConfig) -> None:
+        """Raises `ValueError` for what cannot go together, before anything is computed."""
+        objective, tuning = type(self.objective).__name__, name_of(self.tuning)
+        added = attachment(unwrap_peft(model))
+        if self._text_is_live and not self.objective.uses_text:
+            raise ValueError(
+                f"You passed objective {objective} with tuning {tuning!r}, which learns on the text side, where the "
+                "objective sends no gradient. Choose a tuning of the vision tower, or an objective with text."
+            )
+        if self.objective.uses_captions and added is not None and not added.takes_captions:
+            raise ValueError(
+                f"You passed objective {objective}, which reads captions, with tuning {tuning!r}, whose prompts have "
+                "places for class names alone. Choose another tuning, or an objective over classes."
+            )
+        if self.objective.uses_captions and dataset is not None and getattr(dataset, "caption_column", True) is None:
+            raise ValueError(
+                f"You passed objective {objective}, which pairs images with captions, but no caption column. Pass "
+                "`caption_column`, or an objective over classes."
+            )
+        if self.objective.uses_patches and args.torch_compile:
+            raise ValueError(
+                f"You passed torch_compile with objective {objective}, whose patch tokens a compiled model does not "
+                "hand out. Leave torch_compile out."
+            )
+
+    def _check_teacher(self, teacher: Any, model: nn.Module) -> nn.Module | None:
         if teacher is None:
             return None
         if isinstance(teacher, str):
-            teacher = AutoModel.from_pretrained(teacher, dtype=torch.float32)
+            teacher = load_model(teacher)
         get_backbone(teacher)
         if teacher is model or unwrap_peft(teacher) is unwrap_peft(model):
             raise ValueError(
@@ -212,27 +293,41 @@ class PMGAFTTrainer(Trainer):
 
     @torch.no_grad()
     def _encode_texts(self, model: nn.Module) -> None:
-        """Encodes the class prompts once, for student and teacher."""
-        if not self.class_names:
-            return
+        """Encodes the class prompts once, for student and teacher; live ones are tokenised for every step."""
+        names, guidance, denied = self.class_names, self.guidance_names, self.objective.non_class_template
+        self._prompts = {"class_embeds": names, "guidance_embeds": guidance} if self._text_is_live else {}
+        self._prompts = {
+            key: ClassPrompts.of(model, self.processing_class, value, self.prompt_templates)
+            for key, value in self._prompts.items()
+            if value is not None and not self.objective.uses_captions
+        }
 
-        def encode(model: nn.Module, names: Sequence[str] | None) -> torch.Tensor | None:
-            if names is None:
-                return None
-            return encode_class_names(model, self.processing_class, names, self.prompt_templates).to(self.args.device)
+        def head(source: nn.Module) -> ZeroShotClassifier:
+            def encode(names: Sequence[str] | None, templates: Sequence[str]) -> torch.Tensor | None:
+                if names is None:
+                    return None
+                return encode_class_names(source, self.processing_class, names, templates).to(self.args.device)
 
-        def head(class_embeds: torch.Tensor, guidance_embeds: torch.Tensor | None) -> ZeroShotClassifier:
-            scale = self.objective.logit_scale
-            options = {"logit_scale": scale, "guidance_embeds": guidance_embeds}
-            return ZeroShotClassifier.from_model(model, self.processing_class, class_embeds, **options)
+            none = torch.zeros(0, unwrap_peft(model).config.projection_dim, device=self.args.device)
+            classifier = ZeroShotClassifier.from_model(
+                model,
+                self.processing_class,
+                none if names is None else encode(names, self.prompt_templates),
+                logit_scale=self.objective.logit_scale,
+                guidance_embeds=encode(guidance, self.prompt_templates),
+            )
+            return classifier.replace(non_class_embeds=encode(denied and names, [denied or ""]))
 
-        self.class_embeds = encode(model, self.class_names)
-        guidance_embeds = encode(model, self.guidance_names)
-        self._student_head = self._teacher_head = head(self.class_embeds, guidance_embeds)
+        with without_tuning(model) if keeps_weights(model) else contextlib.nullcontext():
+            self._student_head = self._teacher_head = head(model)
         if self._user_teacher is not None:
-            texts = [encode(self._user_teacher, names) for names in (self.class_names, self.guidance_names)]
-            self._teacher_head = head(*texts)
+            self._teacher_head = head(self._user_teacher)
             self._user_teacher = None  # its image tower was copied, its text tower has done its work
+
+    @property
+    def class_embeds(self) -> torch.Tensor:
+        """Text embeddings of the training classes before training, `[K,D]`, unit norm."""
+        return self._student_head.class_embeds
 
     @property
     def interrupted(self) -> bool:
@@ -255,46 +350,82 @@ class PMGAFTTrainer(Trainer):
     @contextlib.contextmanager
     def evaluation_model(self) -> Iterator[nn.Module]:
         """The plain model in eval mode and float32, frozen, on this process's device; afterwards as it was."""
-        model = self.plain_model()
-        try:
-            with full_precision(model), frozen(model):
+        with self._averaged():
+            model = self.plain_model()
+            added = attachment(unwrap_peft(model))
+            with full_precision(model), frozen(model), added.as_at_test() if added else contextlib.nullcontext():
                 yield model.to(self.args.device)
-        finally:
-            if model is self._plain:
-                model.cpu()
+        if self._plain is not None:
+            self._plain.cpu()
+
+    def _averaged(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self._average is None else self._average.applied()
 
     # ---- One step ----
 
-    def student(self, model: nn.Module) -> ZeroShotClassifier:
-        """The training classifier around `model`, wrapped or not, at the objective's logit scale."""
-        return self._student_head.by(lambda pixel_values: self.backbone.image_embeds(model, pixel_values))
+    def student(self, model: nn.Module, head: ZeroShotClassifier | None = None) -> ZeroShotClassifier:
+        """The training classifier around `model`, wrapped or not, at the objective's logit scale; texts as in `head`,
+        those before training if not given."""
+        return (head or self._student_head).by(
+            lambda pixel_values: self.backbone.image_embeds(model, pixel_values),
+            lambda pixel_values: self.backbone.image_and_patch_embeds(model, pixel_values),
+        )
 
     def teacher(self) -> ZeroShotClassifier:
         """The frozen guide as a classifier; its passes keep no graph."""
-        return self._teacher_head.by(self._encode_by_teacher)
+        return self._teacher_head.by(self._encode_by_teacher, partial(self._encode_by_teacher, patches=True))
 
     @torch.no_grad()
-    def _encode_by_teacher(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def _encode_by_teacher(self, pixel_values: torch.Tensor, patches: bool = False):
         if self._teacher is not None:
             with self.accelerator.autocast():
-                return self._teacher(pixel_values)
+                return self._teacher.with_patches(pixel_values) if patches else self._teacher(pixel_values)
         model = self.accelerator.unwrap_model(self.model)
-        training = model.training
-        model.eval()
-        try:
-            with model.disable_adapter():
-                return self.backbone.image_embeds(model, pixel_values)
-        finally:
-            model.train(training)
+        with without_tuning(model):
+            encode = self.backbone.image_and_patch_embeds if patches else self.backbone.image_embeds
+            return encode(model, pixel_values)
+
+    def _live_texts(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """Class embeddings as the text side that is trained makes them now, with their graph."""
+        return {name: prompts.embed(model) for name, prompts in self._prompts.items()}
+
+    def _captions(self, model: nn.Module, inputs: dict[str, torch.Tensor], seeds: torch.Tensor) -> tuple:
+        """The embeddings of one caption per image, `[B,D]`, unit norm, for student and teacher."""
+        tokens = choose_captions(inputs, seeds)
+
+        def embed(model: nn.Module) -> torch.Tensor:
+            return F.normalize(self.backbone.text_embeds(model, *tokens).float(), dim=-1)
+
+        with torch.set_grad_enabled(self._text_is_live):
+            own = embed(model)
+        if not self._text_is_live:
+            return own, own
+        plain = self.accelerator.unwrap_model(self.model)
+        with torch.no_grad(), without_tuning(plain):
+            return own, embed(plain)
+
+    def _learned(self) -> dict[str, torch.Tensor]:
+        """The objective's own parameters."""
+        model = unwrap_peft(self.accelerator.unwrap_model(self.model))
+        return {name: module() for name, module in getattr(model, "objective", {}).items()}
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Attacks the batch and returns the objective's weighted sum of terms; the terms go to the logs by name."""
         labels = inputs["labels"]
         seeds = sample_seeds(self.args.seed, self.state.global_step, inputs["sample_id"])
-        classifier = self.student(model)
+        plain = unwrap_peft(self.accelerator.unwrap_model(self.model))
+        if (added := attachment(plain)) is not None:
+            added.draw(self.args.seed, self.state.global_step)
+        classifier = self.student(model).replace(learned=self._learned(), **self._live_texts(model))
+        teacher = self.teacher()
+        if self.objective.uses_captions:
+            own, frozen_ones = self._captions(model, inputs, seeds)
+            classifier = classifier.replace(caption_embeds=own)
+            teacher = teacher.replace(caption_embeds=frozen_ones)
         images = inputs["pixel_values"].float() * classifier.std + classifier.mean
         images = augment(images.clamp(0, 1), seeds, self.args.augmentation)
-        adversarial, teacher = self._attack(images, labels, seeds)
+        teacher = Views(teacher, images)
+        adversarial = self._attack(images, labels, seeds, classifier, teacher)
         student = Views(classifier, images, adversarial)
         teacher = teacher.on(adversarial)
         terms = self.objective.loss(student, teacher, labels)
@@ -307,22 +438,26 @@ class PMGAFTTrainer(Trainer):
         return loss
 
     def _attack(
-        self, images: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor
-    ) -> tuple[torch.Tensor | None, Views]:
-        """Adversarial images (`None` for an objective without attack), and the teacher's views of the clean ones."""
-        # The inner module: DeepSpeed's engine counts a backward for every pass through it. It runs in eval mode and
-        # with its parameters frozen, so nothing of the attack reaches their gradients.
-        inner = self.accelerator.unwrap_model(self.model)
-        classifier, teacher = self.student(inner), Views(self.teacher(), images)
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        seeds: torch.Tensor,
+        classifier: ZeroShotClassifier,
+        teacher: Views,
+    ) -> torch.Tensor | None:
+        """Adversarial images against the student; `None` for an objective without attack."""
         if not self.objective.attacks:
-            return None, teacher
-        loss_fn = self.objective.attack_loss(classifier, teacher, labels)
+            return None
+        # The inner module: DeepSpeed's engine counts a backward for every pass through it. It runs in eval mode and
+        # with its parameters frozen, so nothing of the attack reaches their gradients; texts are constants.
+        inner = self.accelerator.unwrap_model(self.model)
+        own = self.student(inner, classifier.detached())
+        loss_fn = self.objective.attack_loss(own, teacher, labels)
         precision = full_precision(inner) if self.args.attack_fp32 else contextlib.nullcontext()
         with frozen(inner), precision:
-            adversarial = TRAINING_ATTACKS[self.args.attack](
-                classifier, images, labels, loss_fn=loss_fn, seeds=seeds, **self.args.attack_options()
+            return TRAINING_ATTACKS[self.args.attack](
+                own, images, labels, loss_fn=loss_fn, seeds=seeds, **self.args.attack_options()
             )
-        return adversarial, teacher
 
     @torch.no_grad()
     def _note(self, terms: dict[str, torch.Tensor], student: Views, teacher: Views, labels: torch.Tensor) -> None:
@@ -427,7 +562,7 @@ class PMGAFTTrainer(Trainer):
         """Clean loss, logits over the training classes, and labels of one batch, in float32."""
         inputs = self._prepare_inputs(inputs)
         with self.evaluation_model() as plain:
-            classifier = self.student(plain)
+            classifier = self.student(plain).replace(**self._live_texts(plain))
             logits = classifier.logits(classifier.encode_image(inputs["pixel_values"].float()))
         loss = F.cross_entropy(logits, inputs["labels"])
         return (loss, None, None) if prediction_loss_only else (loss, logits, inputs["labels"])
@@ -450,6 +585,9 @@ class PMGAFTTrainer(Trainer):
             "augmentation": args.augmentation,
             "weights": {"teacher": "the model before training", **self._weights},
             "adapters": adapters,
+            "tuning": name_of(self.tuning),
+            "tuning_options": {} if adapters else options_of(self.tuning),
+            "ema_decay": args.ema_decay,
             "class_names": _digest(self.class_names),
             "guidance_names": None if names is None else _digest(names),
             "prompt_templates": self.prompt_templates,
@@ -525,6 +663,7 @@ class PMGAFTTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self._save_config(folder)
+            self._save_extra_state(folder)
             checkpoints.seal(folder, self._fingerprint)
             best = self.state.best_model_checkpoint
             kept = [folder] if best is None else [folder, Path(best)]
@@ -541,14 +680,62 @@ class PMGAFTTrainer(Trainer):
 
         The weights are whole and in float32 under every engine; all processes must call it.
         """
-        model, output_dir = self.plain_model(), Path(output_dir or self.args.output_dir)
-        if self.args.should_save:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            model.save_pretrained(output_dir)
-            self.processing_class.save_pretrained(output_dir)
-            self._save_config(output_dir)
+        output_dir = Path(output_dir or self.args.output_dir)
+        checkpoint = output_dir.name.startswith(
+            f"{PREFIX_CHECKPOINT_DIR}-"
+        )  # goes on from the weights, not the average
+        with contextlib.nullcontext() if checkpoint else self._averaged():
+            model = self.plain_model()
+            if self.args.should_save:
+                output_dir.mkdir(parents=True, exist_ok=True)
+                self._save_weights(model, output_dir)
+                self.processing_class.save_pretrained(output_dir)
+                self._save_config(output_dir)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save_weights(self, model: nn.Module, folder: Path) -> None:
+        if attachment(unwrap_peft(model)) is not None:
+            save_tuning(model, folder, self._base_name)
+        elif model is unwrap_peft(model):
+            weights = {name: value for name, value in model.state_dict().items() if not name.startswith("objective.")}
+            model.save_pretrained(folder, state_dict=weights)
+        else:
+            model.save_pretrained(folder)
+
+    def _save_extra_state(self, folder: Path) -> None:
+        """What a checkpoint needs beside the model's weights: what the objective learned, and the average."""
+        state = {f"objective.{name}": value.detach().contiguous() for name, value in self._learned().items()}
+        if self._average is not None:
+            state.update({f"average.{name}": value.contiguous() for name, value in self._average.values.items()})
+        if state:
+            save_file(state, folder / EXTRA_STATE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if self._plain is None and attachment(unwrap_peft(self.model)) is not None:
+            load_tuning(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_extra_state(Path(resume_from_checkpoint))
+
+    def _load_best_model(self):
+        if self._plain is None and attachment(unwrap_peft(self.model)) is not None:
+            load_tuning(self.model, self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+        self._load_extra_state(Path(self.state.best_model_checkpoint))
+
+    def _load_extra_state(self, folder: Path) -> None:
+        if self._plain is not None or not (folder / EXTRA_STATE).is_file():
+            return  # an engine that shares out the weights keeps all of them in its own files
+        state = load_file(folder / EXTRA_STATE, device=str(self.args.device))
+        with torch.no_grad():
+            for name, value in self._learned().items():
+                value.copy_(state[f"objective.{name}"])
+        if self._average is not None:
+            self._average.values = {
+                name.removeprefix("average."): value for name, value in state.items() if name.startswith("average.")
+            }
 
     def _save_config(self, folder: Path) -> None:
         config = {name: value for name, value in self.args.to_dict().items() if not name.endswith("_token")}
@@ -563,6 +750,7 @@ class PMGAFTTrainer(Trainer):
             folder,
             base_model=finetuned_from or self._base_model,
             objective=self.objective,
+            tuning=self.tuning,
             config=self.args,
             report_before=self.first_report,
             report_after=self.last_report,
@@ -601,10 +789,27 @@ class PMGAFTTrainer(Trainer):
 
     def save_merged(self, output_dir: str | None = None) -> None:
         """Saves a plain model with the adapter, if there is one, merged into its weights."""
-        model, output_dir = self.plain_model(), output_dir or self.args.output_dir
+        output_dir = output_dir or self.args.output_dir
+        with self._averaged():
+            self._save_merged(self.plain_model(), output_dir)
+
+    def _save_merged(self, model: nn.Module, output_dir: str) -> None:
         if self.args.should_save:
-            fold_into_clip(model).save_pretrained(output_dir)
+            folded = fold_into_clip(model)
+            self._save_weights(folded, Path(output_dir))
             self.processing_class.save_pretrained(output_dir)
+
+
+class Learned(nn.Module):
+    """A parameter of the objective, in a module of its own, through whose pass engines gather it."""
+
+    def __init__(self, value: torch.Tensor):
+        super().__init__()
+        self.value = nn.Parameter(value)
+
+    def forward(self) -> torch.Tensor:
+        value = self.value.full_tensor() if isinstance(self.value, DTensor) else self.value
+        return value.view_as(value)
 
 
 def _digest(names: Sequence[str]) -> str:

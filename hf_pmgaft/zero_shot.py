@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -12,46 +13,66 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .backbones import get_backbone, unwrap_peft
-
-DEFAULT_PROMPT_TEMPLATES = ("This is a photo of a {}",)
-
-
-def check_class_names(class_names: Sequence[str]) -> list[str]:
-    """Returns the names as a list, or raises `ValueError` if one is empty or stands twice."""
-    if isinstance(class_names, str):
-        raise ValueError(f"You passed the text {class_names!r} as class names. Pass a list with one name per class.")
-    names = list(class_names)
-    if len(names) < 2:
-        raise ValueError(f"You passed {len(names)} class name(s); a classifier needs at least 2. Pass `class_names`.")
-    empty = [i for i, name in enumerate(names) if not isinstance(name, str) or not name.strip()]
-    if empty:
-        raise ValueError(f"Class names {empty} are empty, so no prompt can be made of them. Give each class a name.")
-    first: dict[str, int] = {}
-    for i, name in enumerate(names):
-        if first.setdefault(prompt_name(name), i) != i:
-            raise ValueError(
-                f"Classes {first[prompt_name(name)]} and {i} share the name {name!r}; their text embeddings would be "
-                "the same and no image could be told apart. Give each class its own name."
-            )
-    return names
+from .backbones import get_backbone, unwrap, unwrap_peft
+from .prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, prompt_name
+from .tuning.base import attachment
 
 
-def check_prompt_templates(prompt_templates: str | Sequence[str]) -> list[str]:
-    """Returns the templates as a list, or raises `ValueError` if one has not exactly one `{}`."""
-    templates = [prompt_templates] if isinstance(prompt_templates, str) else list(prompt_templates)
-    wrong = [template for template in templates if template.count("{}") != 1]
-    if wrong or not templates:
-        raise ValueError(
-            f"Prompt templates {wrong or templates} cannot take a class name. Write each with one {{}}, as in "
-            f"{DEFAULT_PROMPT_TEMPLATES[0]!r}."
-        )
-    return templates
+@dataclass(frozen=True)
+class ClassPrompts:
+    """Tokenised prompts of K classes by T templates.
 
+    Args:
+        input_ids, attention_mask (`torch.Tensor`): `[K*T, L]`, int64; those of a class follow each other.
+        num_templates (`int`): T.
+    """
 
-def prompt_name(name: str) -> str:
-    """A class name as it stands in a prompt: lower case; `_`, `-` and `/` become spaces."""
-    return " ".join(name.lower().translate(str.maketrans("_-/", "   ")).split())
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    num_templates: int
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, processor: Any, class_names: Sequence[str], prompt_templates: str | Sequence[str]
+    ) -> ClassPrompts:
+        """The prompts of class names; a model with learned context gets its places for it instead of a template."""
+        names = [prompt_name(name) for name in check_class_names(class_names)]
+        templates, tokenizer = check_prompt_templates(prompt_templates), getattr(processor, "tokenizer", processor)
+        added = attachment(unwrap(model))
+        learned = added.num_text_tokens if added is not None and added.enabled else 0
+        if learned:
+            added.check_classes(names)
+            templates = ["{}."]
+        prompts = [template.format(name) for name in names for template in templates]
+        tokens = tokenizer(prompts, padding=True, truncation=not learned, return_tensors="pt")
+        ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        if learned:
+            ids, mask = (torch.cat([x[:, :1].expand(-1, 1 + learned), x[:, 1:]], dim=1) for x in (ids, mask))
+            places = unwrap(model).config.text_config.max_position_embeddings
+            if ids.shape[1] > places:
+                longest = max(names, key=len)
+                raise ValueError(
+                    f"The model learned {learned} tokens of context, with which class names as long as {longest!r} "
+                    f"take {ids.shape[1]} of its {places} text positions. Train with num_tokens="
+                    f"{learned - ids.shape[1] + places} or fewer, or shorten the names."
+                )
+        return cls(ids, mask, len(templates))
+
+    def embed(self, model: nn.Module, batch_size: int | None = None) -> torch.Tensor:
+        """Class embeddings `[K,D]`, float32, unit norm; with a gradient to what of the text side is trained.
+
+        Args:
+            model: Wrapped or not.
+            batch_size (`int`, *optional*): Prompts at once, cut to the longest of them; all if not given.
+        """
+        backbone, device, embeds = get_backbone(unwrap(model)), next(model.parameters()).device, []
+        for start in range(0, len(self.input_ids), batch_size or len(self.input_ids)):
+            part = slice(start, None if batch_size is None else start + batch_size)
+            length = int(self.attention_mask[part].sum(1).max())
+            ids, mask = (x[part, :length].to(device) for x in (self.input_ids, self.attention_mask))
+            embeds.append(F.normalize(backbone.text_embeds(model, ids, mask).float(), dim=-1))
+        mean = torch.cat(embeds).unflatten(0, (-1, self.num_templates)).mean(dim=1)
+        return F.normalize(mean, dim=-1)
 
 
 @torch.no_grad()
@@ -64,7 +85,8 @@ def encode_class_names(
 ) -> torch.Tensor:
     """Class embeddings of the zero-shot head (CLIP, arXiv 2103.00020, section 3.1.4).
 
-    The text embedding of each template is normalised, the mean over templates taken and normalised again.
+    The text embedding of each template is normalised, the mean over templates taken and normalised again. Context that
+    was learned stands in place of the templates.
 
     Args:
         model (`CLIPModel` or PEFT model): Its text tower is run once over all prompts.
@@ -75,22 +97,14 @@ def encode_class_names(
     Returns:
         `torch.Tensor`: `[K, D]`, float32, unit norm, on the model's device.
     """
-    names = [prompt_name(name) for name in check_class_names(class_names)]
-    templates = check_prompt_templates(prompt_templates)
-    backbone, tokenizer = get_backbone(model), getattr(processor, "tokenizer", processor)
-    model = unwrap_peft(model)
-    device = next(model.parameters()).device
+    prompts = ClassPrompts.of(model, processor, class_names, prompt_templates)
     training = model.training
     model.eval()
-    embeds = []
-    prompts = [template.format(name) for name in names for template in templates]
-    for start in range(0, len(prompts), batch_size):
-        tokens = tokenizer(prompts[start : start + batch_size], padding=True, truncation=True, return_tensors="pt")
-        out = backbone.text_embeds(model, tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
-        embeds.append(F.normalize(out.float(), dim=-1))
+    added = attachment(unwrap(model))
+    whole = added is not None and added.enabled and added.num_text_tokens  # vectors of each class fit the whole list
+    embeds = prompts.embed(model, None if whole else batch_size)
     model.train(training)
-    mean = torch.cat(embeds).view(len(names), len(templates), -1).mean(dim=1)
-    return F.normalize(mean, dim=-1)
+    return embeds
 
 
 def pixel_statistics(processor: Any) -> tuple[list[float], list[float]]:
@@ -184,6 +198,11 @@ class ZeroShotClassifier:
         other = copy.copy(self)
         vars(other).update(values)
         return other
+
+    def detached(self) -> ZeroShotClassifier:
+        """The same classifier with its texts, and what its objective learned, as constants."""
+        fixed = {name: value.detach() for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return self.replace(**fixed, learned={name: value.detach() for name, value in self.learned.items()})
 
     @property
     def device(self) -> torch.device:

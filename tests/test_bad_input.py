@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CLASS_NAMES, SIZE, make_images, make_model, make_processor
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from PIL import Image
 from test_data import encoded
 from test_trainer import make_trainer
@@ -21,7 +21,7 @@ from hf_pmgaft.data import (
     find_column,
     training_examples,
 )
-from hf_pmgaft.zero_shot import check_class_names
+from hf_pmgaft.prompts import check_class_names
 
 INTEGERS = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
 
@@ -282,7 +282,17 @@ def test_images_of_several_sizes_are_refused(processor, eight):
         ({"num_steps": 1.5}, "num_steps=1.5.*integer from 1"),
         ({"num_steps": None}, "num_steps=None.*integer from 1"),
         ({"eval_restarts": 0}, "eval_restarts=0"),
-        ({"trainable_layers": 0}, "trainable_layers=0"),
+        ({"tuning": "last_blocks", "tuning_kwargs": {"blocks": 0}}, "'last_blocks'.*blocks=0, which trains nothing"),
+        ({"tuning": "tower"}, r"no tuning 'tower'.*\['deep_prompts', 'last_blocks'"),
+        ({"tuning_kwargs": {"blocks": 1}}, "'vision_tower' has no option blocks.*It has: none"),
+        ({"tuning": "last_blocks", "tuning_kwargs": {"blocks": 1.5}}, "cannot take blocks=1.5. Pass an integer"),
+        ({"tuning": "text_context", "tuning_kwargs": {"class_specific": 1}}, "class_specific=1. Pass true or false"),
+        ({"tuning": "deep_prompts", "tuning_kwargs": {"coupling": "none"}}, "coupling='none'.*vision_to_text"),
+        ({"tuning": "r_adapter", "tuning_kwargs": {"drop": 1}}, "drop=1.0, which is no probability below 1"),
+        ({"tuning": "peft", "tuning_kwargs": {"peft_type": "lara"}}, "peft_type='LARA'.*LORA"),
+        ({"tuning": "peft", "tuning_kwargs": {"rank": 2}}, "cannot take {'rank': 2} for LORA.*rank"),
+        ({"tuning": "peft", "tuning_kwargs": {"towers": "text"}}, "towers='text'. Pass 'vision' or 'both'"),
+        ({"ema_decay": 1.0}, "ema_decay=1.0. Pass a number from 0 to below 1"),
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size=0"),
         ({"augmentation": 1.5}, "augmentation=1.5. Pass a strength from 0"),
         ({"logging_nan_inf_filter": True}, "logs a NaN loss as 0.*Leave it off"),
@@ -325,11 +335,9 @@ def test_teachers_that_cannot_guide_are_refused(tmp_path, eight):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target_modules": ["nothing"]}, "target_modules {'nothing'} match nothing in the vision tower.*'q_proj'"),
-        ({"target_modules": "nothing"}, "'nothing' match nothing in the vision tower"),
-        ({"target_modules": ["text_projection"]}, "match nothing in the vision tower"),
-        ({"target_modules": r"text_model\..*q_proj"}, "train text_model.*outside the vision tower.*Restrict"),
-        ({"target_modules": ["q_proj"], "modules_to_save": ["text_projection"]}, "train text_projection.*outside"),
+        ({"target_modules": ["nothing"]}, "target_modules {'nothing'} match nothing.*vision;.*'q_proj'"),
+        ({"target_modules": "nothing"}, "'nothing' match nothing in the towers"),
+        ({"target_modules": ["text_projection"]}, r"match nothing in the towers asked for \(vision"),
         ({"target_modules": ["q_proj"], "bias": "lora_only"}, 'own vision_model.*bias.*teacher.*Use bias="none"'),
     ],
 )
@@ -344,16 +352,13 @@ def test_a_peft_config_beside_adapters_or_blocks_is_refused(tmp_path, eight):
     with pytest.raises(ValueError, match="already has adapters.*merge_and_unload"):
         make_trainer(tmp_path, eight, get_peft_model(make_model(), inside), peft_config=lora)
     for options in ({"peft_config": lora}, {"model": get_peft_model(make_model(), inside)}):
-        with pytest.raises(ValueError, match="trainable_layers=1, but an adapter trains no blocks.*Pass one of them"):
-            make_trainer(tmp_path, eight, trainable_layers=1, **options)
+        with pytest.raises(ValueError, match="an adapter and tuning='last_blocks'.*Pass one of them"):
+            make_trainer(tmp_path, eight, tuning="last_blocks", **options)
 
 
-def test_models_with_adapters_in_the_text_tower_or_without_a_switch_are_refused(tmp_path, eight):
-    lora = LoraConfig(target_modules=["q_proj"])
-    with pytest.raises(ValueError, match="train text_model.*outside the vision tower"):
-        make_trainer(tmp_path, eight, get_peft_model(make_model(), lora))
-    model = make_model()
-    model.add_adapter(lora)
+def test_models_with_adapters_without_a_switch_are_refused(tmp_path, eight):
+    lora, model = LoraConfig(target_modules=["q_proj"]), make_model()
+    inject_adapter_in_model(lora, model)
     with pytest.raises(ValueError, match="CLIPModel with adapter layers inside.*cannot be switched off"):
         make_trainer(tmp_path, eight, model)
 

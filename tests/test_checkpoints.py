@@ -179,7 +179,7 @@ def renamed(images):
         ({"random_start": False}, "attack_options.random_start"),
         ({"attack": "fgsm"}, "attack"),
         ({"augmentation": 0.5}, "augmentation"),
-        ({"trainable_layers": 1}, "trainable"),
+        ({"tuning": "last_blocks"}, "tuning"),
         ({"peft_config": LoraConfig(**LORA)}, "adapters.default.r"),
         ({"seed": 1}, "seed"),
         ({"teacher": make_model(seed=5)}, "weights.teacher"),

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import pytest
 from conftest import make_model, make_processor
 from huggingface_hub import ModelCard
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import CLIPModel
 
-from hf_pmgaft import PMGAFTConfig
+from hf_pmgaft import PMGAFTConfig, load_model
 from hf_pmgaft.hub import model_card, save_model_card
 from hf_pmgaft.objectives import OBJECTIVES, Objective, make_objective
 from hf_pmgaft.report import RobustnessReport, SetResult
+from hf_pmgaft.tuning import make_tuning
 
 PGD = {"attack": "pgd", "eps": "4/255", "norm": "linf", "num_steps": 20, "loss": "margin", "restarts": 1}
 TOKEN = "hf_thisisasecret"
@@ -36,6 +38,7 @@ def options(tmp_path) -> dict:
     return {
         "base_model": str(folder),
         "objective": make_objective("pmg_aft", {"alpha": 2.5}),
+        "tuning": make_tuning("vision_tower"),
         "config": config,
         "report_before": BEFORE,
         "report_after": AFTER,
@@ -172,8 +175,6 @@ def test_card_of_an_objective_of_ones_own(options):
 
 
 def test_an_adapter_is_not_called_a_plain_model_and_the_usage_holds(options, tmp_path):
-    from peft import LoraConfig, get_peft_model
-
     base = tmp_path / "private" / "tiny-clip"
     make_model().save_pretrained(base)
     adapted = get_peft_model(CLIPModel.from_pretrained(base), LoraConfig(r=2, target_modules=["q_proj"]))
@@ -182,8 +183,9 @@ def test_an_adapter_is_not_called_a_plain_model_and_the_usage_holds(options, tmp
     card = save_model_card(tmp_path / "adapter", **{**options, "base_model": "openai/clip-vit-base-patch32"})
     assert "LORA adapter" in card.text and "plain `CLIPModel`" not in card.text
     assert card.data.to_dict()["base_model_relation"] == "adapter"
-    loaded = CLIPModel.from_pretrained(tmp_path / "adapter")
-    assert isinstance(loaded, CLIPModel) and any("lora_" in name for name in loaded.state_dict())
+    assert 'load_model("robust-clip")' in card.text and "CLIPModel.from_pretrained" not in card.text
+    loaded = load_model(str(tmp_path / "adapter"))
+    assert isinstance(loaded, PeftModel) and any("lora_" in name for name in loaded.state_dict())
     assert "a plain `CLIPModel`" in save_model_card(tmp_path, **options).text
 
 

@@ -15,7 +15,7 @@ from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.objectives import OBJECTIVES
-from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
+from hf_pmgaft.zero_shot import Views, ZeroShotClassifier, encode_class_names
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "fc1"], "init_lora_weights": "gaussian"}
 
@@ -95,7 +95,7 @@ def test_the_attack_leaves_no_gradient_and_the_step_descends_on_the_objective_al
     trainer = make_trainer(tmp_path)
     batch = next(iter(trainer.get_train_dataloader()))
     images = torch.rand(4, 3, 16, 16)
-    trainer._attack(images, batch["labels"][:4], torch.arange(4))
+    attack(trainer, images, batch["labels"][:4], torch.arange(4))
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
     assert any(parameter.requires_grad for parameter in trainer.model.parameters())
 
@@ -106,7 +106,7 @@ def test_the_attack_leaves_no_gradient_and_the_step_descends_on_the_objective_al
     trainer.model.zero_grad()
 
     # The same loss written out with the same adversarial images must give the same gradients.
-    adversarial, _ = trainer._attack(*attack_inputs(trainer, batch))
+    adversarial = attack(trainer, *attack_inputs(trainer, batch))
     classifier = trainer.student(trainer.model)
     log_p = classifier(adversarial).log_softmax(1)
     clean = classifier(attack_inputs(trainer, batch)[0]).log_softmax(1)
@@ -121,6 +121,11 @@ def test_the_attack_leaves_no_gradient_and_the_step_descends_on_the_objective_al
             torch.testing.assert_close(
                 gradient, dict(trainer.model.named_parameters())[name].grad, rtol=1e-4, atol=1e-5
             )
+
+
+def attack(trainer, images, labels, seeds):
+    classifier, teacher = trainer.student(trainer.model), Views(trainer.teacher(), images)
+    return trainer._attack(images, labels, seeds, classifier, teacher)
 
 
 def attack_inputs(trainer, batch):
@@ -204,7 +209,7 @@ def test_attack_follows_mixed_precision_unless_told_otherwise(tmp_path, attack_f
     plain = trainer.model.forward
     trainer.accelerator.prepare_model(trainer.model)
     assert trainer.model.forward is not plain, "Accelerate did not wrap the forward in autocast"
-    trainer._attack(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), torch.arange(2))
+    attack(trainer, torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), torch.arange(2))
     assert set(dtypes) == {expected}
 
 
@@ -215,7 +220,7 @@ def test_attack_sees_the_model_in_eval_mode_and_frozen(tmp_path):
         lambda module, args, out: seen.append((module.training, module.weight.requires_grad))
     )
     trainer.model.train()
-    trainer._attack(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), torch.arange(2))
+    attack(trainer, torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), torch.arange(2))
     assert set(seen) == {(False, False)}
     assert trainer.model.visual_projection.training and trainer.model.visual_projection.weight.requires_grad
 
@@ -224,9 +229,9 @@ def test_noise_follows_the_step_and_the_sample(tmp_path, monkeypatch):
     seen = []
     attack = PMGAFTTrainer._attack
 
-    def note(self, images, labels, seeds):
+    def note(self, images, labels, seeds, *views):
         seen.append((self.state.global_step, *seeds.tolist()))
-        return attack(self, images, labels, seeds)
+        return attack(self, images, labels, seeds, *views)
 
     monkeypatch.setattr(PMGAFTTrainer, "_attack", note)
     for folder in ("a", "b"):
@@ -286,7 +291,7 @@ def test_lora_trains_the_adapter_alone_with_the_base_model_as_its_teacher(tmp_pa
 
 
 def test_last_blocks_alone_can_be_trained(tmp_path):
-    trainer = make_trainer(tmp_path, trainable_layers=1)
+    trainer = make_trainer(tmp_path, tuning="last_blocks")
     trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
     assert not any("layers.0." in name or "embeddings" in name or "pre_layrnorm" in name for name in trained)
     assert any("layers.1." in name for name in trained)

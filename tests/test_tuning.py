@@ -3,11 +3,11 @@
 import pytest
 import torch
 from conftest import make_model
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from test_trainer import make_trainer, state
 
 from hf_pmgaft import fold_into_clip
-from hf_pmgaft.tuning import has_adapter, prepare_model
+from hf_pmgaft.tuning import LastBlocks, PeftAdapter, VisionTower, has_adapter
 
 VISION_QUERIES = r"vision_model\..*\.q_proj"
 
@@ -34,13 +34,13 @@ def shake(model) -> None:
 
 
 def test_whole_vision_tower_is_trained_by_default_and_the_text_tower_never(model):
-    names = trained(prepare_model(model))
+    names = trained(VisionTower().prepare(model))
     assert names == {n for n, _ in model.named_parameters() if n.startswith(("vision_model.", "visual_projection."))}
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_last_blocks_are_trained_with_the_norm_and_projection_after_them(model, blocks):
-    names = trained(prepare_model(model, trainable_layers=blocks))
+    names = trained(LastBlocks(blocks).prepare(model))
     expected = {
         name
         for name, _ in model.named_parameters()
@@ -51,8 +51,8 @@ def test_last_blocks_are_trained_with_the_norm_and_projection_after_them(model, 
 
 
 def test_more_blocks_than_there_are_is_refused(model):
-    with pytest.raises(ValueError, match="trainable_layers=3, but the vision tower has 2 blocks. Pass 2 or fewer"):
-        prepare_model(model, trainable_layers=3)
+    with pytest.raises(ValueError, match="blocks=3, but the vision tower has 2. Pass 2 or fewer"):
+        LastBlocks(3).prepare(model)
 
 
 @pytest.mark.parametrize(
@@ -64,25 +64,25 @@ def test_more_blocks_than_there_are_is_refused(model):
     ],
 )
 def test_lora_sits_in_every_block_of_the_vision_tower_alone(model, targets, expected):
-    adapted = prepare_model(model, peft_config=LoraConfig(r=2, target_modules=targets))
+    adapted = PeftAdapter(LoraConfig(r=2, target_modules=targets)).prepare(model)
     assert adapted_modules(adapted) == {f"vision_model.encoder.layers.{i}.{name}" for i in (0, 1) for name in expected}
 
 
 @pytest.mark.parametrize("name", ["visual_projection", "vision_model.encoder.layers.1.self_attn.q_proj"])
 def test_a_module_can_be_named_in_full(model, name):
-    adapted = prepare_model(model, peft_config=LoraConfig(r=2, target_modules=[name]))
+    adapted = PeftAdapter(LoraConfig(r=2, target_modules=[name])).prepare(model)
     assert adapted_modules(adapted) == {name}
 
 
 def test_the_user_s_peft_config_is_left_as_it_was(model):
     config = LoraConfig(r=2, target_modules=["q_proj"])
-    prepare_model(model, peft_config=config)
+    PeftAdapter(config).prepare(model)
     assert config.target_modules == {"q_proj"}
 
 
 def test_folded_model_is_a_plain_clip_equal_to_the_adapted_one_which_stays(model):
     before = embed(model).detach()
-    adapted = prepare_model(model, peft_config=LoraConfig(r=2, target_modules=["q_proj", "fc2", "visual_projection"]))
+    adapted = PeftAdapter(LoraConfig(r=2, target_modules=["q_proj", "fc2", "visual_projection"])).prepare(model)
     shake(adapted)
     kept, wanted = state(adapted), embed(adapted)
     folded = fold_into_clip(adapted)
@@ -102,7 +102,7 @@ def test_a_plain_model_folds_into_itself(model):
 def test_adapters_are_seen_in_peft_models_and_in_models_with_adapters_inside(model):
     assert not has_adapter(model)
     assert has_adapter(get_peft_model(make_model(), LoraConfig(target_modules=["q_proj"])))
-    model.add_adapter(LoraConfig(target_modules=["q_proj"]))
+    inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), model)
     assert has_adapter(model)
 
 

@@ -7,7 +7,8 @@ from conftest import CLASS_NAMES, make_model
 
 from hf_pmgaft.backbones import get_backbone
 from hf_pmgaft.engines import prepare_for_engines
-from hf_pmgaft.zero_shot import Views, ZeroShotClassifier, check_prompt_templates, encode_class_names, prompt_name
+from hf_pmgaft.prompts import check_prompt_templates, prompt_name
+from hf_pmgaft.zero_shot import Views, ZeroShotClassifier, encode_class_names
 
 TEMPLATES = ["a photo of {}", "an image of the {}"]
 

@@ -30,7 +30,7 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dat
 from tokenizers import pre_tokenizers
 from transformers import CLIPModel, CLIPProcessor, CLIPTokenizer, pipeline
 
-from hf_pmgaft.zero_shot import prompt_name
+from hf_pmgaft.prompts import prompt_name
 
 HERE = Path(__file__).parent
 BUILD = pretrain.BUILD

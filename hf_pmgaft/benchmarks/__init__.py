@@ -15,7 +15,7 @@ import datasets
 import yaml
 
 from ..data import LABEL_COLUMNS, ZeroShotDataset, find_column, load_images
-from ..zero_shot import DEFAULT_PROMPT_TEMPLATES, check_class_names, prompt_name
+from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, prompt_name
 
 FOLDER = Path(__file__).parent
 NUM_STORED = 1000

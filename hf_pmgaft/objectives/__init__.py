@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import typing
-
+from ..options import make
 from .base import Objective
 from .clean import Clean
 from .fare import FARE
@@ -27,36 +25,7 @@ def make_objective(objective: str | Objective, options: dict | None = None) -> O
                 "ignored. Set them on the instance."
             )
         return objective
-    if objective not in OBJECTIVES:
-        raise ValueError(f"There is no objective {objective!r}. Choose one of {sorted(OBJECTIVES)}.")
-    options = dict(options or {})
-    cls = OBJECTIVES[objective]
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise ValueError(f"Objective {objective!r} has no option {', '.join(unknown)}. It has: {sorted(known)}.")
-    return cls(**{name: _check_option(objective, cls, name, value) for name, value in options.items()})
-
-
-def _check_option(objective: str, cls: type[Objective], name: str, value):
-    """The option's value as its annotated type; numbers may come as text, as YAML 1.1 leaves `1e-3`."""
-    annotation = typing.get_type_hints(cls)[name]
-    choices = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else None
-    if choices is not None:
-        valid = value in choices
-    elif annotation is bool:
-        valid, choices = isinstance(value, bool), "true or false"
-    else:
-        choices = "a number"
-        optional = type(None) in typing.get_args(annotation)
-        try:
-            valid = not isinstance(value, bool)
-            value = None if value is None and optional else float(value)
-        except (TypeError, ValueError):
-            valid = False
-    if not valid:
-        raise ValueError(f"Objective {objective!r} cannot take {name}={value!r}. Pass {choices}.")
-    return value
+    return make("objective", OBJECTIVES, objective, options)
 
 
 __all__ = ["Clean", "FARE", "OBJECTIVES", "Objective", "PMGAFT", "TeCoA", "make_objective"]

@@ -18,11 +18,14 @@ class Objective:
 
     A subclass is a dataclass whose fields are its options. `weights` names every term of `loss`. One that never looks
     at adversarial images sets `attacks = False`, and none are made; one that pairs images with captions sets
-    `uses_captions = True`, and finds them in `student.classifier.caption_embeds`.
+    `uses_captions = True`, and finds them in `student.classifier.caption_embeds`. One of image features alone sets
+    `uses_text = False`, one that looks at patch tokens `uses_patches = True`.
     """
 
     attacks: ClassVar[bool] = True
     uses_captions: ClassVar[bool] = False
+    uses_patches: ClassVar[bool] = False
+    uses_text: ClassVar[bool] = True
 
     @property
     def weights(self) -> dict[str, float]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -19,6 +20,8 @@ class FARE(Objective):
     Requirements: no labels are used. Trained: vision tower. Authors' settings: ImageNet, eps 2 or 4/255, 10 steps of
     1/255, AdamW 1e-5, weight decay 1e-4, batch 128, 20k steps.
     """
+
+    uses_text: ClassVar[bool] = False
 
     @property
     def weights(self) -> dict[str, float]:

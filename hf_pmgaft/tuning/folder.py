@@ -1,0 +1,88 @@
+"""Saved models by name: plain ones, peft adapters, and what another tuning learned beside its base model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModel
+from transformers.utils import cached_file
+
+from ..backbones import unwrap_peft
+from ..prompts import DEFAULT_PROMPT_TEMPLATES
+from ..zero_shot import encode_class_names
+from . import attachment, make_tuning, name_of, options_of
+
+CONFIG, WEIGHTS = "tuning.json", "tuning.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def save_tuning(model: nn.Module, folder: str | os.PathLike, base_model: str | None) -> None:
+    """Writes what a tuning added to a model, and the name of the model that it was added to."""
+    added, folder = attachment(unwrap_peft(model)), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.detach().contiguous() for name, value in added.state_dict().items()}, folder / WEIGHTS)
+    config = {"tuning": name_of(added.options), "options": options_of(added.options), "base_model": base_model}
+    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def load_tuning(model: nn.Module, folder: str | os.PathLike) -> None:
+    """Reads back, into a model prepared alike, what was saved."""
+    attachment(unwrap_peft(model)).load_state_dict(load_file(Path(folder) / WEIGHTS))
+
+
+def load_model(name: str, base_model: nn.Module | str | None = None) -> nn.Module:
+    """A dual encoder in float32 by its Hub id or folder.
+
+    Args:
+        name (`str`): A plain model, a peft adapter, or what a tuning saved beside its base model.
+        base_model (*optional*): Of an adapter or tuning, in place of the one that it names; model, Hub id or folder.
+
+    Raises:
+        OSError: if there is no such model, or its base is not where it was.
+    """
+    if (file := _find(name, CONFIG)) is not None:
+        config = json.loads(Path(file).read_text(encoding="utf-8"))
+        model = make_tuning(config["tuning"], config["options"]).prepare(_base(name, base_model, config["base_model"]))
+        attachment(model).load_state_dict(load_file(_find(name, WEIGHTS)))
+        return model.eval()
+    if (file := _find(name, ADAPTER_CONFIG)) is not None:
+        from peft import PeftModel
+
+        config = json.loads(Path(file).read_text(encoding="utf-8"))
+        return PeftModel.from_pretrained(_base(name, base_model, config["base_model_name_or_path"]), name)
+    return AutoModel.from_pretrained(name, dtype=torch.float32)
+
+
+def _base(name: str, given: nn.Module | str | None, named: str | None) -> nn.Module:
+    base_model = given or named
+    if base_model is None:
+        raise ValueError(f"{name} does not name the model that it was trained beside. Pass `base_model`.")
+    return AutoModel.from_pretrained(base_model, dtype=torch.float32) if isinstance(base_model, str) else base_model
+
+
+def _find(name: str, file: str) -> str | None:
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    return cached_file(name, file, **quiet, _raise_exceptions_for_gated_repo=False)
+
+
+def export_class_embeds(
+    model: nn.Module,
+    processor: Any,
+    class_names: Sequence[str],
+    file: str | os.PathLike,
+    prompt_templates: str | Sequence[str] = DEFAULT_PROMPT_TEMPLATES,
+) -> torch.Tensor:
+    """Writes the class embeddings `[K,D]` of a class list as safetensors, with the names as its metadata.
+
+    With them and the base model's image features a learned prompt serves without this package.
+    """
+    embeds = encode_class_names(model, processor, class_names, prompt_templates).cpu()
+    save_file({"class_embeds": embeds}, file, metadata={"class_names": json.dumps(list(class_names))})
+    return embeds

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from ..backbones import Backbone, get_backbone
+from .base import Tuning
+
+DEFAULT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+
+@dataclass
+class PeftAdapter(Tuning):
+    """An adapter of the peft library: LoRA, DoRA and others. The teacher is the model with the adapter off.
+
+    Args:
+        config (`peft.PeftConfig`, *optional*): Of the adapter; `None` trains the one that the model comes with.
+        towers (`"vision"` or `"both"`): Where names in `target_modules` are looked for.
+    """
+
+    config: Any = None
+    towers: Literal["vision", "both"] = "vision"
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> PeftAdapter:
+        """From `peft_type`, `"LORA"` if absent, the options of its config, and `towers`."""
+        from peft import PEFT_TYPE_TO_CONFIG_MAPPING as configs
+
+        options = dict(options)
+        towers, kind = options.pop("towers", "vision"), str(options.pop("peft_type", "LORA")).upper()
+        if towers not in ("vision", "both"):
+            raise ValueError(f"Tuning 'peft' cannot take towers={towers!r}. Pass 'vision' or 'both'.")
+        if kind not in configs:
+            raise ValueError(f"Tuning 'peft' cannot take peft_type={kind!r}. Pass one of {sorted(map(str, configs))}.")
+        try:
+            return cls(configs[kind](**options), towers)
+        except TypeError as error:
+            raise ValueError(f"Tuning 'peft' cannot take {options} for {kind} ({error}). Correct them.") from error
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        backbone = get_backbone(model)
+        if self.config is not None:
+            model = add_adapter(model, backbone, self.config, self.towers)
+        check_adapter(model, backbone)
+        return model
+
+    def describe(self) -> str:
+        kind = "adapter" if self.config is None else f"{getattr(self.config.peft_type, 'value', 'peft')} adapter"
+        return f"{kind} in {'the vision tower; no text tower' if self.towers == 'vision' else 'both towers'}"
+
+
+def add_adapter(model: nn.Module, backbone: Backbone, peft_config: Any, towers: str = "vision") -> nn.Module:
+    """A `PeftModel` whose adapter sits in the given towers; suffixes in `target_modules` mean these only."""
+    from peft import get_peft_model
+
+    if has_adapter(model):
+        raise ValueError(
+            "You passed `peft_config` but the model already has adapters, and their meaning for the teacher would be "
+            "unclear. Merge them first (`merge_and_unload()`), or pass the model without `peft_config`."
+        )
+    peft_config = copy.deepcopy(peft_config)
+    targets = getattr(peft_config, "target_modules", None)
+    if not isinstance(targets, str):
+        names = "|".join(map(re.escape, sorted(DEFAULT_TARGETS if targets is None else targets)))
+        parts = backbone.vision_modules + (backbone.text_modules if towers == "both" else ())
+        peft_config.target_modules = rf"(?=({'|'.join(parts)})(\.|$))(.*\.)?({names})"
+    try:
+        return get_peft_model(model, peft_config)
+    except ValueError as error:
+        raise ValueError(
+            f"You passed a peft config whose target_modules {targets!r} match nothing in the towers asked for "
+            f"({towers}; {error}). Name modules of theirs, such as ['q_proj', 'v_proj']."
+        ) from error
+
+
+def check_adapter(model: nn.Module, backbone: Backbone) -> None:
+    """Raises `ValueError` unless a model trains an adapter in its towers and nothing else."""
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        raise ValueError(
+            f"You passed a {type(model).__name__} with adapter layers inside, which cannot be switched off for the "
+            "teacher. Pass the plain model with `peft_config`, or a `PeftModel`."
+        )
+    trained = [name for name, parameter in model.get_base_model().named_parameters() if parameter.requires_grad]
+    if not trained:
+        raise ValueError(
+            "You passed a `PeftModel` whose adapter is frozen, so nothing would be trained. Load it with "
+            "`PeftModel.from_pretrained(..., is_trainable=True)`."
+        )
+    own = (model.base_model.prefix, "modules_to_save")
+    shared = [name for name in trained if not any(part in name for part in own)]
+    if shared:
+        raise ValueError(
+            f"The adapter would train the model's own {shared[0]} and {len(shared) - 1} more, so the teacher, which "
+            'is the model with the adapter off, would change as well. Use bias="none" and freeze the model.'
+        )
+
+
+def has_adapter(model: nn.Module) -> bool:
+    """Whether a model is a `PeftModel` or holds adapter layers."""
+    return hasattr(model, "peft_config") or any(hasattr(module, "lora_A") for module in model.modules())

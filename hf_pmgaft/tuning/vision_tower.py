@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..backbones import get_backbone
+from .base import Tuning
+
+
+@dataclass
+class VisionTower(Tuning):
+    """The whole vision tower with its projection, as most methods train it."""
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        model.requires_grad_(False)
+        for _, parameter in get_backbone(model).vision_parameters(model):
+            parameter.requires_grad_(True)
+        return model
+
+    def describe(self) -> str:
+        return "whole vision tower; no text tower"
