@@ -25,9 +25,10 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def make_model(seed: int = 0, projection_dim: int = 24) -> CLIPModel:
+def make_model(seed: int = 0, projection_dim: int = 24, text_layers: int = 1) -> CLIPModel:
     torch.manual_seed(seed)
-    text = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=32)
+    text = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, vocab_size=32)
+    text["num_hidden_layers"] = text_layers
     vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
     config = CLIPConfig(
         text_config={**text, "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1},

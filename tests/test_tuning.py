@@ -1,13 +1,31 @@
-"""What is trained, and how it folds back into a plain CLIPModel."""
+"""What is trained, what that adds to a model, and how it folds back into a plain CLIPModel."""
+
+import copy
+import json
 
 import pytest
 import torch
-from conftest import make_model
+from conftest import CLASS_NAMES, make_images, make_model
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
+from safetensors import safe_open
 from test_trainer import make_trainer, state
+from transformers import TrainerCallback
 
-from hf_pmgaft import fold_into_clip
-from hf_pmgaft.tuning import LastBlocks, PeftAdapter, VisionTower, has_adapter
+from hf_pmgaft import encode_class_names, export_class_embeds, fold_into_clip, load_model
+from hf_pmgaft.tuning import (
+    DeepPrompts,
+    LastBlocks,
+    PeftAdapter,
+    RAdapter,
+    TextContext,
+    VisionTower,
+    attachment,
+    has_adapter,
+    make_tuning,
+    without_tuning,
+)
+from hf_pmgaft.tuning.folder import save_tuning
+from hf_pmgaft.zero_shot import ClassPrompts
 
 VISION_QUERIES = r"vision_model\..*\.q_proj"
 
@@ -136,3 +154,221 @@ def test_a_saved_adapter_goes_on_if_it_is_loaded_as_trainable(tmp_path):
     torch.testing.assert_close(again.student(again.model)(images), first.student(first.model.eval())(images))
     again.train()
     assert again.state.global_step == 1
+
+
+# ---- What tunings attach to a model ----
+
+
+def images_and_texts(model, processor) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.no_grad():
+        return embed(model), encode_class_names(model, processor, CLASS_NAMES, "a photo of the {}")
+
+
+ATTACHED = {
+    "text_context": {"num_tokens": 4},
+    "class_specific": {"num_tokens": 4, "class_specific": True},
+    "deep_prompts": {"num_tokens": 3, "depth": 2},
+    "text_to_vision": {"num_tokens": 3, "depth": 2, "coupling": "text_to_vision"},
+    "r_adapter": {"rescale": 0.8},
+}
+
+
+@pytest.fixture(params=sorted(ATTACHED))
+def attached(request):
+    options = dict(ATTACHED[request.param])
+    name = {"class_specific": "text_context", "text_to_vision": "deep_prompts"}.get(request.param, request.param)
+    torch.manual_seed(0)
+    return make_tuning(name, options).for_classes(CLASS_NAMES).prepare(two_blocks())
+
+
+def two_blocks():
+    model = make_model(text_layers=2)
+    assert len(model.text_model.encoder.layers) == len(model.vision_model.encoder.layers) == 2
+    return model
+
+
+def test_an_attachment_changes_what_the_model_makes_of_texts_and_nothing_once_it_is_off(attached, processor):
+    shake(attached)
+    plain = images_and_texts(two_blocks(), processor)
+    tuned = images_and_texts(attached, processor)
+    assert (tuned[1] - plain[1]).abs().max() > 1e-3
+    vision = not isinstance(attached.tuning.options, TextContext)
+    assert ((tuned[0] - plain[0]).abs().max() > 1e-3) == vision
+    with without_tuning(attached):
+        for one, other in zip(images_and_texts(attached, processor), plain, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_only_the_attachment_is_trained_and_all_of_it(attached, processor):
+    shake(attached)
+    attached.tuning.at_test = False
+    assert trained(attached) == {name for name, _ in attached.named_parameters() if name.startswith("tuning.")}
+    texts = ClassPrompts.of(attached, processor, CLASS_NAMES, "a photo of the {}").embed(attached)
+    (embed(attached) @ texts.T).square().sum().backward()
+    for name, parameter in attached.named_parameters():
+        assert (parameter.grad is not None) == name.startswith("tuning."), name
+        assert parameter.grad is None or parameter.grad.abs().sum() > 0, name
+
+
+def test_a_copy_has_an_attachment_of_its_own(attached, processor):
+    before = images_and_texts(attached, processor)
+    other = copy.deepcopy(attached)
+    shake(other)
+    for one, same in zip(images_and_texts(attached, processor), before, strict=True):
+        torch.testing.assert_close(one, same, rtol=0, atol=0)
+    assert (images_and_texts(other, processor)[1] - before[1]).abs().max() > 1e-3
+
+
+def test_a_saved_attachment_comes_back_beside_its_base_model(attached, processor, tmp_path):
+    shake(attached)
+    two_blocks().save_pretrained(tmp_path / "base")
+    save_tuning(attached, tmp_path / "tuned", str(tmp_path / "base"))
+    assert {path.name for path in (tmp_path / "tuned").iterdir()} == {"tuning.json", "tuning.safetensors"}
+    for loaded in (load_model(str(tmp_path / "tuned")), load_model(str(tmp_path / "tuned"), two_blocks())):
+        for one, other in zip(images_and_texts(loaded, processor), images_and_texts(attached, processor), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="carries .* already.*Pass the base model"):
+        make_tuning("text_context").prepare(attached)
+
+
+def test_exported_class_embeddings_are_those_of_the_tuned_model(attached, processor, tmp_path):
+    shake(attached)
+    export_class_embeds(attached, processor, CLASS_NAMES, tmp_path / "classes.safetensors", "a photo of the {}")
+    with safe_open(tmp_path / "classes.safetensors", "pt") as file:
+        torch.testing.assert_close(file.get_tensor("class_embeds"), images_and_texts(attached, processor)[1])
+        assert json.loads(file.metadata()["class_names"]) == CLASS_NAMES
+
+
+def test_adapters_fold_exactly_and_prompts_do_not(attached, processor):
+    shake(attached)
+    if not isinstance(attached.tuning.options, RAdapter):
+        with pytest.raises(ValueError, match="cannot be folded.*load_model.*export_class_embeds"):
+            fold_into_clip(attached)
+        return
+    wanted = images_and_texts(attached, processor)
+    folded = fold_into_clip(attached)
+    assert set(folded.state_dict()) == set(two_blocks().state_dict()) and attachment(attached) is not None
+    for one, other in zip(images_and_texts(folded, processor), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_are_rescaled_at_test_and_dropped_in_training_by_seed_and_step():
+    model = RAdapter(drop=0.5, rescale=0.5).prepare(two_blocks())
+    shake(model)
+    at_test = embed(model)
+    model.tuning.at_test = False
+    whole = embed(model)
+    assert not torch.allclose(at_test, whole)
+    for adapter in model.tuning.adapters.values():
+        adapter.weight.data.mul_(0.5)
+    torch.testing.assert_close(embed(model), at_test)
+
+    def draws(seed: int, step: int) -> list[float]:
+        model.tuning.draw(seed, step)
+        return list(model.tuning.kept.values())
+
+    assert draws(0, 1) == draws(0, 1) != draws(0, 2) and draws(0, 1) != draws(1, 1)
+    every = torch.tensor([draws(0, step) for step in range(200)])
+    assert set(every.unique().tolist()) == {0.0, 2.0} and 0.4 < (every == 0).float().mean() < 0.6
+
+
+def test_an_adapter_computes_what_the_equation_says():
+    model = RAdapter(drop=0.0, rescale=1.0).prepare(two_blocks())
+    shake(model)
+    block, name = model.vision_model.encoder.layers[0], "vision_model-encoder-layers-0-"
+    hidden = torch.randn(2, 5, 32)
+    h = {part: lambda x, w=model.tuning.adapters[name + part].weight: x @ w + x for part in ("self_attn", "mlp")}
+    got = block(hidden, None)
+    with without_tuning(model):
+        hidden = hidden + h["self_attn"](block.self_attn(block.layer_norm1(hidden))[0])
+        torch.testing.assert_close(got, hidden + h["mlp"](block.mlp(block.layer_norm2(hidden))))
+
+
+def test_context_stands_between_start_token_and_name(processor):
+    model = TextContext(num_tokens=2).prepare(two_blocks())
+    prompts = ClassPrompts.of(model, processor, CLASS_NAMES, "a photo of the {}")
+    start, name = processor.tokenizer.bos_token_id, processor.tokenizer("red disc.")["input_ids"][1:]
+    assert prompts.num_templates == 1
+    assert prompts.input_ids[0].tolist() == [start] * 3 + name
+    # With the token embeddings of two words in its place, the context is those words.
+    words = processor.tokenizer("photo of")["input_ids"][1:-1]
+    model.tuning.vectors.weight.data = model.text_model.embeddings.token_embedding.weight[words].detach().clone()
+    with without_tuning(model):
+        expected = encode_class_names(model, processor, CLASS_NAMES, "photo of {}.")
+    torch.testing.assert_close(encode_class_names(model, processor, CLASS_NAMES), expected)
+
+
+def test_context_of_each_class_serves_its_own_list_alone(processor):
+    model = TextContext(4, class_specific=True).for_classes(CLASS_NAMES).prepare(two_blocks())
+    assert model.tuning.vectors.weight.shape == (4, 4, 16)
+    before = encode_class_names(model, processor, CLASS_NAMES)
+    model.tuning.vectors.weight.data[2] += torch.randn(4, 16)
+    moved = (encode_class_names(model, processor, CLASS_NAMES) - before).abs().amax(1) > 1e-5
+    assert moved.tolist() == [False, False, True, False]
+    with pytest.raises(ValueError, match="4 classes to prompts whose context was learned for each of 4 others"):
+        encode_class_names(model, processor, CLASS_NAMES[::-1])
+
+
+def test_context_that_leaves_no_room_for_a_name_is_refused_with_what_fits(processor):
+    model = TextContext(num_tokens=14).prepare(two_blocks())
+    with pytest.raises(ValueError, match="14 tokens.*take 19 of its 16 text positions.*num_tokens=11 or fewer"):
+        encode_class_names(model, processor, CLASS_NAMES)
+    fits = TextContext(num_tokens=11).prepare(two_blocks())
+    assert encode_class_names(fits, processor, CLASS_NAMES).shape == (4, 24)
+
+
+def test_more_blocks_of_prompts_than_a_tower_has_are_refused():
+    with pytest.raises(ValueError, match="depth=9, but the text tower has 2 blocks and the vision tower 2. Pass 2"):
+        DeepPrompts().prepare(two_blocks())
+
+
+def test_deep_prompts_replace_those_of_the_block_before(processor):
+    model = DeepPrompts(num_tokens=3, depth=2).prepare(two_blocks())
+    lengths, ends = [], []
+    for block in model.vision_model.encoder.layers:
+        block.register_forward_pre_hook(lambda module, args: lengths.append(args[0].shape[1]))
+        block.register_forward_pre_hook(lambda module, args: ends.append(args[0][0, -3:]))
+    embed(model)
+    assert lengths == [20, 20]  # 16 patches, the class token, 3 prompts
+    torch.testing.assert_close(ends[1], model.tuning.blocks[1]()[1])
+    sides = [block.learned_on_text for block in model.tuning.blocks]
+    assert sides == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"objective": "fare", "tuning": "text_context"}, "FARE with tuning 'text_context'.*sends no gradient"),
+        ({"objective": "fare", "tuning": "peft", "tuning_kwargs": {"towers": "both"}}, "FARE with tuning 'peft'"),
+        ({"tuning": "r_adapter", "peft_config": LoraConfig()}, "an adapter and tuning='r_adapter'"),
+    ],
+)
+def test_pairs_that_cannot_work_are_refused_with_the_reason(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, **options)
+
+
+# ---- The moving average ----
+
+
+def test_average_is_evaluated_and_saved_and_training_goes_on_from_the_weights(tmp_path):
+    trainer = make_trainer(tmp_path, ema_decay=0.5, max_steps=3, eval_dataset=make_images(8))
+    weight, seen = trainer.model.visual_projection.weight, []
+    expected = weight.detach().clone()
+
+    class Follow(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            seen.append(weight.detach().clone())
+
+    trainer.add_callback(Follow())
+    trainer.train()
+    for value in seen:
+        expected = 0.5 * expected + 0.5 * value
+    with trainer.evaluation_model() as model:
+        torch.testing.assert_close(model.visual_projection.weight, expected)
+    assert torch.equal(trainer.model.visual_projection.weight, seen[-1])
+    trainer.save_model(str(tmp_path / "saved"))
+    torch.testing.assert_close(load_model(str(tmp_path / "saved")).visual_projection.weight, expected)
+    plain = make_trainer(tmp_path / "plain", max_steps=3)
+    plain.train()
+    assert torch.equal(plain.model.visual_projection.weight, seen[-1])
