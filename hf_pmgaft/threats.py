@@ -23,7 +23,7 @@ _NAMES = {"apgd_t": "APGD-T", "fab_t": "FAB-T", "square": "Square"}
 # Options that stand in an attack's name anyway.
 _NAMED = {"pgd": {"num_steps", "loss", "restarts"}, "fgsm": {"loss"}, "apgd": {"loss", "restarts"}}
 _CLASSES = {"apgd_t": 4, "dlr": 3}
-_NO_OPTIONS = {"classifier", "images", "labels", "loss_fn", "seeds", "targeted", "any_iterate", "options"}
+_NO_OPTIONS = {"classifier", "images", "labels", "loss_fn", "seeds", "targeted", "any_iterate", "options", "start_std"}
 
 
 def check_attack(spec: Mapping[str, Any]) -> Spec:

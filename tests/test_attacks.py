@@ -174,6 +174,26 @@ def test_l2_stays_where_there_is_no_gradient():
     assert torch.equal(adversarial, images)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_normal_start_has_its_deviation_and_stays_in_ball_and_box(norm):
+    images, seeds = torch.full((50, 3, 8, 8), 0.5), sample_seeds(0, 0, torch.arange(50))
+    still = dict(norm=norm, num_steps=1, loss_fn=lambda x: 0 * x.flatten(1).sum(1), seeds=seeds)
+    delta = pgd(None, images, None, eps=0.4, start_std=0.001, **still) - images
+    assert abs(delta.mean()) < 1e-4 and delta.std().item() == pytest.approx(0.001, rel=0.03)
+    torch.testing.assert_close(delta, 0.001 * normal_noise(seeds, (3, 8, 8)), rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        pgd(None, images[7:9], None, eps=0.4, start_std=0.001, **still | {"seeds": seeds[7:9]}),
+        (images + delta)[7:9],
+        rtol=0,
+        atol=0,
+    )
+
+    black = torch.zeros_like(images)
+    cut = pgd(None, black, None, eps=0.002, start_std=0.1, **still)
+    assert cut.min() == 0 and (length(cut, norm) <= 0.002 * (1 + 1e-5)).all() and (length(cut, norm) > 0).all()
+    assert torch.equal(pgd(None, images, None, eps=0.4, start_std=0.1, random_start=False, **still), images)
+
+
 # ---- The contract, for every attack of training ----
 
 
@@ -294,6 +314,7 @@ def test_radii_are_fractions_or_numbers(radius, value):
         ({"num_steps": 0}, "num_steps=0"),
         ({"restarts": 0}, "restarts=0"),
         ({"norm": "l1"}, r"no norm 'l1'.*l2"),
+        ({"start_std": -0.001}, "0 or more"),
         ({"loss": "hinge"}, r"no loss 'hinge'.*margin"),
         ({"seeds": torch.arange(3)}, "one per image"),
     ],

@@ -111,6 +111,7 @@ def pgd(
     num_steps: int = 10,
     step_size: float | str | None = None,
     random_start: bool = True,
+    start_std: float | None = None,
     restarts: int = 1,
     momentum: float = 0.0,
     loss: str = "ce",
@@ -131,6 +132,8 @@ def pgd(
         step_size (`float` or `str`, *optional*): Length of a step; `2.5 * eps / num_steps` if not given (Madry et
             al.), `eps` for a single step.
         random_start (`bool`): Start uniformly in the ball instead of at the image.
+        start_std (`float`, *optional*): Start at normal noise of this standard deviation instead, moved into the ball
+            and [0,1] (TRADES, arXiv 1901.08573: 0.001); only with `random_start`.
         restarts (`int`): Runs from independent starts; per image the one with the highest loss is kept.
         momentum (`float`): Of the step: velocity = momentum * velocity + gradient / |gradient|_1 (Dong et al., 2018,
             arXiv 1710.06081).
@@ -157,6 +160,7 @@ def pgd(
     if step_size is None:
         step_size = eps if num_steps == 1 else 2.5 * eps / num_steps
     step_size = parse_radius(step_size, norm)
+    start_std = None if start_std is None else parse_radius(start_std, norm)
     if seeds is None:
         seeds = torch.arange(len(images), device=images.device)
     if any_iterate:
@@ -164,12 +168,15 @@ def pgd(
             raise ValueError("You passed any_iterate with a target or loss_fn, but it ends at the first wrong class.")
         options = {"step_size": step_size, "restarts": restarts, "momentum": momentum, "loss": loss, "seeds": seeds}
         options |= {"eps": eps, "norm": norm, "num_steps": num_steps, "random_start": random_start}
+        options |= {"start_std": start_std}
         return _first_fooled(classifier, images, labels, **options)
     with frozen(classifier):
         loss_fn = loss_fn or _named_loss(classifier, images, labels, loss, targeted)
         best, best_loss = images.detach().clone(), None
         for restart in range(restarts if random_start else 1):
-            adversarial = _start(images, eps, norm, seeds, restart) if random_start else images.detach().clone()
+            adversarial = images.detach().clone()
+            if random_start:
+                adversarial = _start(images, eps, norm, seeds, restart, start_std)
             adversarial = _ascend(loss_fn, images, adversarial, eps, norm, num_steps, step_size, momentum)
             if restarts == 1 or not random_start:
                 return adversarial
@@ -242,9 +249,13 @@ def _direction(gradient: torch.Tensor, norm: str) -> torch.Tensor:
     return torch.where(length > 0, gradient / length.where(length > 0, 1.0), 0.0)
 
 
-def _start(images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, restart: int) -> torch.Tensor:
-    """A point drawn uniformly from the ball, clipped to [0,1]."""
+def _start(
+    images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, restart: int, std: float | None
+) -> torch.Tensor:
+    """A point drawn uniformly from the ball, or normally and moved into the ball; clipped to [0,1]."""
     images, shape = _float(images.detach()), images.shape[1:]
+    if std is not None:
+        return project(images, images + std * normal_noise(seeds, shape, restart).to(images.dtype), eps, norm)
     if norm == "linf":
         delta = (2 * uniform_noise(seeds, shape, restart) - 1) * eps
     else:

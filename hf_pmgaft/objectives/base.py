@@ -17,9 +17,9 @@ class Objective:
     """A published training objective: which loss terms, and which inner maximisation.
 
     A subclass is a dataclass whose fields are its options. `weights` names every term of `loss`. One that never looks
-    at adversarial images sets `attacks = False`, and none are made; one that pairs images with captions sets
-    `uses_captions = True`, and finds them in `student.classifier.caption_embeds`. One of image features alone sets
-    `uses_text = False`, one that looks at patch tokens `uses_patches = True`.
+    at adversarial images sets `attacks = False` (a property where an option decides), and none are made; one that
+    pairs images with captions sets `uses_captions = True`, and finds them in `student.classifier.caption_embeds`. One
+    of image features alone sets `uses_text = False`, one that looks at patch tokens `uses_patches = True`.
     """
 
     attacks: ClassVar[bool] = True
@@ -65,3 +65,8 @@ def kl_divergence(target_logits: torch.Tensor, logits: torch.Tensor) -> torch.Te
     """KL(softmax(target_logits) || softmax(logits)) per sample: `[B,K], [B,K] -> [B]`. Gradients reach both."""
     target, source = F.log_softmax(target_logits, dim=-1), F.log_softmax(logits, dim=-1)
     return F.kl_div(source, target, reduction="none", log_target=True).sum(dim=-1)
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """In float32 whatever autocast made of them; float64 stays float64."""
+    return values if values.dtype == torch.float64 else values.float()

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from ..zero_shot import Views, ZeroShotClassifier
-from .base import Objective
+from .base import Objective, at_least_float32
 
 
 @dataclass
@@ -38,6 +38,4 @@ class FARE(Objective):
 
 def squared_l2(embeds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Squared Euclidean distance per sample, in float32 at least: `[B,D], [B,D] -> [B]`."""
-    if embeds.dtype != torch.float64:
-        embeds, target = embeds.float(), target.float()
-    return (embeds - target).square().sum(dim=-1)
+    return (at_least_float32(embeds) - at_least_float32(target)).square().sum(dim=-1)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..zero_shot import Views, ZeroShotClassifier
+from .advflyp import own_caption_ce
+from .base import Objective, at_least_float32
+from .fare import squared_l2
+
+
+@dataclass
+class QTAFT(Objective):
+    """QT-AFT: quality text guided adversarial fine-tuning (Waseda et al., arXiv 2507.16257).
+
+    Equation: `|f(x') - f0(x)|^2 + 10 CE(image to caption)`, the cross-entropy over the captions of the batch (of one
+    process), means over the batch; the distance as in FARE. The logit scale of the cross-entropy is learned: it starts
+    at 1/0.07, its logarithm is clamped to [0, ln 100]. The attack maximises the same at the scale as it is.
+
+    Requirements: captions; no labels are used. Trained: vision tower and the logit scale; evaluation is at CLIP's own.
+    Authors' settings: ImageNet with generated captions, eps 4/255, 10 steps of 1/255, AdamW 1e-5 (0.9, 0.95), weight
+    decay 1e-4, batch 128, 2 epochs.
+
+    Args:
+        weight (`float`): Weight of the cross-entropy.
+    """
+
+    uses_captions: ClassVar[bool] = True
+
+    weight: float = 10.0
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"squared_l2": 1.0, "image_to_caption_ce": self.weight}
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        return {"log_logit_scale": torch.tensor([math.log(1 / 0.07)])}
+
+    def attack_loss(
+        self, student: ZeroShotClassifier, teacher: Views, labels: torch.Tensor
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        scale = _logit_scale(student).detach()
+
+        def loss_fn(images: torch.Tensor) -> torch.Tensor:
+            embeds = student.embed(images)
+            cosines = student.caption_logits(embeds) / student.logit_scale
+            return squared_l2(embeds, teacher.clean_embeds) + self.weight * own_caption_ce(scale * cosines)
+
+        return loss_fn
+
+    def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        cosines = student.adversarial_caption_logits / student.classifier.logit_scale
+        return {
+            "squared_l2": squared_l2(student.adversarial_embeds, teacher.clean_embeds).mean(),
+            "image_to_caption_ce": own_caption_ce(_logit_scale(student.classifier) * cosines).mean(),
+        }
+
+
+def _logit_scale(classifier: ZeroShotClassifier) -> torch.Tensor:
+    learned = at_least_float32(classifier.learned["log_logit_scale"])
+    # The gradient passes the clamp, so that a scale that has left the interval can come back.
+    return (learned + (learned.clamp(0, math.log(100)) - learned).detach()).exp()
