@@ -19,7 +19,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from .attacks import LOSSES, NORMS, TRAINING_ATTACKS, parse_radius, pgd
+from .attacks import LOSSES, NORMS, TRAINING_ATTACKS, make_attack, parse_radius, pgd
 from .engines import after_devices, before_devices, broadcast_buffers
 from .objectives import OBJECTIVES, make_objective
 from .tuning import TUNINGS, make_tuning
@@ -168,7 +168,8 @@ class PMGAFTConfig(TrainingArguments):
         # Tried on one small image, so that an option's wrong value shows before training.
         trial = torch.full((1, 3, 2, 2), 0.5)
         try:
-            TRAINING_ATTACKS[self.attack](lambda x: x.flatten(1), trial, torch.tensor([0]), **self.attack_options())
+            attack = make_attack(TRAINING_ATTACKS[self.attack])
+            attack(lambda x: x.flatten(1), trial, torch.tensor([0]), **self.attack_options())
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Attack {self.attack!r} cannot take attack_kwargs={options} ({error}). Correct them."
@@ -364,7 +365,7 @@ def _check_json(name: str, value: Any) -> None:
 
 def _attack_options(attack: str) -> set[str]:
     """What `attack_kwargs` may hold: the attack's parameters that are no arguments of their own."""
-    parameters = inspect.signature(TRAINING_ATTACKS[attack]).parameters.values()
+    parameters = inspect.signature(make_attack(TRAINING_ATTACKS[attack])).parameters.values()
     names = {parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD}
     if len(names) < len(parameters):
         names |= set(inspect.signature(pgd).parameters)  # `**options` are handed on to it

@@ -548,7 +548,3 @@ def flatten_on_white(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
-
-
-def choose_captions(batch, seeds):
-    raise NotImplementedError

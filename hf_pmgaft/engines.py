@@ -219,6 +219,16 @@ def process_share() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over processes; all must ask together."""
+    count = process_share()[1]
+    if count == 1:
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value / count
+
+
 def gather(values: list) -> list:
     """The lists of all processes joined, on every process."""
     rank, count = process_share()

@@ -25,11 +25,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, speed
 from transformers.utils import PushInProgress
 
 from . import checkpoints
-from .attacks import TRAINING_ATTACKS, frozen, sample_seeds
+from .attacks import TRAINING_ATTACKS, SharedPerturbation, frozen, make_attack, sample_seeds
 from .averaging import WeightAverage
 from .backbones import get_backbone, unwrap_peft
+from .captions import choose_captions
 from .config import PMGAFTConfig, check_output_dir
-from .data import Collator, ZeroShotDataset, augment, choose_captions, stack, training_examples
+from .data import Collator, ZeroShotDataset, augment, stack, training_examples
 from .engines import (
     adapt_to_processes,
     checkpoint_format,
@@ -186,6 +187,7 @@ class PMGAFTTrainer(Trainer):
         self._sigterm = checkpoints.StopOnSigterm()
         if stop_on_sigterm:
             self.add_callback(self._sigterm)
+        self._training_attack = make_attack(TRAINING_ATTACKS[args.attack])
         self._average = None if args.ema_decay is None else WeightAverage(self.model, args.ema_decay)
         if self._average is not None:
             self.add_callback(self._average)
@@ -454,8 +456,10 @@ class PMGAFTTrainer(Trainer):
         own = self.student(inner, classifier.detached())
         loss_fn = self.objective.attack_loss(own, teacher, labels)
         precision = full_precision(inner) if self.args.attack_fp32 else contextlib.nullcontext()
+        if isinstance(self._training_attack, SharedPerturbation):
+            self._training_attack.begin(int(self.state.epoch or 0))
         with frozen(inner), precision:
-            return TRAINING_ATTACKS[self.args.attack](
+            return self._training_attack(
                 own, images, labels, loss_fn=loss_fn, seeds=seeds, **self.args.attack_options()
             )
 
@@ -704,10 +708,12 @@ class PMGAFTTrainer(Trainer):
             model.save_pretrained(folder)
 
     def _save_extra_state(self, folder: Path) -> None:
-        """What a checkpoint needs beside the model's weights: what the objective learned, and the average."""
+        """What a checkpoint needs beside the model's weights: what objective and attack carry on, and the average."""
         state = {f"objective.{name}": value.detach().contiguous() for name, value in self._learned().items()}
         if self._average is not None:
             state.update({f"average.{name}": value.contiguous() for name, value in self._average.values.items()})
+        if isinstance(self._training_attack, SharedPerturbation):
+            state.update({f"attack.{name}": value for name, value in self._training_attack.state().items()})
         if state:
             save_file(state, folder / EXTRA_STATE)
 
@@ -733,9 +739,9 @@ class PMGAFTTrainer(Trainer):
             for name, value in self._learned().items():
                 value.copy_(state[f"objective.{name}"])
         if self._average is not None:
-            self._average.values = {
-                name.removeprefix("average."): value for name, value in state.items() if name.startswith("average.")
-            }
+            self._average.values = _part(state, "average")
+        if isinstance(self._training_attack, SharedPerturbation) and (carried := _part(state, "attack")):
+            self._training_attack.load(carried)
 
     def _save_config(self, folder: Path) -> None:
         config = {name: value for name, value in self.args.to_dict().items() if not name.endswith("_token")}
@@ -810,6 +816,10 @@ class Learned(nn.Module):
     def forward(self) -> torch.Tensor:
         value = self.value.full_tensor() if isinstance(self.value, DTensor) else self.value
         return value.view_as(value)
+
+
+def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.partition(".")[2]: value for name, value in state.items() if name.partition(".")[0] == prefix}
 
 
 def _digest(names: Sequence[str]) -> str:

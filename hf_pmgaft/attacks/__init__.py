@@ -15,6 +15,7 @@ from .cw import cw, minimal_l2
 from .noise import normal_noise, sample_seeds, uniform_noise
 from .patch import patch
 from .pgd import LOSSES, NORMS, fgsm, frozen, known, parse_radius, pgd
+from .shared import SharedPerturbation, make_attack
 
 ATTACKS = {
     "apgd": apgd,
@@ -29,7 +30,7 @@ ATTACKS = {
     "square": square,
 }
 # What can steer an objective: it takes `loss_fn`, and walks where it leads.
-TRAINING_ATTACKS = {"fgsm": fgsm, "pgd": pgd}
+TRAINING_ATTACKS = {"fgsm": fgsm, "pgd": pgd, "shared": SharedPerturbation}
 
 __all__ = [
     "ATTACKS",
@@ -40,6 +41,7 @@ __all__ = [
     "TRAINING_ATTACKS",
     "AllFooled",
     "AnyIterate",
+    "SharedPerturbation",
     "apgd",
     "apgd_t",
     "components",
@@ -53,6 +55,7 @@ __all__ = [
     "frozen",
     "inside",
     "known",
+    "make_attack",
     "minimal_l2",
     "normal_noise",
     "parse_radius",

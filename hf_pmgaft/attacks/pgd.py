@@ -171,7 +171,7 @@ def pgd(
         options |= {"start_std": start_std}
         return _first_fooled(classifier, images, labels, **options)
     with frozen(classifier):
-        loss_fn = loss_fn or _named_loss(classifier, images, labels, loss, targeted)
+        loss_fn = loss_fn or make_loss(classifier, images, labels, loss, targeted)
         best, best_loss = images.detach().clone(), None
         for restart in range(restarts if random_start else 1):
             adversarial = images.detach().clone()
@@ -275,7 +275,8 @@ def round_inside(images: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
     return torch.where(outward, torch.nextafter(rounded, images), rounded)
 
 
-def _named_loss(classifier, images, labels, loss, targeted) -> Loss:
+def make_loss(classifier, images, labels, loss: str, targeted: bool = False) -> Loss:
+    """The named loss per image, as a function of the images."""
     known("loss", loss, LOSSES)
     if labels is None or classifier is None:
         raise ValueError("You passed no labels or no classifier, which a named loss needs. Pass them, or `loss_fn`.")

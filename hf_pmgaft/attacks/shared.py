@@ -1,0 +1,88 @@
+"""One perturbation for all images, carried from batch to batch (AdvCLIP-LoRA, arXiv 2505.15130)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..engines import mean_over_processes
+from .noise import uniform_noise
+from .pgd import Loss, check_images, frozen, known, make_loss, parse_radius
+
+
+class SharedPerturbation:
+    """The attack `"shared"`: the same `d` is added to every image; each batch moves it on, an epoch starts it anew.
+
+    Equation: `d <- clip(d + step_size * mean gradient, -eps, eps)`, the raw gradient of the loss and not its sign, with
+    `d` and its bounds in the space of normalised pixels where the classifier has one. Authors: `step_size=0.05`, one
+    step a batch; what it starts from is not known *(inferred: a random point of the ball, or zero)*.
+
+    It keeps the contract of all attacks but for one thing: what it returns depends on the batches before. Processes
+    share one perturbation, by the mean of their gradients; micro-batches of accumulation move it one after the other.
+    """
+
+    def __init__(self) -> None:
+        self.delta: torch.Tensor | None = None
+        self.epoch: int | None = None
+
+    def begin(self, epoch: int) -> None:
+        """Forgets the perturbation if another epoch than its own has begun."""
+        if epoch != self.epoch:
+            self.delta, self.epoch = None, epoch
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint keeps of it."""
+        return {} if self.delta is None else {"delta": self.delta, "epoch": torch.tensor(self.epoch)}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Takes back what `state` gave."""
+        self.delta, self.epoch = state["delta"], int(state["epoch"])
+
+    def __call__(
+        self,
+        classifier: Callable[[torch.Tensor], torch.Tensor] | None,
+        images: torch.Tensor,
+        labels: torch.Tensor | None,
+        *,
+        eps: float | str,
+        norm: str = "linf",
+        num_steps: int = 1,
+        step_size: float | str | None = None,
+        random_start: bool = True,
+        loss: str = "ce",
+        loss_fn: Loss | None = None,
+        seeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Images with the perturbation after `num_steps` steps on this batch; see [`pgd`] for the arguments.
+
+        Args:
+            norm (`str`): `"linf"` alone.
+            step_size (`float`): What the mean gradient is multiplied by; 0.05 if not given.
+            random_start (`bool`): Where the perturbation of an epoch starts: anywhere in the ball, the same for all
+                processes, or at zero.
+        """
+        eps, step_size = parse_radius(eps, norm), 0.05 if step_size is None else float(step_size)
+        known("norm of a shared perturbation", norm, ("linf",))
+        check_images(images, seeds)
+        std = getattr(classifier, "std", torch.ones(1, device=images.device))
+        if self.delta is None or self.delta.shape[1:] != images.shape[1:]:
+            noise = uniform_noise(torch.tensor([self.epoch or 0], device=images.device), images.shape[1:])
+            self.delta = (2 * noise - 1) * eps if random_start else torch.zeros_like(noise)
+        delta, images = self.delta.to(images.device), images.detach()
+        with frozen(classifier):
+            loss_fn = loss_fn or make_loss(classifier, images, labels, loss)
+            for _ in range(num_steps):
+                with torch.enable_grad():
+                    delta = delta.detach().requires_grad_()
+                    value = loss_fn((images + (std * delta).to(images.dtype)).clamp(0, 1)).float().mean()
+                    gradient = torch.autograd.grad(value, delta)[0]
+                delta = (delta.detach() + step_size * mean_over_processes(gradient)).clamp(-eps, eps)
+        self.delta = delta
+        return (images + (std * delta).to(images.dtype)).clamp(0, 1)
+
+
+def make_attack(attack: Callable[..., Any] | type[SharedPerturbation]) -> Callable[..., Any]:
+    """A training attack to call: one with a state of its own is made anew."""
+    return attack() if isinstance(attack, type) else attack
