@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from .attacks import uniform_noise
 from .zero_shot import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, pixel_statistics
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp")
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls")
 
 
@@ -31,10 +31,11 @@ def load_images(
     streaming: bool = False,
     revision: str | None = None,
 ):
-    """Loads a labelled image set.
+    """Loads a set of images with labels, captions or both.
 
     Args:
-        name (`str`): Hub id, ImageFolder, folder of a Hub-format set, `save_to_disk` folder, or a parquet file.
+        name (`str`): Hub id, ImageFolder, folder of a Hub-format set, `save_to_disk` folder, webdataset folder of
+            `.tar` shards, or a single parquet or `.tar` file.
         config (`str`, *optional*): Name of the set's configuration.
         split (`str`): Name of the split, or several joined by `+`.
         streaming (`bool`): Whether to read while training instead of before.
@@ -42,10 +43,12 @@ def load_images(
     """
     path = Path(name)
     if path.is_file():
-        if path.suffix != ".parquet":
-            raise ValueError(f"{name} is no parquet file. Pass one, a folder or the name of a set on the Hub.")
-        files = {split.partition("[")[0]: name}
-        return datasets.load_dataset("parquet", data_files=files, split=split, streaming=streaming)
+        if path.suffix not in (".parquet", ".tar"):
+            raise ValueError(
+                f"{name} is no parquet file or shard. Pass one, a folder or the name of a set on the Hub."
+            )
+        files, builder = {split.partition("[")[0]: name}, {".parquet": "parquet", ".tar": "webdataset"}[path.suffix]
+        return datasets.load_dataset(builder, data_files=files, split=split, streaming=streaming)
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         loaded = datasets.load_from_disk(name)
         if isinstance(loaded, datasets.DatasetDict):
@@ -54,7 +57,10 @@ def load_images(
                 raise ValueError(f"{name} has no split {missing[0]!r}. It has: {sorted(loaded)}.")
             loaded = datasets.concatenate_datasets([loaded[part] for part in split.split("+")])
         return loaded.to_iterable_dataset() if streaming else loaded
-    return datasets.load_dataset(name, config, split=split, streaming=streaming, revision=revision)
+    # img2dataset writes a table beside each shard, which would be taken for the set.
+    beside = any(path.glob("*.tar")) and any(path.glob("*.parquet")) and not (path / "README.md").exists()
+    shards = {"data_files": "*.tar"} if beside else {}
+    return datasets.load_dataset(name, config, split=split, streaming=streaming, revision=revision, **shards)
 
 
 def parse_set(text: str, default_split: str = "test") -> tuple[str, str | None, str]:
