@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
-from .attacks import uniform_noise
+from .attacks import sample_seeds, uniform_noise
 from .captions import Captions, check_captions, padding_id, stack_captions
 from .zero_shot import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, pixel_statistics
 
@@ -158,19 +159,23 @@ def label_index(value: Any, index: Mapping[str, int] | None, row: int | str) -> 
 
 def check_labels(dataset: Any, label_column: str, index: Mapping[str, int]) -> None:
     """Raises `ValueError` for a label outside the classes, where labels can be read without making the images."""
-    labels = []
-    if isinstance(dataset, datasets.Dataset) and not has_transform(dataset) and label_column in dataset.column_names:
-        labels = dataset.with_format(None).select_columns([label_column])[label_column]
-    elif isinstance(dataset, (list, tuple)):
-        labels = (row[label_column] for row in dataset if label_column in row)
-    for row, label in enumerate(labels):
+    for row, label in enumerate(quick_labels(dataset, label_column) or ()):
         label_index(label, index, row)
 
 
-def check_rows(rows: Iterable[Any], read: Callable[[Any, int], Any]) -> None:
-    """Reads every row, and raises one `ValueError` that names all those that cannot be used."""
+def quick_labels(dataset: Any, label_column: str) -> Iterable[Any] | None:
+    """The labels as they stand in the set, `None` if they cannot be read without making the images."""
+    if isinstance(dataset, datasets.Dataset) and not has_transform(dataset) and label_column in dataset.column_names:
+        return dataset.with_format(None).select_columns([label_column])[label_column]
+    if isinstance(dataset, (list, tuple)):
+        return (row[label_column] for row in dataset if label_column in row)
+    return None
+
+
+def check_rows(rows: Iterable[tuple[int, Any]], read: Callable[[Any, int], Any]) -> None:
+    """Reads every numbered row, and raises one `ValueError` that names all those that cannot be used."""
     broken = []
-    for position, row in enumerate(tqdm(rows, desc="Checking data")):
+    for position, row in tqdm(rows, desc="Checking data"):
         try:
             read(row, position)
         except ValueError as error:
@@ -254,11 +259,11 @@ class LabelledImages:
         """Reads every row, and raises `ValueError` naming all those that cannot be used."""
         check_rows(self.rows(), self.example)
 
-    def rows(self) -> Iterable[dict[str, Any]]:
-        """The underlying rows in order."""
+    def rows(self) -> Iterable[tuple[int, dict[str, Any]]]:
+        """The underlying rows in order, numbered."""
         if hasattr(self.dataset, "__len__"):
-            return (self.dataset[i] for i in range(len(self.dataset)))
-        return iter(self.dataset)
+            return ((i, self.dataset[i]) for i in range(len(self.dataset)))
+        return enumerate(self.dataset)
 
 
 class ImageClassificationDataset(LabelledImages, Dataset):
@@ -266,14 +271,79 @@ class ImageClassificationDataset(LabelledImages, Dataset):
 
     Rows are `{"pixel_values": [3,H,W], "labels": int, "sample_id": int}`, with pixel values as the processor makes
     them and the row's index as its id; with captions also `input_ids` and `attention_mask` `[C,L]`, and without a
-    label column no `labels`.
+    label column no `labels`. A subset keeps the ids of the whole set.
     """
 
+    @cached_property
+    def sample_ids(self) -> Sequence[int]:
+        """The rows of the underlying set that are trained on."""
+        return range(len(self.dataset))
+
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.sample_ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.example(self.dataset[index], index), "sample_id": index}
+        row = self.sample_ids[index]
+        return {**self.example(self.dataset[row], row), "sample_id": row}
+
+    def rows(self) -> Iterable[tuple[int, dict[str, Any]]]:
+        """The rows that are trained on, with their numbers in the underlying set."""
+        return ((row, self.dataset[row]) for row in self.sample_ids)
+
+
+def few_shot(data: ImageClassificationDataset, shots: int, seed: int = 0) -> ImageClassificationDataset:
+    """A subset with the same number of images of every class.
+
+    The choice within a class follows from the seed, the class's name and its own images in their order: other classes
+    do not change it, and fewer shots are among the more. Sample ids, and so the noise of an image, are those of the
+    whole set.
+
+    Args:
+        data (`ImageClassificationDataset`): What `training_examples` makes of map-style images with labels.
+        shots (`int`): Images per class, at least 1.
+        seed (`int`): Another one draws other images.
+
+    Raises:
+        ValueError: for a class with fewer images, which would otherwise stand in for itself twice or weigh less.
+    """
+    if shots < 1:
+        raise ValueError(f"You passed shots={shots}, which leaves no image of any class. Pass 1 or more.")
+    if not isinstance(data, ImageClassificationDataset):
+        raise ValueError(
+            f"You passed shots={shots} with a {type(data).__name__}, but images of a class can be drawn only where "
+            "all labels are there to read. Pass images with labels, and load them without streaming."
+        )
+    if data.label_column is None:
+        raise ValueError(
+            f"You passed shots={shots}, but the data set has no label column, so there are no classes to draw from. "
+            "Pass its name as label_column, or leave shots out."
+        )
+    rows = _rows_by_label(data)
+    names = {label: data.class_names[label] if data.class_names else str(label) for label in rows}
+    few = [f"{names[label]!r} ({len(found)})" for label, found in rows.items() if len(found) < shots]
+    if few:
+        raise ValueError(
+            f"You passed shots={shots}, but {len(few)} of the {len(rows)} classes have fewer images: "
+            f"{', '.join(few[:5] + ['...'] * (len(few) > 5))}. Pass fewer shots, or a set without these classes."
+        )
+    chosen = []
+    for label, found in rows.items():
+        order = sample_seeds(seed, zlib.crc32(names[label].encode()), torch.arange(len(found))).argsort()
+        chosen += [found[i] for i in order[:shots].tolist()]
+    subset = copy.copy(data)
+    subset.sample_ids = sorted(chosen)
+    return subset
+
+
+def _rows_by_label(data: ImageClassificationDataset) -> dict[int, list[int]]:
+    """The rows of each class, those of the class list first, be they none."""
+    labels = list(quick_labels(data.dataset, data.label_column) or ())
+    if len(labels) < len(data.dataset):
+        labels = [data.dataset[row][data.label_column] for row in range(len(data.dataset))]
+    rows: dict[int, list[int]] = {label: [] for label in range(len(data.class_names or ()))}
+    for row in data.sample_ids:
+        rows.setdefault(label_index(labels[row], data.index, row), []).append(row)
+    return rows
 
 
 class StreamingImages(LabelledImages, IterableDataset):
@@ -309,7 +379,7 @@ class WithSampleId(Dataset):
     def check(self) -> None:
         """Reads every row, and raises `ValueError` naming all those that cannot be used."""
         collator = Collator(self.processor, None if self.class_names is None else len(self.class_names))
-        check_rows(range(len(self)), lambda row, position: collator([self[row]]))
+        check_rows(enumerate(range(len(self))), lambda row, position: collator([self[row]]))
 
     def __len__(self) -> int:
         return len(self.dataset)
