@@ -480,3 +480,21 @@ def test_shots_that_cannot_be_drawn_are_refused(processor):
         few_shot(training_examples(make_images(8).to_iterable_dataset(), processor), 1)
     with pytest.raises(ValueError, match="no label column, so there are no classes"):
         few_shot(training_examples(captioned(), processor, caption_column="caption"), 1)
+
+
+def test_the_script_reads_captions_and_shots_from_flags_and_yaml(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EMOJI.parent))
+    from run_pmgaft import DataArguments, load_training_set
+
+    from hf_pmgaft.config import parse_args
+
+    processor = AutoProcessor.from_pretrained(EMOJI / "model")
+    flags = ["--dataset_name", f"{EMOJI}/data:finetune", "--caption_column", "label,tags", "--shots", "1"]
+    (by_flags,) = parse_args((DataArguments,), flags)
+    file = tmp_path / "captions.yaml"
+    file.write_text(f'dataset_name: "{EMOJI}/data:finetune"\ncaption_column: [label, tags]\nshots: 1\n')
+    (by_file,) = parse_args((DataArguments,), ["--config", str(file)])
+    one, other = (load_training_set(arguments, processor, 0) for arguments in (by_flags, by_file))
+    assert len(one) == 160 and one.sample_ids == other.sample_ids
+    assert torch.equal(one[7]["input_ids"], other[7]["input_ids"]) and len(one[7]["input_ids"]) > 1
+    assert load_training_set(by_flags, processor, 1).sample_ids != one.sample_ids
