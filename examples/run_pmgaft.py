@@ -25,7 +25,7 @@ from transformers import AutoProcessor
 
 from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
-from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set, training_examples
+from hf_pmgaft.data import ZeroShotDataset, few_shot, load_images, parse_set, training_examples
 from hf_pmgaft.evaluation import sample_ids
 from hf_pmgaft.plots import gallery, robustness_bars, training_curves
 from hf_pmgaft.report import RobustnessReport
@@ -66,7 +66,8 @@ class DataArguments:
     dataset_name: str | None = field(
         default=None,
         metadata={
-            "help": "Fine-tuning set: Hub id, ImageFolder, parquet file or save_to_disk folder, [:config][@split]."
+            "help": "Fine-tuning set: Hub id, ImageFolder, parquet file, save_to_disk or webdataset folder, "
+            "[:config][@split]."
         },
     )
     eval_sets: list[str] = field(
@@ -77,6 +78,16 @@ class DataArguments:
     )
     image_column: str | None = field(default=None, metadata={"help": "Image column of the fine-tuning set."})
     label_column: str | None = field(default=None, metadata={"help": "Label column of the fine-tuning set."})
+    caption_column: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Caption columns of the fine-tuning set, NAME[,NAME]; a cell is a text or a list of texts, a "
+            "webdataset's json field json.FIELD; auto for the usual names."
+        },
+    )
+    shots: int | None = field(
+        default=None, metadata={"help": "Tune on so many images per class, drawn by --seed; all if not given."}
+    )
     class_names: str | None = field(
         default=None, metadata={"help": "Text file with one class name per line, where the set has no ClassLabel."}
     )
@@ -140,7 +151,7 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
 
     processor = load_processor(model_args)
     model = load_model(model_args.model_name_or_path)
-    train_dataset = load_training_set(data_args, processor)
+    train_dataset = load_training_set(data_args, processor, args.seed)
     eval_sets = load_eval_sets(data_args, processor) if args.do_eval else {}
     if data_args.check_data:
         for data in (train_dataset, *eval_sets.values()):
@@ -168,15 +179,17 @@ def load_processor(model_args: ModelArguments):
     return processor
 
 
-def load_training_set(data_args: DataArguments, processor):
+def load_training_set(data_args: DataArguments, processor, seed: int):
     name, config, split = parse_set(required("--dataset_name", data_args.dataset_name), "train")
-    return training_examples(
+    examples = training_examples(
         load_images(name, config, split, data_args.streaming),
         processor,
         read_lines(data_args.class_names),
         data_args.image_column,
         data_args.label_column,
+        data_args.caption_column or None,
     )
+    return examples if data_args.shots is None else few_shot(examples, data_args.shots, seed)
 
 
 def load_eval_sets(data_args: DataArguments, processor) -> dict[str, ZeroShotDataset]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
-from .attacks import uniform_noise
+from .attacks import sample_seeds, uniform_noise
+from .captions import Captions, check_captions, padding_id, stack_captions
 from .prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
 from .zero_shot import pixel_statistics
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp")
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls")
 
 
@@ -32,10 +34,11 @@ def load_images(
     streaming: bool = False,
     revision: str | None = None,
 ):
-    """Loads a labelled image set.
+    """Loads a set of images with labels, captions or both.
 
     Args:
-        name (`str`): Hub id, ImageFolder, folder of a Hub-format set, `save_to_disk` folder, or a parquet file.
+        name (`str`): Hub id, ImageFolder, folder of a Hub-format set, `save_to_disk` folder, webdataset folder of
+            `.tar` shards, or a single parquet or `.tar` file.
         config (`str`, *optional*): Name of the set's configuration.
         split (`str`): Name of the split, or several joined by `+`.
         streaming (`bool`): Whether to read while training instead of before.
@@ -43,10 +46,12 @@ def load_images(
     """
     path = Path(name)
     if path.is_file():
-        if path.suffix != ".parquet":
-            raise ValueError(f"{name} is no parquet file. Pass one, a folder or the name of a set on the Hub.")
-        files = {split.partition("[")[0]: name}
-        return datasets.load_dataset("parquet", data_files=files, split=split, streaming=streaming)
+        if path.suffix not in (".parquet", ".tar"):
+            raise ValueError(
+                f"{name} is no parquet file or shard. Pass one, a folder or the name of a set on the Hub."
+            )
+        files, builder = {split.partition("[")[0]: name}, {".parquet": "parquet", ".tar": "webdataset"}[path.suffix]
+        return datasets.load_dataset(builder, data_files=files, split=split, streaming=streaming)
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         loaded = datasets.load_from_disk(name)
         if isinstance(loaded, datasets.DatasetDict):
@@ -55,7 +60,10 @@ def load_images(
                 raise ValueError(f"{name} has no split {missing[0]!r}. It has: {sorted(loaded)}.")
             loaded = datasets.concatenate_datasets([loaded[part] for part in split.split("+")])
         return loaded.to_iterable_dataset() if streaming else loaded
-    return datasets.load_dataset(name, config, split=split, streaming=streaming, revision=revision)
+    # img2dataset writes a table beside each shard, which would be taken for the set.
+    beside = any(path.glob("*.tar")) and any(path.glob("*.parquet")) and not (path / "README.md").exists()
+    shards = {"data_files": "*.tar"} if beside else {}
+    return datasets.load_dataset(name, config, split=split, streaming=streaming, revision=revision, **shards)
 
 
 def parse_set(text: str, default_split: str = "test") -> tuple[str, str | None, str]:
@@ -107,6 +115,18 @@ def has_transform(dataset: Any) -> bool:
 
 def class_names_of(dataset: Any, label_column: str, given: Sequence[str] | None = None) -> list[str]:
     """The class names: the given ones, those of a `ClassLabel`, or the sorted texts of a text column."""
+    names = class_names_or_none(dataset, label_column, given)
+    if names is None:
+        feature = (getattr(dataset, "features", None) or {}).get(label_column)
+        raise ValueError(
+            f"Column {label_column!r} of the data set is {feature}, which names no classes. Pass `class_names`, one "
+            "name per label in the order of the labels."
+        )
+    return names
+
+
+def class_names_or_none(dataset: Any, label_column: str, given: Sequence[str] | None = None) -> list[str] | None:
+    """As `class_names_of`, and `None` for a column that names no classes, which images with captions may have."""
     if given is not None:
         return check_class_names(given)
     feature = (getattr(dataset, "features", None) or {}).get(label_column)
@@ -114,20 +134,22 @@ def class_names_of(dataset: Any, label_column: str, given: Sequence[str] | None 
         return check_class_names(feature.names)
     if getattr(feature, "dtype", None) in ("string", "large_string") and isinstance(dataset, datasets.Dataset):
         return check_class_names(sorted(set(dataset.unique(label_column)) - {None}))
-    raise ValueError(
-        f"Column {label_column!r} of the data set is {feature}, which names no classes. Pass `class_names`, one name "
-        "per label in the order of the labels."
-    )
+    return None
 
 
-def label_index(value: Any, index: Mapping[str, int], row: int | str) -> int:
-    """The label of a row, a number or a class name, as a number; `index` numbers the class names."""
-    if isinstance(value, str) and value in index:
+def label_index(value: Any, index: Mapping[str, int] | None, row: int | str) -> int:
+    """The label of a row, a number or a class name, as a number; `index` numbers the class names, if there are any."""
+    if isinstance(value, str) and value in (index or ()):
         return index[value]
     try:
-        valid = not isinstance(value, str) and int(value) == value and 0 <= value < len(index)
+        valid = not isinstance(value, str) and int(value) == value >= 0 and (index is None or value < len(index))
     except (TypeError, ValueError, OverflowError, RuntimeError):
         valid = False
+    if not valid and index is None:
+        raise ValueError(
+            f"Row {row} has the label {value!r}, which is no number of a class. Correct the row, or pass the names "
+            "that labels stand for as `class_names`."
+        )
     if not valid:
         raise ValueError(
             f"Row {row} has the label {value!r}, which is not among the {len(index)} classes (0 to {len(index) - 1}: "
@@ -138,19 +160,23 @@ def label_index(value: Any, index: Mapping[str, int], row: int | str) -> int:
 
 def check_labels(dataset: Any, label_column: str, index: Mapping[str, int]) -> None:
     """Raises `ValueError` for a label outside the classes, where labels can be read without making the images."""
-    labels = []
-    if isinstance(dataset, datasets.Dataset) and not has_transform(dataset) and label_column in dataset.column_names:
-        labels = dataset.with_format(None).select_columns([label_column])[label_column]
-    elif isinstance(dataset, (list, tuple)):
-        labels = (row[label_column] for row in dataset if label_column in row)
-    for row, label in enumerate(labels):
+    for row, label in enumerate(quick_labels(dataset, label_column) or ()):
         label_index(label, index, row)
 
 
-def check_rows(rows: Iterable[Any], read: Callable[[Any, int], Any]) -> None:
-    """Reads every row, and raises one `ValueError` that names all those that cannot be used."""
+def quick_labels(dataset: Any, label_column: str) -> Iterable[Any] | None:
+    """The labels as they stand in the set, `None` if they cannot be read without making the images."""
+    if isinstance(dataset, datasets.Dataset) and not has_transform(dataset) and label_column in dataset.column_names:
+        return dataset.with_format(None).select_columns([label_column])[label_column]
+    if isinstance(dataset, (list, tuple)):
+        return (row[label_column] for row in dataset if label_column in row)
+    return None
+
+
+def check_rows(rows: Iterable[tuple[int, Any]], read: Callable[[Any, int], Any]) -> None:
+    """Reads every numbered row, and raises one `ValueError` that names all those that cannot be used."""
     broken = []
-    for position, row in enumerate(tqdm(rows, desc="Checking data")):
+    for position, row in tqdm(rows, desc="Checking data"):
         try:
             read(row, position)
         except ValueError as error:
@@ -161,7 +187,10 @@ def check_rows(rows: Iterable[Any], read: Callable[[Any, int], Any]) -> None:
 
 
 class LabelledImages:
-    """What map-style and streaming image sets share: columns, class names, and one row -> image and label."""
+    """What map-style and streaming image sets share: columns, class names, and one row -> image, label and captions.
+
+    With captions, labels and class names are optional: `label_column` and `class_names` are `None` without them.
+    """
 
     def __init__(
         self,
@@ -173,11 +202,22 @@ class LabelledImages:
         normalize: bool = True,
         native_size: bool = False,
         resize: int | None = None,
+        caption_column: str | Sequence[str] | None = None,
     ):
+        features = getattr(dataset, "features", None) or {}
         self.image_column = find_column(dataset, image_column, IMAGE_COLUMNS, "image")
-        self.label_column = find_column(dataset, label_column, LABEL_COLUMNS, "label")
-        self.class_names = class_names_of(dataset, self.label_column, class_names)
-        feature = (getattr(dataset, "features", None) or {}).get(self.image_column)
+        self.captions = self.label_column = self.class_names = None
+        columns = column_names(dataset)
+        if caption_column:
+            known = {} if has_transform(dataset) else features
+            self.captions = Captions(caption_column, columns, known, processor)
+        usual = [name for name in LABEL_COLUMNS if self.captions is None or not self.captions.holds_text(name)]
+        labelled = label_column or class_names is not None or not set(usual).isdisjoint(columns)
+        if labelled or not caption_column:
+            self.label_column = find_column(dataset, label_column, usual, "label")
+            names_of = class_names_or_none if caption_column else class_names_of
+            self.class_names = names_of(dataset, self.label_column, class_names)
+        feature = features.get(self.image_column)
         if isinstance(feature, datasets.Image) and not has_transform(dataset):
             # Decoded here rather than by the library, so that a broken image can be named by its row.
             dataset = dataset.with_format(None).cast_column(self.image_column, datasets.Image(decode=False))
@@ -188,8 +228,10 @@ class LabelledImages:
             self.options.update(do_resize=False, do_center_crop=False)
         if resize is not None:
             self.options.update(do_resize=True, size={"shortest_edge": resize})
-        self.index = {name: i for i, name in enumerate(self.class_names)}
-        check_labels(dataset, self.label_column, self.index)
+        self.index = None
+        if self.class_names is not None:
+            self.index = {name: i for i, name in enumerate(self.class_names)}
+            check_labels(dataset, self.label_column, self.index)
 
     def pixels(self, value: Any, row: int | str) -> torch.Tensor:
         """The image of a row as the processor makes it, `[3,H,W]`."""
@@ -206,35 +248,103 @@ class LabelledImages:
         return pixels
 
     def example(self, row: dict[str, Any], position: int | str) -> dict[str, Any]:
-        """`pixel_values` and `labels` of one row of the underlying set."""
-        return {
-            "pixel_values": self.pixels(row[self.image_column], position),
-            "labels": label_index(row[self.label_column], self.index, position),
-        }
+        """`pixel_values`, `labels` and the captions' token ids of one row, as far as the set has them."""
+        example = {"pixel_values": self.pixels(row[self.image_column], position)}
+        if self.label_column is not None:
+            example["labels"] = label_index(row[self.label_column], self.index, position)
+        if self.captions is not None:
+            example.update(self.captions.tokens(row, position))
+        return example
 
     def check(self) -> None:
         """Reads every row, and raises `ValueError` naming all those that cannot be used."""
         check_rows(self.rows(), self.example)
 
-    def rows(self) -> Iterable[dict[str, Any]]:
-        """The underlying rows in order."""
+    def rows(self) -> Iterable[tuple[int, dict[str, Any]]]:
+        """The underlying rows in order, numbered."""
         if hasattr(self.dataset, "__len__"):
-            return (self.dataset[i] for i in range(len(self.dataset)))
-        return iter(self.dataset)
+            return ((i, self.dataset[i]) for i in range(len(self.dataset)))
+        return enumerate(self.dataset)
 
 
 class ImageClassificationDataset(LabelledImages, Dataset):
     """A map-style labelled image set as training examples.
 
     Rows are `{"pixel_values": [3,H,W], "labels": int, "sample_id": int}`, with pixel values as the processor makes
-    them and the row's index as its id.
+    them and the row's index as its id; with captions also `input_ids` and `attention_mask` `[C,L]`, and without a
+    label column no `labels`. A subset keeps the ids of the whole set.
     """
 
+    @cached_property
+    def sample_ids(self) -> Sequence[int]:
+        """The rows of the underlying set that are trained on."""
+        return range(len(self.dataset))
+
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.sample_ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.example(self.dataset[index], index), "sample_id": index}
+        row = self.sample_ids[index]
+        return {**self.example(self.dataset[row], row), "sample_id": row}
+
+    def rows(self) -> Iterable[tuple[int, dict[str, Any]]]:
+        """The rows that are trained on, with their numbers in the underlying set."""
+        return ((row, self.dataset[row]) for row in self.sample_ids)
+
+
+def few_shot(data: ImageClassificationDataset, shots: int, seed: int = 0) -> ImageClassificationDataset:
+    """A subset with the same number of images of every class.
+
+    The choice within a class follows from the seed, the class's name and its own images in their order: other classes
+    do not change it, and fewer shots are among the more. Sample ids, and so the noise of an image, are those of the
+    whole set.
+
+    Args:
+        data (`ImageClassificationDataset`): What `training_examples` makes of map-style images with labels.
+        shots (`int`): Images per class, at least 1.
+        seed (`int`): Another one draws other images.
+
+    Raises:
+        ValueError: for a class with fewer images, which would otherwise stand in for itself twice or weigh less.
+    """
+    if shots < 1:
+        raise ValueError(f"You passed shots={shots}, which leaves no image of any class. Pass 1 or more.")
+    if not isinstance(data, ImageClassificationDataset):
+        raise ValueError(
+            f"You passed shots={shots} with a {type(data).__name__}, but images of a class can be drawn only where "
+            "all labels are there to read. Pass images with labels, and load them without streaming."
+        )
+    if data.label_column is None:
+        raise ValueError(
+            f"You passed shots={shots}, but the data set has no label column, so there are no classes to draw from. "
+            "Pass its name as label_column, or leave shots out."
+        )
+    rows = _rows_by_label(data)
+    names = {label: data.class_names[label] if data.class_names else str(label) for label in rows}
+    few = [f"{names[label]!r} ({len(found)})" for label, found in rows.items() if len(found) < shots]
+    if few:
+        raise ValueError(
+            f"You passed shots={shots}, but {len(few)} of the {len(rows)} classes have fewer images: "
+            f"{', '.join(few[:5] + ['...'] * (len(few) > 5))}. Pass fewer shots, or a set without these classes."
+        )
+    chosen = []
+    for label, found in rows.items():
+        order = sample_seeds(seed, zlib.crc32(names[label].encode()), torch.arange(len(found))).argsort()
+        chosen += [found[i] for i in order[:shots].tolist()]
+    subset = copy.copy(data)
+    subset.sample_ids = sorted(chosen)
+    return subset
+
+
+def _rows_by_label(data: ImageClassificationDataset) -> dict[int, list[int]]:
+    """The rows of each class, those of the class list first, be they none."""
+    labels = list(quick_labels(data.dataset, data.label_column) or ())
+    if len(labels) < len(data.dataset):
+        labels = [data.dataset[row][data.label_column] for row in range(len(data.dataset))]
+    rows: dict[int, list[int]] = {label: [] for label in range(len(data.class_names or ()))}
+    for row in data.sample_ids:
+        rows.setdefault(label_index(labels[row], data.index, row), []).append(row)
+    return rows
 
 
 class StreamingImages(LabelledImages, IterableDataset):
@@ -269,8 +379,8 @@ class WithSampleId(Dataset):
 
     def check(self) -> None:
         """Reads every row, and raises `ValueError` naming all those that cannot be used."""
-        collator = Collator(self.processor, len(self.class_names))
-        check_rows(range(len(self)), lambda row, position: collator([self[row]]))
+        collator = Collator(self.processor, None if self.class_names is None else len(self.class_names))
+        check_rows(enumerate(range(len(self))), lambda row, position: collator([self[row]]))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -287,19 +397,32 @@ def training_examples(
     class_names: Sequence[str] | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    caption_column: str | Sequence[str] | None = None,
 ):
     """Any data set that `Trainer` users have -> one whose rows hold `pixel_values`, `labels` and `sample_id`.
 
-    Processor-made rows pass as they are; rows with an image column go through the processor.
+    Processor-made rows pass as they are; rows with an image column go through the processor. With `caption_column`
+    (see [`Captions`]; `"auto"` for the usual names) the rows hold `input_ids` and `attention_mask` `[C,L]` of their
+    captions too, labels and class names are optional, and without class names labels are any numbers from 0.
     """
     if isinstance(dataset, (LabelledImages, WithSampleId)):
+        if caption_column and isinstance(dataset, LabelledImages) and dataset.captions is None:
+            raise ValueError(
+                f"You passed caption_column={caption_column!r} with a {type(dataset).__name__} that was made without "
+                "captions. Pass caption_column when it is made, or the underlying set in its place."
+            )
         return dataset
     columns = column_names(dataset)
+    if caption_column and "pixel_values" in columns and "input_ids" not in columns:
+        raise ValueError(
+            f"You passed caption_column={caption_column!r}, but the rows hold pixel_values and no input_ids, so their "
+            f"captions would not be read; they have {columns}. Pass images, or rows with input_ids of the captions."
+        )
     streaming = isinstance(dataset, (IterableDataset, datasets.IterableDataset))
     if "pixel_values" in columns or not columns:
         return dataset if streaming else WithSampleId(dataset, processor, class_names)
     cls = StreamingImages if streaming else ImageClassificationDataset
-    return cls(dataset, processor, class_names, image_column, label_column)
+    return cls(dataset, processor, class_names, image_column, label_column, caption_column=caption_column)
 
 
 class ZeroShotDataset(LabelledImages, Dataset):
@@ -406,21 +529,27 @@ def check_sample_ids(sample_ids: Sequence[int], size: int, name: str) -> list[in
 class Collator:
     """Stacks examples and refuses batches that cannot be trained on, while they are still on the CPU.
 
+    Batches hold `pixel_values` `[B,3,H,W]`, `labels` `[B]` and `sample_id` `[B]`; of rows with `input_ids` also
+    `input_ids` and `attention_mask` `[B,C,L]` and `num_captions` `[B]`, see [`choose_captions`].
+
     Args:
         processor (`CLIPProcessor`): Its statistics bound what pixel values can be.
-        num_classes (`int`): Labels must lie below it.
+        num_classes (`int`, *optional*): Labels must lie below it. Without it rows with captions need no labels, and
+            each is a class of its own then: its label is its sample id.
         collate (`Callable`, *optional*): A collator of one's own; its batches are checked all the same.
     """
 
-    def __init__(self, processor: Any, num_classes: int, collate: Callable | None = None):
+    def __init__(self, processor: Any, num_classes: int | None = None, collate: Callable | None = None):
         mean, std = (torch.tensor(values) for values in pixel_statistics(processor))
         self.low, self.high = (0 - mean) / std, (1 - mean) / std
         self.num_classes = num_classes
-        self.collate = collate or stack
+        self.collate = collate or partial(stack, pad_token_id=padding_id(processor))
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = dict(self.collate(rows))
-        missing = [name for name in ("pixel_values", "labels") if name not in batch]
+        unlabelled = self.num_classes is None and "input_ids" in batch
+        needed = ("pixel_values",) if unlabelled else ("pixel_values", "labels")
+        missing = [name for name in needed if name not in batch]
         if missing:
             raise ValueError(
                 f"The batch has no {' and no '.join(missing)}; it has {sorted(batch)}. Pass rows with `pixel_values` "
@@ -429,7 +558,9 @@ class Collator:
         if "sample_id" not in batch:
             batch["sample_id"] = torch.tensor([content_id(pixels) for pixels in batch["pixel_values"]])
         self._check_pixels(batch["pixel_values"], batch["sample_id"])
-        batch["labels"] = self._check_labels(batch["labels"], batch["sample_id"])
+        batch["labels"] = self._check_labels(batch.get("labels", batch["sample_id"]), batch["sample_id"])
+        if "input_ids" in batch:
+            batch.update(check_captions(batch))
         return batch
 
     def _check_labels(self, labels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -438,6 +569,8 @@ class Collator:
                 f"The labels are {labels.dtype} of shape {list(labels.shape)}, which name no class per image. Pass "
                 "one integer per row."
             )
+        if self.num_classes is None:
+            return labels.long()
         outside = (labels < 0) | (labels >= self.num_classes)
         if outside.any():
             raise ValueError(
@@ -467,10 +600,12 @@ class Collator:
             )
 
 
-def stack(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Batches rows of tensors and integers, key by key; other entries are left out."""
-    batch = {}
+def stack(rows: Sequence[dict[str, Any]], pad_token_id: int = 0) -> dict[str, torch.Tensor]:
+    """Batches rows of tensors and integers, key by key, and captions together; other entries are left out."""
+    batch = stack_captions(rows, pad_token_id) if "input_ids" in rows[0] else {}
     for name, value in rows[0].items():
+        if name in batch:
+            continue
         if name == "pixel_values":
             batch[name] = _stack_pixels(rows)
         elif isinstance(value, torch.Tensor):

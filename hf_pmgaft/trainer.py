@@ -20,6 +20,7 @@ from huggingface_hub import upload_folder
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor
+from torch.utils.data import IterableDataset
 from transformers import AutoProcessor, EvalPrediction, PreTrainedModel, Trainer, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, speed_metrics
 from transformers.utils import PushInProgress
@@ -141,7 +142,11 @@ class PMGAFTTrainer(Trainer):
         self.prompt_templates = check_prompt_templates(prompt_templates)
         self.guidance_names = None if guidance_names is None else check_class_names(guidance_names)
         if train_dataset is not None:
-            train_dataset = training_examples(train_dataset, processing_class, class_names)
+            captions = "auto" if self.objective.uses_captions else None
+            train_dataset = training_examples(train_dataset, processing_class, class_names, caption_column=captions)
+            if captions and isinstance(train_dataset, IterableDataset):
+                # Accelerate would join the processes' batches, whose captions differ in length, and deal them out.
+                args.accelerator_config.dispatch_batches = False
         self.class_names = self._class_names(class_names, train_dataset)
         self._user_teacher = self._check_teacher(teacher, model)
         self._weights = {"model": checkpoints.weights_digest(model)}
@@ -156,7 +161,7 @@ class PMGAFTTrainer(Trainer):
         else:
             self._teacher = None if keeps_weights(model) else self.backbone.vision_copy(model)
         self._text_is_live = text_is_live(model)
-        self._check_pair(model, train_dataset, args)
+        self._check_pair(model, args)
         learned = {name: Learned(value) for name, value in self.objective.parameters().items()}
         if learned:
             unwrap_peft(model).objective = nn.ModuleDict(learned)
@@ -235,7 +240,7 @@ class PMGAFTTrainer(Trainer):
             added.at_test = False
         return tuning, model
 
-    def _check_pair(self, model: nn.Module, dataset: Any, args: PMGAFTConfig) -> None:
+    def _check_pair(self, model: nn.Module, args: PMGAFTConfig) -> None:
         """Raises `ValueError` for what cannot go together, before anything is computed."""
         objective, tuning = type(self.objective).__name__, name_of(self.tuning)
         added = attachment(unwrap_peft(model))
@@ -248,11 +253,6 @@ class PMGAFTTrainer(Trainer):
             raise ValueError(
                 f"You passed objective {objective}, which reads captions, with tuning {tuning!r}, whose prompts have "
                 "places for class names alone. Choose another tuning, or an objective over classes."
-            )
-        if self.objective.uses_captions and dataset is not None and getattr(dataset, "caption_column", True) is None:
-            raise ValueError(
-                f"You passed objective {objective}, which pairs images with captions, but no caption column. Pass "
-                "`caption_column`, or an objective over classes."
             )
         if self.objective.uses_patches and args.torch_compile:
             raise ValueError(
@@ -393,6 +393,11 @@ class PMGAFTTrainer(Trainer):
 
     def _captions(self, model: nn.Module, inputs: dict[str, torch.Tensor], seeds: torch.Tensor) -> tuple:
         """The embeddings of one caption per image, `[B,D]`, unit norm, for student and teacher."""
+        if "input_ids" not in inputs:
+            raise ValueError(
+                f"The objective {type(self.objective).__name__} pairs images with captions, but the batch holds only "
+                f"{sorted(inputs)}. Pass rows with `input_ids`, or a set with a caption column."
+            )
         tokens = choose_captions(inputs, seeds)
 
         def embed(model: nn.Module) -> torch.Tensor:

@@ -13,11 +13,11 @@ from .pgd import Loss, check_images, frozen, known, make_loss, parse_radius
 
 
 class SharedPerturbation:
-    """The attack `"shared"`: the same `d` is added to every image; each batch moves it on, an epoch starts it anew.
+    """The attack `"shared"`: one `d` is added to every image; each batch moves it on, and an epoch starts it anew.
 
-    Equation: `d <- clip(d + step_size * mean gradient, -eps, eps)`, the raw gradient of the loss and not its sign, with
-    `d` and its bounds in the space of normalised pixels where the classifier has one. Authors: `step_size=0.05`, one
-    step a batch; what it starts from is not known *(inferred: a random point of the ball, or zero)*.
+    Equation: `d <- clip(d + step_size * mean gradient, -eps, eps)`, the raw gradient of the loss and not its sign,
+    with `d` and its bounds in the space of normalised pixels where the classifier has one. Authors: `step_size=0.05`,
+    one step a batch; what it starts from is not known *(inferred: a random point of the ball, or zero)*.
 
     It keeps the contract of all attacks but for one thing: what it returns depends on the batches before. Processes
     share one perturbation, by the mean of their gradients; micro-batches of accumulation move it one after the other.
