@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
+from torch.distributed.nn.functional import all_gather
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
@@ -227,6 +228,13 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     value = value.clone()
     dist.all_reduce(value)
     return value / count
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """The rows `[B,...]` of all processes, `[P*B,...]`; gradients find their way back to the process of each row."""
+    if process_share()[1] == 1:
+        return rows
+    return torch.cat(all_gather(rows.contiguous()))
 
 
 def gather(values: list) -> list:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .backbones import get_backbone, unwrap, unwrap_peft
+from .engines import gather_rows
 from .prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, prompt_name
 from .tuning.base import attachment
 
@@ -233,17 +234,25 @@ class ZeroShotClassifier:
         return self._logits(embeds, self.class_embeds if self.guidance_embeds is None else self.guidance_embeds)
 
     def caption_logits(self, embeds: torch.Tensor) -> torch.Tensor:
-        """Logits `[B,B]` of embeddings `[B,D]` against the captions of the batch; its own is on the diagonal."""
-        return self._logits(embeds, self.caption_embeds)
+        """Logits `[B,P*B]` of embeddings `[B,D]` against the captions of the batch, those of all P processes."""
+        return self._logits(embeds, gather_rows(self.caption_embeds))
+
+    def image_logits(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Logits `[B,P*B]` of this process's captions against the images of all P, of embeddings `[B,D]` here."""
+        return self._logits(self.caption_embeds, F.normalize(gather_rows(at_least_float32(embeds)), dim=-1))
 
     def _logits(self, embeds: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        # float() keeps the logits in fp32 whatever autocast made of the embeddings; float64 stays float64.
-        embeds = embeds if embeds.dtype == torch.float64 else embeds.float()
+        embeds = at_least_float32(embeds)
         with torch.autocast(embeds.device.type, enabled=False):
             return self.logit_scale * F.normalize(embeds, dim=-1) @ texts.to(embeds.dtype).T
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return self.logits(self.embed(images))
+
+
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """In float32 whatever autocast made of it; float64 stays float64."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 class Views:
@@ -294,13 +303,23 @@ class Views:
 
     @cached_property
     def clean_caption_logits(self) -> torch.Tensor:
-        """Logits of the clean images over the captions of the batch, `[B,B]`, float32."""
+        """Logits of the clean images over the captions of the batch, `[B,B]`, float32 (`[B,P*B]` on P processes)."""
         return self.classifier.caption_logits(self.clean_embeds)
 
     @cached_property
     def adversarial_caption_logits(self) -> torch.Tensor:
         """Likewise of the adversarial ones."""
         return self.classifier.caption_logits(self.adversarial_embeds)
+
+    @cached_property
+    def clean_image_logits(self) -> torch.Tensor:
+        """Logits of the captions over the clean images of the batch, `[B,B]`, float32; see `caption_logits`."""
+        return self.classifier.image_logits(self.clean_embeds)
+
+    @cached_property
+    def adversarial_image_logits(self) -> torch.Tensor:
+        """Likewise over the adversarial ones."""
+        return self.classifier.image_logits(self.adversarial_embeds)
 
     @cached_property
     def clean_patches(self) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ..zero_shot import Views, ZeroShotClassifier
-from .base import Objective, at_least_float32, kl_divergence
+from .base import Objective, at_least_float32, kl_divergence, own_ce
 
 
 @dataclass
@@ -17,7 +17,7 @@ class AdvFLYP(Objective):
 
     Equation: `InfoNCE(x', captions) + lam_f (|u f(x') - u f0(x')| + |u f(x') - u f(x)|) + lam_l (KL(P(x') || P0(x')) +
     KL(P(x') || P(x)))`, means over the batch. InfoNCE is the mean of its two directions, `P` the prediction over the
-    captions of the batch (of one process), `u` normalises; gradients flow through the clean branch. The attack
+    captions of the batch, `u` normalises; gradients flow through the clean branch. The attack
     maximises InfoNCE: per image half of its two cross-entropies, of which caption to image depends on the whole batch.
 
     Requirements: captions, and the teacher on adversarial images; no labels are used. Trained: vision tower. Authors'
@@ -42,13 +42,17 @@ class AdvFLYP(Objective):
     def attack_loss(
         self, student: ZeroShotClassifier, teacher: Views, labels: torch.Tensor
     ) -> Callable[[torch.Tensor], torch.Tensor]:
-        return lambda images: _infonce(student.caption_logits(student.embed(images)))
+        def loss_fn(images: torch.Tensor) -> torch.Tensor:
+            embeds = student.embed(images)
+            return _infonce(student.caption_logits(embeds), student.image_logits(embeds))
+
+        return loss_fn
 
     def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         logits = student.adversarial_caption_logits
         embeds = student.adversarial_embeds
         return {
-            "infonce": _infonce(logits).mean(),
+            "infonce": _infonce(logits, student.adversarial_image_logits).mean(),
             "teacher_feature_l2": _unit_l2(embeds, teacher.adversarial_embeds).mean(),
             "clean_feature_l2": _unit_l2(embeds, student.clean_embeds).mean(),
             "teacher_kl": kl_divergence(logits, teacher.adversarial_caption_logits).mean(),
@@ -56,13 +60,8 @@ class AdvFLYP(Objective):
         }
 
 
-def own_caption_ce(logits: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each row against the diagonal: `[B,B] -> [B]`."""
-    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device), reduction="none")
-
-
-def _infonce(logits: torch.Tensor) -> torch.Tensor:
-    return (own_caption_ce(logits) + own_caption_ce(logits.T)) / 2
+def _infonce(caption_logits: torch.Tensor, image_logits: torch.Tensor) -> torch.Tensor:
+    return (own_ce(caption_logits) + own_ce(image_logits)) / 2
 
 
 def _unit_l2(embeds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from ..zero_shot import Views, ZeroShotClassifier
+from ..engines import process_share
+from ..zero_shot import Views, ZeroShotClassifier, at_least_float32
 
 
 @dataclass
@@ -67,6 +68,15 @@ def kl_divergence(target_logits: torch.Tensor, logits: torch.Tensor) -> torch.Te
     return F.kl_div(source, target, reduction="none", log_target=True).sum(dim=-1)
 
 
-def at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    """In float32 whatever autocast made of them; float64 stays float64."""
-    return values if values.dtype == torch.float64 else values.float()
+def batch_sum(values: torch.Tensor) -> torch.Tensor:
+    """The sum over the batch of all processes, whose losses Trainer averages."""
+    return process_share()[1] * values.sum()
+
+
+def own_ce(logits: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each row against the column that it is paired with: `[B,P*B] -> [B]`."""
+    own = process_share()[0] * len(logits) + torch.arange(len(logits), device=logits.device)
+    return F.cross_entropy(logits, own, reduction="none")
+
+
+__all__ = ["Objective", "at_least_float32", "batch_sum", "kl_divergence", "own_ce"]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..zero_shot import Views
-from .base import Objective, kl_divergence
+from .base import Objective, batch_sum, kl_divergence
 
 
 @dataclass
@@ -65,4 +65,4 @@ class PMGAFT(Objective):
         if self.kl_direction == "reverse":
             target, logits = logits, target
         kl = kl_divergence(target, logits)
-        return kl.sum() if self.kl_reduction == "sum" else kl.mean()
+        return batch_sum(kl) if self.kl_reduction == "sum" else kl.mean()

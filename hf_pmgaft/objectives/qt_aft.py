@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch
 
 from ..zero_shot import Views, ZeroShotClassifier
-from .advflyp import own_caption_ce
-from .base import Objective, at_least_float32
+from .base import Objective, at_least_float32, own_ce
 from .fare import squared_l2
 
 
@@ -17,8 +16,8 @@ from .fare import squared_l2
 class QTAFT(Objective):
     """QT-AFT: quality text guided adversarial fine-tuning (Waseda et al., arXiv 2507.16257).
 
-    Equation: `|f(x') - f0(x)|^2 + 10 CE(image to caption)`, the cross-entropy over the captions of the batch (of one
-    process), means over the batch; the distance as in FARE. The logit scale of the cross-entropy is learned: it starts
+    Equation: `|f(x') - f0(x)|^2 + 10 CE(image to caption)`, the cross-entropy over the captions of the batch,
+    means over the batch; the distance as in FARE. The logit scale of the cross-entropy is learned: it starts
     at 1/0.07, its logarithm is clamped to [0, ln 100]. The attack maximises the same at the scale as it is.
 
     Requirements: captions; no labels are used. Trained: vision tower and the logit scale; evaluation is at CLIP's own.
@@ -48,7 +47,7 @@ class QTAFT(Objective):
         def loss_fn(images: torch.Tensor) -> torch.Tensor:
             embeds = student.embed(images)
             cosines = student.caption_logits(embeds) / student.logit_scale
-            return squared_l2(embeds, teacher.clean_embeds) + self.weight * own_caption_ce(scale * cosines)
+            return squared_l2(embeds, teacher.clean_embeds) + self.weight * own_ce(scale * cosines)
 
         return loss_fn
 
@@ -56,7 +55,7 @@ class QTAFT(Objective):
         cosines = student.adversarial_caption_logits / student.classifier.logit_scale
         return {
             "squared_l2": squared_l2(student.adversarial_embeds, teacher.clean_embeds).mean(),
-            "image_to_caption_ce": own_caption_ce(_logit_scale(student.classifier) * cosines).mean(),
+            "image_to_caption_ce": own_ce(_logit_scale(student.classifier) * cosines).mean(),
         }
 
 
