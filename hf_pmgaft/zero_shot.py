@@ -239,7 +239,9 @@ class ZeroShotClassifier:
 
     def image_logits(self, embeds: torch.Tensor) -> torch.Tensor:
         """Logits `[B,P*B]` of this process's captions against the images of all P, of embeddings `[B,D]` here."""
-        return self._logits(self.caption_embeds, F.normalize(gather_rows(at_least_float32(embeds)), dim=-1))
+        images = F.normalize(gather_rows(at_least_float32(embeds)), dim=-1)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.logit_scale * self.caption_embeds.to(images.dtype) @ images.T
 
     def _logits(self, embeds: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         embeds = at_least_float32(embeds)

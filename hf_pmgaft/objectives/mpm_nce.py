@@ -16,7 +16,7 @@ from .base import Objective, batch_sum
 class MPMNCE(Objective):
     """MPM-NCE, the loss of R-Adapter (Kim et al., ECCV 2024, arXiv 2408.05749). Second-hand: no code was read.
 
-    Equation: the cross-entropy of `(cos + margin [negatives only]) / temperature` over the captions of the batch against
+    Equation: the cross-entropy of `(cos + margin [negatives only]) / temperature` over the captions of the batch and
     soft targets, `(1 - e) / |P_i|` on the positives of image i and `e / (B - |P_i|)` on the others; the same from text
     to image, with each text's own positives. Summed over the batch, as written. Positives are the captions of images
     of the same label. Where all are positives they keep `(1 - e) / |P_i|` (inferred).
