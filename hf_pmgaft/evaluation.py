@@ -93,7 +93,8 @@ def evaluate_robustness(
 
     Raises:
         TypeError: if the model is DeepSpeed's engine.
-        ValueError: if an attack, a set or the verdict file cannot serve, before anything is computed.
+        ValueError: if an attack, a set or the verdict file cannot serve, before anything is computed; verdicts on
+            other images when their set's turn comes.
         RuntimeError: if an attack returns what its threat does not allow.
     """
     check_unwrapped(model)
@@ -162,10 +163,11 @@ class _Reader:
 
     def stack(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Images `[B,3,H,W]` and labels `[B]`."""
-        images, labels = zip(*map(self._read, rows), strict=True)
+        images, labels = zip(*map(self.read, rows), strict=True)
         return torch.stack(images), torch.tensor(labels)
 
-    def _read(self, row: int) -> tuple[torch.Tensor, int]:
+    def read(self, row: int) -> tuple[torch.Tensor, int]:
+        """One image `[3,H,W]` and its label."""
         if row in self._kept:
             return self._kept[row]
         example = self.data[row]
@@ -192,6 +194,7 @@ class _Judge:
         """All verdicts of one set."""
         rank, count = process_share()
         mine, reader = plan.rows[rank::count], _Reader(plan.data)
+        self._check_images(reader, mine)
         for rows, images, labels in self._batches(reader, CLEAN, mine, mine):
             digests = [_pixel_digest(*pair) for pair in zip(images, labels, strict=True)]
             self.verdicts.add(plan.data.name, PIXELS, rows, digests)
@@ -211,6 +214,18 @@ class _Judge:
                 self.verdicts.add(plan.data.name, name, rows, self._attack(spec, classifier, rows, images, labels))
             given = self.verdicts.of(plan.data.name, name)
             standing[group] = [row for row in candidates if given[row] == STANDS]
+
+    def _check_images(self, reader: _Reader, rows: Sequence[int]) -> None:
+        """Raises `ValueError` if verdicts on file are of other images than the set's."""
+        name = reader.data.name
+        digests = self.verdicts.of(name, PIXELS)
+        known = [row for row in rows if row in digests]
+        for row in tqdm(known, f"{name}: images on file", disable=not (known and self.progress), unit="img"):
+            if _pixel_digest(*reader.read(row)) != digests[row]:
+                raise ValueError(
+                    f"The verdict file holds verdicts on other images or labels of {name!r}: row {row} differs. Pass "
+                    "another file, or remove it."
+                )
 
     def _attack(self, spec: Spec, classifier, rows: Sequence[int], images, labels) -> list[int]:
         seeds = sample_seeds(self.seed, 0, torch.tensor(rows, device=images.device))
@@ -409,7 +424,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _pixel_digest(image: torch.Tensor, label: torch.Tensor) -> str:
+def _pixel_digest(image: torch.Tensor, label: int | torch.Tensor) -> str:
     data = np.ascontiguousarray(image.cpu().numpy()).tobytes() + str(int(label)).encode()
     return hashlib.sha256(data).hexdigest()[:8]
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from conftest import fit_model, make_images
@@ -218,6 +219,16 @@ def test_a_file_of_another_evaluation_or_model_is_refused(fitted, data, tmp_path
     file.write_text("no verdicts\n")
     with pytest.raises(ValueError, match="holds no verdicts"):
         run(fitted, data, verdict_file=file)
+
+
+def test_a_file_with_verdicts_on_other_images_is_refused(fitted, data, tmp_path):
+    file = tmp_path / "verdicts.jsonl"
+    run(fitted, data, verdict_file=file)
+    last_two = datasets.concatenate_datasets([make_images(38, seed=9), make_images(2, seed=1)])
+    for images, row in ((make_images(40, seed=10), 0), (last_two, 38)):
+        other = ZeroShotDataset(images, fitted[1], None, "a photo of the {}", name="own")
+        with pytest.raises(ValueError, match=f"other images or labels of 'own': row {row} differs"):
+            run(fitted, other, verdict_file=file)
 
 
 # ---- Protocol and comparison ----
