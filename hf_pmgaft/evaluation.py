@@ -202,18 +202,20 @@ class _Judge:
                 right = correct(classifier(images.to(classifier.device)), labels.to(classifier.device))
             self.verdicts.add(plan.data.name, CLEAN, rows, right.int().tolist())
         clean = self.verdicts.of(plan.data.name, CLEAN)
-        # What is fooled inside a ball is fooled inside every larger ball of the norm.
-        standing: dict[str, list[int]] = {}
+        # What is fooled inside a ball is fooled inside every larger one of the norm; it leaves if 8 bits hold it too.
+        standing: dict[str, dict[int, int]] = {}
         for spec, name in zip(plan.specs, plan.names, strict=True):
             group = norm_of(spec) or threat_name(spec)
-            candidates = mine
+            before = dict.fromkeys(mine, STANDS)
             if self.any_iterate and spec["attack"] != "corruption":
-                candidates = standing.get(group, [row for row in mine if clean[row]])
-            for rows, images, labels in self._batches(reader, name, candidates, mine):
+                before = standing.get(group, {row: STANDS for row in mine if clean[row]})
+            for rows, images, labels in self._batches(reader, name, list(before), mine):
                 images, labels = images.to(classifier.device), labels.to(classifier.device)
-                self.verdicts.add(plan.data.name, name, rows, self._attack(spec, classifier, rows, images, labels))
+                found = self._attack(spec, classifier, rows, images, labels)
+                worst = [verdict and max(verdict, before[row]) for row, verdict in zip(rows, found, strict=True)]
+                self.verdicts.add(plan.data.name, name, rows, worst)
             given = self.verdicts.of(plan.data.name, name)
-            standing[group] = [row for row in candidates if given[row] == STANDS]
+            standing[group] = {row: given[row] for row in before if given[row] != FOOLED}
 
     def _check_images(self, reader: _Reader, rows: Sequence[int]) -> None:
         """Raises `ValueError` if verdicts on file are of other images than the set's."""

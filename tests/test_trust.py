@@ -122,13 +122,26 @@ def test_last_iterates_attack_every_image_and_ignore_the_clean_verdict(fitted, d
 
 
 def test_rounding_to_8_bits_is_judged_on_request(fitted, data):
-    fine = {**MARGIN, "eps": 0.3 / 255, "num_steps": 3, "step_size": 0.1 / 255}
     assert run(fitted, data).sets[0].robust_8bit_accuracy is None
     result = run(fitted, data, [MARGIN], eight_bit=True).sets[0]
     assert result.robust_accuracy <= result.robust_8bit_accuracy < result.clean_accuracy
+
+
+def test_rounding_counts_the_same_whatever_smaller_radii_stand_beside(fitted, data):
+    torch.manual_seed(0)
+    unsure = copy.deepcopy(fitted[0])
+    with torch.no_grad():
+        unsure.visual_projection.weight.add_(3 * torch.randn_like(unsure.visual_projection.weight))
     # A ball that holds no other grey level leaves nothing once rounded.
-    result = run(fitted, data, [fine], eight_bit=True).sets[0]
-    assert result.robust_8bit_accuracy == result.clean_accuracy
+    fine = {**MARGIN, "eps": 0.9 / 255}
+    alone, large, both = (
+        run((unsure, fitted[1]), data, attacks, eight_bit=True).sets[0]
+        for attacks in ([fine], [MARGIN], [MARGIN, fine])
+    )
+    assert alone.robust_accuracy < alone.robust_8bit_accuracy == alone.clean_accuracy
+    assert both.robust_8bit_accuracy == large.robust_8bit_accuracy < alone.robust_8bit_accuracy
+    assert both.attacks[attack_name(check_attack(fine))] == alone.robust_accuracy
+    assert both.robust_accuracy == min(both.attacks.values())
 
 
 def test_batches_of_8_64_and_512_give_the_same_report(fitted):
