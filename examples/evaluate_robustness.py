@@ -72,7 +72,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     judge = parser.add_argument_group("verdict")
     judge.add_argument("--verdict", default="any_iterate", choices=VERDICTS, help="What counts as fooled.")
     judge.add_argument("--eight_bit", action="store_true", help="Judge again after rounding to 8 bits.")
-    judge.add_argument("--batch_size", type=int, default=256, help="Images at once.")
+    judge.add_argument("--batch_size", type=int, default=64, help="Images at once.")
     judge.add_argument("--seed", type=int, default=0, help="Of the noise and the choice of images.")
     out = parser.add_argument_group("output")
     out.add_argument("--format", default="text", choices=FORMATS, help="How tables are printed.")

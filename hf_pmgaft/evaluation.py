@@ -189,6 +189,7 @@ class _Judge:
     seed: int
     progress: bool
     _bar: Any = None
+    _right: str = ""
 
     def evaluate(self, classifier: ZeroShotClassifier, plan: _Plan) -> None:
         """All verdicts of one set."""
@@ -253,6 +254,7 @@ class _Judge:
         standing, self._bar = len(todo) + sum(given.get(row) == STANDS for row in candidates), bar
         with bar:
             for start in range(0, len(todo), self.batch_size):
+                self._right = f"at most {standing / len(share):.1%} right"
                 rows = todo[start : start + self.batch_size]
                 yield rows, *reader.stack(rows)
                 standing -= sum(given[row] != STANDS for row in rows)
@@ -268,7 +270,7 @@ class _Judge:
             passes += 1
             if time.monotonic() - shown > 2:
                 shown = time.monotonic()
-                self._bar.set_postfix_str(f"pass {passes} over a batch, {len(images)} images in it")
+                self._bar.set_postfix_str(f"{self._right}, pass {passes} over a batch, {len(images)} images in it")
             return classifier(images)
 
         return watched

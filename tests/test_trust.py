@@ -1,14 +1,17 @@
 """What makes a robustness number one to believe: nothing lost, nothing mixed, and a warning when it smells."""
 
 import copy
+import itertools
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -159,6 +162,19 @@ def test_rows_of_a_set_can_be_fixed(fitted):
 
 
 # ---- Nothing lost ----
+
+
+def test_progress_shows_the_running_accuracy_and_the_time_left(fitted, data, monkeypatch, capsys):
+    from hf_pmgaft import evaluation
+
+    monkeypatch.setattr(evaluation, "time", SimpleNamespace(monotonic=itertools.count(step=3).__next__))
+    result = run(fitted, data, batch_size=10, probes=False, progress=True).sets[0]
+    lines = [line for line in re.split("[\r\n]", capsys.readouterr().err) if "own: PGD-10 margin" in line]
+    shown = [float(share) for line in lines for share in re.findall(r"at most ([0-9.]+)% right", line)]
+    assert shown == sorted(shown, reverse=True) and len(set(shown)) > 2
+    assert (shown[0], shown[-1]) == (100 * result.clean_accuracy, round(100 * result.robust_accuracy, 1))
+    (running, *_) = [line for line in lines if "20/40" in line and "pass 3 over a batch" in line]
+    assert re.search(r"<\d\d:\d\d, .*at most [0-9.]+% right, pass 3", running)
 
 
 def test_a_file_cut_off_anywhere_is_gone_on_with(fitted, data, tmp_path):
