@@ -381,6 +381,15 @@ def test_masked_gradients_are_found_out(fitted, data):
     assert found >= {"zero gradients", "huge radius", "black box"}
 
 
+def test_noise_that_fools_what_a_stuck_attack_left_is_found_out(fitted, data):
+    masked = copy.deepcopy(fitted[0])
+    masked.vision_model.embeddings = MaskedGradients(masked.vision_model.embeddings)
+    stuck = {**MARGIN, "eps": "60/255", "random_start": False}
+    report = run((masked, fitted[1]), data, [stuck])
+    assert report.mean_robust_accuracy == report.mean_clean_accuracy
+    assert "noise" in {flag["flag"] for flag in report.flags}
+
+
 def make_classifier(fitted, data):
     embeds = encode_class_names(*fitted, data.class_names, data.prompt_templates)
     return ZeroShotClassifier.from_model(*fitted, embeds)
