@@ -26,7 +26,7 @@ import yaml
 from accelerate import PartialState
 from transformers import AutoProcessor
 
-from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES
+from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES, parse_radius
 from hf_pmgaft.benchmarks import load_suite
 from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
 from hf_pmgaft.evaluation import VERDICTS, evaluate_robustness
@@ -72,7 +72,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     judge = parser.add_argument_group("verdict")
     judge.add_argument("--verdict", default="any_iterate", choices=VERDICTS, help="What counts as fooled.")
     judge.add_argument("--eight_bit", action="store_true", help="Judge again after rounding to 8 bits.")
-    judge.add_argument("--batch_size", type=int, default=256, help="Images at once.")
+    judge.add_argument("--batch_size", type=int, default=64, help="Images at once.")
     judge.add_argument("--seed", type=int, default=0, help="Of the noise and the choice of images.")
     out = parser.add_argument_group("output")
     out.add_argument("--format", default="text", choices=FORMATS, help="How tables are printed.")
@@ -113,6 +113,18 @@ def main(argv: list[str] | None = None) -> None:
 
 def load_sets(args: argparse.Namespace, processor: Any) -> list[ZeroShotDataset]:
     """The sets that the command line names."""
+    of_suite = {"--suite_sets": args.suite_sets, "--data_root": args.data_root, "--limit": args.limit}
+    of_sets = {
+        "--eval_sets": args.eval_sets,
+        "--prompt_template": args.prompt_template,
+        "--sample_ids": args.sample_ids,
+    }
+    idle = [flag for flag, value in (of_sets if args.suite else of_suite).items() if value is not None]
+    if idle:
+        raise ValueError(
+            f"You passed {', '.join(idle)} {'with' if args.suite else 'without'} --suite, where it has no effect. "
+            "Leave it out; --help says what single sets and what suites take."
+        )
     rows = json.loads(Path(args.sample_ids).read_text(encoding="utf-8")) if args.sample_ids else {}
     if args.suite:
         return load_suite(args.suite, processor, names=args.suite_sets, limit=args.limit, data_root=args.data_root)
@@ -149,10 +161,13 @@ def parse_attack(text: str) -> dict[str, Any]:
 
 def unseen_specs(args: argparse.Namespace, edge: int) -> list[dict[str, Any]]:
     """Threats that training did not see, in a few attacks each."""
+    parse_radius(args.eps[0], args.norm)  # says what is wrong with it
     numerator, slash, denominator = args.eps[0].partition("/")
-    double = f"{2 * float(numerator):g}{slash}{denominator}"
+    double = {"eps": f"{2 * float(numerator):g}{slash}{denominator}", "norm": args.norm}
     other = {"l2": round(L2_EPS * edge / 32, 3), "l1": round(L1_EPS * (edge / 32) ** 2, 3)}
-    specs = [{"attack": "pgd", "eps": double, "norm": args.norm, "num_steps": 50, "loss": "margin"}]
+    specs = [{"attack": "pgd", **double, "num_steps": 50, "loss": "margin"}]
+    if args.norm == "l1":  # which PGD does not know
+        specs = [{"attack": "apgd", **double, "loss": loss} for loss in ("ce", "margin")]
     for norm, eps in other.items():
         if norm != args.norm:
             specs += [{"attack": "apgd", "eps": eps, "norm": norm, "loss": loss} for loss in ("ce", "margin")]

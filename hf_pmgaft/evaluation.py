@@ -93,7 +93,8 @@ def evaluate_robustness(
 
     Raises:
         TypeError: if the model is DeepSpeed's engine.
-        ValueError: if an attack, a set or the verdict file cannot serve, before anything is computed.
+        ValueError: if an attack, a set or the verdict file cannot serve, before anything is computed; verdicts on
+            other images when their set's turn comes.
         RuntimeError: if an attack returns what its threat does not allow.
     """
     check_unwrapped(model)
@@ -162,10 +163,11 @@ class _Reader:
 
     def stack(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Images `[B,3,H,W]` and labels `[B]`."""
-        images, labels = zip(*map(self._read, rows), strict=True)
+        images, labels = zip(*map(self.read, rows), strict=True)
         return torch.stack(images), torch.tensor(labels)
 
-    def _read(self, row: int) -> tuple[torch.Tensor, int]:
+    def read(self, row: int) -> tuple[torch.Tensor, int]:
+        """One image `[3,H,W]` and its label."""
         if row in self._kept:
             return self._kept[row]
         example = self.data[row]
@@ -187,11 +189,13 @@ class _Judge:
     seed: int
     progress: bool
     _bar: Any = None
+    _right: str = ""
 
     def evaluate(self, classifier: ZeroShotClassifier, plan: _Plan) -> None:
         """All verdicts of one set."""
         rank, count = process_share()
         mine, reader = plan.rows[rank::count], _Reader(plan.data)
+        self._check_images(reader, mine)
         for rows, images, labels in self._batches(reader, CLEAN, mine, mine):
             digests = [_pixel_digest(*pair) for pair in zip(images, labels, strict=True)]
             self.verdicts.add(plan.data.name, PIXELS, rows, digests)
@@ -199,18 +203,32 @@ class _Judge:
                 right = correct(classifier(images.to(classifier.device)), labels.to(classifier.device))
             self.verdicts.add(plan.data.name, CLEAN, rows, right.int().tolist())
         clean = self.verdicts.of(plan.data.name, CLEAN)
-        # What is fooled inside a ball is fooled inside every larger ball of the norm.
-        standing: dict[str, list[int]] = {}
+        # What is fooled inside a ball is fooled inside every larger one of the norm; it leaves if 8 bits hold it too.
+        standing: dict[str, dict[int, int]] = {}
         for spec, name in zip(plan.specs, plan.names, strict=True):
             group = norm_of(spec) or threat_name(spec)
-            candidates = mine
+            before = dict.fromkeys(mine, STANDS)
             if self.any_iterate and spec["attack"] != "corruption":
-                candidates = standing.get(group, [row for row in mine if clean[row]])
-            for rows, images, labels in self._batches(reader, name, candidates, mine):
+                before = standing.get(group, {row: STANDS for row in mine if clean[row]})
+            for rows, images, labels in self._batches(reader, name, list(before), mine):
                 images, labels = images.to(classifier.device), labels.to(classifier.device)
-                self.verdicts.add(plan.data.name, name, rows, self._attack(spec, classifier, rows, images, labels))
+                found = self._attack(spec, classifier, rows, images, labels)
+                worst = [verdict and max(verdict, before[row]) for row, verdict in zip(rows, found, strict=True)]
+                self.verdicts.add(plan.data.name, name, rows, worst)
             given = self.verdicts.of(plan.data.name, name)
-            standing[group] = [row for row in candidates if given[row] == STANDS]
+            standing[group] = {row: given[row] for row in before if given[row] != FOOLED}
+
+    def _check_images(self, reader: _Reader, rows: Sequence[int]) -> None:
+        """Raises `ValueError` if verdicts on file are of other images than the set's."""
+        name = reader.data.name
+        digests = self.verdicts.of(name, PIXELS)
+        known = [row for row in rows if row in digests]
+        for row in tqdm(known, f"{name}: images on file", disable=not (known and self.progress), unit="img"):
+            if _pixel_digest(*reader.read(row)) != digests[row]:
+                raise ValueError(
+                    f"The verdict file holds verdicts on other images or labels of {name!r}: row {row} differs. Pass "
+                    "another file, or remove it."
+                )
 
     def _attack(self, spec: Spec, classifier, rows: Sequence[int], images, labels) -> list[int]:
         seeds = sample_seeds(self.seed, 0, torch.tensor(rows, device=images.device))
@@ -236,6 +254,7 @@ class _Judge:
         standing, self._bar = len(todo) + sum(given.get(row) == STANDS for row in candidates), bar
         with bar:
             for start in range(0, len(todo), self.batch_size):
+                self._right = f"at most {standing / len(share):.1%} right"
                 rows = todo[start : start + self.batch_size]
                 yield rows, *reader.stack(rows)
                 standing -= sum(given[row] != STANDS for row in rows)
@@ -251,7 +270,7 @@ class _Judge:
             passes += 1
             if time.monotonic() - shown > 2:
                 shown = time.monotonic()
-                self._bar.set_postfix_str(f"pass {passes} over a batch, {len(images)} images in it")
+                self._bar.set_postfix_str(f"{self._right}, pass {passes} over a batch, {len(images)} images in it")
             return classifier(images)
 
         return watched
@@ -409,7 +428,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _pixel_digest(image: torch.Tensor, label: torch.Tensor) -> str:
+def _pixel_digest(image: torch.Tensor, label: int | torch.Tensor) -> str:
     data = np.ascontiguousarray(image.cpu().numpy()).tobytes() + str(int(label)).encode()
     return hashlib.sha256(data).hexdigest()[:8]
 

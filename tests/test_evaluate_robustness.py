@@ -10,6 +10,7 @@ from conftest import make_images
 
 from hf_pmgaft.attacks import CORRUPTIONS
 from hf_pmgaft.report import RobustnessReport
+from hf_pmgaft.threats import check_attack
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DATA = EXAMPLES / "emoji" / "data"
@@ -109,6 +110,30 @@ def test_unseen_threats_stand_beside_the_headline(script):
     assert [spec["eps"] for spec in others if spec.get("norm") == "l2"] == [1.0, 1.0]
     assert sum(spec["attack"] == "corruption" for spec in others) == 5 * len(CORRUPTIONS)
     assert [spec["size"] for spec in others if spec["attack"] == "patch"] == [12]
+
+
+def test_unseen_threats_to_a_headline_in_l1_are_attacked_by_what_knows_l1(script):
+    args = script.parse(["--eps", "12", "--norm", "l1", "--attacks", "apgd", "--unseen"])
+    specs = [check_attack(spec) for spec in script.attack_specs(args, 64)]
+    balls = [(spec["attack"], spec["norm"], spec["eps"]) for spec in specs if "norm" in spec]
+    assert balls == [("apgd", "l1", "12"), *[("apgd", "l1", "24")] * 2, *[("apgd", "l2", 1.0)] * 2]
+    with pytest.raises(ValueError, match="'four/255', which is no number"):
+        script.attack_specs(script.parse(["--eps", "four/255", "--unseen"]), 64)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--limit", "5"], "--limit without --suite, where it has no effect"),
+        (
+            ["--suite", "paper16", "--eval_sets", "a", "--prompt_template", "a {}"],
+            "--eval_sets, --prompt_template with",
+        ),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(script, flags, message):
+    with pytest.raises(ValueError, match=message):
+        script.main(flags)
 
 
 def test_attacks_are_read_from_the_command_line(script):

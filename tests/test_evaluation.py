@@ -68,6 +68,25 @@ def test_verdicts_depend_neither_on_the_batch_size_nor_on_the_other_images(fitte
     assert ids == sample_ids(40, 10, 0) and part.sets[0].verdicts["robust"] == [whole[i] for i in ids]
 
 
+def test_texts_are_encoded_once(fitted, monkeypatch):
+    from hf_pmgaft import evaluation
+
+    encoded, plain = [], evaluation.encode_class_names
+
+    def count(model, processor, class_names, prompt_templates):
+        encoded.append(prompt_templates)
+        return plain(model, processor, class_names, prompt_templates)
+
+    monkeypatch.setattr(evaluation, "encode_class_names", count)
+    one, other = ["a photo of the {}"], ["an image of the {}"]
+    sets = [
+        ZeroShotDataset(make_images(8, seed=seed), fitted[1], None, template, name=str(seed))
+        for seed, template in enumerate((one, other, one))
+    ]
+    evaluate_robustness(*fitted, sets, [PGD], batch_size=2, progress=False)
+    assert encoded == [one, other]
+
+
 def test_every_attacked_image_keeps_the_noise_of_its_row(fitted, data, monkeypatch):
     from hf_pmgaft import evaluation
 

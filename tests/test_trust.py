@@ -1,15 +1,19 @@
 """What makes a robustness number one to believe: nothing lost, nothing mixed, and a warning when it smells."""
 
 import copy
+import itertools
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
 import pytest
 import torch
 from conftest import fit_model, make_images
@@ -121,13 +125,26 @@ def test_last_iterates_attack_every_image_and_ignore_the_clean_verdict(fitted, d
 
 
 def test_rounding_to_8_bits_is_judged_on_request(fitted, data):
-    fine = {**MARGIN, "eps": 0.3 / 255, "num_steps": 3, "step_size": 0.1 / 255}
     assert run(fitted, data).sets[0].robust_8bit_accuracy is None
     result = run(fitted, data, [MARGIN], eight_bit=True).sets[0]
     assert result.robust_accuracy <= result.robust_8bit_accuracy < result.clean_accuracy
+
+
+def test_rounding_counts_the_same_whatever_smaller_radii_stand_beside(fitted, data):
+    torch.manual_seed(0)
+    unsure = copy.deepcopy(fitted[0])
+    with torch.no_grad():
+        unsure.visual_projection.weight.add_(3 * torch.randn_like(unsure.visual_projection.weight))
     # A ball that holds no other grey level leaves nothing once rounded.
-    result = run(fitted, data, [fine], eight_bit=True).sets[0]
-    assert result.robust_8bit_accuracy == result.clean_accuracy
+    fine = {**MARGIN, "eps": 0.9 / 255}
+    alone, large, both = (
+        run((unsure, fitted[1]), data, attacks, eight_bit=True).sets[0]
+        for attacks in ([fine], [MARGIN], [MARGIN, fine])
+    )
+    assert alone.robust_accuracy < alone.robust_8bit_accuracy == alone.clean_accuracy
+    assert both.robust_8bit_accuracy == large.robust_8bit_accuracy < alone.robust_8bit_accuracy
+    assert both.attacks[attack_name(check_attack(fine))] == alone.robust_accuracy
+    assert both.robust_accuracy == min(both.attacks.values())
 
 
 def test_batches_of_8_64_and_512_give_the_same_report(fitted):
@@ -145,6 +162,19 @@ def test_rows_of_a_set_can_be_fixed(fitted):
 
 
 # ---- Nothing lost ----
+
+
+def test_progress_shows_the_running_accuracy_and_the_time_left(fitted, data, monkeypatch, capsys):
+    from hf_pmgaft import evaluation
+
+    monkeypatch.setattr(evaluation, "time", SimpleNamespace(monotonic=itertools.count(step=3).__next__))
+    result = run(fitted, data, batch_size=10, probes=False, progress=True).sets[0]
+    lines = [line for line in re.split("[\r\n]", capsys.readouterr().err) if "own: PGD-10 margin" in line]
+    shown = [float(share) for line in lines for share in re.findall(r"at most ([0-9.]+)% right", line)]
+    assert shown == sorted(shown, reverse=True) and len(set(shown)) > 2
+    assert (shown[0], shown[-1]) == (100 * result.clean_accuracy, round(100 * result.robust_accuracy, 1))
+    (running, *_) = [line for line in lines if "20/40" in line and "pass 3 over a batch" in line]
+    assert re.search(r"<\d\d:\d\d, .*at most [0-9.]+% right, pass 3", running)
 
 
 def test_a_file_cut_off_anywhere_is_gone_on_with(fitted, data, tmp_path):
@@ -218,6 +248,16 @@ def test_a_file_of_another_evaluation_or_model_is_refused(fitted, data, tmp_path
     file.write_text("no verdicts\n")
     with pytest.raises(ValueError, match="holds no verdicts"):
         run(fitted, data, verdict_file=file)
+
+
+def test_a_file_with_verdicts_on_other_images_is_refused(fitted, data, tmp_path):
+    file = tmp_path / "verdicts.jsonl"
+    run(fitted, data, verdict_file=file)
+    last_two = datasets.concatenate_datasets([make_images(38, seed=9), make_images(2, seed=1)])
+    for images, row in ((make_images(40, seed=10), 0), (last_two, 38)):
+        other = ZeroShotDataset(images, fitted[1], None, "a photo of the {}", name="own")
+        with pytest.raises(ValueError, match=f"other images or labels of 'own': row {row} differs"):
+            run(fitted, other, verdict_file=file)
 
 
 # ---- Protocol and comparison ----
@@ -339,6 +379,15 @@ def test_masked_gradients_are_found_out(fitted, data):
     report = run((masked, fitted[1]), data, [MARGIN, APGD, {**SQUARE, "num_queries": 500}])
     found = {flag["flag"] for flag in report.flags}
     assert found >= {"zero gradients", "huge radius", "black box"}
+
+
+def test_noise_that_fools_what_a_stuck_attack_left_is_found_out(fitted, data):
+    masked = copy.deepcopy(fitted[0])
+    masked.vision_model.embeddings = MaskedGradients(masked.vision_model.embeddings)
+    stuck = {**MARGIN, "eps": "60/255", "random_start": False}
+    report = run((masked, fitted[1]), data, [stuck])
+    assert report.mean_robust_accuracy == report.mean_clean_accuracy
+    assert "noise" in {flag["flag"] for flag in report.flags}
 
 
 def make_classifier(fitted, data):
