@@ -47,6 +47,7 @@ FAST = ("full", "accumulation", "gradient checkpointing", "lora", "bf16", *(["fp
 ENGINES = {
     "ddp": ("DDP", "DistributedDataParallel", FAST),
     "zero1": ("DeepSpeed ZeRO-1", DEEPSPEED, FAST),
+    "zero1_offload": ("DeepSpeed ZeRO-1, optimizer offloaded", DEEPSPEED, FAST),
     "zero2": ("DeepSpeed ZeRO-2", DEEPSPEED, FAST),
     "zero2_offload": ("DeepSpeed ZeRO-2, optimizer offloaded", DEEPSPEED, FAST),
     "zero3": ("DeepSpeed ZeRO-3", DEEPSPEED, FAST),
@@ -55,7 +56,7 @@ ENGINES = {
 }
 RESUMED = ("full", "lora", "sharded checkpoints")
 RUNS = [(engine, case) for engine, (_, _, cases) in ENGINES.items() for case in cases]
-COMPILED = ("ddp", "zero2", "fsdp2")
+COMPILED = ("ddp", "zero1", "zero1_offload", "zero2", "zero2_offload", "fsdp2")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NOT_COMPARED = {"learning_rate", "epoch", "step"}
 
