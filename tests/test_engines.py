@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from transformers import CLIPModel, TrainerCallback
 from transformers.utils import is_accelerate_available
 
 from hf_pmgaft import PMGAFTConfig
+from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.engines import gather, process_share
 from hf_pmgaft.evaluation import evaluate_robustness
@@ -194,6 +196,20 @@ def run_poisoned(folder: Path, model: Path, engine: str) -> list[str]:
     return gather([raised])
 
 
+class Terminate(TrainerCallback):
+    """Sends SIGTERM to the last process alone, in the second step."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 1 and process_share()[0] == process_share()[1] - 1:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def run_terminated(folder: Path, model: Path, engine: str) -> list:
+    trainer = start(folder, model, engine, "full", callbacks=[Terminate()], save_steps=4)
+    trainer.train()
+    return gather([[trainer.interrupted, trainer.state.global_step]])
+
+
 def run_handed_over(folder: Path, model: Path, engine: str) -> dict | str:
     """Goes on with the checkpoint of one process without an engine."""
     trainer = start(folder, model, engine, "full")
@@ -221,6 +237,7 @@ def run_all(engine: str, model: Path, folder: Path, *cases: str) -> None:
     found = {case: run_case(folder / case, model, engine, case) for case in cases or ENGINES[engine][2]}
     if not cases:
         found["handed over"] = run_handed_over(folder / "handed over", model, engine)
+        found["terminated"] = run_terminated(folder / "terminated", model, engine)
         found["poisoned"] = run_poisoned(folder / "poisoned", model, engine)
     if os.environ["RANK"] == "0":
         (folder / "found.json").write_text(json.dumps(found))
@@ -388,6 +405,13 @@ def test_nan_on_one_process_stops_all_and_keeps_the_last_good_checkpoint(launche
     assert len(found["poisoned"]) == 2 and all("NaN" in reason for reason in found["poisoned"])
     kept = sorted(path.parent.name for path in (folder / "poisoned").glob("checkpoint-*/complete.json"))
     assert kept == ["checkpoint-1"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sigterm_to_one_process_stops_all_after_the_same_step_with_a_checkpoint(launched, engine):
+    folder, found = launched(engine)
+    assert found["terminated"] == [[True, 2]] * 2
+    assert newest_complete(folder / "terminated") == (str(folder / "terminated" / "checkpoint-2"), [])
 
 
 @pytest.mark.slow
