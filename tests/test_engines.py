@@ -391,6 +391,17 @@ def test_one_process_of_an_engine_goes_on_with_the_checkpoint_of_two(launched, f
     assert found["lines"][2]["loss"] == pytest.approx(alone("full")[2]["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3", "fsdp2"])
+def test_two_processes_of_an_engine_go_on_with_the_checkpoint_of_one(fitted, alone, tmp_path, engine):
+    skip_what_is_not_installed(engine)
+    launch(engine, fitted, tmp_path, "full", processes=1)
+    found = launch(engine, fitted, tmp_path, str(tmp_path / "full" / "checkpoint-2"))
+    assert (found["processes"], found["wrapper"]) == (2, held_by(engine, "full"))
+    assert [line["step"] for line in found["lines"]] == [1, 2, 3, 4]
+    assert found["lines"][2]["loss"] == pytest.approx(alone("full")[2]["loss"], rel=1e-5)
+
+
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "ddp"])
 def test_a_checkpoint_in_parts_is_refused_by_another_engine(launched, fitted, tmp_path, engine):
     folder, found = launched(engine)
