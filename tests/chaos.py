@@ -212,7 +212,9 @@ def main() -> None:
     story = torment(inputs, args.folder / "killed", args.processes, args.kills, args.seed)
     names = ("adapter_model.safetensors", "merged/model.safetensors", "robustness.json", "robustness_before.json")
     same = {name: len({(args.folder / run / name).read_bytes() for run in ("whole", "killed")}) == 1 for name in names}
-    print(json.dumps({**story, "same": same}))
+    # Each of several processes keeps random numbers of its own.
+    newest = next(iter(checkpoints.steps(args.folder / "whole").values()))
+    print(json.dumps({**story, "same": same, "processes": len([*newest.glob("rng_state*.pth")])}))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,17 @@ from test_trainer import LORA, make_trainer
 
 from hf_pmgaft import engines
 from hf_pmgaft.data import ZeroShotDataset
-from hf_pmgaft.engines import gather
+from hf_pmgaft.engines import gather, process_share
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.objectives import OBJECTIVES
 
 ROOT = Path(__file__).parent.parent
+
+
+def check_processes(trainer, processes: int) -> None:
+    wrappers = ["CLIPModel", "PeftModel"] if processes == 1 else ["DistributedDataParallel"]
+    assert trainer.accelerator.num_processes == process_share()[1] == processes
+    assert type(trainer.model_wrapped).__name__ in wrappers
 
 
 def run_case(case: str, folder: Path, processes: int) -> list[dict]:
@@ -33,8 +39,8 @@ def run_case(case: str, folder: Path, processes: int) -> list[dict]:
     trainer = make_trainer(
         folder / f"{case}-{processes}", per_device_train_batch_size=batch, augmentation=0.5, **options
     )
-    assert trainer.accelerator.num_processes == processes
     trainer.train()
+    check_processes(trainer, processes)
     return [line for line in trainer.state.log_history if "loss" in line]
 
 
@@ -62,6 +68,7 @@ def run_data(kind: str, folder: Path, processes: int) -> dict[str, str]:
 
     trainer.compute_loss, trainer._attack = compute_loss, record
     trainer.train()
+    check_processes(trainer, processes)
     return dict(gather([*seen.items()]))
 
 

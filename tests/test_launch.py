@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -123,6 +125,28 @@ def test_the_configurations_run_the_script(tmp_path, config):
 
 @pytest.mark.slow
 @no_accelerator
+@pytest.mark.parametrize("config", ["ddp", "deepspeed_zero2"])
+def test_two_machines_run_the_script_by_one_command_each(tmp_path, config):
+    """Both are this one, which the launchers do not know."""
+    if "deepspeed" in config:
+        pytest.importorskip("deepspeed")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    where = ["--num_processes", "2", "--num_machines", "2", "--main_process_ip", "127.0.0.1"]
+    where += ["--config_file", str(CONFIGS / f"{config}.yaml"), "--main_process_port", str(port), "--machine_rank"]
+    short = {"max_steps": 3, "per_device_train_batch_size": 4, "do_eval": "false", "report_to": "none"}
+    script = [part for name, value in short.items() for part in (f"--{name}", str(value))]
+    script += ["--output_dir", str(tmp_path), "--use_cpu", "true", "--save_strategy", "steps", "--save_steps", "3"]
+    with ThreadPoolExecutor() as machines:
+        done = [machines.submit(launch, *where, str(rank), "examples/run_pmgaft.py", *script) for rank in (0, 1)]
+    assert [machine.result().returncode for machine in done] == [0, 0], done[0].result().stderr[-4000:]
+    assert len([*tmp_path.glob("checkpoint-3/rng_state_*.pth")]) == 2
+    assert CLIPModel.from_pretrained(tmp_path).config.projection_dim > 0
+
+
+@pytest.mark.slow
+@no_accelerator
 def test_a_deepspeed_file_runs_the_script(tmp_path):
     pytest.importorskip("deepspeed")
     short = {"max_steps": 3, "per_device_train_batch_size": 4, "do_eval": "false", "report_to": "none"}
@@ -145,5 +169,6 @@ def test_the_configurations_are_what_they_are_called():
     found = {file.stem: load_config_from_file(str(file)) for file in CONFIGS.glob("*.yaml")}
     assert {name: str(config.distributed_type.value) for name, config in found.items()} == kinds
     for stage in (1, 2, 3):
-        assert found[f"deepspeed_zero{stage}"].deepspeed_config["zero_stage"] == stage
+        deepspeed = found[f"deepspeed_zero{stage}"].deepspeed_config
+        assert (deepspeed["zero_stage"], deepspeed["deepspeed_multinode_launcher"]) == (stage, "standard")
     assert found["fsdp2"].fsdp_config["fsdp_version"] == 2

@@ -17,7 +17,7 @@ def test_twenty_random_kills_change_nothing(tmp_path, processes):
     assert done.returncode == 0, done.stderr[-4000:]
     story = json.loads(done.stdout.splitlines()[-1])
     print(story)
-    assert len(story["kills"]) == 20
+    assert story["processes"] == processes and len(story["kills"]) == 20
     assert all(story["same"].values()) and len(story["same"]) == 4
     assert {"all", "while saving", "sigterm"} <= set(story["kills"]) and story["cut_off_checkpoints"] > 0
     assert max(story["newest"]) > 0 and story["newest"] == sorted(story["newest"])
