@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import fit_model, make_images
-from test_trainer import LORA, make_trainer
+from test_matrix import OPTIONS
+from test_matrix import make as make_pair
+from test_trainer import make_trainer
 
 from hf_pmgaft import engines
 from hf_pmgaft.data import ZeroShotDataset
@@ -28,17 +30,11 @@ def check_processes(trainer, processes: int) -> None:
 
 
 def run_case(case: str, folder: Path, processes: int) -> list[dict]:
-    from peft import LoraConfig
-
-    options = {"peft_config": LoraConfig(**LORA)} if case == "lora" else {}
-    if case in OBJECTIVES:
-        options["objective"] = case
-    if case == "accumulation":
-        options["gradient_accumulation_steps"] = 2
+    objective, tuning = case if case in OBJECTIVES else "pmg_aft", case if case in OPTIONS else "vision_tower"
+    options = {"learning_rate": 2e-3, **VARIANTS.get(case, {})}
     batch = 8 // processes // options.get("gradient_accumulation_steps", 1)
-    trainer = make_trainer(
-        folder / f"{case}-{processes}", per_device_train_batch_size=batch, augmentation=0.5, **options
-    )
+    options |= {"per_device_train_batch_size": batch, "augmentation": 0.5}
+    trainer = make_pair(folder / f"{case}-{processes}", objective, tuning, **options)
     trainer.train()
     check_processes(trainer, processes)
     return [line for line in trainer.state.log_history if "loss" in line]
@@ -59,12 +55,12 @@ def run_data(kind: str, folder: Path, processes: int) -> dict[str, str]:
         ids[:] = inputs["sample_id"].tolist()
         return loss(model, inputs, *args, **kwargs)
 
-    def record(images, labels, seeds):
-        adversarial, teacher = attack(images, labels, seeds)
+    def record(images, *args):
+        adversarial = attack(images, *args)
         for i, row in enumerate(ids):
             content = images[i].numpy().tobytes() + adversarial[i].numpy().tobytes()
             seen[f"{trainer.state.global_step} {row}"] = hashlib.sha256(content).hexdigest()
-        return adversarial, teacher
+        return adversarial
 
     trainer.compute_loss, trainer._attack = compute_loss, record
     trainer.train()
@@ -82,7 +78,13 @@ def run_evaluation(verdict_file: Path) -> dict:
     return evaluate_robustness(model, processor, [data], attacks, **options).to_dict()
 
 
-CASES = ("accumulation", "lora", *sorted(OBJECTIVES))
+VARIANTS = {
+    "accumulation": {"gradient_accumulation_steps": 2},
+    "average": {"ema_decay": 0.5},
+    "released code": {"objective_kwargs": {"kl_reduction": "sum", "scale": 1.0}},
+    "shared": {"attack": "shared"},
+}
+CASES = (*VARIANTS, *sorted(OBJECTIVES), *sorted(OPTIONS))
 DATA = ("map", "workers", "drop_last", "streaming", "streaming workers")
 NOT_COMPARED = {"grad_norm", "learning_rate", "epoch", "step"}
 

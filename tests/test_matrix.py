@@ -176,6 +176,11 @@ def test_the_loss_falls_on_the_embedded_default(tmp_path, objective, tuning):
         processing_class=AutoProcessor.from_pretrained(str(EMOJI / "model")),
         prompt_templates="an emoji of {}",
     )
+    if tuning == "vision_tower":  # away from its teacher, where several losses are zero
+        torch.manual_seed(0)
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad and parameter.ndim > 1:
+                parameter.data.add_(0.1 * parameter.std() * torch.randn_like(parameter))
     trainer.train()
     curve = losses(trainer)
-    assert min(curve[-2:]) < 0.97 * curve[0], curve
+    assert max(curve[-2:]) < 0.95 * curve[0], curve

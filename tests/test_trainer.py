@@ -14,7 +14,6 @@ from transformers import CLIPModel, CLIPProcessor, TrainerCallback
 from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.evaluation import evaluate_robustness
-from hf_pmgaft.objectives import OBJECTIVES
 from hf_pmgaft.zero_shot import Views, ZeroShotClassifier, encode_class_names
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "fc1"], "init_lora_weights": "gaussian"}
@@ -56,39 +55,6 @@ def losses(trainer) -> list[float]:
 
 def state(model) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
-def test_every_objective_trains_the_vision_tower_and_nothing_else(tmp_path, objective):
-    trainer = make_trainer(tmp_path, objective=objective, max_steps=2, weight_decay=0.0)
-    before, teacher = state(trainer.model), state(trainer._teacher)
-    trainer.train()
-
-    trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
-    assert trained == {n for n in before if n.startswith(("vision_model.", "visual_projection.")) and n in trained}
-    assert "visual_projection.weight" in trained and "vision_model.post_layernorm.weight" in trained
-    for name, value in trainer.model.state_dict().items():
-        # keys' biases shift all of a query's attention scores alike, so they have no true gradient
-        if name in trained and "k_proj.bias" not in name:
-            assert not torch.equal(value, before[name]), f"{name} did not change"
-        elif name not in trained:
-            assert torch.equal(value, before[name]), f"{name} changed"
-    for name, value in trainer._teacher.state_dict().items():
-        assert torch.equal(value, teacher[name])
-    line = trainer.state.log_history[0]
-    weights = trainer.objective.weights
-    assert line["loss"] == pytest.approx(sum(weights[name] * line[name] for name in weights), rel=1e-5)
-
-
-@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
-def test_training_lowers_the_loss(tmp_path, objective):
-    trainer = make_trainer(tmp_path, objective=objective, max_steps=12, eps="2/255", learning_rate=1e-3)
-    if objective == "fare":  # zero at the start, where student and teacher are one: begin elsewhere
-        with torch.no_grad():
-            trainer.model.visual_projection.weight.mul_(1.5)
-    trainer.train()
-    curve = losses(trainer)
-    assert np.mean(curve[-3:]) < 0.9 * np.mean(curve[:3])
 
 
 def test_the_attack_leaves_no_gradient_and_the_step_descends_on_the_objective_alone(tmp_path):
