@@ -168,6 +168,24 @@ def clean_against_robust(reports: Mapping[str, RobustnessReport], file: str | os
     return figure
 
 
+def scatter_with_spread(
+    points: Mapping[str, tuple[float, float, float, float]], file: str | os.PathLike, x_label: str, y_label: str
+) -> Figure:
+    """A named point per entry, `(x, y, spread of x, spread of y)`, with whiskers as long as the spreads."""
+    figure, ((axis,),) = _figure(1, 1, (8, 5.5))
+    for i, (name, (x, y, x_spread, y_spread)) in enumerate(points.items()):
+        whiskers = {"xerr": x_spread, "yerr": y_spread, "ecolor": _line_style(i)["color"], "elinewidth": 1}
+        axis.errorbar(x, y, **whiskers, fmt="none", capsize=2, alpha=0.7)
+        axis.plot(x, y, label=name, **_line_style(i), linestyle="", markersize=8, markeredgecolor="white", zorder=3)
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(fontsize=8, loc="outside right upper")
+    figure.savefig(file, **_PNG)
+    return figure
+
+
 def gallery(
     clean: torch.Tensor,
     adversarial: torch.Tensor,

@@ -1,0 +1,312 @@
+"""Ranks every method on the embedded default, each at its best of 8 configurations.
+
+    python examples/emoji/leaderboard.py search    # the configurations of leaderboard.yaml, on the validation style
+    python examples/emoji/leaderboard.py           # the chosen ones, on the test style: table and picture
+
+A method's configuration is chosen by the mean of clean and robust accuracy (PGD-20 with the margin loss at 4/255) over
+the validation style's groups other than animals (tuned on) and flags (15 images), with seed 0; all of them stay in
+leaderboard_search.json. The chosen one is trained with each seed and measured on the seven groups that were not tuned
+on: clean on the full test sets, robust by AutoAttack `fast` at 4/255 on the images of leaderboard_subset.json.
+
+Every run is a process of its own with one thread, --jobs of them at once; finished runs are kept in --output_dir and
+not made again. A rank is one more than the number of methods that are ahead by a paired interval, over images and
+seeds, without zero; methods of one rank are tied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm.auto import tqdm
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+METHODS = yaml.safe_load((HERE / "leaderboard.yaml").read_text(encoding="utf-8"))
+SEARCH, RESULT, PICTURE = (HERE / f"leaderboard{end}" for end in ("_search.json", ".json", ".png"))
+BUDGET = 8  # configurations of a method
+EPS = "4/255"
+GROUPS = {
+    "validation": ("smileys", "food", "travel", "activities", "objects", "symbols"),
+    "test": ("smileys", "food", "travel", "activities", "objects", "symbols", "flags"),
+}
+PGD = ["--num_steps", "20", "--loss", "margin"]
+AUTOATTACK = ["--attacks", "autoattack,version=fast", "--sample_ids", str(HERE / "leaderboard_subset.json")]
+# What is measured on a split, by name: flags of evaluate_robustness.py.
+EVALUATIONS = {"validation": {"pgd": PGD}, "test": {"clean": ["--attacks", "fgsm"], "autoattack": AUTOATTACK}}
+
+
+def configurations(method: str) -> list[dict[str, Any]]:
+    """The configurations of a method, as flags that differ between them."""
+    grid = METHODS[method]["grid"]
+    found = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    if len(found) != BUDGET:
+        raise ValueError(f"Method {method!r} has {len(found)} configurations; each gets {BUDGET}.")
+    return found
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("what", nargs="?", default="rank", choices=["search", "rank", "run"], help="See above.")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="Some of the methods.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Seeds of training, for the ranking.")
+    parser.add_argument("--jobs", type=int, default=2, help="Runs at once, each with one thread.")
+    parser.add_argument("--output_dir", default="outputs/leaderboard", help="Where runs and their reports go.")
+    run = parser.add_argument_group("run: one training and its evaluations, as the others start them")
+    run.add_argument("--configuration", type=int, default=0, help="Number of the configuration.")
+    run.add_argument("--seed", type=int, default=0, help="Seed of training.")
+    run.add_argument("--split", default="validation", choices=GROUPS, help="Drawing style to evaluate on.")
+    return parser.parse_args(argv)
+
+
+# ---- One run ----
+
+
+def folder_of(args: argparse.Namespace, method: str, configuration: int, seed: int) -> Path:
+    return Path(args.output_dir) / f"{method}-{configuration}-{seed}"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains a method's configuration and measures it, as far as that was not done before."""
+    method, folder = args.methods[0], folder_of(args, args.methods[0], args.configuration, args.seed)
+    if not (folder / "cost.json").exists():
+        train(args, method, folder)
+    for name in EVALUATIONS[args.split]:
+        evaluate(folder, name, args.split, folder)
+
+
+def train(args: argparse.Namespace, method: str, folder: Path) -> None:
+    """Trains without a look at any evaluation set, and writes what it cost."""
+    import run_pmgaft
+
+    options = {**METHODS[method]["flags"], "seed": args.seed, "output_dir": str(folder), "do_eval": False}
+    for name, value in configurations(method)[args.configuration].items():
+        both = isinstance(value, dict) and isinstance(options.get(name), dict)
+        options[name] = {**options[name], **value} if both else value
+    if "backbone" in METHODS[method]:
+        backbone = METHODS[method]["backbone"]
+        options["model_name_or_path"] = str(folder_of(args, backbone, chosen(backbone), args.seed))
+        options["config"] = str(HERE.parent / "configs" / "emoji.yaml")
+    trainer, *_ = run_pmgaft.set_up([*as_flags(options), "--eps", EPS, "--disable_tqdm", "true"])
+    start = time.time()
+    trainer.train()
+    seconds = time.time() - start
+    trainer.save_model()
+    trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    cost = {"parameters": trained, "seconds": round(seconds, 1), "step": trainer.state.global_step}
+    cost["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    write(folder / "cost.json", {**cost, "options": options})
+
+
+def as_flags(options: dict[str, Any]) -> list[str]:
+    """The options as a command line."""
+    flags = []
+    for name, value in options.items():
+        texts = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        flags += [f"--{name}", *map(str, texts)]
+    return flags
+
+
+def evaluate(folder: Path, name: str, split: str, model: Path) -> None:
+    """Measures a model, if that was not done before."""
+    import evaluate_robustness
+
+    file = report_file(folder, split, name)
+    if file.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    sets = [f"{HERE / 'data'}:{group}@{split}" for group in GROUPS[split]]
+    options = {"model": str(model), "eval_sets": sets, "prompt_template": "an emoji of {}", "eps": EPS}
+    options |= {"output_file": str(file), "verdict_file": str(file.with_suffix(".jsonl"))}
+    evaluate_robustness.main([*as_flags(options), *EVALUATIONS[split][name]])
+
+
+def report_file(folder: Path, split: str, name: str) -> Path:
+    return folder / f"{split}-{name}.json"
+
+
+def write(file: Path, value: Any) -> None:
+    """Writes JSON so that a reader never sees a part of it."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    partial.rename(file)
+
+
+# ---- Many runs ----
+
+
+def start(args: argparse.Namespace, runs: Iterable[tuple[str, int, int]], split: str) -> None:
+    """Makes runs (method, configuration, seed) that were not made before, several at once."""
+    runs = list(runs)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+    def one(todo: tuple[str, int, int]) -> str | None:
+        method, configuration, seed = todo
+        folder = folder_of(args, *todo)
+        if all(report_file(folder, split, name).exists() for name in EVALUATIONS[split]):
+            return None
+        options = {"configuration": configuration, "seed": seed, "split": split, "output_dir": args.output_dir}
+        command = [sys.executable, __file__, "run", "--methods", method, *as_flags(options)]
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "log.txt").open("w") as log:
+            done = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+        return f"{folder} ended with code {done.returncode}: see its log.txt" if done.returncode else None
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        failed = [text for text in tqdm(pool.map(one, runs), total=len(runs), desc=split) if text]
+    if failed:
+        sys.exit("error: " + "\n".join(failed))
+
+
+def load_report(file: Path):
+    from hf_pmgaft.report import RobustnessReport
+
+    return RobustnessReport.load(file)
+
+
+def search(args: argparse.Namespace) -> None:
+    """Tries every configuration of the methods on the validation style, and keeps what came out."""
+    for name in sorted(args.methods, key=lambda name: "backbone" in METHODS[name]):  # after their backbones
+        start(args, ((name, i, 0) for i in range(BUDGET)), "validation")
+        rows = []
+        for i, options in enumerate(configurations(name)):
+            report = load_report(report_file(folder_of(args, name, i, 0), "validation", "pgd"))
+            clean, robust = (round(100 * report.mean(f"{key}_accuracy"), 2) for key in ("clean", "robust"))
+            rows.append({**options, "clean": clean, "robust": robust, "mean": round((clean + robust) / 2, 2)})
+        best = max(rows, key=lambda row: row["mean"])
+        print(f"{METHODS[name]['title']}: {best}")
+        found = json.loads(SEARCH.read_text(encoding="utf-8")) if SEARCH.exists() else {}
+        found[name] = {"chosen": rows.index(best), "configurations": rows}
+        write(SEARCH, {name: found[name] for name in METHODS if name in found})
+
+
+def chosen(method: str) -> int:
+    """The number of a method's chosen configuration."""
+    found = json.loads(SEARCH.read_text(encoding="utf-8")) if SEARCH.exists() else {}
+    if method not in found:
+        raise ValueError(
+            f"No configuration of {method!r} is chosen yet. Run the search: {Path(__file__).name} search."
+        )
+    return found[method]["chosen"]
+
+
+def rank(args: argparse.Namespace) -> None:
+    """Trains the chosen configurations with every seed, measures them, and writes table, figures and picture."""
+    runs = {name: [(name, chosen(name), seed) for seed in args.seeds] for name in args.methods}
+    backbones = {METHODS[name]["backbone"] for name in args.methods if "backbone" in METHODS[name]}
+    for names in (backbones, set(args.methods) - backbones):
+        start(args, (run for name in args.methods if name in names for run in runs[name]), "test")
+    for name in EVALUATIONS["test"]:
+        evaluate(Path(args.output_dir) / "none", name, "test", HERE / "model")
+    rows = {"none": row_of("no fine-tuning", [Path(args.output_dir) / "none"])}
+    for name in args.methods:
+        title = METHODS[name]["title"] + (" *(second-hand)*" if METHODS[name].get("second_hand") else "")
+        rows[name] = row_of(title, [folder_of(args, *run) for run in runs[name]])
+    for column in ("autoattack", "clean"):
+        for row in rows.values():
+            row[f"{column}_rank"] = 1 + sum(ahead(other, row, column) for other in rows.values())
+    lines = table(sorted(rows.values(), key=lambda row: (row["autoattack_rank"], -row["autoattack"])))
+    print("\n".join(lines))
+    kept = {name: {key: value for key, value in row.items() if key != "verdicts"} for name, row in rows.items()}
+    protocol = load_report(report_file(Path(args.output_dir) / "none", "test", "autoattack")).protocol
+    write(RESULT, {"table": lines, "rows": kept, "seeds": args.seeds, "protocol": protocol})
+    draw(rows)
+
+
+def row_of(title: str, folders: list[Path]) -> dict[str, Any]:
+    """A method's figures: means over seeds, their spread, verdicts by column, seed, group and image, and costs."""
+    row: dict[str, Any] = {"title": title, "seeds": len(folders), "verdicts": {}}
+    for column, key in (("clean", "clean"), ("autoattack", None)):
+        reports = [load_report(report_file(folder, "test", column)) for folder in folders]
+        verdicts = [[list(result.verdicts[key or worst(result)]) for result in report.sets] for report in reports]
+        means = [100 * statistics.fmean(map(statistics.fmean, groups)) for groups in verdicts]
+        row["verdicts"][column] = verdicts
+        row |= {column: statistics.fmean(means), f"{column}_std": statistics.stdev(means) if len(means) > 1 else 0.0}
+        row[f"{column}_by_seed"] = [round(mean, 2) for mean in means]
+    costs = [json.loads((folder / "cost.json").read_text()) for folder in folders if (folder / "cost.json").exists()]
+    for key in ("parameters", "seconds", "peak_mib"):
+        row[key] = statistics.median(cost[key] for cost in costs) if costs else 0
+    return row
+
+
+def worst(result) -> str:
+    """The last attack of a report, which goes on from what the ones before it left standing."""
+    return list(result.attacks)[-1]
+
+
+def ahead(other: dict[str, Any], row: dict[str, Any], column: str) -> bool:
+    """Whether another method's paired difference has an interval above zero."""
+    if other is row:
+        return False
+    mean, half = difference(other["verdicts"][column], row["verdicts"][column])
+    return mean - half > 0
+
+
+def difference(ours: list[list[list[int]]], theirs: list[list[list[int]]]) -> tuple[float, float]:
+    """Mean paired difference in points, and half its 95 % interval over images and seeds.
+
+    The variance over images (of an image's mean over seeds, by group) and that over seeds (of a seed's mean over
+    images) are added, which counts their common part twice: the interval is no narrower than it should be. Where one
+    side has a single run, such as the untuned model, it is paired with every seed of the other.
+    """
+    count = max(len(ours), len(theirs))
+    ours, theirs = (side * count if len(side) == 1 else side for side in (ours, theirs))
+    groups = len(ours[0])
+    points = [
+        [[x - y for x, y in zip(a[g], b[g], strict=True)] for g in range(groups)]
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+    by_image = [zip(*(seed[g] for seed in points), strict=True) for g in range(groups)]
+    images = [[statistics.fmean(values) for values in group] for group in by_image]
+    variance = sum(statistics.variance(group) / len(group) for group in images) / groups**2
+    seeds = [statistics.fmean(map(statistics.fmean, seed)) for seed in points]
+    if count > 1:
+        variance += statistics.variance(seeds) / count
+    return 100 * statistics.fmean(seeds), 100 * 1.96 * math.sqrt(variance)
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """The leaderboard in Markdown."""
+    lines = [
+        "| rank | method | AutoAttack | clean | rank by clean | trained parameters | seconds | peak MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = []
+        for column in ("autoattack", "clean"):
+            spread = f" ± {row[f'{column}_std']:.1f}" if row["seeds"] > 1 else ""
+            cells.append(f"{row[column]:.1f}{spread}")
+        costs = [f"{row[key]:,.0f}" if row["parameters"] else "" for key in ("parameters", "seconds", "peak_mib")]
+        ranks = [str(row[f"{column}_rank"]) for column in ("autoattack", "clean")]
+        lines.append(f"| {ranks[0]} | {row['title']} | {cells[0]} | {cells[1]} | {ranks[1]} | {' | '.join(costs)} |")
+    return lines
+
+
+def draw(rows: dict[str, dict[str, Any]]) -> None:
+    """Clean against robust accuracy, a point per method with the spread over seeds."""
+    from hf_pmgaft.plots import scatter_with_spread
+
+    keys = ("clean", "autoattack", "clean_std", "autoattack_std")
+    points = {row["title"].replace("*", ""): tuple(row[key] for key in keys) for row in rows.values()}
+    scatter_with_spread(points, PICTURE, "clean accuracy in %", f"accuracy under APGD-CE and APGD-T at {EPS} in %")
+
+
+if __name__ == "__main__":
+    arguments = parse()
+    {"search": search, "rank": rank, "run": run}[arguments.what](arguments)
