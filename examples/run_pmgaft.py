@@ -57,7 +57,11 @@ class ModelArguments:
         metadata={"help": "Modules of the vision tower that LoRA adapts."},
     )
     merge_adapter: bool = field(
-        default=True, metadata={"help": "Also save the plain CLIPModel with the adapter merged, in OUTPUT_DIR/merged."}
+        default=True,
+        metadata={
+            "help": "Also save what serves without hf_pmgaft and peft: an adapter merged into a plain CLIPModel in "
+            "OUTPUT_DIR/merged, or the class embeddings of learned prompts in OUTPUT_DIR/class_embeds.safetensors."
+        },
     )
 
 
@@ -119,8 +123,8 @@ def main(argv: list[str] | None = None) -> None:
             print(f"Stopped by SIGTERM after step {trainer.state.global_step}; --resume_from_checkpoint true goes on.")
         sys.exit(128 + signal.SIGTERM)
     trainer.save_model(_internal_call=True)  # the push comes last, with card and pictures
-    if model_args.lora_r and model_args.merge_adapter:
-        trainer.save_merged(str(output_dir / "merged"))
+    if model_args.merge_adapter:
+        trainer.save_standalone()
     after = trainer.evaluate_robustness(verdict_file=output_dir / "verdicts_after.jsonl") if eval_sets else None
     if trainer.is_world_process_zero():
         training_curves(trainer.state.log_history, output_dir / "training_curves.png")

@@ -61,7 +61,7 @@ def before_devices(args: TrainingArguments) -> None:
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
 
-def after_devices(args: TrainingArguments, attack_fp32: bool, averages: bool) -> None:
+def after_devices(args: TrainingArguments, attack_fp32: bool, averages: bool = False) -> None:
     """What has to stand once `TrainingArguments` knows its devices.
 
     Raises:

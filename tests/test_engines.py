@@ -5,6 +5,7 @@ the README is made from the dicts below: `python tests/test_engines.py` prints i
 `ENGINES_ON=gpu python -m pytest tests/test_engines.py` runs the same by NCCL, with fp16 and FSDP2 in bf16 besides.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -22,11 +23,13 @@ from test_trainer import LORA, make_trainer
 from transformers import CLIPModel, TrainerCallback
 from transformers.utils import is_accelerate_available
 
-from hf_pmgaft import PMGAFTConfig
+from hf_pmgaft import PMGAFTConfig, load_model
+from hf_pmgaft.backbones import unwrap
 from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.engines import gather, process_share
 from hf_pmgaft.evaluation import evaluate_robustness
+from hf_pmgaft.tuning import attachment
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +40,9 @@ CASES = {
     "accumulation": {"gradient_accumulation_steps": 2},
     "gradient checkpointing": {"gradient_checkpointing": True},
     "lora": {"peft_config": LoraConfig(**LORA)},
+    "prompts": {"tuning": "deep_prompts", "tuning_kwargs": {"num_tokens": 2, "depth": 1}},
+    "both towers": {"tuning": "r_adapter"},
+    "patch tokens": {"objective": "comp_tga"},
     "bf16": {"bf16": True},
     "fp16": {"fp16": True},
     "sharded checkpoints": {"fsdp_state": "SHARDED_STATE_DICT"},
@@ -45,7 +51,9 @@ CASES = {
 # What an engine is called, how it wraps the model, and the cases that run on it.
 DEEPSPEED, FSDP = "DeepSpeedEngine", "FSDPCLIPModel"
 ON_GPU = os.environ.get("ENGINES_ON", "cpu") == "gpu"
-FAST = ("full", "accumulation", "gradient checkpointing", "lora", "bf16", *(["fp16"] if ON_GPU else []))
+TUNED = ("lora", "prompts", "both towers")
+FAST = ("full", "accumulation", "gradient checkpointing", *TUNED, "patch tokens", "bf16")
+FAST += ("fp16",) if ON_GPU else ()
 ENGINES = {
     "ddp": ("DDP", "DistributedDataParallel", FAST),
     "zero1": ("DeepSpeed ZeRO-1", DEEPSPEED, FAST),
@@ -56,7 +64,7 @@ ENGINES = {
     "zero3_offload": ("DeepSpeed ZeRO-3, optimizer offloaded", DEEPSPEED, FAST),
     "fsdp2": ("FSDP2", FSDP, (*(FAST if ON_GPU else FAST[:-1]), "sharded checkpoints")),
 }
-RESUMED = ("full", "lora", "sharded checkpoints")
+RESUMED = ("full", *TUNED, "sharded checkpoints")
 RUNS = [(engine, case) for engine, (_, _, cases) in ENGINES.items() for case in cases]
 COMPILED = ("ddp", "zero1", "zero1_offload", "zero2", "zero2_offload", "fsdp2")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -79,6 +87,7 @@ def table() -> str:
 def engine_options(engine: str, state_dict_type: str = "FULL_STATE_DICT") -> dict:
     if engine == "fsdp2":
         fsdp = {"transformer_layer_cls_to_wrap": ["CLIPEncoderLayer"], "state_dict_type": state_dict_type}
+        fsdp["activation_checkpointing"] = state_dict_type == "SHARDED_STATE_DICT"  # FSDP's own, in one case
         return {"use_cpu": False, "fsdp": True, "fsdp_config": fsdp}  # on the CPU by `allow_engines_on_cpu`
     if engine.startswith("zero"):
         zero = {"stage": int(engine[4])}
@@ -161,11 +170,14 @@ def run_case(folder: Path, model: Path, engine: str, case: str) -> dict:
         "report": trainer.evaluate_robustness().to_dict(),
     }
     trainer.save_model(str(folder / "final"))
-    trainer.save_merged(str(folder / "merged"))
+    if case != "prompts":
+        trainer.save_merged(str(folder / "merged"))
     wrapped = trainer.model_wrapped
     wrapped.eval()
-    with torch.no_grad():
-        found["logits"] = trainer.student(wrapped)(probe_images().to(trainer.args.device)).tolist()
+    added = attachment(unwrap(trainer.model))
+    with torch.no_grad(), added.as_at_test() if added else contextlib.nullcontext():
+        student = trainer.student(wrapped).replace(**trainer._live_texts(wrapped))
+        found["logits"] = student(probe_images().to(trainer.args.device)).tolist()
     if engine.startswith("zero"):
         with pytest.raises(TypeError, match="DeepSpeed's engine"):
             evaluate_robustness(wrapped, make_processor(), trainer.eval_dataset)
@@ -325,7 +337,7 @@ def test_two_processes_ran_in_the_engine_and_lost_what_one_loses(launched, alone
     # Later steps may part: sign() and Adam amplify round-off. Rounding to bf16 is not the same in every engine.
     tolerance = {"rel": 0, "abs": 0.02} if case in HALF else {"rel": 1e-5, "abs": 1e-6}
     for ours, theirs in zip(found["lines"][:3], one, strict=False):
-        assert set(ours) == set(theirs) > {"loss", "teacher_kl", "clean_kl"}
+        assert set(ours) == set(theirs) > {"loss", *(["clean_attention"] if case == "patch tokens" else ["clean_kl"])}
         for key in set(ours) - NOT_COMPARED:
             if case not in HALF or key == "loss":
                 assert ours[key] == pytest.approx(theirs[key], **tolerance), key
@@ -333,11 +345,19 @@ def test_two_processes_ran_in_the_engine_and_lost_what_one_loses(launched, alone
         assert found["lines"][0]["loss"] != pytest.approx(alone("full")[0]["loss"], rel=1e-3)
 
 
+def saved(folder: Path, case: str):
+    """The model that a run left: a plain one, or prompts beside their base."""
+    if case == "prompts":
+        return load_model(str(folder / case / "final"))
+    model, info = CLIPModel.from_pretrained(folder / case / "merged", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return model
+
+
 @pytest.mark.parametrize(("engine", "case"), RUNS)
 def test_the_checkpoint_is_a_plain_model_with_the_live_ones_logits(launched, engine, case):
     folder, found = launched(engine)
-    model, info = CLIPModel.from_pretrained(folder / case / "merged", output_loading_info=True)
-    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    model = saved(folder, case)
     assert {value.dtype for value in model.state_dict().values() if value.is_floating_point()} == {torch.float32}
     processor = make_processor()
     embeds = encode_class_names(model, processor, CLASS_NAMES, PROMPT)
@@ -352,7 +372,7 @@ def test_the_checkpoint_is_a_plain_model_with_the_live_ones_logits(launched, eng
 @pytest.mark.parametrize(("engine", "case"), RUNS)
 def test_the_engine_evaluates_as_one_process_the_saved_model(launched, engine, case):
     folder, found = launched(engine)
-    model = CLIPModel.from_pretrained(folder / case / "merged")
+    model = saved(folder, case)
     data = ZeroShotDataset(make_images(13, seed=9), make_processor(), None, PROMPT, name="own")
     args = PMGAFTConfig(output_dir=str(folder), eval_eps="48/255", eval_num_steps=3, use_cpu=True)
     options = {"seed": args.seed, "progress": False}

@@ -426,7 +426,7 @@ def test_uploads_during_training_hold_the_model_and_no_pickle_and_no_token(tmp_p
     def init_hf_repo(self, token=None, private=None):
         self.hub_model_id, self.push_in_progress = "user/clip", None
 
-    monkeypatch.setattr("hf_pmgaft.trainer.upload_folder", upload_folder)
+    monkeypatch.setattr("hf_pmgaft.hub.upload_folder", upload_folder)
     monkeypatch.setattr("transformers.Trainer.init_hf_repo", init_hf_repo)
     monkeypatch.setattr("transformers.trainer.hf_api", lambda: SimpleNamespace(upload_folder=upload_folder))
     trainer = make_trainer(

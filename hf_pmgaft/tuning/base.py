@@ -43,6 +43,7 @@ class Attachment(nn.Module):
 
     text_is_live = True  # class embeddings change in training, and cannot be encoded once
     num_text_tokens = 0  # learned tokens between the start token and the class name, instead of a template
+    folds = False  # whether a plain model can take it in
     takes_captions = True  # whether texts that are no class prompts can be encoded
 
     def __init__(self, options: Tuning):

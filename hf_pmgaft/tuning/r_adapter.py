@@ -44,6 +44,8 @@ class RAdapter(Tuning):
 class Adapters(Attachment):
     """The adapters of a model, by the path of the module whose output they change; dots become dashes."""
 
+    folds = True
+
     def __init__(self, options: RAdapter, model: nn.Module):
         super().__init__(options)
         adapters = {}
