@@ -18,7 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from . import checkpoints
 from .attacks import SharedPerturbation
-from .backbones import unwrap_peft
+from .backbones import unwrap, unwrap_peft
 from .card import save_model_card
 from .engines import adapt_to_processes, checkpoint_format, gather, local_part
 from .hub import EXTRA_STATE, push_checkpoint
@@ -88,6 +88,7 @@ class Saving:
             if any(reasons):  # on whatever process, none goes on
                 raise ValueError(next(filter(None, reasons)))
             adapt_to_processes(self.accelerator, str(resume_from_checkpoint))
+            self._load_attack(Path(resume_from_checkpoint))
         self._sums, self._finite = {}, torch.ones_like(self._finite)
         self._newest_checkpoint = Path(resume_from_checkpoint).resolve() if resume_from_checkpoint else None
         with self._sigterm.listening() if self.args.enable_jit_checkpoint else contextlib.nullcontext():
@@ -179,18 +180,24 @@ class Saving:
             save_file(state, folder / EXTRA_STATE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        if self._plain is None and attachment(unwrap_peft(self.model)) is not None:
+        if self._plain is None and attachment(unwrap(self.model)) is not None:
             load_tuning(self.model, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._load_extra_state(Path(resume_from_checkpoint))
 
     def _load_best_model(self):
-        if self._plain is None and attachment(unwrap_peft(self.model)) is not None:
+        if self._plain is None and attachment(unwrap(self.model)) is not None:
             load_tuning(self.model, self.state.best_model_checkpoint)
         else:
             super()._load_best_model()
         self._load_extra_state(Path(self.state.best_model_checkpoint))
+
+    def _load_attack(self, folder: Path) -> None:
+        """Takes back what a training attack carries from batch to batch."""
+        if isinstance(self._training_attack, SharedPerturbation) and (folder / EXTRA_STATE).is_file():
+            if carried := _part(load_file(folder / EXTRA_STATE), "attack"):
+                self._training_attack.load(carried)
 
     def _load_extra_state(self, folder: Path) -> None:
         if self._plain is not None or not (folder / EXTRA_STATE).is_file():
@@ -201,8 +208,6 @@ class Saving:
                 value.copy_(state[f"objective.{name}"])
         if self._average is not None:
             self._average.values = _part(state, "average")
-        if isinstance(self._training_attack, SharedPerturbation) and (carried := _part(state, "attack")):
-            self._training_attack.load(carried)
 
     def _save_config(self, folder: Path) -> None:
         config = {name: value for name, value in self.args.to_dict().items() if not name.endswith("_token")}
@@ -234,7 +239,7 @@ class Saving:
     def save_standalone(self, output_dir: str | None = None) -> None:
         """Saves, beside an adapter or prompts, what serves without them: the merged model in `merged`, or the class
         embeddings of the training classes in `class_embeds.safetensors`. Nothing where the model is a plain one."""
-        folder, added = Path(output_dir or self.args.output_dir), attachment(unwrap_peft(self.model))
+        folder, added = Path(output_dir or self.args.output_dir), attachment(unwrap(self.model))
         if added is None and not has_adapter(self.model):
             return
         if added is None or added.folds:

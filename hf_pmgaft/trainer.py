@@ -21,7 +21,7 @@ from transformers.trainer_utils import speed_metrics
 from . import checkpoints
 from .attacks import TRAINING_ATTACKS, SharedPerturbation, frozen, make_attack, sample_seeds
 from .averaging import WeightAverage
-from .backbones import get_backbone, unwrap_peft
+from .backbones import get_backbone, unwrap, unwrap_peft
 from .captions import choose_captions
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, ZeroShotDataset, augment, stack, training_examples
@@ -381,14 +381,14 @@ class PMGAFTTrainer(Saving, Trainer):
 
     def _learned(self) -> dict[str, torch.Tensor]:
         """The objective's own parameters."""
-        model = unwrap_peft(self.accelerator.unwrap_model(self.model))
+        model = unwrap(self.model)
         return {name: module() for name, module in getattr(model, "objective", {}).items()}
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Attacks the batch and returns the objective's weighted sum of terms; the terms go to the logs by name."""
         labels = inputs["labels"]
         seeds = sample_seeds(self.args.seed, self.state.global_step, inputs["sample_id"])
-        plain = unwrap_peft(self.accelerator.unwrap_model(self.model))
+        plain = unwrap(self.model)
         if (added := attachment(plain)) is not None:
             added.draw(self.args.seed, self.state.global_step)
         classifier = self.student(model).replace(learned=self._learned(), **self._live_texts(model))

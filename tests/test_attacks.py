@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from hf_pmgaft.attacks import TRAINING_ATTACKS, frozen, normal_noise, parse_radius, pgd, sample_seeds, uniform_noise
+from hf_pmgaft.attacks import (
+    TRAINING_ATTACKS,
+    SharedPerturbation,
+    frozen,
+    make_attack,
+    normal_noise,
+    parse_radius,
+    pgd,
+    sample_seeds,
+    uniform_noise,
+)
 from hf_pmgaft.attacks.pgd import LOSSES, cross_entropy, dlr, margin, targeted_dlr
 
 F64 = torch.float64
@@ -197,45 +207,50 @@ def test_a_normal_start_has_its_deviation_and_stays_in_ball_and_box(norm):
 # ---- The contract, for every attack of training ----
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", sorted(TRAINING_ATTACKS))
+EPS = {"linf": 8 / 255, "l2": 0.5}
+# A shared perturbation has one norm, and is that of a whole batch.
+PAIRS = [(name, norm) for name in sorted(TRAINING_ATTACKS) for norm in EPS if (name, norm) != ("shared", "l2")]
+
+
+def attack(name, norm, net, images, labels, **options):
+    options = {"eps": EPS[norm], "norm": norm, "random_start": True, **options}
+    return make_attack(TRAINING_ATTACKS[name])(net, images, labels, **options)
+
+
+@pytest.mark.parametrize(("name", "norm"), [pair for pair in PAIRS if pair[0] != "shared"])
+def test_an_image_s_perturbation_depends_on_its_seed_alone(small, name, norm):
+    net, images, labels = small
+    net, images = net.double(), images.double()
+    seeds = torch.tensor([5, -3, 2**40, 7, 11, 0, 1, 2])
+    whole = attack(name, norm, net, images, labels, seeds=seeds)
+    for part in ([4], [6, 2, 0], [7, 6, 5, 4, 3, 2, 1, 0]):
+        alone = attack(name, norm, net, images[part], labels[part], seeds=seeds[part])
+        torch.testing.assert_close(alone, whole[part], rtol=0, atol=1e-12)
+    other = attack(name, norm, net, images, labels, seeds=seeds + 1)
+    assert (length(other - whole, "linf") > 0).all()
+
+
+@pytest.mark.parametrize(("name", "norm"), PAIRS)
 class TestContract:
-    eps = {"linf": 8 / 255, "l2": 0.5}
-
-    def attack(self, name, norm, net, images, labels, **options):
-        return TRAINING_ATTACKS[name](
-            net, images, labels, **{"eps": self.eps[norm], "norm": norm, "random_start": True, **options}
-        )
-
     def test_images_stay_in_ball_and_box_and_fool_more(self, small, name, norm):
         net, images, labels = small
         images = images.clone()
         images[0], images[1] = 0.0, 1.0
-        adversarial = self.attack(name, norm, net, images, labels)
+        options = {"step_size": 100.0} if name == "shared" else {}  # of raw gradients, which are small here
+        adversarial = attack(name, norm, net, images, labels, **options)
         assert adversarial.min() >= 0 and adversarial.max() <= 1 and not adversarial.requires_grad
         delta = length(adversarial - images, norm)
-        assert (delta <= self.eps[norm] * (1 + 1e-5)).all() and (delta > 0).all()
+        assert (delta <= EPS[norm] * (1 + 1e-5)).all() and (delta > 0).all()
         assert cross_entropy(net(adversarial), labels).mean() > cross_entropy(net(images), labels).mean()
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
     def test_type_is_kept_and_the_ball_holds_in_it(self, small, name, norm, dtype):
         net, images, labels = small
         images = images.to(dtype)
-        adversarial = self.attack(name, norm, lambda x: net(x.float()), images, labels)
+        adversarial = attack(name, norm, lambda x: net(x.float()), images, labels)
         assert adversarial.dtype == dtype
         assert adversarial.min() >= 0 and adversarial.max() <= 1
-        assert (length(adversarial.double() - images.double(), norm) <= self.eps[norm] * (1 + 1e-5)).all()
-
-    def test_an_image_s_perturbation_depends_on_its_seed_alone(self, small, name, norm):
-        net, images, labels = small
-        net, images = net.double(), images.double()
-        seeds = torch.tensor([5, -3, 2**40, 7, 11, 0, 1, 2])
-        whole = self.attack(name, norm, net, images, labels, seeds=seeds)
-        for part in ([4], [6, 2, 0], [7, 6, 5, 4, 3, 2, 1, 0]):
-            alone = self.attack(name, norm, net, images[part], labels[part], seeds=seeds[part])
-            torch.testing.assert_close(alone, whole[part], rtol=0, atol=1e-12)
-        other = self.attack(name, norm, net, images, labels, seeds=seeds + 1)
-        assert (length(other - whole, "linf") > 0).all()
+        assert (length(adversarial.double() - images.double(), norm) <= EPS[norm] * (1 + 1e-5)).all()
 
     def test_nothing_is_left_behind(self, small, name, norm):
         net, images, labels = small
@@ -245,7 +260,7 @@ class TestContract:
         before = {key: value.clone() for key, value in net.state_dict().items()}
         states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
         with torch.no_grad():
-            self.attack(name, norm, net, images, labels)
+            attack(name, norm, net, images, labels)
         assert [part.training for part in net] == [True, False, True, True, True, True]
         assert [p.requires_grad for p in net.parameters()] == [False, True, True, True, True, True]
         assert all(parameter.grad is None for parameter in net.parameters())
@@ -256,7 +271,7 @@ class TestContract:
 
     def test_no_radius_no_change(self, small, name, norm):
         net, images, labels = small
-        assert torch.equal(self.attack(name, norm, net, images, labels, eps=0), images)
+        assert torch.equal(attack(name, norm, net, images, labels, eps=0), images)
 
 
 def test_flags_come_back_after_an_error(small):
@@ -332,3 +347,64 @@ def test_images_of_the_wrong_kind_are_refused(small):
             pgd(net, wrong, labels, eps=0.1)
     with pytest.raises(ValueError, match="no labels or no classifier"):
         pgd(net, images, None, eps=0.1)
+
+
+# ---- One perturbation for all images ----
+
+
+def shared_problem():
+    """A linear model of normalised pixels, whose mean gradient is the same for every perturbation inside the ball."""
+    torch.manual_seed(0)
+    weight, images = torch.randn(2, 12, dtype=torch.float64), 0.5 + 0.1 * torch.rand(4, 3, 2, 2, dtype=torch.float64)
+
+    def classifier(x):
+        return ((x - 0.5) / 0.25).flatten(1) @ weight.T
+
+    classifier.std = torch.full((1, 3, 1, 1), 0.25, dtype=torch.float64)
+    return classifier, images, torch.tensor([0, 1, 0, 0]), weight
+
+
+def test_a_shared_perturbation_climbs_the_mean_raw_gradient_in_normalised_space():
+    classifier, images, labels, weight = shared_problem()
+    attack = SharedPerturbation()
+    options = {"eps": 0.1, "step_size": 0.5, "random_start": False, "loss": "margin"}
+    adversarial = attack(classifier, images, labels, **options)
+    margins = torch.stack([weight[1 - label] - weight[label] for label in labels.tolist()])
+    wanted = (0.5 * margins.mean(0)).clamp(-0.1, 0.1).view(1, 3, 2, 2)
+    torch.testing.assert_close(attack.delta, wanted.to(attack.delta.dtype))
+    torch.testing.assert_close(adversarial, images + 0.25 * wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_a_shared_perturbation_is_carried_over_and_begins_anew_with_an_epoch():
+    classifier, images, labels, _ = shared_problem()
+    attack, options = SharedPerturbation(), {"eps": 0.2, "step_size": 0.01}
+    attack.begin(0)
+    attack(classifier, images, labels, **options)
+    first = attack.delta.clone()
+    attack.begin(0)
+    attack(classifier, images, labels, **options)
+    second = attack.delta.clone()
+    assert not torch.equal(first, second)
+
+    resumed = SharedPerturbation()
+    resumed.load({name: value.clone() for name, value in {"delta": first, "epoch": torch.tensor(0)}.items()})
+    resumed.begin(0)
+    resumed(classifier, images, labels, **options)
+    assert torch.equal(resumed.delta, second)
+
+    attack.begin(1)
+    assert attack.delta is None
+    again = SharedPerturbation()
+    again.begin(0)
+    again(classifier, images, labels, **options)
+    assert torch.equal(again.delta, first)
+
+
+def test_a_shared_perturbation_stays_in_its_ball_and_refuses_other_norms():
+    classifier, images, labels, _ = shared_problem()
+    adversarial = SharedPerturbation()(classifier, images, labels, eps=0.1, step_size=100.0, num_steps=3)
+    assert (
+        (adversarial - images).abs().max() <= 0.25 * 0.1 + 1e-7 and adversarial.min() >= 0 and adversarial.max() <= 1
+    )
+    with pytest.raises(ValueError, match="no norm of a shared perturbation 'l2'"):
+        SharedPerturbation()(classifier, images, labels, eps=0.1, norm="l2")

@@ -9,7 +9,7 @@ import torch
 
 from ..engines import mean_over_processes
 from .noise import uniform_noise
-from .pgd import Loss, check_images, frozen, known, make_loss, parse_radius
+from .pgd import Loss, check_images, frozen, known, make_loss, parse_radius, round_inside
 
 
 class SharedPerturbation:
@@ -76,11 +76,16 @@ class SharedPerturbation:
             for _ in range(num_steps):
                 with torch.enable_grad():
                     delta = delta.detach().requires_grad_()
-                    value = loss_fn((images + (std * delta).to(images.dtype)).clamp(0, 1)).float().mean()
+                    point = (_walk(images) + std * delta).clamp(0, 1).to(images.dtype)
+                    value = loss_fn(point).float().mean()
                     gradient = torch.autograd.grad(value, delta)[0]
                 delta = (delta.detach() + step_size * mean_over_processes(gradient)).clamp(-eps, eps)
         self.delta = delta
-        return (images + (std * delta).to(images.dtype)).clamp(0, 1)
+        return round_inside(images, (_walk(images) + std * delta).clamp(0, 1))
+
+
+def _walk(images: torch.Tensor) -> torch.Tensor:
+    return images if images.dtype == torch.float64 else images.float()
 
 
 def make_attack(attack: Callable[..., Any] | type[SharedPerturbation]) -> Callable[..., Any]:
