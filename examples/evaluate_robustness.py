@@ -135,6 +135,11 @@ def load_sets(args: argparse.Namespace, processor: Any) -> list[ZeroShotDataset]
         name = config or Path(path).stem
         images = load_images(path, config, split)
         sets.append(ZeroShotDataset(images, processor, None, template, name, sample_ids=rows.get(name)))
+    if args.sample_ids and not {data.name for data in sets} & set(rows):
+        raise ValueError(
+            f"You passed --sample_ids {args.sample_ids}, which holds rows of {sorted(rows)} and none of the sets "
+            f"{sorted(data.name for data in sets)}, which would be evaluated whole. Pass the file of these sets."
+        )
     return sets
 
 

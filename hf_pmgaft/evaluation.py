@@ -200,7 +200,13 @@ class _Judge:
             digests = [_pixel_digest(*pair) for pair in zip(images, labels, strict=True)]
             self.verdicts.add(plan.data.name, PIXELS, rows, digests)
             with torch.no_grad():
-                right = correct(classifier(images.to(classifier.device)), labels.to(classifier.device))
+                logits = classifier(images.to(classifier.device))
+            if not torch.isfinite(logits).all():
+                raise ValueError(
+                    f"The model's logits are NaN or infinite on images among the rows {rows[0]} to {rows[-1]} of "
+                    f"{plan.data.name!r}, so no verdict on them means anything. Check the weights of the checkpoint."
+                )
+            right = correct(logits, labels.to(classifier.device))
             self.verdicts.add(plan.data.name, CLEAN, rows, right.int().tolist())
         clean = self.verdicts.of(plan.data.name, CLEAN)
         # What is fooled inside a ball is fooled inside every larger one of the norm; it leaves if 8 bits hold it too.

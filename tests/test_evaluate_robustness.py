@@ -99,6 +99,9 @@ def test_rows_can_be_named(script, tmp_path):
         [*QUICK[:4], "--attacks", "fgsm", "--sample_ids", str(tmp_path / "rows.json"), "--output_file", str(out)]
     )
     assert RobustnessReport.load(out).sets[0].verdicts["sample_id"] == [5, 2, 9]
+    (tmp_path / "rows.json").write_text(json.dumps({"food": [5]}))
+    with pytest.raises(ValueError, match=r"rows of \['food'\] and none of the sets \['activities'\]"):
+        script.main([*QUICK[:4], "--attacks", "fgsm", "--sample_ids", str(tmp_path / "rows.json")])
 
 
 def test_unseen_threats_stand_beside_the_headline(script):

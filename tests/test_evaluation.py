@@ -1,5 +1,6 @@
 """The report: verdicts, protocol, and what must not change them."""
 
+import copy
 import json
 
 import pytest
@@ -182,3 +183,13 @@ def test_wilson_interval_has_the_textbook_values():
 def test_what_cannot_be_evaluated_is_refused(fitted, data, sets, attacks, message):
     with pytest.raises(ValueError, match=message):
         evaluate_robustness(*fitted, [data for _ in sets], attacks, progress=False)
+
+
+def test_a_model_of_nan_weights_is_no_model_of_zero_accuracy(fitted, data):
+    broken = copy.deepcopy(fitted[0])
+    with torch.no_grad():
+        broken.visual_projection.weight[0, 0] = torch.nan
+    with pytest.raises(
+        ValueError, match="NaN or infinite on images among the rows 0 to 39 of 'own'.*Check the weights"
+    ):
+        run((broken, fitted[1]), data)
