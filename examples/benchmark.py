@@ -33,6 +33,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate import DistributedType, PartialState
 from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
 from transformers import AutoModel, AutoProcessor, CLIPConfig, CLIPModel, TrainerCallback
 
@@ -47,7 +48,7 @@ from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 EMOJI = Path(__file__).parent / "emoji"
 # Models of the part scale, with their global batch.
 SCALED = {"embedded default": 64, "ViT-B/32": 8}
-ENGINES = ("ddp", "zero1", "zero2", "zero3")
+ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -240,12 +241,18 @@ def scale_worker(args: argparse.Namespace) -> None:
         processor.image_processor.crop_size = {"height": edge, "width": edge}
     else:
         model = AutoModel.from_pretrained(str(EMOJI / "model"), dtype=torch.float32)
-    zero = None
+    engine = {"use_cpu": True}
+    if task["engine"] == "fsdp2":
+        # Accelerate lets it run on GPUs alone; what a process holds can be seen on the CPU too.
+        PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+        config = {"transformer_layer_cls_to_wrap": ["CLIPEncoderLayer"], "state_dict_type": "FULL_STATE_DICT"}
+        engine = {"use_cpu": False, "fsdp": True, "fsdp_config": config}
     if task["engine"].startswith("zero"):
         # DeepSpeed's own buckets take 2 GB, whatever the model.
         zero = {"zero_optimization": {"stage": int(task["engine"][-1]), "reduce_bucket_size": 5_000_000}}
         zero |= {"train_micro_batch_size_per_gpu": "auto", "zero_allow_untested_optimizer": True}
         zero |= {"gradient_accumulation_steps": "auto", "gradient_clipping": "auto"}
+        engine["deepspeed"] = zero
     times, quiet = StepTimes(), NoExchange()
     trainer = PMGAFTTrainer(
         model,
@@ -257,8 +264,7 @@ def scale_worker(args: argparse.Namespace) -> None:
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            use_cpu=True,
-            deepspeed=zero,
+            **engine,
         ),
         train_dataset=load_images(str(EMOJI / "data"), "finetune", "train"),
         processing_class=processor,
@@ -272,7 +278,7 @@ def scale_worker(args: argparse.Namespace) -> None:
     if trainer.is_world_process_zero():
         storages = {}
         for item in gc.get_objects():
-            if isinstance(item, torch.Tensor) and item.device.type == "cpu":
+            if type(item) in (torch.Tensor, torch.nn.Parameter) and item.device.type == "cpu":
                 storages[item.untyped_storage().data_ptr()] = item.untyped_storage().nbytes()
         result = {"seconds": times.seconds()[1:], "bytes": sum(storages.values())}
         (Path(task["folder"]) / "result.json").write_text(json.dumps(result))
@@ -295,6 +301,7 @@ def scale(args: argparse.Namespace) -> None:
             worker += ["--worker", json.dumps({**task, "folder": folder})]
             launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            environment |= {"ACCELERATE_TORCH_DEVICE": "cpu"} if engine == "fsdp2" else {}
             command = [sys.executable, *(launch if processes > 1 else []), *worker]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             if done.returncode:

@@ -1,6 +1,8 @@
 """Every objective with every tuning: what is listed in either dict is tested by being listed."""
 
 import math
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -184,3 +186,23 @@ def test_the_loss_falls_on_the_embedded_default(tmp_path, objective, tuning):
     trainer.train()
     curve = losses(trainer)
     assert max(curve[-2:]) < 0.95 * curve[0], curve
+
+
+def test_the_method_that_the_readme_adds_trains_once_it_is_listed(tmp_path, monkeypatch):
+    code = (
+        (EMOJI.parents[1] / "README.md")
+        .read_text()
+        .split("## Add a method")[1]
+        .split("```python\n")[1]
+        .split("```")[0]
+    )
+    module = types.ModuleType("hf_pmgaft.objectives.mart")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(code, module.__name__, "exec"), module.__dict__)
+    monkeypatch.setitem(OBJECTIVES, "mart", module.MART)
+    trainer = make(tmp_path, "mart", objective_kwargs={"lam": 2.0}, max_steps=2)
+    assert trainer.objective.lam == 2.0
+    trainer.train()
+    line = trainer.state.log_history[0]
+    assert line["loss"] == pytest.approx(line["boosted_ce"] + 2 * line["weighted_kl"], rel=1e-5)
+    assert line["boosted_ce"] > 0 and line["weighted_kl"] > 0
