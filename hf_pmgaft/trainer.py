@@ -197,6 +197,7 @@ class PMGAFTTrainer(Saving, Trainer):
             if peft_config is not None or not isinstance(tuning, PeftAdapter):
                 tuning = PeftAdapter(peft_config)
         added = attachment(unwrap_peft(model))
+        self._added_anew = added is None
         if added is None:
             model = tuning.for_classes(self.class_names).prepare(model)
             added = attachment(unwrap_peft(model))
@@ -319,14 +320,30 @@ class PMGAFTTrainer(Saving, Trainer):
 
     @contextlib.contextmanager
     def evaluation_model(self) -> Iterator[nn.Module]:
-        """The plain model in eval mode and float32, frozen, on this process's device; afterwards as it was."""
-        with self._averaged():
-            model = self.plain_model()
-            added = attachment(unwrap_peft(model))
-            with full_precision(model), frozen(model), added.as_at_test() if added else contextlib.nullcontext():
-                yield model.to(self.args.device)
-        if self._plain is not None:
-            self._plain.cpu()
+        """The plain model in eval mode and float32, frozen, on this process's device; afterwards as it was.
+
+        Before the first step it is the model as it came, without the random prompts or adapters that training begins
+        with.
+        """
+        try:
+            with self._averaged():
+                model = self.plain_model()
+                with full_precision(model), frozen(model), self._as_used(model):
+                    yield model.to(self.args.device)
+        finally:
+            if self._plain is not None:
+                self._plain.cpu()
+
+    def _as_used(self, model: nn.Module) -> contextlib.AbstractContextManager:
+        added = attachment(unwrap_peft(model))
+        if added is None:
+            return contextlib.nullcontext()
+        return added.off() if self._untouched else added.as_at_test()
+
+    @property
+    def _untouched(self) -> bool:
+        """Whether what the tuning added has not been trained yet."""
+        return self._added_anew and self.state.global_step == 0
 
     def _averaged(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext() if self._average is None else self._average.applied()
@@ -539,7 +556,7 @@ class PMGAFTTrainer(Saving, Trainer):
         """Clean loss, logits over the training classes, and labels of one batch, in float32."""
         inputs = self._prepare_inputs(inputs)
         with self.evaluation_model() as plain:
-            classifier = self.student(plain).replace(**self._live_texts(plain))
+            classifier = self.student(plain).replace(**{} if self._untouched else self._live_texts(plain))
             logits = classifier.logits(classifier.encode_image(inputs["pixel_values"].float()))
         loss = F.cross_entropy(logits, inputs["labels"])
         return (loss, None, None) if prediction_loss_only else (loss, logits, inputs["labels"])

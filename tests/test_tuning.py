@@ -3,6 +3,7 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from conftest import CLASS_NAMES, make_images, make_model
@@ -372,3 +373,17 @@ def test_average_is_evaluated_and_saved_and_training_goes_on_from_the_weights(tm
     plain = make_trainer(tmp_path / "plain", max_steps=3)
     plain.train()
     assert torch.equal(plain.model.visual_projection.weight, seen[-1])
+
+
+def test_before_the_first_step_the_model_is_evaluated_as_it_came(tmp_path):
+    plain = make_trainer(tmp_path / "plain", eval_dataset=make_images(8))
+    for tuning in ("text_context", "deep_prompts"):
+        options = {"tuning": tuning, "tuning_kwargs": {"num_tokens": 2, **({"depth": 1} if tuning[0] == "d" else {})}}
+        trainer = make_trainer(tmp_path / tuning, eval_dataset=make_images(8), max_steps=1, **options)
+        assert trainer.evaluate_robustness().to_dict()["sets"] == plain.evaluate_robustness().to_dict()["sets"]
+        want = plain.predict(make_images(4)).predictions
+        np.testing.assert_allclose(trainer.predict(make_images(4)).predictions, want, rtol=0, atol=1e-5)
+        trainer.train()
+        assert abs(trainer.predict(make_images(4)).predictions - want).max() > 1e-3
+        again = make_trainer(tmp_path / "again", model=trainer.model, eval_dataset=make_images(8))
+        assert abs(again.predict(make_images(4)).predictions - want).max() > 1e-3
