@@ -159,15 +159,17 @@ def data_fingerprint(dataset: Any) -> dict[str, Any]:
 
     The `_fingerprint` of `datasets` will not do: it changes with the cache's dates.
     """
-    length = len(dataset) if hasattr(dataset, "__len__") else None
-    rows, label_column = getattr(dataset, "dataset", None), getattr(dataset, "label_column", "labels")
-    if not isinstance(rows, datasets.Dataset) or label_column not in rows.column_names:
-        return {"samples": length}
+    found: dict[str, Any] = {"samples": len(dataset) if hasattr(dataset, "__len__") else None}
+    rows, captions = getattr(dataset, "dataset", None), getattr(dataset, "captions", None)
+    if not isinstance(rows, datasets.Dataset):
+        return found
     rows = rows.with_format(None)
-    found = {
-        "samples": length,
-        "labels": _digest(repr(list(rows.select_columns(label_column)[label_column])).encode()),
-    }
+    texts = {"labels": [getattr(dataset, "label_column", "labels")]}
+    texts["captions"] = [] if captions is None else [path[0] for path in captions.paths.values()]
+    for kind, columns in texts.items():
+        columns = [column for column in columns if column in rows.column_names]
+        if columns:
+            found[kind] = _digest(*(repr(list(rows.select_columns(name)[name])).encode() for name in columns))
     if hasattr(dataset, "image_column"):
         few = rows.select(range(0, len(rows), len(rows) // 16 or 1))[dataset.image_column]
         found["images"] = _digest(*(image["bytes"] or b"" for image in few if isinstance(image, dict)))
