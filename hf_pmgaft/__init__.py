@@ -18,6 +18,9 @@ _PUBLIC = {
     "export_class_embeds": "tuning.folder",
     "fold_into_clip": "tuning",
     "load_model": "tuning.folder",
+    "load_open_clip": "conversion",
+    "save_open_clip": "conversion",
+    "to_open_clip": "conversion",
 }
 
 __all__ = ["__version__", *_PUBLIC]
