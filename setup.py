@@ -12,6 +12,7 @@ extras = {
     "deepspeed": ["deepspeed>=0.19"],
     "eval": ["pyautoattack>=0.2"],
     "track": ["trackio"],
+    "onnx": ["onnxscript>=0.5"],
     "test": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "deepspeed>=0.19"],
     "dev": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "deepspeed>=0.19", "ruff>=0.14"],
 }

@@ -18,6 +18,11 @@ _PUBLIC = {
     "export_class_embeds": "tuning.folder",
     "fold_into_clip": "tuning",
     "load_model": "tuning.folder",
+    "load_open_clip": "conversion",
+    "save_open_clip": "conversion",
+    "swap_vision_tower": "towers",
+    "to_open_clip": "conversion",
+    "vision_tower": "towers",
 }
 
 __all__ = ["__version__", *_PUBLIC]

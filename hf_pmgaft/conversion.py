@@ -1,0 +1,285 @@
+"""CLIP between transformers and open_clip; robust checkpoints as their authors publish them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import CLIPConfig, CLIPModel
+from transformers.utils import cached_file
+
+from .tuning import fold_into_clip
+from .tuning.folder import load_model
+
+# open_clip's names of weights, and those of transformers.
+NAMES = {
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
+    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
+    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
+    "visual.proj": "visual_projection.weight",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "text_projection": "text_projection.weight",
+    "logit_scale": "logit_scale",
+}
+BLOCK_NAMES = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+TRANSPOSED = ("visual.proj", "text_projection")  # open_clip multiplies from the right
+
+CLIP_VOCABULARY = 49408
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # as open_clip looks for them
+FILE_TYPES = (".pt", ".pth", ".tar", ".bin", ".safetensors")
+# Where training scripts put the weights. TeCoA's `state_dict` is that of a prompt, beside the vision tower.
+WRAPPERS = ("vision_encoder_state_dict", "state_dict")
+# TeCoA's checkpoints hold an accuracy as NumPy's float64, under the module's name in NumPy 1 or 2.
+NUMPY_NUMBER = [
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    type(np.dtype(np.float64)),
+]
+
+
+def load_open_clip(checkpoint: str | os.PathLike, base: CLIPModel | str) -> CLIPModel:
+    """A published checkpoint as a `CLIPModel`, to evaluate or to train on.
+
+    It reads what open_clip saves, whole or of the vision tower alone (TeCoA, arXiv 2212.07016, and what grew out of
+    its code: under `vision_encoder_state_dict`; FARE, arXiv 2402.12336: bare), and the names of transformers, whole or
+    of a vision tower with its projection. Pickles are read with `weights_only=True`.
+
+    Args:
+        checkpoint (`str` or `PathLike`): A `.pt`, `.pth.tar`, `.bin` or `.safetensors` file, or the folder or Hub id
+            of what open_clip pushes.
+        base (`CLIPModel` or `str`): The model that was made robust, or its Hub id or folder; left as it is. It gives
+            what the checkpoint does not hold: the configuration, its activation included (`quick_gelu` for OpenAI's
+            models), and the text tower where the checkpoint has none.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if the file holds more than weights, or weights are missing, unexpected or of other shapes than in
+            `base`; the message names them.
+    """
+    weights = read_weights(_find(checkpoint))
+    base = _plain_clip(load_model(base) if isinstance(base, str) else base)
+    if any(name.startswith(("vision_model.", "embeddings.")) for name in weights):
+        names, expected = {name: (name,) for name in base.state_dict()}, base.state_dict()
+        vision, prefix = ("vision_model.", "visual_projection."), "vision_model."
+    else:
+        names, expected = open_clip_names(base.config), to_open_clip(base)
+        vision = prefix = "visual."
+    if any(name.startswith(vision) for name in weights):
+        prefix = ""  # the vision tower's own file leaves it out
+    if prefix or all(name.startswith(vision) for name in weights):
+        expected = {name.removeprefix(prefix): value for name, value in expected.items() if name.startswith(vision)}
+    if wrong := mismatches(expected, weights):
+        raise ValueError(
+            f"{checkpoint} does not fit {base.config.name_or_path or 'the base model'}: {wrong}. "
+            "Pass as base the model that the checkpoint was trained from."
+        )
+    model = copy.deepcopy(base)
+    # Not strict, since the text tower may be the base's; no name is lost, for they were compared in the file's terms.
+    model.load_state_dict(_split(weights, names, prefix), strict=False)
+    return model.eval()
+
+
+def to_open_clip(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a `CLIPModel`, with what was trained beside them folded in, under open_clip's names.
+
+    As in a `state_dict`, they may share memory with the model. The `CLIP` of open_clip opens them with
+    `load_state_dict`; its `quick_gelu` must be what the model's `hidden_act` says.
+
+    Raises:
+        TypeError: for another dual encoder.
+        ValueError: for learned prompts, which do not fold.
+    """
+    model = _plain_clip(model)
+    state, weights = model.state_dict(), {}
+    for name, parts in open_clip_names(model.config).items():
+        value = state[parts[0]] if len(parts) == 1 else torch.cat([state[part] for part in parts])
+        weights[name] = value.T.contiguous() if name in TRANSPOSED else value
+    return weights
+
+
+def save_open_clip(model: torch.nn.Module, processor: Any, folder: str | os.PathLike) -> None:
+    """Writes a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` opens, and its `get_tokenizer`.
+
+    Args:
+        model (`CLIPModel` or PEFT model): With equal activations in both towers.
+        processor (`CLIPProcessor`): Its statistics, resizing and tokenizer are written beside the weights.
+    """
+    model, folder = _plain_clip(model), Path(folder)
+    config = open_clip_config(model.config, processor)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(to_open_clip(model), folder / WEIGHTS[0])
+    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    processor.tokenizer.save_pretrained(folder)
+
+
+def open_clip_names(config: CLIPConfig) -> dict[str, tuple[str, ...]]:
+    """open_clip's name of each weight, and the name here; three of them for query, key and value in one matrix."""
+    names = {theirs: (ours,) for theirs, ours in NAMES.items()}
+    towers = [("visual.", "vision_model", config.vision_config), ("", "text_model", config.text_config)]
+    for prefix, tower, tower_config in towers:
+        for layer in range(tower_config.num_hidden_layers):
+            theirs, ours = f"{prefix}transformer.resblocks.{layer}", f"{tower}.encoder.layers.{layer}"
+            for kind in ("weight", "bias"):
+                names.update({f"{theirs}.{a}.{kind}": (f"{ours}.{b}.{kind}",) for a, b in BLOCK_NAMES.items()})
+                names[f"{theirs}.attn.in_proj_{kind}"] = tuple(f"{ours}.self_attn.{p}_proj.{kind}" for p in "qkv")
+    return names
+
+
+def open_clip_config(config: CLIPConfig, processor: Any) -> dict[str, Any]:
+    """What open_clip's `CLIP` and its transform are built from."""
+    vision, text = config.vision_config, config.text_config
+    if {vision.hidden_act, text.hidden_act} not in ({"gelu"}, {"quick_gelu"}):
+        raise ValueError(
+            f"You passed a model whose towers have the activations {vision.hidden_act} and {text.hidden_act}, but "
+            "open_clip's CLIP has one for both, gelu or quick_gelu. Pass a model of which that is true."
+        )
+    images = processor.image_processor
+    return {
+        "model_cfg": {
+            "embed_dim": config.projection_dim,
+            "quick_gelu": vision.hidden_act == "quick_gelu",
+            "vision_cfg": {
+                **_tower_config(vision),
+                "image_size": vision.image_size,
+                "patch_size": vision.patch_size,
+                "head_width": vision.hidden_size // vision.num_attention_heads,
+            },
+            "text_cfg": {
+                **_tower_config(text),
+                "heads": text.num_attention_heads,
+                "context_length": text.max_position_embeddings,
+                "vocab_size": text.vocab_size,
+                **_pooling(text),
+                # open_clip has CLIP's own; with another name than "" it reads the one in a local folder.
+                **({} if text.vocab_size == CLIP_VOCABULARY else {"hf_tokenizer_name": "local"}),
+            },
+        },
+        "preprocess_cfg": {
+            "mean": list(images.image_mean),
+            "std": list(images.image_std),
+            "interpolation": {2: "bilinear", 3: "bicubic"}[int(images.resample)],
+            "resize_mode": "shortest" if dict(images.size).get("shortest_edge") else "squash",
+        },
+    }
+
+
+def _tower_config(config: Any) -> dict[str, Any]:
+    width, inner = config.hidden_size, config.intermediate_size
+    return {
+        "layers": config.num_hidden_layers,
+        "width": width,
+        # open_clip cuts width * mlp_ratio down to an integer.
+        "mlp_ratio": (inner + 0.5) / width if inner % width else inner / width,
+        "norm_kwargs": {"eps": config.layer_norm_eps},
+    }
+
+
+def _pooling(config: Any) -> dict[str, Any]:
+    # open_clip pools at the highest id unless told otherwise; transformers does where old configurations say 2.
+    highest = config.eos_token_id in (2, config.vocab_size - 1)
+    return {} if highest else {"pool_type": "eos", "eos_id": config.eos_token_id}
+
+
+def read_weights(file: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The state dict in a file, out of what training scripts put around it; no pickle can run code.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if it is damaged, or holds more than tensors, plain containers and numbers.
+    """
+    try:
+        if Path(file).suffix == ".safetensors":
+            weights = load_file(file)
+        else:
+            with torch.serialization.safe_globals(NUMPY_NUMBER):
+                weights = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged file makes a reader stumble over
+        # Not torch's own message, which goes on to say how to read it all the same.
+        needed = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {needed[1]}, and what it calls could do anything" if needed else "it is damaged"
+        raise ValueError(
+            f"{file} cannot be read as plain weights: {reason}. "
+            "Have it saved anew by torch.save(model.state_dict(), file) or as safetensors."
+        ) from error
+    for wrapper in WRAPPERS:
+        if isinstance(weights, Mapping) and isinstance(weights.get(wrapper), Mapping):
+            weights = weights[wrapper]
+            break
+    values = list(weights.values()) if isinstance(weights, Mapping) else []
+    if not values or not all(isinstance(value, torch.Tensor) for value in values):
+        raise ValueError(
+            f"{file} holds no state dict, neither bare nor under one of {', '.join(WRAPPERS)}. "
+            "Save it anew by torch.save(model.state_dict(), file)."
+        )
+    return {name.removeprefix("module."): value for name, value in weights.items()}  # DataParallel's prefix
+
+
+def mismatches(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str:
+    """By which names and shapes two state dicts differ, as text; empty if by none."""
+    shapes = [
+        f"{name} is {list(found[name].shape)} in place of {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name].shape != expected[name].shape
+    ]
+    lists = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "of another shape": shapes,
+    }
+    return "; ".join(f"{kind}: {_some(names)}" for kind, names in lists.items() if names)
+
+
+def _some(names: list[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _split(
+    weights: Mapping[str, torch.Tensor], names: Mapping[str, tuple[str, ...]], prefix: str
+) -> dict[str, torch.Tensor]:
+    split = {}
+    for name, value in weights.items():
+        parts = names[prefix + name]
+        value = value.T if prefix + name in TRANSPOSED else value
+        split.update({parts[0]: value} if len(parts) == 1 else zip(parts, value.chunk(len(parts)), strict=True))
+    return split
+
+
+def _plain_clip(model: torch.nn.Module) -> CLIPModel:
+    model = fold_into_clip(model)
+    if not isinstance(model, CLIPModel):
+        raise TypeError(f"You passed a {type(model).__name__}, but open_clip's CLIP is a CLIPModel here. Pass one.")
+    return model
+
+
+def _find(checkpoint: str | os.PathLike) -> str:
+    if Path(checkpoint).is_file():
+        return str(checkpoint)
+    for name in WEIGHTS if Path(checkpoint).suffix not in FILE_TYPES else ():  # no model of the Hub is named so
+        if (file := cached_file(str(checkpoint), name, _raise_exceptions_for_missing_entries=False)) is not None:
+            return file
+    raise FileNotFoundError(f"{checkpoint} is no file, nor does it hold {' or '.join(WEIGHTS)}. Pass the file.")
