@@ -35,8 +35,8 @@ UPLOADED = [
     "*.png",
 ]
 NOT_UPLOADED = ["_*", "[!.]*/*"]  # the second: folders, such as checkpoints, merged models and trackers' logs
-# Weights of another kind, left in the repository by an earlier push, by which it would be loaded.
-STALE = ["model*.safetensors*", "adapter_*", "tuning.*"]
+# Of a model of another kind, left in the repository by an earlier push, as which it would be loaded.
+STALE = ["config.json", "model*.safetensors*", "adapter_*", "tuning.*"]
 WAITS = (2, 8)  # seconds before a failed upload is tried again
 
 
