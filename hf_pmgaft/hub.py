@@ -243,4 +243,4 @@ def _cause(error: Exception) -> str:
     while error is not None:
         words.append(" ".join(str(error).split()) or type(error).__name__)
         error = error.__cause__ if _status(error) is None else None
-    return ": ".join(words)
+    return ": ".join(dict.fromkeys(words))
