@@ -78,8 +78,8 @@ class EvaluateBenchmark:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
-        self.processor = AutoProcessor.from_pretrained(args.model)
-        self.model = AutoModel.from_pretrained(args.model, dtype=torch.float32).eval()
+        self.processor = AutoProcessor.from_pretrained(args.model, trust_remote_code=False)
+        self.model = AutoModel.from_pretrained(args.model, dtype=torch.float32, trust_remote_code=False).eval()
         images = load_images(str(EMOJI / "data"), args.group, "test")
         rows = list(range(min(args.images, len(images))))
         self.data = ZeroShotDataset(images.select(rows), self.processor, None, "an emoji of {}", args.group)

@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         compare(args)
         return
     state = PartialState()
-    processor = AutoProcessor.from_pretrained(args.model)
+    processor = AutoProcessor.from_pretrained(args.model, trust_remote_code=False)
     model = load_model(args.model).to(state.device)
     sets = load_sets(args, processor)
     report = evaluate_robustness(

@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     template = args.prompt_template or ("This is a photo of a {}" if args.eval_set else "an emoji of {}")
     looks = {}
     for name, model in zip(row_names(args.models), args.models, strict=True):
-        processor = AutoProcessor.from_pretrained(model)
+        processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
         data = ZeroShotDataset(images, processor, None, template)
         rows = sample_ids(len(data), args.num_images, args.seed)
         looks[name] = look(load_model(model), processor, data, rows, spec, args.seed)

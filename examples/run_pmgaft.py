@@ -63,6 +63,10 @@ class ModelArguments:
             "OUTPUT_DIR/merged, or the class embeddings of learned prompts in OUTPUT_DIR/class_embeds.safetensors."
         },
     )
+    push_merged: bool = field(
+        default=False,
+        metadata={"help": "With --push_to_hub, push what an adapter merges into, a plain CLIPModel, in its place."},
+    )
 
 
 @dataclass
@@ -141,7 +145,10 @@ def main(argv: list[str] | None = None) -> None:
     if trainer.is_world_process_zero():
         print(f"The robust checkpoint, its report, card and pictures are in {output_dir}.")
     if args.push_to_hub:
-        trainer.push_to_hub()
+        try:
+            trainer.push_to_hub(merged=model_args.push_merged)
+        except OSError as error:  # the message says where all of it is and how to push it later
+            sys.exit(f"error: {error}")
 
 
 def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArguments]:
@@ -171,11 +178,14 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
         guidance_names=read_lines(data_args.guidance_names),
         peft_config=lora_config(model_args),
     )
+    if model_args.push_merged:
+        trainer.check_merges()
     return trainer, model_args, data_args
 
 
 def load_processor(model_args: ModelArguments):
-    processor = AutoProcessor.from_pretrained(required("--model_name_or_path", model_args.model_name_or_path))
+    name = required("--model_name_or_path", model_args.model_name_or_path)
+    processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
     if model_args.image_mean is not None:
         processor.image_processor.image_mean = model_args.image_mean
     if model_args.image_std is not None:

@@ -7,6 +7,7 @@ import difflib
 import inspect
 import json
 import os
+import re
 import sys
 import tempfile
 import typing
@@ -180,6 +181,11 @@ class PMGAFTConfig(TrainingArguments):
             return
         from huggingface_hub import get_token
 
+        if self.hub_token is not None and not re.fullmatch(r"[!-~]+", self.hub_token):
+            # The HTTP library would print it in its error.
+            raise ValueError(
+                "You passed a hub_token with spaces, line ends or other characters that no token has. Copy it again."
+            )
         if not (self.hub_token or get_token()):
             raise ValueError(
                 "You passed push_to_hub=True, but there is no token to push with, which would be found only after "

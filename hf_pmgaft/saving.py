@@ -1,4 +1,4 @@
-"""What a trainer writes and reads back: checkpoints, the model, its card, uploads."""
+"""What a trainer writes and reads back: checkpoints, the model, its card."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .attacks import SharedPerturbation
 from .backbones import unwrap, unwrap_peft
 from .card import save_model_card
 from .engines import adapt_to_processes, checkpoint_format, gather, local_part
-from .hub import EXTRA_STATE, push_checkpoint
+from .hub import EXTRA_STATE
 from .tuning import attachment, fold_into_clip, has_adapter, name_of, options_of
 from .tuning.folder import export_class_embeds, load_tuning, save_tuning
 
@@ -32,7 +32,7 @@ UNCHECKED_ADAPTER_KEYS = ("base_model_name_or_path", "inference_mode", "peft_ver
 
 
 class Saving:
-    """The half of [`PMGAFTTrainer`] that meets the disk and the Hub."""
+    """The half of [`PMGAFTTrainer`] that meets the disk; [`~hf_pmgaft.hub.Pushing`] meets the Hub."""
 
     def fingerprint(self) -> dict[str, Any]:
         """What a run must share with another for one to resume the other's checkpoints."""
@@ -133,6 +133,8 @@ class Saving:
             checkpoints.seal(folder, self._fingerprint)
             best = self.state.best_model_checkpoint
             kept = [folder] if best is None else [folder, Path(best)]
+            if self._is_pushing():
+                kept.append(self._pushed_folder)
             checkpoints.rotate(folder.parent, self.args.save_total_limit, kept)
 
     def _check_weights(self) -> None:
@@ -213,11 +215,11 @@ class Saving:
         config = {name: value for name, value in self.args.to_dict().items() if not name.endswith("_token")}
         (folder / "training_config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")
 
-    def create_model_card(self, finetuned_from=None, dataset=None, license=None, **unused) -> None:
+    def create_model_card(self, finetuned_from=None, dataset=None, license=None, folder=None, **unused) -> None:
         """Writes the card with the reports made so far and the pictures beside it; `push_to_hub` calls this too."""
         if not self.is_world_process_zero():
             return
-        folder = Path(self.args.output_dir)
+        folder = Path(folder or self.args.output_dir)
         save_model_card(
             folder,
             base_model=finetuned_from or self._base_model,
@@ -231,10 +233,6 @@ class Saving:
             licence=license,
         )
         self._base_model, self._dataset_name = finetuned_from or self._base_model, dataset or self._dataset_name
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self.is_world_process_zero():
-            push_checkpoint(self, checkpoint_folder)
 
     def save_standalone(self, output_dir: str | None = None) -> None:
         """Saves, beside an adapter or prompts, what serves without them: the merged model in `merged`, or the class

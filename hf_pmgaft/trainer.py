@@ -27,6 +27,7 @@ from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, ZeroShotDataset, augment, stack, training_examples
 from .engines import copy_trained, full_precision, load_whole_models, prepare_for_engines
 from .evaluation import evaluate_robustness
+from .hub import Pushing
 from .objectives import Objective, make_objective
 from .prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
 from .report import RobustnessReport
@@ -46,7 +47,7 @@ from .tuning.folder import load_model
 from .zero_shot import ClassPrompts, Views, ZeroShotClassifier, encode_class_names, pixel_statistics
 
 
-class PMGAFTTrainer(Saving, Trainer):
+class PMGAFTTrainer(Saving, Pushing, Trainer):
     """Trains a CLIP whose zero-shot predictions withstand adversarial images.
 
     Args:
@@ -95,7 +96,7 @@ class PMGAFTTrainer(Saving, Trainer):
         args = PMGAFTConfig(output_dir="trainer_output") if args is None else args
         check_output_dir(args.output_dir)
         if isinstance(model, str):
-            processing_class = processing_class or AutoProcessor.from_pretrained(model)
+            processing_class = processing_class or AutoProcessor.from_pretrained(model, trust_remote_code=False)
             model = load_model(model)
         self.backbone = get_backbone(model)
         if processing_class is None:

@@ -1,8 +1,6 @@
 """One training step, its logs, accumulation, precision, adapters, evaluation and prediction."""
 
 import copy
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -406,46 +404,3 @@ def test_lora_goes_with_activation_checkpointing(tmp_path):
         trainer.train()
         runs.append(losses(trainer))
     assert runs[0] == pytest.approx(runs[1], rel=1e-6)
-
-
-def test_uploads_during_training_hold_the_model_and_no_pickle_and_no_token(tmp_path, monkeypatch):
-    from concurrent.futures import Future
-
-    uploads = []
-
-    def upload_folder(*, folder_path, ignore_patterns=(), **options):
-        from huggingface_hub.utils import filter_repo_objects
-
-        files = [str(p.relative_to(folder_path)) for p in Path(folder_path).rglob("*") if p.is_file()]
-        kept = list(filter_repo_objects(files, ignore_patterns=list(ignore_patterns)))
-        uploads.append({name: (Path(folder_path) / name).read_bytes() for name in kept})
-        done = Future()
-        done.set_result(None)
-        return done
-
-    def init_hf_repo(self, token=None, private=None):
-        self.hub_model_id, self.push_in_progress = "user/clip", None
-
-    monkeypatch.setattr("hf_pmgaft.hub.upload_folder", upload_folder)
-    monkeypatch.setattr("transformers.Trainer.init_hf_repo", init_hf_repo)
-    monkeypatch.setattr("transformers.trainer.hf_api", lambda: SimpleNamespace(upload_folder=upload_folder))
-    trainer = make_trainer(
-        tmp_path,
-        push_to_hub=True,
-        hub_token="hf_secretsecret",
-        hub_model_id="user/clip",
-        save_strategy="steps",
-        save_steps=2,
-        eval_dataset=make_images(4),
-    )
-    trainer.evaluate()
-    trainer.train()
-    trainer.push_to_hub()
-    assert len(uploads) == 3  # steps 2 and 3, and the end
-    for files in uploads:
-        assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(files)
-        assert not [name for name in files if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
-        assert not [name for name, content in files.items() if b"hf_secret" in content]
-    assert b"PGD-3 margin" in uploads[-1]["README.md"] and b"user/clip" in uploads[-1]["README.md"]
-    model = CLIPModel.from_pretrained(tmp_path)
-    torch.testing.assert_close(model.visual_projection.weight, trainer.model.visual_projection.weight)

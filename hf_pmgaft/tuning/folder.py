@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel
@@ -37,15 +40,37 @@ def load_tuning(model: nn.Module, folder: str | os.PathLike) -> None:
     attachment(unwrap_peft(model)).load_state_dict(load_file(Path(folder) / WEIGHTS))
 
 
+def _refusing_bad_weights(load: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    @functools.wraps(load)
+    def checked(name: str, *args, **kwargs) -> nn.Module:
+        try:
+            return load(name, *args, **kwargs)
+        except UnpicklingError as error:
+            # Not torch's own message, which says how to load it all the same.
+            raise OSError(
+                f"The weights of {name!r} are a pickle of more than tensors, which could run any code when it is "
+                "read. Nothing of it was run. Use a checkpoint in safetensors, or ask its author for one."
+            ) from error
+        except SafetensorError as error:
+            raise OSError(
+                f"The weights of {name!r} are no whole safetensors file ({error}). Download or save them again."
+            ) from error
+
+    return checked
+
+
+@_refusing_bad_weights
 def load_model(name: str, base_model: nn.Module | str | None = None) -> nn.Module:
-    """A dual encoder in float32 by its Hub id or folder.
+    """A dual encoder in float32 by its Hub id or folder. No code that comes with it is ever run.
 
     Args:
         name (`str`): A plain model, a peft adapter, or what a tuning saved beside its base model.
         base_model (*optional*): Of an adapter or tuning, in place of the one that it names; model, Hub id or folder.
 
     Raises:
-        OSError: if there is no such model, or its base is not where it was.
+        OSError: if there is no such model, its base is not where it was, or its weights are damaged or a pickle of
+            more than tensors.
+        ValueError: if it is a model of its own code.
     """
     if (file := _find(name, CONFIG)) is not None:
         config = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -57,14 +82,19 @@ def load_model(name: str, base_model: nn.Module | str | None = None) -> nn.Modul
 
         config = json.loads(Path(file).read_text(encoding="utf-8"))
         return PeftModel.from_pretrained(_base(name, base_model, config["base_model_name_or_path"]), name)
-    return AutoModel.from_pretrained(name, dtype=torch.float32)
+    return _plain_model(name)
 
 
 def _base(name: str, given: nn.Module | str | None, named: str | None) -> nn.Module:
     base_model = given or named
     if base_model is None:
         raise ValueError(f"{name} does not name the model that it was trained beside. Pass `base_model`.")
-    return AutoModel.from_pretrained(base_model, dtype=torch.float32) if isinstance(base_model, str) else base_model
+    return _plain_model(base_model) if isinstance(base_model, str) else base_model
+
+
+def _plain_model(name: str) -> nn.Module:
+    # Said aloud, since transformers would ask on the terminal whether to run a repository's code.
+    return AutoModel.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
 
 
 def _find(name: str, file: str) -> str | None:
