@@ -27,8 +27,11 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 def save_tuning(model: nn.Module, folder: str | os.PathLike, base_model: str | None) -> None:
-    """Writes what a tuning added to a model, and the name of the model that it was added to."""
+    """Writes what a tuning added to a model, and the name of the model that it was added to; of a folder the way there
+    from here, so that both can be moved together and no path of a machine is told."""
     added, folder = attachment(unwrap_peft(model)), Path(folder)
+    if base_model is not None and Path(base_model).is_dir():
+        base_model = os.path.relpath(base_model, folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.detach().contiguous() for name, value in added.state_dict().items()}, folder / WEIGHTS)
     config = {"tuning": name_of(added.options), "options": options_of(added.options), "base_model": base_model}
@@ -89,6 +92,8 @@ def _base(name: str, given: nn.Module | str | None, named: str | None) -> nn.Mod
     base_model = given or named
     if base_model is None:
         raise ValueError(f"{name} does not name the model that it was trained beside. Pass `base_model`.")
+    if base_model is named and (Path(name) / named).is_dir():
+        base_model = str(Path(name) / named)
     return _plain_model(base_model) if isinstance(base_model, str) else base_model
 
 
