@@ -12,8 +12,8 @@ extras = {
     "deepspeed": ["deepspeed>=0.19"],
     "eval": ["pyautoattack>=0.2"],
     "track": ["trackio"],
-    "test": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "deepspeed>=0.19"],
-    "dev": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "deepspeed>=0.19", "ruff>=0.14"],
+    "test": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "deepspeed>=0.19", "tensorboard"],
+    "dev": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "deepspeed>=0.19", "tensorboard", "ruff>=0.14"],
 }
 
 setup(
