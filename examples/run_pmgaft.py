@@ -68,7 +68,7 @@ class DataArguments:
     dataset_name: str | None = field(
         default=None,
         metadata={
-            "help": "Fine-tuning set: Hub id, ImageFolder, parquet file, save_to_disk or webdataset folder, "
+            "help": "Fine-tuning set: Hub id, ImageFolder, parquet or CSV file, save_to_disk or webdataset folder, "
             "[:config][@split]."
         },
     )
