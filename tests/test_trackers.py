@@ -1,6 +1,7 @@
 """Trackers and callbacks get the named terms, robust accuracy and pictures, as with any `Trainer`."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from transformers import CLIPModel, TrainerCallback
 from hf_pmgaft.callbacks import SamplePictures
 
 TERMS = {"adversarial_ce", "teacher_kl", "clean_kl"}
-QUICK = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 1}
+TOKEN = "hf_thisisasecret"
+QUICK = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 1, "hub_token": TOKEN}
 
 
 class Recorder(TrainerCallback):
@@ -36,6 +38,12 @@ def robust_accuracies(trainer) -> dict[int, float]:
     """By step, as the trainer logged them."""
     key = "eval_mean_robust_accuracy"
     return {line["step"]: line[key] for line in trainer.state.log_history if key in line}
+
+
+def assert_no_token(folder: Path) -> None:
+    """Trackers keep the whole configuration."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files and not any(TOKEN.encode() in path.read_bytes() for path in files)
 
 
 def test_callbacks_see_what_they_expect(tmp_path):
@@ -106,6 +114,7 @@ def test_tensorboard(tmp_path, monkeypatch):
     assert [event.step for event in events.Images("eval/samples")] == [1, 2]
     picture = Image.open(io.BytesIO(events.Images("eval/samples")[-1].encoded_image_string))
     assert np.ptp(np.asarray(picture)) > 100
+    assert_no_token(tmp_path)
 
 
 def test_trackio(tmp_path, monkeypatch):
@@ -126,6 +135,7 @@ def test_trackio(tmp_path, monkeypatch):
     assert {row["train/global_step"]: row[key] for row in rows if key in row} == robust_accuracies(trainer)
     assert [row["train/global_step"] for row in rows if "eval/samples" in row] == [2, 2]
     assert len(list(tmp_path.rglob("media/**/*.png"))) == 2
+    assert_no_token(tmp_path)
 
 
 def test_wandb_offline(tmp_path, monkeypatch):
@@ -138,3 +148,4 @@ def test_wandb_offline(tmp_path, monkeypatch):
     wandb.finish()
     assert {"eval/mean_robust_accuracy", "eval/samples", *(f"train/{term}" for term in TERMS)} <= set(summary)
     assert len(list(tmp_path.rglob("media/images/**/*.png"))) == 2
+    assert_no_token(tmp_path)
