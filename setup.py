@@ -13,8 +13,8 @@ extras = {
     "eval": ["pyautoattack>=0.2"],
     "track": ["trackio"],
     "onnx": ["onnxscript>=0.5"],
-    "test": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "deepspeed>=0.19"],
-    "dev": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "deepspeed>=0.19", "ruff>=0.14"],
+    "test": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "deepspeed>=0.19", "tensorboard>=2.19"],
+    "dev": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "deepspeed>=0.19", "tensorboard>=2.19", "ruff>=0.14"],
 }
 
 setup(

@@ -20,19 +20,17 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from transformers import AutoProcessor
 
+from hf_pmgaft.callbacks import SamplePictures
 from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
 from hf_pmgaft.data import ZeroShotDataset, few_shot, load_images, parse_set, training_examples
-from hf_pmgaft.evaluation import sample_ids
-from hf_pmgaft.plots import gallery, robustness_bars, training_curves
+from hf_pmgaft.plots import robustness_bars, training_curves
 from hf_pmgaft.report import RobustnessReport
-from hf_pmgaft.threats import attack_name, check_attack, run_attack
+from hf_pmgaft.threats import attack_name
 from hf_pmgaft.trainer import PMGAFTTrainer
 from hf_pmgaft.tuning.folder import load_model
-from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 EMOJI_CONFIG = Path(__file__).parent / "configs" / "emoji.yaml"
 
@@ -74,7 +72,7 @@ class DataArguments:
     dataset_name: str | None = field(
         default=None,
         metadata={
-            "help": "Fine-tuning set: Hub id, ImageFolder, parquet file, save_to_disk or webdataset folder, "
+            "help": "Fine-tuning set: Hub id, ImageFolder, parquet or CSV file, save_to_disk or webdataset folder, "
             "[:config][@split]."
         },
     )
@@ -120,7 +118,9 @@ def main(argv: list[str] | None = None) -> None:
     before = trainer.evaluate_robustness(verdict_file=output_dir / "verdicts_before.jsonl") if eval_sets else None
     # The gallery shows classes that were not tuned on, if there are any.
     names = sorted(eval_sets or (), key=lambda name: name == data_args.in_domain_set)
-    shown = GallerySamples(trainer, eval_sets[names[0]]) if eval_sets else None
+    shown = SamplePictures(trainer, eval_sets[names[0]]) if eval_sets else None
+    if eval_sets:
+        shown.attack("before")
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if trainer.interrupted:
         if trainer.is_world_process_zero():
@@ -130,10 +130,12 @@ def main(argv: list[str] | None = None) -> None:
     if model_args.merge_adapter:
         trainer.save_standalone()
     after = trainer.evaluate_robustness(verdict_file=output_dir / "verdicts_after.jsonl") if eval_sets else None
+    if eval_sets:
+        trainer.log(after.metrics())  # to the trackers, with the picture below
+        shown.attack("after")
+        shown.show()
     if trainer.is_world_process_zero():
         training_curves(trainer.state.log_history, output_dir / "training_curves.png")
-    if eval_sets:
-        shown.attack()
     if eval_sets and trainer.is_world_process_zero():
         before.save(output_dir / "robustness_before.json")
         after.save(output_dir / "robustness.json")
@@ -260,43 +262,6 @@ def required(flag: str, value: str | None) -> str:
 
 def read_lines(file: str | None) -> list[str] | None:
     return None if file is None else Path(file).read_text(encoding="utf-8").splitlines()
-
-
-class GallerySamples:
-    """A few images, attacked against the model as it is now, and by `attack` against the tuned one."""
-
-    def __init__(self, trainer: PMGAFTTrainer, data: ZeroShotDataset, count: int = 8):
-        self.trainer, self.data = trainer, data
-        self.spec = check_attack(trainer.args.eval_attack_spec())
-        rows = [data[i] for i in sample_ids(len(data), count, trainer.args.seed)]
-        self.clean = torch.stack([row["images"] for row in rows]).to(trainer.args.device)
-        self.labels = torch.tensor([row["labels"] for row in rows], device=trainer.args.device)
-        self.attack()
-        self.before = self.predictions
-
-    def attack(self) -> None:
-        """All processes take part, since the engine may have shared out the weights."""
-        trainer, data = self.trainer, self.data
-        with trainer.evaluation_model() as model:
-            embeds = encode_class_names(model, trainer.processing_class, data.class_names, data.prompt_templates)
-            classifier = ZeroShotClassifier.from_model(model, trainer.processing_class, embeds)
-            seeds = torch.arange(len(self.labels), device=self.labels.device)
-            adversarial = run_attack(self.spec, classifier, self.clean, self.labels, seeds)
-            with torch.no_grad():
-                self.predictions = classifier(adversarial).argmax(1).tolist()
-        self.adversarial = adversarial.cpu()
-
-    def save(self, file: Path) -> None:
-        """Draws clean image, perturbation and adversarial image; each model is shown against its own attack."""
-        gallery(
-            self.clean.cpu(),
-            self.adversarial,
-            self.data.class_names,
-            self.labels.tolist(),
-            {"before": self.before, "after": self.predictions},
-            file,
-            eps=self.spec["eps"],
-        )
 
 
 def comparison_table(before: RobustnessReport, after: RobustnessReport, in_domain: str | None) -> str:

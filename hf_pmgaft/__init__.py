@@ -9,6 +9,7 @@ _PUBLIC = {
     "PMGAFTConfig": "config",
     "PMGAFTTrainer": "trainer",
     "RobustnessReport": "report",
+    "SamplePictures": "callbacks",
     "TUNINGS": "tuning",
     "ZeroShotClassifier": "zero_shot",
     "ZeroShotDataset": "data",

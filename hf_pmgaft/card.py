@@ -6,15 +6,26 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
+from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
+import yaml
+from huggingface_hub import (
+    EvalResult,
+    EvalResultEntry,
+    ModelCard,
+    ModelCardData,
+    eval_result_entries_to_yaml,
+    hf_hub_download,
+    metadata_load,
+)
 
 from .config import PMGAFTConfig
 from .objectives import OBJECTIVES, Objective
-from .report import RobustnessReport
+from .report import RobustnessReport, SetResult
+from .tables import attack_rows, render
 from .threats import attack_name
 from .tuning import Tuning
 
@@ -22,29 +33,42 @@ TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 HEADER = "| set | images | clean before | clean after | robust before | robust after | 95 % interval |"
 TASK = "zero-shot-image-classification"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 PLAIN_USAGE = """```python
-from transformers import CLIPModel, CLIPProcessor
+from transformers import pipeline
 
-model = CLIPModel.from_pretrained("{0}")
-processor = CLIPProcessor.from_pretrained("{0}")
+classify = pipeline("zero-shot-image-classification", model="{0}")
+print(classify("image.png", candidate_labels=["cat", "dog"]))
 ```
 
 or
 
 ```python
-from transformers import pipeline
+import torch
+from PIL import Image
+from transformers import CLIPModel, CLIPProcessor
 
-classify = pipeline("zero-shot-image-classification", model="{0}")
-classify("image.png", candidate_labels=["a cat", "a dog"])
+model = CLIPModel.from_pretrained("{0}")
+processor = CLIPProcessor.from_pretrained("{0}")
+inputs = processor(text=["a cat", "a dog"], images=Image.open("image.png"), return_tensors="pt", padding=True)
+with torch.no_grad():
+    print(model(**inputs).logits_per_image.softmax(dim=-1))
 ```"""
 ADAPTER_USAGE = """```python
+import torch
 from hf_pmgaft import ZeroShotClassifier, encode_class_names, load_model
+from PIL import Image
 from transformers import CLIPProcessor
 
 model, processor = load_model("{0}"), CLIPProcessor.from_pretrained("{0}")
-class_embeds = encode_class_names(model, processor, ["cat", "dog"])
-classifier = ZeroShotClassifier.from_model(model, processor, class_embeds)  # images in [0,1] -> logits
+names = {names}
+classifier = ZeroShotClassifier.from_model(model, processor, encode_class_names(model, processor, names))
+images = processor(images=Image.open("image.png"), do_normalize=False, return_tensors="pt")["pixel_values"]
+with torch.no_grad():
+    print(names[classifier(images).argmax()])
 ```"""
+ANY_NAMES = '["cat", "dog"]'
+LEARNED_NAMES = "model.tuning.options.class_names  # each has a context of its own"
 FIGURES = {"clean_accuracy": "Clean accuracy (%)", "robust_accuracy": "Robust accuracy (%) under {}"}
 
 
@@ -59,7 +83,10 @@ def model_card(
     dataset_name: str | None = None,
     plots: Sequence[str] = (),
     licence: str | None = None,
+    train_dataset: Any = None,
     adapter: str | None = None,
+    usage: str = PLAIN_USAGE,
+    library_name: str = "transformers",
 ) -> ModelCard:
     """The card of a robust checkpoint, with its figures as `model-index`.
 
@@ -69,18 +96,23 @@ def model_card(
         report_before, report_after (`RobustnessReport`, *optional*): Of one protocol.
         dataset_name (`str`, *optional*): Hub id or folder of the fine-tuning set.
         plots (`list[str]`): Pictures, by their path relative to the card.
-        licence (`str`, *optional*): The base model's; read from its own card if that is a folder.
+        licence (`str`, *optional*): The base model's; that of its own card, in its folder or on the Hub, if not given.
+        train_dataset (*optional*): What was tuned on, for its size and classes.
         adapter (`str`, *optional*): What the checkpoint is if no plain model, such as `"a LORA adapter"`.
+        usage (`str`): Code that uses the checkpoint, its name left as `{0}`.
+        library_name (`str`): What loads it.
     """
     method = next((name for name, cls in OBJECTIVES.items() if type(objective) is cls), type(objective).__name__)
     title = config.hub_model_id or Path(config.output_dir).resolve().name
     base_name = _public_name(base_model)
     data = ModelCardData(
-        library_name="transformers",
+        library_name=library_name,
         pipeline_tag=TASK,
-        license=licence or _licence(base_model),
+        **({"license": licence} if licence else _licence(base_model)),
         base_model=base_model if _is_hub_id(base_model) else None,
         base_model_relation=("adapter" if adapter else "finetune") if _is_hub_id(base_model) else None,
+        datasets=_hub_datasets(dataset_name),
+        metrics=["accuracy"],
         tags=["hf-pmgaft", "adversarial-robustness", "clip", method],
         model_name=title,
         eval_results=_eval_results(report_after) if report_after else None,
@@ -90,10 +122,10 @@ def model_card(
         method=method,
         base_model=base_name,
         kind=f"{adapter} beside its base model, which is loaded with it" if adapter else "a plain `CLIPModel`",
-        usage=(ADAPTER_USAGE if adapter else PLAIN_USAGE).format(title),
+        usage=usage.format(title, names=ANY_NAMES),
         dataset=f" on `{_public_name(dataset_name)}`" if dataset_name else "",
-        paper="\n\n".join(inspect.cleandoc(type(objective).__doc__ or "").split("\n\n")[:2]),
-        training=_training_rows(objective, tuning, config),
+        paper=_paper(objective),
+        training=_training_rows(objective, tuning, config, _data(dataset_name, train_dataset)),
         results=_results(report_before, report_after),
         plots="".join(f"\n![{plot.stem}]({plot.name if plot.is_absolute() else plot})\n" for plot in map(Path, plots)),
     )
@@ -102,22 +134,85 @@ def model_card(
 
 def save_model_card(output_dir: str | os.PathLike, **options) -> ModelCard:
     """Writes the card of [`model_card`] as `README.md`; an adapter or learned prompts in the folder are named so."""
-    if (adapter := Path(output_dir) / "adapter_config.json").is_file():
-        options.setdefault("adapter", f"a {json.loads(adapter.read_text(encoding='utf-8'))['peft_type']} adapter")
-    if (tuning := Path(output_dir) / "tuning.json").is_file():
-        options.setdefault("adapter", f"the tuning `{json.loads(tuning.read_text(encoding='utf-8'))['tuning']}`")
-    card = model_card(**options)
+    card = model_card(**(_kind(Path(output_dir)) | options))
     card.save(Path(output_dir) / "README.md")
     return card
 
 
-def _training_rows(objective: Objective, tuning: Tuning, config: PMGAFTConfig) -> str:
+def save_eval_results(
+    output_dir: str | os.PathLike, report: RobustnessReport, benchmarks: Mapping[str, Mapping[str, tuple[str, str]]]
+) -> list[Path]:
+    """Writes figures in the Hub's newer format, `.eval_results/*.yaml`, which benchmarks gather into leaderboards.
+
+    It is for sets whose data set on the Hub is a registered benchmark, that is, has an `eval.yaml` with its tasks; the
+    Hub refuses others (https://huggingface.co/docs/hub/eval-results), so all figures are in the card's `model-index`
+    too.
+
+    Args:
+        output_dir (`str`): The checkpoint's folder.
+        report (`RobustnessReport`): Of the checkpoint.
+        benchmarks (`dict`): By set and figure (`"clean_accuracy"`, `"robust_accuracy"`), the data set's Hub id and the
+            task's id, as in `{"food": {"robust_accuracy": ("user/robust-food", "linf")}}`.
+
+    Returns:
+        `list[Path]`: The files, one per figure.
+
+    Raises:
+        ValueError: for a set or figure that the report does not have.
+    """
+    results, files = {row.name: row for row in report.sets}, []
+    for name, tasks in benchmarks.items():
+        for figure, (dataset_id, task_id) in tasks.items():
+            if name not in results or figure not in FIGURES:
+                raise ValueError(
+                    f"You passed the figure {figure!r} of {name!r}, but the report has {sorted(FIGURES)} of "
+                    f"{sorted(results)}. Pass one of these."
+                )
+            value = round(100 * getattr(results[name], figure), 2)
+            notes = _listing(_circumstances(report, figure, results[name]))
+            entry = EvalResultEntry(dataset_id, task_id, value, notes=notes)
+            file = Path(output_dir) / ".eval_results" / f"{name}_{figure}.yaml"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False), encoding="utf-8")
+            files.append(file)
+    return files
+
+
+def _kind(folder: Path) -> dict[str, str]:
+    """What the checkpoint in a folder is, if no plain model."""
+    if (tuning := folder / "tuning.json").is_file():
+        saved = json.loads(tuning.read_text(encoding="utf-8"))
+        names = LEARNED_NAMES if saved["options"].get("class_specific") else "{names}"
+        usage = ADAPTER_USAGE.replace("{names}", names)
+        return {"adapter": f"the tuning `{saved['tuning']}`", "usage": usage, "library_name": "hf_pmgaft"}
+    if (adapter := folder / "adapter_config.json").is_file():
+        kind = json.loads(adapter.read_text(encoding="utf-8"))["peft_type"]
+        return {"adapter": f"a {kind} adapter", "usage": ADAPTER_USAGE, "library_name": "peft"}
+    return {}
+
+
+def _paper(objective: Objective) -> str:
+    """The method's title, paper and equation; the Hub finds papers by their links."""
+    text = "\n\n".join(inspect.cleandoc(type(objective).__doc__ or "").split("\n\n")[:2])
+    return ARXIV.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+
+
+def _data(name: str | None, dataset: Any) -> str:
+    parts = [f"`{_public_name(name)}`"] if name else []
+    parts += [f"{len(dataset):,} images"] if hasattr(dataset, "__len__") else []
+    parts += [f"{len(names)} classes"] if (names := getattr(dataset, "class_names", None)) else []
+    parts += ["captions"] if getattr(dataset, "captions", None) else []
+    return ", ".join(parts) or "not named"
+
+
+def _training_rows(objective: Objective, tuning: Tuning, config: PMGAFTConfig, data: str) -> str:
     length = f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs} epochs"
     # Radii as they were written: 4/255 says more than 0.0157.
     attack = {"attack": config.attack, "loss": "ce", **config.attack_options()}
     attack |= {"eps": config.eps, "step_size": config.step_size}
     attack |= {} if type(objective).attack_loss is Objective.attack_loss else {"loss": "the objective's"}
     rows = {
+        "data": data,
         "objective options": _listing(vars(objective)) or "none",
         "threat model of training": _listing(attack) if objective.attacks else "none: no adversarial images",
         "trained": tuning.describe(),
@@ -147,7 +242,11 @@ def _results(before: RobustnessReport | None, after: RobustnessReport | None) ->
         lines.append(f"| {new.name} | {new.num_samples} | {' | '.join(cells)} | {interval} |")
     means = [_percent(report.mean(key) if report else None) for key in FIGURES for report in (before, after)]
     lines.append(f"| mean of sets | | {' | '.join(means)} | |")
-    if after.flags:
+    if len(standing := attack_rows(after)) > 2:  # the header and more than one attack
+        lines += ["", "What each attack left standing in %, mean over the sets:", "", render(standing, "markdown")]
+    if not after.flags:
+        lines += ["", "No flag was raised."]
+    else:
         lines += ["", "**Do not believe these figures yet:**", ""]
         lines += [f"- {flag['flag']} ({flag['set']}): {flag['message']}" for flag in after.flags]
     return "\n".join(lines)
@@ -155,12 +254,29 @@ def _results(before: RobustnessReport | None, after: RobustnessReport | None) ->
 
 def _eval_results(report: RobustnessReport) -> list[EvalResult]:
     attack = ", ".join(map(attack_name, report.headline_attacks))
-    rows = [("mean of sets", key, round(100 * report.mean(key), 2)) for key in FIGURES]
-    rows += [(row.name, key, round(100 * getattr(row, key), 2)) for row in report.sets for key in FIGURES]
+    rows = [("mean of sets", key, report.mean(key), None) for key in FIGURES]
+    rows += [(row.name, key, getattr(row, key), row) for row in report.sets for key in FIGURES]
     return [
-        EvalResult(TASK, name.replace(" ", "-"), name, key, value, metric_name=FIGURES[key].format(attack))
-        for name, key, value in rows
+        EvalResult(
+            task_type=TASK,
+            dataset_type=name.replace(" ", "-"),
+            dataset_name=name,
+            metric_type=key,
+            metric_value=round(100 * value, 2),
+            metric_name=FIGURES[key].format(attack),
+            metric_args=_circumstances(report, key, row),
+        )
+        for name, key, value, row in rows
     ]
+
+
+def _circumstances(report: RobustnessReport, figure: str, row: SetResult | None) -> dict[str, Any]:
+    """What a figure means nothing without; `row` is the set, `None` for the mean."""
+    robust = figure == "robust_accuracy"
+    attacks = {"attack": " + ".join(map(attack_name, report.headline_attacks))} if robust else {}
+    interval = {"interval_95": " to ".join(map(_percent, row.robust_interval))} if robust and row else {}
+    size = {"num_samples": row.num_samples} if row else {"num_sets": len(report.sets)}
+    return {**attacks, **size, **interval, "protocol": report.protocol_hash}
 
 
 def _percent(value: float | None) -> str:
@@ -181,6 +297,20 @@ def _is_hub_id(name: str) -> bool:
     return HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
-def _licence(base_model: str) -> str | None:
-    readme = Path(base_model) / "README.md"
-    return (metadata_load(readme) or {}).get("license") if readme.is_file() else None
+def _hub_datasets(dataset_name: str | None) -> list[str] | None:
+    name = (dataset_name or "").partition("@")[0].partition(":")[0]
+    return [name] if _is_hub_id(name) else None
+
+
+def _licence(base_model: str) -> dict[str, str]:
+    """`license`, and of an unusual one its name and link, as the base model's card says, if that can be read."""
+    try:
+        on_hub = _is_hub_id(base_model)
+        readme = hf_hub_download(base_model, "README.md") if on_hub else Path(base_model) / "README.md"
+        metadata = metadata_load(readme) or {}
+    except Exception:  # offline, gated, without a card or with a broken one: the licence is not known
+        return {}
+    found = {key: metadata[key] for key in ("license", "license_name", "license_link") if metadata.get(key)}
+    if on_hub and "://" not in found.get("license_link", "://"):  # a file of that repository
+        found["license_link"] = f"https://huggingface.co/{base_model}/blob/main/{found['license_link']}"
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
@@ -23,8 +24,11 @@ from .captions import Captions, check_captions, padding_id, stack_captions
 from .prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
 from .zero_shot import pixel_statistics
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "path", "file_name")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls")
+
+# By suffix, the builder of `datasets` and its options; a class may be called "null", which is no missing value.
+BUILDERS = {".parquet": ("parquet", {}), ".tar": ("webdataset", {}), ".csv": ("csv", {"keep_default_na": False})}
 
 
 def load_images(
@@ -38,7 +42,7 @@ def load_images(
 
     Args:
         name (`str`): Hub id, ImageFolder, folder of a Hub-format set, `save_to_disk` folder, webdataset folder of
-            `.tar` shards, or a single parquet or `.tar` file.
+            `.tar` shards, or a single parquet, `.tar` or CSV file; paths in a CSV file start at its folder.
         config (`str`, *optional*): Name of the set's configuration.
         split (`str`): Name of the split, or several joined by `+`.
         streaming (`bool`): Whether to read while training instead of before.
@@ -46,12 +50,14 @@ def load_images(
     """
     path = Path(name)
     if path.is_file():
-        if path.suffix not in (".parquet", ".tar"):
+        if path.suffix not in BUILDERS:
             raise ValueError(
-                f"{name} is no parquet file or shard. Pass one, a folder or the name of a set on the Hub."
+                f"{name} is no parquet file, shard or CSV file. Pass one, a folder or the name of a set on the Hub."
             )
-        files, builder = {split.partition("[")[0]: name}, {".parquet": "parquet", ".tar": "webdataset"}[path.suffix]
-        return datasets.load_dataset(builder, data_files=files, split=split, streaming=streaming)
+        builder, options = BUILDERS[path.suffix]
+        files = {split.partition("[")[0]: name}
+        loaded = datasets.load_dataset(builder, data_files=files, split=split, streaming=streaming, **options)
+        return resolve_paths(loaded, path.resolve().parent) if builder == "csv" else loaded
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         loaded = datasets.load_from_disk(name)
         if isinstance(loaded, datasets.DatasetDict):
@@ -64,6 +70,19 @@ def load_images(
     beside = any(path.glob("*.tar")) and any(path.glob("*.parquet")) and not (path / "README.md").exists()
     shards = {"data_files": "*.tar"} if beside else {}
     return datasets.load_dataset(name, config, split=split, streaming=streaming, revision=revision, **shards)
+
+
+def resolve_paths(dataset: Any, folder: Path) -> Any:
+    """Lets paths in a table start at `folder`: in the usual image columns, and where the first row names a file."""
+    column_names(dataset)  # which refuses a table without rows
+    first = next(iter(dataset))
+    texts = {column: value for column, value in first.items() if isinstance(value, str)}
+    columns = [c for c, value in texts.items() if c in IMAGE_COLUMNS or os.path.isfile(folder / value)]
+    return dataset.map(partial(_beside, folder=folder, columns=columns))
+
+
+def _beside(row: dict[str, Any], folder: Path, columns: Sequence[str]) -> dict[str, str]:
+    return {column: row[column] if "://" in row[column] else str(folder / row[column]) for column in columns}
 
 
 def parse_set(text: str, default_split: str = "test") -> tuple[str, str | None, str]:
@@ -663,7 +682,10 @@ def content_id(pixels: Any) -> int:
 
 
 def read_image(value: Any) -> Any:
-    """A file's name or content, as `datasets` stores them, as an RGB image; arrays pass as they are."""
+    """A file's name or content, as `datasets` stores them, as an upright RGB image.
+
+    Arrays of 8 or 16 bits `[H,W]`, `[H,W,3]` or `[H,W,4]` are images too; others pass as they are.
+    """
     if isinstance(value, str):
         value = {"path": value, "bytes": None}
     if isinstance(value, bytes):
@@ -672,14 +694,30 @@ def read_image(value: Any) -> Any:
         value = datasets.Image().decode_example(value)
     if value is None:
         raise ValueError("there is none")
-    return flatten_on_white(value) if isinstance(value, Image.Image) else value
+    if isinstance(value, np.ndarray) and value.dtype in (np.uint8, np.uint16):
+        if value.ndim == 2 or value.ndim == 3 and value.shape[-1] in (3, 4):
+            value = Image.fromarray(to_8_bits(value))
+    if not isinstance(value, Image.Image):
+        return value
+    turned = value.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return flatten_on_white(ImageOps.exif_transpose(value) if turned else value)
 
 
 def flatten_on_white(image: Image.Image) -> Image.Image:
-    """An RGB image; transparent pixels become white, as CLIPProcessor makes them."""
+    """An RGB image of 8 bits; transparent pixels become white, as CLIPProcessor makes them."""
+    # Pillow before 11 opens a PNG of 16 bits as one of 32.
+    if image.mode.startswith("I;16") or image.mode == "I" and image.format == "PNG":
+        image = Image.fromarray(to_8_bits(np.asarray(image)))
     if image.mode[0] in "IF":
-        raise ValueError(f"mode {image.mode} has more than 8 bits per channel, which would be cut off: convert it")
+        raise ValueError(
+            f"mode {image.mode} holds numbers without a known scale: convert it to 8 or 16 bits per channel"
+        )
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """Pixels of 16 bits, where white is 65535, to the nearest of 8; pixels of 8 bits as they are."""
+    return pixels if pixels.dtype == np.uint8 else ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

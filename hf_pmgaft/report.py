@@ -6,13 +6,15 @@ import hashlib
 import json
 import math
 import os
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from .intervals import Z_95, PairedDifference, paired_difference, wilson_interval
-from .threats import threat_name
+from .threats import attack_name, threat_name
 
 
 @dataclass
@@ -55,12 +57,14 @@ class RobustnessReport:
         sets (list of `SetResult`): In the order of evaluation.
         model (`dict`): Fingerprint of the weights, logit scale and pixel statistics.
         flags (list of `dict`): What smells: each with `flag`, `set` and `message`.
+        picture (`bytes`, *optional*): A PNG of sample images that a notebook shows below the table; not saved.
     """
 
     protocol: dict[str, Any]
     sets: list[SetResult]
     model: dict[str, Any] = field(default_factory=dict)
     flags: list[dict[str, str]] = field(default_factory=list)
+    picture: bytes | None = field(default=None, repr=False, compare=False)
 
     @property
     def mean_clean_accuracy(self) -> float:
@@ -102,6 +106,18 @@ class RobustnessReport:
         flat[f"{prefix}_mean_clean_accuracy"] = self.mean_clean_accuracy
         flat[f"{prefix}_mean_robust_accuracy"] = self.mean_robust_accuracy
         return flat
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: attacks, the table, flags and the picture."""
+        from .tables import render, report_rows  # which reads reports
+
+        attacks = ", ".join(map(attack_name, self.headline_attacks))
+        parts = [f"<p>Zero-shot accuracy in %, robust under {escape(attacks)}; protocol {self.protocol_hash}</p>"]
+        parts.append(render(report_rows(self), "html"))
+        parts += [f"<p>{escape('{flag} ({set}): {message}'.format(**flag))}</p>" for flag in self.flags]
+        if self.picture is not None:
+            parts.append(f'<img alt="samples" src="data:image/png;base64,{b64encode(self.picture).decode()}">')
+        return "\n".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has."""

@@ -231,6 +231,7 @@ class Saving:
             dataset_name=dataset or self._dataset_name,
             plots=sorted(path.name for path in folder.glob("*.png")),
             licence=license,
+            train_dataset=self.train_dataset,
         )
         self._base_model, self._dataset_name = finetuned_from or self._base_model, dataset or self._dataset_name
 

@@ -1,12 +1,14 @@
-"""Reports and comparisons as tables for the terminal, Markdown or LaTeX."""
+"""Reports and comparisons as tables for the terminal, Markdown, LaTeX or notebooks."""
 
 from __future__ import annotations
+
+from html import escape
 
 from .intervals import wilson_interval
 from .report import Comparison, RobustnessReport
 from .threats import Spec, norm_of, threat_name
 
-FORMATS = ("text", "markdown", "latex")
+FORMATS = ("text", "markdown", "latex", "html")
 Rows = list[list[str]]
 
 
@@ -66,9 +68,15 @@ def comparison_rows(comparison: Comparison) -> Rows:
 
 
 def render(rows: Rows, style: str = "text") -> str:
-    """Rows, of which the first is the header, as aligned text, a Markdown table or the rows of a LaTeX one."""
+    """Rows, of which the first is the header, as aligned text, a Markdown or HTML table or the rows of a LaTeX one."""
     if style == "latex":
         return "\n".join(" & ".join(map(_latex, row)) + r" \\" for row in rows)
+    if style == "html":
+        tags = ["th", *["td"] * (len(rows) - 1)]
+        lines = [
+            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) for tag, row in zip(tags, rows, strict=True)
+        ]
+        return "\n".join(["<table>", *(f"<tr>{line}</tr>" for line in lines), "</table>"])
     if style == "markdown":
         lines = [f"| {' | '.join(row)} |" for row in rows]
         return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

@@ -22,6 +22,7 @@ from . import checkpoints
 from .attacks import TRAINING_ATTACKS, SharedPerturbation, frozen, make_attack, sample_seeds
 from .averaging import WeightAverage
 from .backbones import get_backbone, unwrap, unwrap_peft
+from .callbacks import SamplePictures
 from .captions import choose_captions
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, ZeroShotDataset, augment, stack, training_examples
@@ -165,6 +166,12 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         self._average = None if args.ema_decay is None else WeightAverage(self.model, args.ema_decay)
         if self._average is not None:
             self.add_callback(self._average)
+        if self.args.report_to:
+            # trackio ends its run with training; an evaluation after it goes on with the run by its name.
+            run = f"{Path(self.args.output_dir).resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}"
+            self.args.run_name = self.args.run_name or run
+            if self.eval_dataset:
+                self.add_callback(SamplePictures(self))
         load_whole_models()
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
         self._plain = copy.deepcopy(self.model) if sharded else None

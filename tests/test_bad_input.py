@@ -167,7 +167,7 @@ def test_an_undecodable_image_is_named_by_its_row_when_reached(eight, processor,
 def test_check_lists_every_broken_row(eight, processor):
     rows = [{"image": np.asarray(row["image"]).astype(np.float32), "label": row["label"]} for row in eight]
     rows[4]["image"][3, 3] = np.nan
-    rows[7]["image"] = Image.fromarray(np.full((20, 20), 30000, np.uint16))
+    rows[7]["image"] = Image.fromarray(np.full((20, 20), 30000, np.int32))
     for data, wanted in (
         (ImageClassificationDataset(broken(eight, processor), processor), [2, 5, 6]),
         (StreamingImages(broken(eight, processor).to_iterable_dataset(), processor), [2, 5, 6]),

@@ -2,18 +2,55 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
-from conftest import make_model, make_processor
-from huggingface_hub import ModelCard
+import yaml
+from conftest import CLASS_NAMES, draw, make_images, make_model, make_processor
+from huggingface_hub import ModelCard, metadata_load, parse_eval_result_entries
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import CLIPModel
 
 from hf_pmgaft import PMGAFTConfig, load_model
-from hf_pmgaft.card import model_card, save_model_card
+from hf_pmgaft.card import model_card, save_eval_results, save_model_card
+from hf_pmgaft.data import training_examples
 from hf_pmgaft.objectives import OBJECTIVES, Objective, make_objective
 from hf_pmgaft.report import RobustnessReport, SetResult
 from hf_pmgaft.tuning import make_tuning
+from hf_pmgaft.tuning.folder import save_tuning
 
+# What the Hub's documentation names for a model card (https://github.com/huggingface/hub-docs/blob/main/modelcard.md,
+# https://huggingface.co/docs/hub/model-cards): the client takes any key, and the Hub does nothing with others. `None`
+# is any value; the args are free.
+RESULT = {
+    "task": {"type": None, "name": None},
+    "dataset": {"type": None, "name": None, "config": None, "split": None, "revision": None, "args": None},
+    "metrics": [
+        {
+            "type": None,
+            "value": None,
+            "name": None,
+            "config": None,
+            "args": None,
+            "verified": None,
+            "verifyToken": None,
+        }
+    ],
+    "source": {"name": None, "url": None},
+}
+CARD_KEYS = {
+    **dict.fromkeys(["language", "license", "license_name", "license_link", "library_name", "tags", "datasets"]),
+    **dict.fromkeys(["buckets", "metrics", "base_model", "base_model_relation", "new_version", "pipeline_tag"]),
+    **dict.fromkeys(["thumbnail", "co2_eq_emissions", "widget", "inference"]),
+    "model-index": [{"name": None, "results": [RESULT]}],
+}
+# Of a file in `.eval_results`, https://huggingface.co/docs/hub/eval-results.
+EVAL_RESULT_KEYS = [
+    {
+        "dataset": {"id": None, "task_id": None, "revision": None},
+        **dict.fromkeys(["value", "verifyToken", "date", "evaluation_framework", "notes"]),
+        "source": {"url": None, "name": None, "user": None, "org": None},
+    }
+]
 PGD = {"attack": "pgd", "eps": "4/255", "norm": "linf", "num_steps": 20, "loss": "margin", "restarts": 1}
 TOKEN = "hf_thisisasecret"
 
@@ -43,6 +80,28 @@ def options(tmp_path) -> dict:
         "report_before": BEFORE,
         "report_after": AFTER,
     }
+
+
+def unknown_keys(content, known, path: str = "") -> list[str]:
+    """Keys of YAML that are not among the known ones, with where they stand."""
+    if known is None:
+        return []
+    if isinstance(known, list):
+        return [key for part in content for key in unknown_keys(part, known[0], path)]
+    found = [f"{path}{key}" for key in content if key not in known]
+    return found + [k for key in content.keys() & known for k in unknown_keys(content[key], known[key], f"{key}.")]
+
+
+def run_usage(folder, monkeypatch) -> list[dict]:
+    """Runs the code of a folder's card beside the folder, as a reader would; returns what each block left."""
+    monkeypatch.chdir(folder.parent)
+    draw(0, np.random.default_rng(0)).save("image.png")
+    blocks = (folder / "README.md").read_text().split("```python\n")[1:]
+    left = []
+    for block in blocks:
+        left.append({})
+        exec(compile(block.split("```")[0], "README.md", "exec"), left[-1])
+    return left
 
 
 def rows(card: ModelCard) -> dict[str, list[str]]:
@@ -190,6 +249,123 @@ def test_an_adapter_is_not_called_a_plain_model_and_the_usage_holds(options, tmp
     assert "a plain `CLIPModel`" in save_model_card(tmp_path, **options).text
 
 
+@pytest.fixture
+def base(options):
+    """The base model in its folder."""
+    model = make_model()
+    model.save_pretrained(options["base_model"])
+    model.name_or_path = options["base_model"]
+    return model
+
+
+def test_usage_of_a_plain_checkpoint_runs(options, base, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "robust-clip"
+    base.save_pretrained(folder)
+    make_processor().save_pretrained(folder)
+    save_model_card(folder, **options)
+    by_pipeline, by_model = run_usage(folder, monkeypatch)
+    assert isinstance(by_model["model"], CLIPModel)
+    answer, probabilities = capsys.readouterr().out.splitlines()
+    assert "'cat'" in answer and "'dog'" in answer and probabilities.startswith("tensor([[")
+
+
+def test_usage_of_an_adapter_runs(options, base, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "robust-clip"
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"]))
+    adapted.save_pretrained(folder)
+    make_processor().save_pretrained(folder)
+    data = save_model_card(folder, **options).data
+    (by_package,) = run_usage(folder, monkeypatch)
+    assert isinstance(by_package["model"], PeftModel)
+    assert capsys.readouterr().out.strip() in ("cat", "dog") and data.library_name == "peft"
+
+
+@pytest.mark.parametrize(
+    "tuning, tuning_options, names",
+    [
+        ("deep_prompts", {"depth": 1}, ["cat", "dog"]),
+        ("text_context", {"num_tokens": 4}, ["cat", "dog"]),
+        ("text_context", {"num_tokens": 4, "class_specific": True}, CLASS_NAMES),
+        ("r_adapter", {}, ["cat", "dog"]),
+    ],
+)
+def test_usage_of_other_tunings_runs(options, base, tmp_path, monkeypatch, capsys, tuning, tuning_options, names):
+    folder = tmp_path / "robust-clip"
+    prepared = make_tuning(tuning, tuning_options).for_classes(CLASS_NAMES).prepare(base)
+    save_tuning(prepared, folder, options["base_model"])
+    make_processor().save_pretrained(folder)
+    card = save_model_card(folder, **options)
+    (left,) = run_usage(folder, monkeypatch)
+    assert left["names"] == names and capsys.readouterr().out.strip() in names
+    assert f"the tuning `{tuning}`" in card.text and card.data.library_name == "hf_pmgaft"
+
+
+@pytest.mark.parametrize("base_model", [None, "openai/clip-vit-base-patch32"])
+def test_the_hub_knows_every_key_of_the_metadata(options, tmp_path, base_model):
+    changes = {"base_model": base_model, "dataset_name": "user/pictures:small@train", "licence": "mit"}
+    save_model_card(tmp_path, **{**options, **(changes if base_model else {})})
+    metadata = metadata_load(tmp_path / "README.md")
+    assert unknown_keys(metadata, CARD_KEYS) == []
+    assert metadata.get("base_model") == base_model and ("datasets" in metadata) == (base_model is not None)
+    assert base_model is None or metadata["datasets"] == ["user/pictures"]
+    metadata["licence"] = metadata["model-index"][0]["results"][0]["metrics"][0]["unit"] = "x"
+    assert unknown_keys(metadata, CARD_KEYS) == ["licence", "metrics.unit"]
+
+
+def test_named_results_say_what_they_were_measured_by(options, tmp_path):
+    save_model_card(tmp_path, **options)
+    results = ModelCard.load(tmp_path / "README.md").data.eval_results
+    robust, mean = (
+        next(r.metric_args for r in results if (r.dataset_name, r.metric_type) == (name, "robust_accuracy"))
+        for name in ("food", "mean of sets")
+    )
+    assert robust == {
+        "attack": "PGD-20 margin linf 4/255",
+        "num_samples": 150,
+        "interval_95": "35.3 to 51.0",
+        "protocol": AFTER.protocol_hash,
+    }
+    assert mean == {"attack": "PGD-20 margin linf 4/255", "num_sets": 2, "protocol": AFTER.protocol_hash}
+
+
+def test_figures_for_a_benchmark_are_written_as_the_hub_reads_them(tmp_path):
+    benchmarks = {"food": {"robust_accuracy": ("user/robust-food", "linf"), "clean_accuracy": ("ethz/food101", "all")}}
+    files = save_eval_results(tmp_path, AFTER, benchmarks)
+    assert [file.parent.name for file in files] == [".eval_results"] * 2
+    content = [yaml.safe_load(file.read_text()) for file in files]
+    assert [unknown_keys(part, EVAL_RESULT_KEYS) for part in content] == [[], []]
+    robust, clean = (parse_eval_result_entries(part)[0] for part in content)
+    assert (robust.dataset_id, robust.task_id, robust.value) == ("user/robust-food", "linf", 43.0)
+    assert "PGD-20 margin linf 4/255" in robust.notes and AFTER.protocol_hash in robust.notes
+    assert clean.value == 74.0 and "PGD" not in clean.notes
+    with pytest.raises(ValueError, match="'cars'.*food"):
+        save_eval_results(tmp_path, AFTER, {"cars": {"robust_accuracy": ("user/cars", "linf")}})
+
+
+def test_the_data_are_told(options):
+    data = training_examples(make_images(8), make_processor())
+    card = model_card(**options, dataset_name="user/pictures", train_dataset=data)
+    assert rows(card)["data"] == ["`user/pictures`, 8 images, 4 classes"]
+    assert rows(model_card(**options))["data"] == ["not named"]
+
+
+def test_papers_are_links(options):
+    assert "[arXiv 2401.04350](https://arxiv.org/abs/2401.04350)" in model_card(**options).text
+
+
+def test_a_licence_of_its_own_keeps_name_and_link(options, tmp_path, monkeypatch):
+    readme = tmp_path / "base.md"
+    readme.write_text("---\nlicense: other\nlicense_name: theirs\nlicense_link: LICENSE\n---\n")
+    monkeypatch.setattr("hf_pmgaft.card.hf_hub_download", lambda repo, file: str(readme))
+    data = model_card(**{**options, "base_model": "user/clip"}).data
+    assert (data.license, data.license_name) == ("other", "theirs")
+    assert data.license_link == "https://huggingface.co/user/clip/blob/main/LICENSE"
+
+
+def test_a_base_model_out_of_reach_leaves_the_licence_open(options):
+    assert model_card(**{**options, "base_model": "user/clip"}).data.license is None
+
+
 def test_figures_stand_under_the_headline_and_flags_are_told(options):
     beside = {"attack": "patch", "size": 16}
     flag = {"flag": "zero gradients", "set": "food", "message": "the gradient is zero"}
@@ -200,4 +376,12 @@ def test_figures_stand_under_the_headline_and_flags_are_told(options):
     assert "zero gradients (food): the gradient is zero" in card.text
     names = {result.metric_name for result in card.data.eval_results}
     assert names == {"Clean accuracy (%)", "Robust accuracy (%) under PGD-20 margin linf 4/255"}
-    assert "Do not believe" not in model_card(**options).text
+    text = model_card(**options).text
+    assert "Do not believe" not in text and "No flag was raised" in text
+
+
+def test_each_of_several_attacks_is_told(options):
+    names = ("PGD-20 margin linf 4/255", "APGD-CE linf 4/255")
+    sets = [SetResult("food", 10, 150, 0.74, 0.43, dict(zip(names, (0.5, 0.43), strict=True)))]
+    card = model_card(**{**options, "report_before": None, "report_after": RobustnessReport(AFTER.protocol, sets)})
+    assert [rows(card)[name] for name in names] == [["1", "50.0"], ["1", "43.0"]]

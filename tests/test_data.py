@@ -85,9 +85,9 @@ def test_a_missing_split_is_named_with_those_there_are(sources, name):
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path):
-    (tmp_path / "a.csv").write_text("image,label\n")
-    with pytest.raises(ValueError, match="a.csv is no parquet file"):
-        load_images(str(tmp_path / "a.csv"))
+    (tmp_path / "a.txt").write_text("image,label\n")
+    with pytest.raises(ValueError, match="a.txt is no parquet file"):
+        load_images(str(tmp_path / "a.txt"))
 
 
 def test_names_of_sets_are_taken_apart_unless_they_are_paths(tmp_path):

@@ -1,0 +1,102 @@
+"""Sample pictures of an evaluation set, clean and attacked: for trackers, notebooks and files."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
+
+from .data import ZeroShotDataset
+from .evaluation import sample_ids
+from .plots import gallery
+from .threats import check_attack, run_attack
+from .zero_shot import ZeroShotClassifier, encode_class_names
+
+if TYPE_CHECKING:
+    from .trainer import PMGAFTTrainer
+
+
+class SamplePictures(TrainerCallback):
+    """Shows a few images of an evaluation set at every evaluation: clean, perturbation, adversarial, predictions.
+
+    The picture goes to TensorBoard, trackio and wandb, as far as the run reports to them, as `eval/samples`, and into
+    `trainer.last_report`, which a notebook shows. A trainer that reports to a tracker has this callback by itself.
+
+    Args:
+        trainer (`PMGAFTTrainer`): Whose model is attacked, by its evaluation attack.
+        data (`ZeroShotDataset`, *optional*): The trainer's first evaluation set if not given.
+        count (`int`): Images, chosen by the run's seed.
+    """
+
+    def __init__(self, trainer: PMGAFTTrainer, data: ZeroShotDataset | None = None, count: int = 8):
+        self.trainer = trainer
+        self.data = next(iter(trainer.eval_dataset.values())) if data is None else data
+        self.spec = check_attack(trainer.args.eval_attack_spec())
+        self.rows = sample_ids(len(self.data), count, trainer.args.seed)
+        self.clean = self.adversarial = self.labels = None
+        self.predictions: dict[str, list[int]] = {}
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.attack("model")
+        self.show()
+
+    def attack(self, name: str) -> None:
+        """Attacks the model as it is now; its predictions stand under `name` in the pictures from here on.
+
+        All processes take part, since the engine may have shared out the weights.
+        """
+        trainer, data = self.trainer, self.data
+        if self.clean is None:
+            rows = [data[row] for row in self.rows]
+            self.clean = torch.stack([row["images"] for row in rows])
+            self.labels = [row["labels"] for row in rows]
+        images, labels = self.clean.to(trainer.args.device), torch.tensor(self.labels, device=trainer.args.device)
+        with trainer.evaluation_model() as model:
+            embeds = encode_class_names(model, trainer.processing_class, data.class_names, data.prompt_templates)
+            classifier = ZeroShotClassifier.from_model(model, trainer.processing_class, embeds)
+            seeds = torch.arange(len(labels), device=labels.device)
+            adversarial = run_attack(self.spec, classifier, images, labels, seeds)
+            with torch.no_grad():
+                self.predictions[name] = classifier(adversarial).argmax(1).tolist()
+        self.adversarial = adversarial.cpu()
+
+    def save(self, file: str | os.PathLike | io.BytesIO) -> None:
+        """Draws clean image, perturbation and adversarial image; each model is shown against its own attack."""
+        gallery(
+            self.clean,
+            self.adversarial,
+            self.data.class_names,
+            self.labels,
+            self.predictions,
+            file,
+            eps=self.spec["eps"],
+            norm=self.spec["norm"],
+        )
+
+    def show(self) -> None:
+        """Hands the picture to the report and to the trackers of the run."""
+        trainer = self.trainer
+        if not trainer.is_world_process_zero():
+            return
+        self.save(file := io.BytesIO())
+        if trainer.last_report is not None:
+            trainer.last_report.picture = file.getvalue()
+        pixels, step = np.asarray(Image.open(file).convert("RGB")), trainer.state.global_step
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+                callback.tb_writer.add_image("eval/samples", pixels, step, dataformats="HWC")
+                callback.tb_writer.flush()
+            elif isinstance(callback, WandbCallback):
+                import wandb
+
+                wandb.log({"eval/samples": wandb.Image(pixels), "train/global_step": step})
+            elif isinstance(callback, TrackioCallback):
+                import trackio
+
+                trackio.log({"eval/samples": trackio.Image(pixels), "train/global_step": step})
