@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
-from ..backbones import unwrap_peft
+from ..backbones import ENCODERS, unwrap_peft
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from ..zero_shot import encode_class_names
 from . import attachment, make_tuning, name_of, options_of
@@ -38,7 +39,7 @@ def load_tuning(model: nn.Module, folder: str | os.PathLike) -> None:
 
 
 def load_model(name: str, base_model: nn.Module | str | None = None) -> nn.Module:
-    """A dual encoder in float32 by its Hub id or folder.
+    """A dual encoder, or an image encoder alone, in float32 by its Hub id or folder.
 
     Args:
         name (`str`): A plain model, a peft adapter, or what a tuning saved beside its base model.
@@ -57,14 +58,21 @@ def load_model(name: str, base_model: nn.Module | str | None = None) -> nn.Modul
 
         config = json.loads(Path(file).read_text(encoding="utf-8"))
         return PeftModel.from_pretrained(_base(name, base_model, config["base_model_name_or_path"]), name)
-    return AutoModel.from_pretrained(name, dtype=torch.float32)
+    return _plain(name)
+
+
+def _plain(name: str) -> nn.Module:
+    # AutoModel would leave out the projection of a vision tower that was saved with it.
+    saved_as = next((kind for kind in AutoConfig.from_pretrained(name).architectures or () if kind in ENCODERS), None)
+    loader = AutoModel if saved_as is None else getattr(transformers, saved_as)
+    return loader.from_pretrained(name, dtype=torch.float32)
 
 
 def _base(name: str, given: nn.Module | str | None, named: str | None) -> nn.Module:
     base_model = given or named
     if base_model is None:
         raise ValueError(f"{name} does not name the model that it was trained beside. Pass `base_model`.")
-    return AutoModel.from_pretrained(base_model, dtype=torch.float32) if isinstance(base_model, str) else base_model
+    return _plain(base_model) if isinstance(base_model, str) else base_model
 
 
 def _find(name: str, file: str) -> str | None:
