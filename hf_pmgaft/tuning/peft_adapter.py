@@ -64,13 +64,13 @@ def add_adapter(model: nn.Module, backbone: Backbone, peft_config: Any, towers: 
     peft_config = copy.deepcopy(peft_config)
     targets = getattr(peft_config, "target_modules", None)
     if not isinstance(targets, str):
-        names = "|".join(map(re.escape, sorted(backbone.attention if targets is None else targets)))
+        chosen = sorted(backbone.attention if targets is None else targets)
         parts = backbone.vision_modules + (backbone.text_modules if towers == "both" else ()) or (".*",)
-        peft_config.target_modules = rf"(?=({'|'.join(parts)})(\.|$))(.*\.)?({names})"
-        if getattr(peft_config, "exclude_modules", "") is None:
-            # torch's own attention, in which SigLIP pools, reads the weights and would pass an adapter by
-            whole = [name for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)]
-            peft_config.exclude_modules = [f"{name}.out_proj" for name in whole] or None
+        peft_config.target_modules = rf"(?=({'|'.join(parts)})(\.|$))(.*\.)?({'|'.join(map(re.escape, chosen))})"
+        # torch's own attention, by which SigLIP pools, reads these weights and would pass an adapter by
+        whole = [f"{name}.out_proj" for name, part in model.named_modules() if isinstance(part, nn.MultiheadAttention)]
+        if whole and "out_proj" in chosen and getattr(peft_config, "exclude_modules", whole) is None:
+            peft_config.exclude_modules = whole
     try:
         return get_peft_model(model, peft_config)
     except ValueError as error:
