@@ -4,6 +4,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "ATTACKS": "attacks",
+    "LinearProbe": "heads",
+    "NearestClassMean": "heads",
     "OBJECTIVES": "objectives",
     "Objective": "objectives",
     "PMGAFTConfig": "config",
@@ -13,6 +15,7 @@ _PUBLIC = {
     "TUNINGS": "tuning",
     "ZeroShotClassifier": "zero_shot",
     "ZeroShotDataset": "data",
+    "at_resolution": "backbones",
     "compare_reports": "report",
     "encode_class_names": "zero_shot",
     "evaluate_robustness": "evaluation",

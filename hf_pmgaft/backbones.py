@@ -1,67 +1,157 @@
-"""One row per dual-encoder family: which parts are its vision tower, and where the projected embeddings come out."""
+"""One row per family: where a dual encoder, or an image encoder alone, keeps what this package needs."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
-from transformers import CLIPModel
+
+Parts = nn.Module  # a whole model, or its image side alone; both have the modules of `Backbone.vision_modules`
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """Where a dual encoder keeps what this package needs.
+    """Where a family keeps what this package needs. Its defaults are CLIP's, in transformers.
 
     Args:
-        model_class (`type`): The class whose instances the row describes.
-        vision_modules (`tuple[str, ...]`): Attributes that make up the image side, projection included.
-        text_modules (`tuple[str, ...]`): Likewise the text side.
-        vision_layers (`str`): Path to the list of transformer blocks of the vision tower.
-        image_embeds (`Callable`): `(model, pixel_values [B,3,H,W]) -> [B,D]`, projected and un-normalised.
-        image_and_patch_embeds (`Callable`): `(model, pixel_values [B,3,H,W]) -> [B,D], [B,h,w,D]`, by one pass also
-            the patch tokens on their grid, through the final layer norm and the projection of the image embedding.
-        text_embeds (`Callable`): `(model, input_ids [N,L], attention_mask [N,L]) -> [N,D]`, likewise.
+        vision_modules (`tuple[str, ...]`): Attributes that make up the image side, projection included; none where
+            the whole model is one.
+        text_modules (`tuple[str, ...]`): Likewise the text side; none where there is none.
+        vision_layers (`str`, *optional*): Path to the list of blocks of the vision tower.
+        after_layers (`tuple[str, ...]`): Modules of the image side that follow the blocks.
+        attention (`tuple[str, ...]`): Linear layers of the attention, which LoRA goes to unless told otherwise.
+        unused (`tuple[str, ...]`): Modules or parameters of the image side that no embedding depends on.
+        embeds (`Callable`): `(parts, output of the vision tower) -> [B,D]`, projected and un-normalised.
+        patches (`Callable`, *optional*): `(parts, output of the vision tower) -> [B,N,D]`, the patch tokens in the
+            space of the embeddings, row by row; `None` for a family without.
+        pooler_is_embedding (`bool`): Whether the `vision_model_output.pooler_output` of a model's own output is the
+            embedding. Where it comes before the projection, this is applied inside the pass.
+        width (`Callable`): `config -> D`.
+        logit_scale, logit_bias (`Callable`): `model ->` what cosines are multiplied by, and what is added then.
+        full_text (`bool`): Whether texts are padded to all positions, and the padding is attended to.
+        takes_prompts (`bool`): Whether prompts and adapters beside the weights find the modules of CLIP.
     """
 
-    model_class: type
-    vision_modules: tuple[str, ...]
-    text_modules: tuple[str, ...]
-    vision_layers: str
-    image_embeds: Callable[[nn.Module, torch.Tensor], torch.Tensor]
-    image_and_patch_embeds: Callable[[nn.Module, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-    text_embeds: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+    vision_modules: tuple[str, ...] = ("vision_model", "visual_projection")
+    text_modules: tuple[str, ...] = ("text_model", "text_projection")
+    vision_layers: str | None = "vision_model.encoder.layers"
+    after_layers: tuple[str, ...] = ("vision_model.post_layernorm", "visual_projection")
+    attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj")
+    unused: tuple[str, ...] = ()
+    embeds: Callable[[Parts, Any], torch.Tensor] = lambda parts, output: parts.visual_projection(output.pooler_output)
+    patches: Callable[[Parts, Any], torch.Tensor] | None = None
+    pooler_is_embedding: bool = False
+    width: Callable[[Any], int] = lambda config: config.projection_dim
+    logit_scale: Callable[[nn.Module], torch.Tensor] = lambda model: model.logit_scale.float().exp()
+    logit_bias: Callable[[nn.Module], torch.Tensor] = lambda model: torch.zeros(())
+    full_text: bool = False
+    takes_prompts: bool = False
+
+    def image_embeds(self, model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Pixel values `[B,3,H,W]` -> embeddings `[B,D]`, projected and un-normalised."""
+        if not self.text_modules:
+            return self.embeds(model, model(pixel_values=pixel_values))
+        if self.pooler_is_embedding:
+            return _image_pass(model, pixel_values).vision_model_output.pooler_output
+        return self._inside(model, pixel_values, self.embeds)[1]
+
+    def image_and_patch_embeds(
+        self, model: nn.Module, pixel_values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Likewise, and by the same pass the patch tokens on their grid, `[B,h,w,D]`."""
+        check_patches(self, unwrap(model))
+
+        def both(parts: Parts, output: Any) -> tuple[torch.Tensor | None, torch.Tensor]:
+            embeds = None if self.pooler_is_embedding else self.embeds(parts, output)
+            return embeds, self._on_grid(parts, output, pixel_values)
+
+        output, (embeds, patches) = self._inside(model, pixel_values, both)
+        return output.vision_model_output.pooler_output if self.pooler_is_embedding else embeds, patches
+
+    def text_embeds(self, model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Token ids and their mask `[N,L]` -> embeddings `[N,D]`, projected, unit norm; see `full_length`."""
+        # The model is called as in image passes; its forward asks for an image.
+        edge = self.image_size(unwrap(model))
+        image = torch.zeros((1, 3, edge, edge), device=input_ids.device)
+        return model(pixel_values=image, input_ids=input_ids, attention_mask=attention_mask).text_embeds
+
+    def full_length(
+        self, model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, pad_token_id: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and their mask `[N,L]` as the family was trained on them, which may be at a fixed length."""
+        if not self.full_text:
+            return input_ids, attention_mask
+        length = self.text_positions(model)
+        input_ids = F.pad(input_ids[:, :length], (0, max(0, length - input_ids.shape[1])), value=pad_token_id)
+        return input_ids, torch.ones_like(input_ids)
+
+    def text_positions(self, model: nn.Module) -> int:
+        """How many tokens a text may have."""
+        return unwrap(model).config.text_config.max_position_embeddings
+
+    def image_size(self, model: nn.Module) -> int:
+        """Height and width of the images that a plain model takes."""
+        size = getattr(model.config, "vision_config", model.config).image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        if height != width:
+            raise ValueError(f"You passed a model of images {height} x {width}. Pass one of square images.")
+        return height
+
+    def is_vision(self, name: str) -> bool:
+        """Whether a parameter of a plain model is on the image side, and its embeddings depend on it."""
+        inside = not self.vision_modules or _in_modules(name, self.vision_modules)
+        return inside and not _in_modules(name, self.unused)
 
     def vision_parameters(self, model: nn.Module):
         """Named parameters of the image side, with their names in the whole model."""
-        prefixes = tuple(f"{name}." for name in self.vision_modules)
-        return [(name, parameter) for name, parameter in model.named_parameters() if name.startswith(prefixes)]
+        return [(name, parameter) for name, parameter in model.named_parameters() if self.is_vision(name)]
 
     def vision_copy(self, model: nn.Module) -> VisionTower:
         """A frozen copy of the image side, independent of `model`."""
-        parts = {name: copy.deepcopy(getattr(model, name)) for name in self.vision_modules}
-        return VisionTower(parts).requires_grad_(False).eval()
+        parts = {name: getattr(model, name) for name in self.vision_modules} or {"vision_model": model}
+        tower = VisionTower(self, {name: copy.deepcopy(module) for name, module in parts.items()})
+        return tower.requires_grad_(False).eval()
+
+    def _inside(self, model: nn.Module, pixel_values: torch.Tensor, function: Callable) -> tuple[Any, Any]:
+        """A pass, and what `function(parts, output of the vision tower)` made of it inside: there the weights are
+        whole under every engine."""
+        plain, found = unwrap(model), []
+        hook = plain.vision_model.register_forward_hook(lambda tower, args, out: found.append(function(plain, out)))
+        try:
+            output = _image_pass(model, pixel_values)
+        finally:
+            hook.remove()
+        return output, found[0]
+
+    def _on_grid(self, parts: Parts, output: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+        size = parts.vision_model.config.patch_size
+        grid = tuple(edge // size for edge in pixel_values.shape[-2:])
+        # The first of them: prompt tokens may follow.
+        return self.patches(parts, output)[:, : grid[0] * grid[1]].unflatten(1, grid)
 
 
 class VisionTower(nn.Module):
-    """A CLIP image side on its own: `pixel_values [B,3,H,W] -> [B,D]`, projected and un-normalised."""
+    """An image side on its own: `pixel_values [B,3,H,W] -> [B,D]`, projected and un-normalised."""
 
-    def __init__(self, parts: dict[str, nn.Module]):
+    def __init__(self, backbone: Backbone, parts: Mapping[str, nn.Module]):
         super().__init__()
+        self.backbone = backbone
         for name, module in parts.items():
             setattr(self, name, module)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.visual_projection(self.vision_model(pixel_values=pixel_values).pooler_output)
+        return self.backbone.embeds(self, self.vision_model(pixel_values=pixel_values))
 
     def with_patches(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The embeddings and, `[B,h,w,D]`, the patch tokens in their space."""
         output = self.vision_model(pixel_values=pixel_values)
-        return self.visual_projection(output.pooler_output), _clip_patches(self, output, pixel_values)
+        return self.backbone.embeds(self, output), self.backbone._on_grid(self, output, pixel_values)
 
 
 def text_attention(patch_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
@@ -72,7 +162,7 @@ def text_attention(patch_embeds: torch.Tensor, text_embeds: torch.Tensor) -> tor
     to the image before maps are compared.
 
     Args:
-        patch_embeds (`torch.Tensor`): `[B,h,w,D]`, of a [`Backbone`]'s `patch_embeds`.
+        patch_embeds (`torch.Tensor`): `[B,h,w,D]`, of a [`Backbone`]'s `image_and_patch_embeds`.
         text_embeds (`torch.Tensor`): `[B,D]`, one text per image, such as that of its class.
 
     Returns:
@@ -85,58 +175,192 @@ def text_attention(patch_embeds: torch.Tensor, text_embeds: torch.Tensor) -> tor
         return torch.einsum("bhwd,bd->bhw", F.normalize(patches, dim=-1), texts)
 
 
-def _clip_image_embeds(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-    # In `CLIPOutput` the pooler output is already projected.
-    return _clip_vision_output(model, pixel_values).pooler_output
+def at_resolution(model: nn.Module, processor: Any, image_size: int) -> tuple[nn.Module, Any]:
+    """A model and its processor for images of another size, by position embeddings interpolated once.
+
+    The family's own interpolation in transformers is used. The size is part of the configurations, so what is saved
+    and loaded, trained and evaluated is an ordinary model of that size.
+
+    Args:
+        model (`PreTrainedModel`): A plain model.
+        processor (*optional*): Its processor or image processor.
+        image_size (`int`): Height and width, a multiple of the patch size.
+
+    Returns:
+        `tuple`: The model and processor that were given, if they are of this size, else new ones.
+
+    Raises:
+        ValueError: for a model that has no position embeddings to interpolate, or a size that is not made of patches.
+    """
+    row = get_encoder(model)
+    if image_size == row.image_size(model):
+        return model, processor
+    name, embeddings = next(
+        ((name, module) for name, module in model.named_modules() if hasattr(module, "interpolate_pos_encoding")),
+        (None, None),
+    )
+    patch = getattr(getattr(model.config, "vision_config", model.config), "patch_size", None)
+    if embeddings is None or unwrap_peft(model) is not model or "tuning" in model._modules:
+        raise ValueError(
+            f"You passed image_size={image_size} for a {type(model).__name__} in which transformers interpolates no "
+            "position embeddings, or one with an adapter. Pass a plain model of another family, or its own "
+            f"image_size={row.image_size(model)}."
+        )
+    if image_size < patch or image_size % patch:
+        raise ValueError(f"You passed image_size={image_size}, no multiple of the patch size. Pass one of {patch}.")
+    config = copy.deepcopy(model.config)
+    getattr(config, "vision_config", config).image_size = image_size
+    larger, state = type(model)(config), model.state_dict()
+    (key,) = [k for k, value in larger.state_dict().items() if value.shape != state[k].shape]
+    width, before = state[key].shape[-1], state[key].shape[-2]
+    count = before - (row.image_size(model) // patch) ** 2 + (image_size // patch) ** 2
+    with torch.no_grad():
+        tokens = state[key].new_zeros(1, count, width)  # asked for their number alone
+        positions = embeddings.interpolate_pos_encoding(tokens, image_size, image_size)
+    larger.load_state_dict({**state, key: positions.view(larger.state_dict()[key].shape)})
+    larger = larger.to(device=model.device, dtype=model.dtype).train(model.training)
+    return larger, None if processor is None else _processor_of_size(processor, image_size)
 
 
-def _clip_image_and_patch_embeds(model: nn.Module, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    plain, found = unwrap(model), []
-
-    def project(module, args, output):  # inside the pass, where the weights are there under every engine
-        found.append(_clip_patches(plain, output, pixel_values))
-
-    hook = plain.vision_model.register_forward_hook(project)
-    try:
-        embeds = _clip_image_embeds(model, pixel_values)
-    finally:
-        hook.remove()
-    return embeds, found[0]
-
-
-def _clip_patches(model: nn.Module, output, pixel_values: torch.Tensor) -> torch.Tensor:
-    # The last hidden state is the last block's: CLIP norms and projects its class token alone.
-    size = model.vision_model.config.patch_size
-    height, width = (edge // size for edge in pixel_values.shape[-2:])
-    hidden = output.last_hidden_state[:, 1 : 1 + height * width]  # prompt tokens may follow
-    return model.visual_projection(model.vision_model.post_layernorm(hidden)).unflatten(1, (height, width))
+def _processor_of_size(processor: Any, image_size: int) -> Any:
+    processor = copy.deepcopy(processor)
+    images = getattr(processor, "image_processor", processor)
+    square = {"height": image_size, "width": image_size}
+    size = dict(images.size)
+    crop = dict(getattr(images, "crop_size", None) or {})
+    if "shortest_edge" in size:  # in proportion to the crop, where the two differ
+        edge = max(crop.values()) if crop and getattr(images, "do_center_crop", False) else size["shortest_edge"]
+        images.size = type(images.size)(shortest_edge=round(size["shortest_edge"] * image_size / edge))
+    else:
+        images.size = type(images.size)(**square)
+    if crop:
+        images.crop_size = type(images.crop_size)(**square)
+    return processor
 
 
-def _clip_vision_output(model: nn.Module, pixel_values: torch.Tensor):
+def check_patches(backbone: Backbone, model: nn.Module) -> None:
+    """Raises `ValueError` for a family that has no patch tokens in the space of its embeddings."""
+    if backbone.patches is None:
+        having = sorted(name for name, row in BACKBONES.items() if row.patches is not None)
+        raise ValueError(
+            f"You asked for patch tokens of a {type(model).__name__}, which has none in the space of its embeddings. "
+            f"Choose another objective or picture, or one of: {', '.join(having)}."
+        )
+
+
+def _image_pass(model: nn.Module, pixel_values: torch.Tensor) -> Any:
     # The model is called as a module, so that autocast, DDP, FSDP and ZeRO hooks fire; its forward asks for text, so
-    # it gets the shortest prompt there is.
+    # it gets the shortest that all families take.
     prompt = torch.zeros((1, 2), dtype=torch.long, device=pixel_values.device)
-    return model(pixel_values=pixel_values, input_ids=prompt).vision_model_output
+    return model(pixel_values=pixel_values, input_ids=prompt)
 
 
-def _clip_text_embeds(model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    # Likewise; its forward asks for an image.
-    config = unwrap(model).config.vision_config
-    image = torch.zeros((1, config.num_channels, config.image_size, config.image_size), device=input_ids.device)
-    texts = {"input_ids": input_ids, "attention_mask": attention_mask}
-    return model(pixel_values=image, **texts).text_model_output.pooler_output
+def _in_modules(name: str, modules: tuple[str, ...]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
-BACKBONES = {
-    "clip": Backbone(
-        model_class=CLIPModel,
-        vision_modules=("vision_model", "visual_projection"),
-        text_modules=("text_model", "text_projection"),
-        vision_layers="vision_model.encoder.layers",
-        image_embeds=_clip_image_embeds,
-        image_and_patch_embeds=_clip_image_and_patch_embeds,
-        text_embeds=_clip_text_embeds,
+def _pooler(parts: Parts, output: Any) -> torch.Tensor:
+    return output.pooler_output
+
+
+def _class_token(parts: Parts, output: Any) -> torch.Tensor:
+    return output.last_hidden_state[:, 0]
+
+
+def _normed_patches(parts: Parts, output: Any) -> torch.Tensor:
+    # The last hidden state is the last block's: CLIP norms and projects its class token alone.
+    return parts.visual_projection(parts.vision_model.post_layernorm(output.last_hidden_state[:, 1:]))
+
+
+def _pooled_patches(parts: Parts, output: Any) -> torch.Tensor:
+    # A head that pools by attention takes each patch into the space of embeddings if it is given that one alone.
+    hidden = output.last_hidden_state
+    return parts.vision_model.head(hidden.flatten(0, 1).unsqueeze(1)).unflatten(0, hidden.shape[:2])
+
+
+_SELF_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_ATTENTION_POOLED = Backbone(
+    vision_modules=("vision_model",),
+    text_modules=("text_model",),
+    after_layers=("vision_model.post_layernorm", "vision_model.head"),
+    embeds=_pooler,
+    patches=_pooled_patches,
+    pooler_is_embedding=True,
+    width=lambda config: config.vision_config.hidden_size,
+    logit_bias=lambda model: model.logit_bias,
+    full_text=True,
+)
+
+# Dual encoders, by class. SigLIP 2 of fixed resolution is a SiglipModel.
+BACKBONES: dict[str, Backbone] = {
+    "CLIPModel": Backbone(patches=_normed_patches, pooler_is_embedding=True, takes_prompts=True),
+    "MetaClip2Model": Backbone(patches=_normed_patches, pooler_is_embedding=True, takes_prompts=True),
+    "ChineseCLIPModel": Backbone(patches=_normed_patches, pooler_is_embedding=True),
+    "AltCLIPModel": Backbone(patches=_normed_patches),
+    "BlipModel": Backbone(patches=_normed_patches, attention=("qkv", "projection")),
+    "SiglipModel": _ATTENTION_POOLED,
+    "Aimv2Model": Backbone(
+        after_layers=("vision_model.rms_norm", "vision_model.head", "visual_projection"),
+        patches=lambda parts, output: parts.visual_projection(_pooled_patches(parts, output)),
+        logit_scale=lambda model: model.logit_scale.float().clamp(0, model.max_log_logit_scale).exp(),
     ),
+    "Tipsv2Model": Backbone(
+        vision_modules=("vision_model",),
+        text_modules=("text_model",),
+        vision_layers="vision_model.encoder.layer",
+        after_layers=("vision_model.layernorm",),
+        attention=_SELF_ATTENTION,
+        unused=("vision_model.embeddings.mask_token",),
+        embeds=_pooler,
+        patches=lambda parts, out: out.last_hidden_state[:, 1 + parts.vision_model.config.num_register_tokens :],
+        pooler_is_embedding=True,
+        width=lambda config: config.vision_config.hidden_size,
+        logit_scale=lambda model: 1 / model.temperature.float(),
+    ),
+    # Its towers are of any families, so nothing is known of their blocks and patch tokens.
+    "VisionTextDualEncoderModel": Backbone(vision_layers=None, after_layers=()),
+}
+
+
+def _encoder(layers: str, after: tuple[str, ...], **values: Any) -> Backbone:
+    """A model that is an image side alone; its embedding is the class token unless said otherwise."""
+    constants = {"logit_scale": lambda model: torch.ones(()), "width": lambda config: config.hidden_size}
+    values = {"embeds": _class_token, **constants, **values}
+    return Backbone(vision_modules=(), text_modules=(), vision_layers=layers, after_layers=after, **values)
+
+
+_DINO = _encoder("encoder.layer", ("layernorm",), attention=_SELF_ATTENTION, unused=("embeddings.mask_token",))
+_VIT = _encoder("layers", ("layernorm",), attention=_SELF_ATTENTION, unused=("embeddings.mask_token", "pooler"))
+
+# Image encoders without text, by class.
+ENCODERS: dict[str, Backbone] = {
+    "CLIPVisionModel": _encoder("encoder.layers", ("post_layernorm",), embeds=_pooler),
+    "CLIPVisionModelWithProjection": _encoder(
+        "vision_model.encoder.layers",
+        ("vision_model.post_layernorm", "visual_projection"),
+        embeds=lambda parts, output: output.image_embeds,
+        width=lambda config: config.projection_dim,
+    ),
+    "SiglipVisionModel": _encoder("encoder.layers", ("post_layernorm", "head"), embeds=_pooler),
+    "Dinov2Model": _DINO,
+    "Dinov2WithRegistersModel": _DINO,
+    "DINOv3ViTModel": replace(_DINO, vision_layers="model.layer", after_layers=("norm",)),
+    "ViTModel": _VIT,
+    "DeiTModel": _VIT,
+}
+
+# What looks like a dual encoder and does not fit, and why.
+REFUSED: dict[str, str] = {
+    "Siglip2Model": "takes sequences of patches with masks instead of images [B,3,H,W]; SigLIP 2 of fixed resolution "
+    "loads as a SiglipModel",
+    "AlignModel": "normalises over the batch, so that an image's embedding depends on the images beside it",
+    "GroupViTModel": "normalises over the batch, so that an image's embedding depends on the images beside it",
+    "FlavaModel": "compares no images with texts in its own forward pass, which fuses them",
+    "CLIPSegModel": "is there to segment images",
+    "OwlViTModel": "is there to detect objects",
+    "Owlv2Model": "is there to detect objects",
+    "XCLIPModel": "takes videos instead of images",
+    "ClapModel": "takes sounds instead of images",
 }
 
 
@@ -152,11 +376,30 @@ def unwrap_peft(model: nn.Module) -> nn.Module:
 
 def get_backbone(model: nn.Module) -> Backbone:
     """The row for `model`, or a `TypeError` if it is no dual encoder that the package knows."""
-    model = unwrap_peft(model)
-    for backbone in BACKBONES.values():
-        if isinstance(model, backbone.model_class):
-            return backbone
-    raise TypeError(
-        f"You passed a {type(model).__name__}, but zero-shot classification needs an image and a text tower. "
-        f"Pass one of: {', '.join(sorted(row.model_class.__name__ for row in BACKBONES.values()))}."
+    row = _find(model, BACKBONES)
+    if row is None:
+        raise TypeError(_refusal(model))
+    return row
+
+
+def get_encoder(model: nn.Module) -> Backbone:
+    """The row for `model`, with or without a text tower, or a `TypeError` if it is no encoder that is known here."""
+    row = _find(model, {**BACKBONES, **ENCODERS})
+    if row is None:
+        raise TypeError(_refusal(model))
+    return row
+
+
+def _refusal(model: nn.Module) -> str:
+    reason = _find(model, REFUSED)
+    why = f"which {reason}" if reason else "but zero-shot classification needs an image and a text tower"
+    return (
+        f"You passed a {type(unwrap_peft(model)).__name__}, {why}. Pass one of: {', '.join(sorted(BACKBONES))}. "
+        "Objectives without text (fare, sim_clip), and evaluation with a `head`, also take: "
+        f"{', '.join(sorted(ENCODERS))}."
     )
+
+
+def _find(model: nn.Module, table: Mapping[str, Any]) -> Any:
+    names = (cls.__name__ for cls in type(unwrap_peft(model)).__mro__)
+    return next((table[name] for name in names if name in table), None)

@@ -208,7 +208,8 @@ def check_rows(rows: Iterable[tuple[int, Any]], read: Callable[[Any, int], Any])
 class LabelledImages:
     """What map-style and streaming image sets share: columns, class names, and one row -> image, label and captions.
 
-    With captions, labels and class names are optional: `label_column` and `class_names` are `None` without them.
+    With captions, or with `needs_labels=False`, labels and class names are optional: `label_column` and `class_names`
+    are `None` without them.
     """
 
     def __init__(
@@ -222,6 +223,7 @@ class LabelledImages:
         native_size: bool = False,
         resize: int | None = None,
         caption_column: str | Sequence[str] | None = None,
+        needs_labels: bool = True,
     ):
         features = getattr(dataset, "features", None) or {}
         self.image_column = find_column(dataset, image_column, IMAGE_COLUMNS, "image")
@@ -232,9 +234,10 @@ class LabelledImages:
             self.captions = Captions(caption_column, columns, known, processor)
         usual = [name for name in LABEL_COLUMNS if self.captions is None or not self.captions.holds_text(name)]
         labelled = label_column or class_names is not None or not set(usual).isdisjoint(columns)
-        if labelled or not caption_column:
+        optional = caption_column or not needs_labels
+        if labelled or not optional:
             self.label_column = find_column(dataset, label_column, usual, "label")
-            names_of = class_names_or_none if caption_column else class_names_of
+            names_of = class_names_or_none if optional else class_names_of
             self.class_names = names_of(dataset, self.label_column, class_names)
         feature = features.get(self.image_column)
         if isinstance(feature, datasets.Image) and not has_transform(dataset):
@@ -417,12 +420,14 @@ def training_examples(
     image_column: str | None = None,
     label_column: str | None = None,
     caption_column: str | Sequence[str] | None = None,
+    needs_labels: bool = True,
 ):
     """Any data set that `Trainer` users have -> one whose rows hold `pixel_values`, `labels` and `sample_id`.
 
     Processor-made rows pass as they are; rows with an image column go through the processor. With `caption_column`
     (see [`Captions`]; `"auto"` for the usual names) the rows hold `input_ids` and `attention_mask` `[C,L]` of their
     captions too, labels and class names are optional, and without class names labels are any numbers from 0.
+    Likewise with `needs_labels=False`.
     """
     if isinstance(dataset, (LabelledImages, WithSampleId)):
         if caption_column and isinstance(dataset, LabelledImages) and dataset.captions is None:
@@ -441,7 +446,8 @@ def training_examples(
     if "pixel_values" in columns or not columns:
         return dataset if streaming else WithSampleId(dataset, processor, class_names)
     cls = StreamingImages if streaming else ImageClassificationDataset
-    return cls(dataset, processor, class_names, image_column, label_column, caption_column=caption_column)
+    options = {"caption_column": caption_column, "needs_labels": needs_labels}
+    return cls(dataset, processor, class_names, image_column, label_column, **options)
 
 
 class ZeroShotDataset(LabelledImages, Dataset):
@@ -556,17 +562,25 @@ class Collator:
         num_classes (`int`, *optional*): Labels must lie below it. Without it rows with captions need no labels, and
             each is a class of its own then: its label is its sample id.
         collate (`Callable`, *optional*): A collator of one's own; its batches are checked all the same.
+        needs_labels (`bool`): Whether rows without captions need labels.
     """
 
-    def __init__(self, processor: Any, num_classes: int | None = None, collate: Callable | None = None):
+    def __init__(
+        self,
+        processor: Any,
+        num_classes: int | None = None,
+        collate: Callable | None = None,
+        needs_labels: bool = True,
+    ):
         mean, std = (torch.tensor(values) for values in pixel_statistics(processor))
         self.low, self.high = (0 - mean) / std, (1 - mean) / std
         self.num_classes = num_classes
+        self.needs_labels = needs_labels
         self.collate = collate or partial(stack, pad_token_id=padding_id(processor))
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = dict(self.collate(rows))
-        unlabelled = self.num_classes is None and "input_ids" in batch
+        unlabelled = self.num_classes is None and ("input_ids" in batch or not self.needs_labels)
         needed = ("pixel_values",) if unlabelled else ("pixel_values", "labels")
         missing = [name for name in needed if name not in batch]
         if missing:

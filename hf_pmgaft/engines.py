@@ -25,12 +25,12 @@ from transformers.utils import is_accelerate_available
 def prepare_for_engines(model: nn.Module) -> None:
     """Makes a plain dual encoder one that every engine can hold, in place, with the same checkpoint keys.
 
-    The 0-dimensional `logit_scale` parameter, which DeepSpeed and FSDP2 refuse, becomes a persistent buffer of the
-    same name; it is frozen in any case. FSDP2's preparation asks for input embeddings, which a dual encoder has not.
+    The model's own parameters of a single number (logit scale, bias or temperature), which DeepSpeed and FSDP2 refuse
+    where they have no dimension, become persistent buffers of the same names; they are frozen in any case. FSDP2's
+    preparation asks for input embeddings, which a dual encoder has not.
     """
-    if "logit_scale" in model._parameters:
-        value = model._parameters.pop("logit_scale").detach().clone()
-        model.register_buffer("logit_scale", value, persistent=True)
+    for name in [name for name, value in model._parameters.items() if value is not None and value.numel() == 1]:
+        model.register_buffer(name, model._parameters.pop(name).detach().clone(), persistent=True)
     model.get_input_embeddings = lambda: None
 
 

@@ -21,9 +21,10 @@ from tqdm.auto import tqdm
 from . import __version__
 from . import flags as smells
 from .attacks import correct, frozen, known, parse_radius, sample_seeds
-from .backbones import unwrap_peft
+from .backbones import get_backbone, get_encoder, unwrap_peft
 from .data import ZeroShotDataset
 from .engines import check_unwrapped, full_precision, gather, process_share
+from .heads import Head
 from .metrics.robust_accuracy.robust_accuracy import RobustAccuracy
 from .report import RobustnessReport, SetResult
 from .threats import (
@@ -68,15 +69,16 @@ def evaluate_robustness(
     seed: int = 0,
     verdict_file: str | os.PathLike | None = None,
     progress: bool = True,
+    head: Head | None = None,
 ) -> RobustnessReport:
-    """Clean and robust zero-shot accuracy of a dual encoder, in float32 and eval mode.
+    """Clean and robust accuracy of zero-shot predictions, or of another head, in float32 and eval mode.
 
     Attacks of one threat (norm and radius) make one worst case per image. The threat of the first attack is the
     headline, `robust_accuracy`; all others are reported beside it. All randomness follows from the seed and the
     image's row, so that verdicts depend on neither batch size, order nor number of processes, which share the images.
 
     Args:
-        model (`CLIPModel` or PEFT model): On any device; left as it was.
+        model (dual encoder, image encoder or PEFT model): On any device; left as it was.
         processor (`CLIPProcessor`): Its tokenizer makes the prompts, its statistics normalise the images.
         sets (`dict` or list of `ZeroShotDataset`): Each with its own class names and templates.
         attacks (list of `dict`): Each `{"attack": name, "eps": "4/255", ...}` with the attack's own options; see
@@ -90,14 +92,17 @@ def evaluate_robustness(
         seed (`int`): Of the attacks' noise and the choice of images.
         verdict_file (`str`, *optional*): Verdicts are appended to it as they come; the same call goes on from there.
         progress (`bool`): Whether to show progress bars.
+        head (`Head`, *optional*): Classifies by images that it was given, such as [`NearestClassMean`], instead of by
+            class names; it is fitted anew to the model and each set.
 
     Raises:
-        TypeError: if the model is DeepSpeed's engine.
+        TypeError: if the model is DeepSpeed's engine, or has no text tower and no head is passed.
         ValueError: if an attack, a set or the verdict file cannot serve, before anything is computed; verdicts on
             other images when their set's turn comes.
         RuntimeError: if an attack returns what its threat does not allow.
     """
     check_unwrapped(model)
+    (get_backbone if head is None else get_encoder)(model)
     sets = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
     attacks = [check_attack(spec) for spec in attacks]
     _check(sets, attacks, verdict)
@@ -105,6 +110,8 @@ def evaluate_robustness(
     if next(model.parameters()).dtype != torch.float32:
         model = copy.deepcopy(model).float()
     protocol = _protocol(model, plans, attacks, verdict, eight_bit, seed)
+    if head is not None:
+        protocol["head"] = head.describe([plan.data for plan in plans])
     described = _describe(model, processor)
     rank, _ = process_share()
     verdicts = Verdicts(verdict_file, {"protocol": protocol, "model": described}, rank)
@@ -115,9 +122,12 @@ def evaluate_robustness(
         with full_precision(model), frozen(model):
             for plan in plans:
                 data, texts = plan.data, _digest([plan.data.class_names, plan.data.prompt_templates])
-                if texts not in embeds:
+                if head is None and texts not in embeds:
                     embeds[texts] = encode_class_names(model, processor, data.class_names, data.prompt_templates)
-                classifier = ZeroShotClassifier.from_model(model, processor, embeds[texts])
+                if head is None:
+                    classifier = ZeroShotClassifier.from_model(model, processor, embeds[texts])
+                else:
+                    classifier = head.fit(model, processor, data)
                 judge.evaluate(classifier, plan)
                 if probes and rank == 0:
                     probed.append(_probe(classifier, plan, attacks[0], seed))
@@ -378,7 +388,7 @@ def _round(spec: Spec, images: torch.Tensor, adversarial: torch.Tensor) -> torch
 
 
 def _protocol(model, plans, attacks, verdict, eight_bit, seed) -> dict[str, Any]:
-    size = unwrap_peft(model).config.vision_config.image_size
+    size = get_encoder(model).image_size(unwrap_peft(model))
     packages = ["torch", "transformers", "datasets", "pillow", "torchvision"]
     if any(spec["attack"] in AUTOATTACK for plan in plans for spec in plan.specs):
         packages.append("pyautoattack")
@@ -415,13 +425,16 @@ def _protocol(model, plans, attacks, verdict, eight_bit, seed) -> dict[str, Any]
 def _describe(model: nn.Module, processor: Any) -> dict[str, Any]:
     """The model: a fingerprint of its weights, its logit scale and its processor's statistics."""
     mean, std = pixel_statistics(processor)
+    backbone, plain = get_encoder(model), unwrap_peft(model)
+    bias = backbone.logit_bias(plain).item()
     fingerprint = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)  # which every type has
         fingerprint.update(name.encode() + content.numpy().tobytes())
     return {
         "fingerprint": fingerprint.hexdigest()[:12],
-        "logit_scale": round(unwrap_peft(model).logit_scale.detach().float().exp().item(), 4),
+        "logit_scale": round(backbone.logit_scale(plain).item(), 4),
+        **({"logit_bias": round(bias, 4)} if bias else {}),
         "image_mean": mean,
         "image_std": std,
     }

@@ -266,8 +266,8 @@ def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor
     return {name.partition(".")[2]: value for name, value in state.items() if name.partition(".")[0] == prefix}
 
 
-def _digest(names: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+def _digest(names: Sequence[str] | None) -> str:
+    return hashlib.sha256("\n".join(names or ()).encode()).hexdigest()[:12]
 
 
 def _plain(value: Any) -> Any:

@@ -21,13 +21,14 @@ from transformers.trainer_utils import speed_metrics
 from . import checkpoints
 from .attacks import TRAINING_ATTACKS, SharedPerturbation, frozen, make_attack, sample_seeds
 from .averaging import WeightAverage
-from .backbones import get_backbone, unwrap, unwrap_peft
+from .backbones import check_patches, get_backbone, get_encoder, unwrap, unwrap_peft
 from .callbacks import SamplePictures
-from .captions import choose_captions
+from .captions import choose_captions, padding_id
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, ZeroShotDataset, augment, stack, training_examples
 from .engines import copy_trained, full_precision, load_whole_models, prepare_for_engines
 from .evaluation import evaluate_robustness
+from .heads import Head
 from .hub import Pushing
 from .objectives import Objective, make_objective
 from .prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
@@ -52,13 +53,15 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
     """Trains a CLIP whose zero-shot predictions withstand adversarial images.
 
     Args:
-        model (`CLIPModel` or `str`): The model to tune, or its name or folder.
+        model (dual encoder or `str`): The model to tune, or its name or folder: any class of
+            `hf_pmgaft.backbones.BACKBONES`; for objectives without text also an image encoder alone, of `ENCODERS`.
         args (`PMGAFTConfig`, *optional*): Threat model, objective and everything of `TrainingArguments`.
         train_dataset (*optional*): Rows with an image and a label column, or with processor-made `pixel_values` and
             `labels`; map-style or streaming.
         eval_dataset (*optional*): A labelled image set, a `ZeroShotDataset`, or a dict of them.
         processing_class (`CLIPProcessor`, *optional*): Loaded with the model if that is a name.
-        teacher (`CLIPModel` or `str`, *optional*): The frozen guide; the model itself before training if not given.
+        teacher (dual encoder or `str`, *optional*): The frozen guide; the model itself before training if not given.
+            For objectives without text any image encoder whose embeddings have the model's width.
         class_names (`list[str]`, *optional*): One per training label; those of the set's `ClassLabel` if not given.
         prompt_templates (`str` or `list[str]`): How class names become prompts.
         guidance_names (`list[str]`, *optional*): Names that the guidance terms range over instead of the classes.
@@ -67,6 +70,8 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
             prompts), the teacher is the model with the tuning off.
         peft_config (`peft.PeftConfig`, *optional*): The tuning `PeftAdapter(peft_config)`: an adapter in the vision
             tower.
+        teacher_processor (*optional*): Has the pixel statistics of the teacher, if they differ from the model's.
+        head (`Head`, *optional*): Classifies in evaluation instead of the class names; see `evaluate_robustness`.
         data_collator, compute_metrics, callbacks, optimizers: As in `Trainer`. `compute_metrics` receives the clean
             logits and the labels of each evaluation set.
     """
@@ -93,13 +98,15 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         objective: str | Objective | None = None,
         tuning: str | Tuning | None = None,
         peft_config: Any = None,
+        teacher_processor: Any = None,
+        head: Head | None = None,
     ):
         args = PMGAFTConfig(output_dir="trainer_output") if args is None else args
         check_output_dir(args.output_dir)
         if isinstance(model, str):
             processing_class = processing_class or AutoProcessor.from_pretrained(model, trust_remote_code=False)
             model = load_model(model)
-        self.backbone = get_backbone(model)
+        self.backbone = get_encoder(model)
         if processing_class is None:
             raise ValueError(
                 "You passed a model object without its processor, so neither prompts nor pixels can be made. Pass "
@@ -107,13 +114,16 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
             )
         pixel_statistics(processing_class)
         self._base_name = getattr(model, "name_or_path", "") or None
-        self._base_model, self._dataset_name = self._base_name or "a CLIPModel", None
+        self._base_model, self._dataset_name = self._base_name or f"a {type(unwrap_peft(model)).__name__}", None
         self.objective = make_objective(objective or args.objective, None if objective else args.objective_kwargs)
+        self.head, self._teacher_processor = head, teacher_processor or processing_class
+        self._check_text(model, eval_dataset)
         self.prompt_templates = check_prompt_templates(prompt_templates)
         self.guidance_names = None if guidance_names is None else check_class_names(guidance_names)
         if train_dataset is not None:
             captions = "auto" if self.objective.uses_captions else None
-            train_dataset = training_examples(train_dataset, processing_class, class_names, caption_column=captions)
+            options = {"caption_column": captions, "needs_labels": self.objective.uses_text}
+            train_dataset = training_examples(train_dataset, processing_class, class_names, **options)
             if captions and isinstance(train_dataset, IterableDataset):
                 # Accelerate would join the processes' batches, whose captions differ in length, and deal them out.
                 args.accelerator_config.dispatch_batches = False
@@ -127,7 +137,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         self.tuning, model = self._tune(model, tuning, peft_config, args)
         # The teacher is the model as it comes; where the tuning keeps its weights, these with the tuning off.
         if self._user_teacher is not None:
-            self._teacher = get_backbone(self._user_teacher).vision_copy(self._user_teacher)
+            self._teacher = get_encoder(self._user_teacher).vision_copy(self._user_teacher)
         else:
             self._teacher = None if keeps_weights(model) else self.backbone.vision_copy(model)
         self._text_is_live = text_is_live(model)
@@ -137,7 +147,8 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
             unwrap_peft(model).objective = nn.ModuleDict(learned)
         collator = None
         if train_dataset is not None:
-            collator = Collator(processing_class, self.class_names and len(self.class_names), data_collator)
+            count = self.class_names and len(self.class_names)
+            collator = Collator(processing_class, count, data_collator, self.objective.uses_text)
         # Ours takes the place of Trainer's callback, see there.
         stop_on_sigterm, args.enable_jit_checkpoint = args.enable_jit_checkpoint, False
         super().__init__(
@@ -184,7 +195,8 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         if given is not None:
             return check_class_names(given)
         names = getattr(dataset, "class_names", None)
-        if names is None and dataset is not None and not self.objective.uses_captions:
+        optional = self.objective.uses_captions or not self.objective.uses_text
+        if names is None and dataset is not None and not optional:
             raise ValueError(
                 "The training set holds `pixel_values` but no class names, so no prompt can be made. Pass "
                 "`class_names`, one name per label."
@@ -231,10 +243,33 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
                 f"You passed objective {objective}, which reads captions, with tuning {tuning!r}, whose prompts have "
                 "places for class names alone. Choose another tuning, or an objective over classes."
             )
+        if self.objective.uses_patches:
+            check_patches(self.backbone, unwrap_peft(model))
         if self.objective.uses_patches and args.torch_compile:
             raise ValueError(
                 f"You passed torch_compile with objective {objective}, whose patch tokens a compiled model does not "
                 "hand out. Leave torch_compile out."
+            )
+        if args.torch_compile and self.backbone.text_modules and not self.backbone.pooler_is_embedding:
+            raise ValueError(
+                f"You passed torch_compile with a {type(unwrap_peft(model)).__name__}, whose projected embeddings a "
+                "compiled model does not hand out. Leave torch_compile out."
+            )
+
+    def _check_text(self, model: nn.Module, eval_dataset: Any) -> None:
+        """Raises `ValueError` for a model without a text tower where one is needed."""
+        if self.backbone.text_modules:
+            return
+        kind, objective = type(unwrap_peft(model)).__name__, type(self.objective).__name__
+        if self.objective.uses_text:
+            raise ValueError(
+                f"You passed objective {objective} with a {kind}, which has no text tower to compare images with. "
+                "Pass an objective of image features alone (fare, sim_clip), or a dual encoder."
+            )
+        if eval_dataset and self.head is None:
+            raise ValueError(
+                f"You passed eval_dataset with a {kind}, which has no text tower to classify by. Pass `head`, such as "
+                "NearestClassMean(support)."
             )
 
     def _check_teacher(self, teacher: Any, model: nn.Module) -> nn.Module | None:
@@ -242,17 +277,24 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
             return None
         if isinstance(teacher, str):
             teacher = load_model(teacher)
-        get_backbone(teacher)
+        (get_backbone if self.objective.uses_text else get_encoder)(teacher)
         if teacher is model or unwrap_peft(teacher) is unwrap_peft(model):
             raise ValueError(
                 "You passed the model itself as its teacher, so the teacher would change while it guides. Leave "
                 "`teacher` out (a frozen copy is made), or pass another object."
             )
-        shapes = [
-            (part.config.vision_config.image_size, part.config.projection_dim)
-            for part in (unwrap_peft(model), unwrap_peft(teacher))
-        ]
-        if shapes[0] != shapes[1]:
+        if self.objective.uses_patches:
+            check_patches(get_backbone(teacher), unwrap_peft(teacher))
+        rows = [(get_encoder(part), unwrap_peft(part)) for part in (model, teacher)]
+        shapes = [(row.image_size(part), row.width(part.config)) for row, part in rows]
+        if not self.objective.uses_text:
+            if shapes[0][1] != shapes[1][1]:
+                raise ValueError(
+                    f"The embeddings of the teacher, a {type(rows[1][1]).__name__}, have {shapes[1][1]} dimensions, "
+                    f"the model's {shapes[0][1]}, so there is no distance between them. Pass a teacher of the model's "
+                    "width."
+                )
+        elif shapes[0] != shapes[1]:
             raise ValueError(
                 f"The teacher's image size and embedding width are {shapes[1]}, the model's {shapes[0]}; their "
                 "predictions on the same pixels cannot be compared. Pass a teacher of the model's shape."
@@ -281,26 +323,28 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
             if value is not None and not self.objective.uses_captions
         }
 
-        def head(source: nn.Module) -> ZeroShotClassifier:
+        def head(source: nn.Module, processor: Any, with_text: bool) -> ZeroShotClassifier:
             def encode(names: Sequence[str] | None, templates: Sequence[str]) -> torch.Tensor | None:
-                if names is None:
+                if names is None or not with_text:
                     return None
                 return encode_class_names(source, self.processing_class, names, templates).to(self.args.device)
 
-            none = torch.zeros(0, unwrap_peft(model).config.projection_dim, device=self.args.device)
+            none = torch.zeros(0, self.backbone.width(unwrap_peft(model).config), device=self.args.device)
+            texts = encode(names, self.prompt_templates)
             classifier = ZeroShotClassifier.from_model(
-                model,
-                self.processing_class,
-                none if names is None else encode(names, self.prompt_templates),
+                source,
+                processor,
+                none if texts is None else texts,
                 logit_scale=self.objective.logit_scale,
                 guidance_embeds=encode(guidance, self.prompt_templates),
             )
             return classifier.replace(non_class_embeds=encode(denied and names, [denied or ""]))
 
         with without_tuning(model) if keeps_weights(model) else contextlib.nullcontext():
-            self._student_head = self._teacher_head = head(model)
+            own = head(model, self.processing_class, with_text=bool(self.backbone.text_modules))
+            self._student_head = self._teacher_head = own
         if self._user_teacher is not None:
-            self._teacher_head = head(self._user_teacher)
+            self._teacher_head = head(self._user_teacher, self._teacher_processor, self.objective.uses_text)
             self._user_teacher = None  # its image tower was copied, its text tower has done its work
 
     @property
@@ -394,7 +438,8 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         tokens = choose_captions(inputs, seeds)
 
         def embed(model: nn.Module) -> torch.Tensor:
-            return F.normalize(self.backbone.text_embeds(model, *tokens).float(), dim=-1)
+            texts = self.backbone.full_length(model, *tokens, padding_id(self.processing_class))
+            return F.normalize(self.backbone.text_embeds(model, *texts).float(), dim=-1)
 
         with torch.set_grad_enabled(self._text_is_live):
             own = embed(model)
@@ -536,6 +581,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
                 seed=self.args.seed,
                 verdict_file=verdict_file,
                 progress=not self.args.disable_tqdm,
+                head=self.head,
             )
         if self.state.global_step == 0 and self.first_report is None:
             self.first_report = self.last_report
@@ -545,8 +591,11 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
     def _clean_predictions(self, data: ZeroShotDataset) -> EvalPrediction:
         logits, labels = [], []
         with self.evaluation_model() as model:
-            embeds = encode_class_names(model, self.processing_class, data.class_names, data.prompt_templates)
-            classifier = ZeroShotClassifier.from_model(model, self.processing_class, embeds)
+            if self.head is None:
+                embeds = encode_class_names(model, self.processing_class, data.class_names, data.prompt_templates)
+                classifier = ZeroShotClassifier.from_model(model, self.processing_class, embeds)
+            else:
+                classifier = self.head.fit(model, self.processing_class, data)
             for start in range(0, len(data), self.args.eval_batch_size):
                 rows = [data[i] for i in range(start, min(start + self.args.eval_batch_size, len(data)))]
                 images = torch.stack([row["images"] for row in rows]).to(self.args.device)
@@ -555,7 +604,12 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         return EvalPrediction(predictions=torch.cat(logits).numpy(), label_ids=torch.tensor(labels).numpy())
 
     def predict(self, test_dataset, ignore_keys=None, metric_key_prefix="test"):
-        """Clean logits over the training classes, as `Trainer.predict` returns them."""
+        """Clean logits over the training classes, as `Trainer.predict` returns them.
+
+        Raises:
+            TypeError: for a model without a text tower.
+        """
+        get_backbone(unwrap(self.model))
         test_dataset = training_examples(test_dataset, self.processing_class, self.class_names)
         return super().predict(test_dataset, ignore_keys, metric_key_prefix)
 

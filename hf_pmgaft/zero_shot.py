@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .backbones import get_backbone, unwrap, unwrap_peft
+from .backbones import get_backbone, get_encoder, unwrap, unwrap_peft
 from .engines import gather_rows
 from .prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, prompt_name
 from .tuning.base import attachment
@@ -45,11 +45,18 @@ class ClassPrompts:
             added.check_classes(names)
             templates = ["{}."]
         prompts = [template.format(name) for name in names for template in templates]
-        tokens = tokenizer(prompts, padding=True, truncation=not learned, return_tensors="pt")
+        backbone = get_backbone(unwrap(model))
+        length = {"padding": True}
+        if backbone.full_text:
+            length = {"padding": "max_length", "max_length": backbone.text_positions(model)}
+        options = {"truncation": not learned, "return_tensors": "pt", "return_attention_mask": True}
+        tokens = tokenizer(prompts, **length, **options)
         ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        if backbone.full_text:
+            mask = torch.ones_like(ids)
         if learned:
             ids, mask = (torch.cat([x[:, :1].expand(-1, 1 + learned), x[:, 1:]], dim=1) for x in (ids, mask))
-            places = unwrap(model).config.text_config.max_position_embeddings
+            places = backbone.text_positions(model)
             if ids.shape[1] > places:
                 longest = max(names, key=len)
                 raise ValueError(
@@ -90,7 +97,7 @@ def encode_class_names(
     was learned stands in place of the templates.
 
     Args:
-        model (`CLIPModel` or PEFT model): Its text tower is run once over all prompts.
+        model (dual encoder or PEFT model): Its text tower is run once over all prompts.
         processor (`CLIPProcessor` or tokenizer): Tokenizes the prompts; they are padded to the longest of a batch.
         class_names (`list[str]`): K names, distinct and not empty.
         prompt_templates (`str` or `list[str]`): Each with one `{}`.
@@ -122,19 +129,20 @@ def pixel_statistics(processor: Any) -> tuple[list[float], list[float]]:
 
 
 class ZeroShotClassifier:
-    """Images in [0,1] -> logits `logit_scale * cos(image, text)`, differentiable with respect to the images.
+    """Images in [0,1] -> logits `logit_scale * cos(image, text) + logit_bias`, with a gradient to the images.
 
     Images of another size than the model's are resized in the graph (bicubic), so that small images can be attacked
     at their native size.
 
     Args:
         encode_image (`Callable`): Normalised pixel values `[B,3,H,W]` -> embeddings `[B,D]`, un-normalised.
-        class_embeds (`torch.Tensor`): `[K,D]`, unit norm.
+        class_embeds (`torch.Tensor`): `[K,D]`, unit norm, but for a linear probe, whose weights they are.
         logit_scale (`float`): What cosines are multiplied by (CLIP: 100).
         image_mean, image_std (`list[float]`): The processor's statistics.
         image_size (`int`, *optional*): The model's input size; `None` never resizes.
         guidance_embeds (`torch.Tensor`, *optional*): `[V,D]`, unit norm: the text list that guidance terms range over;
             the classes themselves if not given.
+        logit_bias (`float` or `torch.Tensor`): What is then added, one number or `[K]` (SigLIP: about -10 to -17).
 
     Objectives that need them find beside these: `non_class_embeds` `[K,D]`, of prompts that deny the class (Comp-TGA);
     `caption_embeds` `[B,D]`, of the batch's captions; `learned`, the objective's own parameters by name.
@@ -154,11 +162,13 @@ class ZeroShotClassifier:
         image_std: Sequence[float],
         image_size: int | None = None,
         guidance_embeds: torch.Tensor | None = None,
+        logit_bias: float | torch.Tensor = 0.0,
     ):
         self.encode_image = encode_image
         self.class_embeds = class_embeds
         self.guidance_embeds = guidance_embeds
         self.logit_scale = logit_scale
+        self.logit_bias = logit_bias
         self.image_size = image_size
         self.mean = torch.tensor(image_mean, device=class_embeds.device).view(1, -1, 1, 1)
         self.std = torch.tensor(image_std, device=class_embeds.device).view(1, -1, 1, 1)
@@ -174,17 +184,17 @@ class ZeroShotClassifier:
         logit_scale: float | None = None,
         guidance_embeds: torch.Tensor | None = None,
     ) -> ZeroShotClassifier:
-        """The classifier of a dual encoder; `encode_image` puts another image tower in the model's place."""
-        backbone, plain = get_backbone(model), unwrap_peft(model)
+        """The classifier of an encoder; `encode_image` puts another image tower in the model's place."""
+        backbone, plain = get_encoder(model), unwrap_peft(model)
         if encode_image is None:
 
             def encode_image(pixel_values):
                 return backbone.image_embeds(model, pixel_values)
 
         mean, std = pixel_statistics(processor)
-        scale = plain.logit_scale.detach().float().exp().item() if logit_scale is None else logit_scale
-        size = plain.config.vision_config.image_size
-        return cls(encode_image, class_embeds, scale, mean, std, size, guidance_embeds)
+        scale = backbone.logit_scale(plain).item() if logit_scale is None else logit_scale
+        size, bias = backbone.image_size(plain), backbone.logit_bias(plain).item()
+        return cls(encode_image, class_embeds, scale, mean, std, size, guidance_embeds, bias)
 
     def by(
         self,
@@ -227,14 +237,22 @@ class ZeroShotClassifier:
 
     def logits(self, embeds: torch.Tensor) -> torch.Tensor:
         """Logits `[B,K]` of embeddings `[B,D]` against the classes."""
-        return self._logits(embeds, self.class_embeds)
+        return self._logits(embeds, self.class_embeds) + self.logit_bias
 
     def guidance_logits(self, embeds: torch.Tensor) -> torch.Tensor:
         """Logits `[B,V]` of embeddings `[B,D]` against the guidance texts; against the classes if there are none."""
-        return self._logits(embeds, self.class_embeds if self.guidance_embeds is None else self.guidance_embeds)
+        texts = self.class_embeds if self.guidance_embeds is None else self.guidance_embeds
+        return self._logits(embeds, texts) + self.logit_bias
+
+    def cosines(self, logits: torch.Tensor) -> torch.Tensor:
+        """What logits over classes or guidance texts were made of."""
+        return (logits - self.logit_bias) / self.logit_scale
 
     def caption_logits(self, embeds: torch.Tensor) -> torch.Tensor:
-        """Logits `[B,P*B]` of embeddings `[B,D]` against the captions of the batch, those of all P processes."""
+        """Logits `[B,P*B]` of embeddings `[B,D]` against the captions of the batch, those of all P processes.
+
+        Without the bias, which changes no softmax.
+        """
         return self._logits(embeds, gather_rows(self.caption_embeds))
 
     def image_logits(self, embeds: torch.Tensor) -> torch.Tensor:

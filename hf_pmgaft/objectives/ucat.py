@@ -39,8 +39,8 @@ class UCAT(Objective):
 
     def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         logits = student.adversarial_guidance_logits
-        own = self._dirichlet(logits / student.classifier.logit_scale)
-        target = self._dirichlet(teacher.clean_guidance_logits / teacher.classifier.logit_scale)
+        own = self._dirichlet(student.classifier.cosines(logits))
+        target = self._dirichlet(teacher.classifier.cosines(teacher.clean_guidance_logits))
         return {
             "adversarial_ce": F.cross_entropy(student.adversarial_logits, labels),
             "dirichlet_kl": kl_divergence(own, target).mean().to(logits.dtype),

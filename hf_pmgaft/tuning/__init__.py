@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from ..backbones import get_backbone, unwrap_peft
+from ..backbones import get_encoder, unwrap_peft
 from ..options import make
 from .base import Attachment, Tuning, attachment
 from .deep_prompts import DeepPrompts
@@ -57,7 +57,7 @@ def text_is_live(model: nn.Module) -> bool:
     plain = unwrap_peft(model)
     if (added := attachment(plain)) is not None:
         return added.text_is_live
-    texts = tuple(f"{part}." for part in get_backbone(plain).text_modules)
+    texts = tuple(f"{part}." for part in get_encoder(plain).text_modules)
     return any(name.startswith(texts) and parameter.requires_grad for name, parameter in plain.named_parameters())
 
 

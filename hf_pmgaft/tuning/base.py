@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..backbones import get_backbone
+from ..backbones import BACKBONES, get_backbone
 
 
 @dataclass
@@ -54,7 +54,13 @@ class Attachment(nn.Module):
 
     def attach(self, model: nn.Module) -> nn.Module:
         """Freezes the model and joins it: submodule and hooks."""
-        get_backbone(model)
+        if not get_backbone(model).takes_prompts:
+            fitting = sorted(name for name, row in BACKBONES.items() if row.takes_prompts)
+            raise ValueError(
+                f"You passed a {type(model).__name__} with {type(self.options).__name__}, which is made for the "
+                f"modules of {' and '.join(fitting)}. Pass one of these, or another tuning: 'vision_tower', "
+                "'last_blocks', 'peft'."
+            )
         if attachment(model) is not None:
             raise ValueError(
                 f"You passed a model that carries {type(attachment(model).options).__name__} already, and what a "

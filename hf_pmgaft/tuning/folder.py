@@ -11,13 +11,14 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
-from ..backbones import unwrap_peft
+from ..backbones import ENCODERS, unwrap_peft
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from ..zero_shot import encode_class_names
 from . import attachment, make_tuning, name_of, options_of
@@ -64,7 +65,7 @@ def _refusing_bad_weights(load: Callable[..., nn.Module]) -> Callable[..., nn.Mo
 
 @_refusing_bad_weights
 def load_model(name: str, base_model: nn.Module | str | None = None) -> nn.Module:
-    """A dual encoder in float32 by its Hub id or folder. No code that comes with it is ever run.
+    """A dual encoder, or an image encoder alone, in float32 by its Hub id or folder. No code of it is ever run.
 
     Args:
         name (`str`): A plain model, a peft adapter, or what a tuning saved beside its base model.
@@ -99,7 +100,12 @@ def _base(name: str, given: nn.Module | str | None, named: str | None) -> nn.Mod
 
 def _plain_model(name: str) -> nn.Module:
     # Said aloud, since transformers would ask on the terminal whether to run a repository's code.
-    return AutoModel.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
+    own = {"trust_remote_code": False}
+    # AutoModel would leave out the projection of a vision tower that was saved with it.
+    saved_as = AutoConfig.from_pretrained(name, **own).architectures or ()
+    encoder = next((kind for kind in saved_as if kind in ENCODERS), None)
+    loader = AutoModel if encoder is None else getattr(transformers, encoder)
+    return loader.from_pretrained(name, dtype=torch.float32, **own)
 
 
 def _find(name: str, file: str) -> str | None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..backbones import get_backbone
+from ..backbones import get_encoder
 from .base import Tuning
 
 
@@ -23,7 +23,12 @@ class LastBlocks(Tuning):
             raise ValueError(f"You passed blocks={self.blocks}, which trains nothing. Pass 1 or more.")
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        backbone = get_backbone(model)
+        backbone = get_encoder(model)
+        if backbone.vision_layers is None:
+            raise ValueError(
+                f"You passed tuning 'last_blocks' with a {type(model).__name__}, whose vision tower may be of any "
+                "kind, so its last blocks are not known. Pass tuning 'vision_tower', or an adapter."
+            )
         layers, count = backbone.vision_layers, len(model.get_submodule(backbone.vision_layers))
         if self.blocks > count:
             raise ValueError(
@@ -35,7 +40,7 @@ class LastBlocks(Tuning):
             if name.startswith(f"{layers}."):
                 trained = int(name[len(layers) + 1 :].split(".")[0]) >= count - self.blocks
             else:
-                trained = "post_layernorm" in name or not name.startswith(f"{layers.split('.')[0]}.")
+                trained = name.startswith(tuple(f"{part}." for part in backbone.after_layers))
             parameter.requires_grad_(trained)
         return model
 

@@ -8,10 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ..backbones import Backbone, get_backbone
+from ..backbones import Backbone, get_encoder
 from .base import Tuning
-
-DEFAULT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 @dataclass
@@ -43,7 +41,7 @@ class PeftAdapter(Tuning):
             raise ValueError(f"Tuning 'peft' cannot take {options} for {kind} ({error}). Correct them.") from error
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        backbone = get_backbone(model)
+        backbone = get_encoder(model)
         if self.config is not None:
             model = add_adapter(model, backbone, self.config, self.towers)
         check_adapter(model, backbone)
@@ -66,9 +64,13 @@ def add_adapter(model: nn.Module, backbone: Backbone, peft_config: Any, towers: 
     peft_config = copy.deepcopy(peft_config)
     targets = getattr(peft_config, "target_modules", None)
     if not isinstance(targets, str):
-        names = "|".join(map(re.escape, sorted(DEFAULT_TARGETS if targets is None else targets)))
-        parts = backbone.vision_modules + (backbone.text_modules if towers == "both" else ())
-        peft_config.target_modules = rf"(?=({'|'.join(parts)})(\.|$))(.*\.)?({names})"
+        chosen = sorted(backbone.attention if targets is None else targets)
+        parts = backbone.vision_modules + (backbone.text_modules if towers == "both" else ()) or (".*",)
+        peft_config.target_modules = rf"(?=({'|'.join(parts)})(\.|$))(.*\.)?({'|'.join(map(re.escape, chosen))})"
+        # torch's own attention, by which SigLIP pools, reads these weights and would pass an adapter by
+        whole = [f"{name}.out_proj" for name, part in model.named_modules() if isinstance(part, nn.MultiheadAttention)]
+        if whole and "out_proj" in chosen and getattr(peft_config, "exclude_modules", whole) is None:
+            peft_config.exclude_modules = whole
     try:
         return get_peft_model(model, peft_config)
     except ValueError as error:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..backbones import get_backbone
+from ..backbones import get_encoder
 from .base import Tuning
 
 
@@ -14,7 +14,7 @@ class VisionTower(Tuning):
 
     def prepare(self, model: nn.Module) -> nn.Module:
         model.requires_grad_(False)
-        for _, parameter in get_backbone(model).vision_parameters(model):
+        for _, parameter in get_encoder(model).vision_parameters(model):
             parameter.requires_grad_(True)
         return model
 

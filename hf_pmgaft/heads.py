@@ -1,0 +1,149 @@
+"""Heads that classify by labelled images instead of class names, for encoders with a text tower or without one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .data import ZeroShotDataset
+from .zero_shot import ZeroShotClassifier, at_least_float32
+
+
+@dataclass
+class Head:
+    """Makes a classifier of an encoder's frozen features, from a support set with the classes of the evaluation set.
+
+    Args:
+        support (`ZeroShotDataset` or `dict`): Labelled images, of which none should be evaluated; a `dict` has one set
+            for each evaluation set, by its name.
+        batch_size (`int`): Support images at once.
+    """
+
+    support: ZeroShotDataset | Mapping[str, ZeroShotDataset]
+    batch_size: int = 64
+
+    def fit(self, model: nn.Module, processor: Any, data: ZeroShotDataset) -> ZeroShotClassifier:
+        """The classifier for `data`: images in [0,1] `[B,3,H,W]` -> logits `[B,K]`, attacked as any other.
+
+        Args:
+            model: Image or dual encoder, in eval mode.
+            processor: Its pixel statistics are used.
+            data (`ZeroShotDataset`): Its name and class names are used, none of its images.
+
+        Raises:
+            ValueError: if there is no support for the set, or it has other classes or none of one.
+        """
+        support = self._support(data)
+        device, size = next(model.parameters()).device, len(data.class_names)
+        encoder = ZeroShotClassifier.from_model(model, processor, torch.zeros(0, 1, device=device))
+        features, labels = [], []
+        with torch.no_grad():
+            for images, targets in self._batches(support):
+                features.append(F.normalize(at_least_float32(encoder.embed(images.to(device))), dim=-1))
+                labels.append(targets.to(device))
+        targets = torch.cat(labels)
+        missing = sorted(set(range(size)) - set(targets.tolist()))
+        if missing:
+            raise ValueError(
+                f"The support set {support.name!r} has no image of {len(missing)} of the {size} classes, such as "
+                f"{data.class_names[missing[0]]!r}. Pass at least one image of every class."
+            )
+        weight, scale, bias = self.solve(torch.cat(features), targets, size)
+        return encoder.replace(class_embeds=weight, logit_scale=scale, logit_bias=bias)
+
+    def solve(self, features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple:
+        """Unit features `[N,D]` and labels `[N]` -> `W [K,D], s, b`, for logits `s W f + b` of unit features `f`."""
+        raise NotImplementedError
+
+    def options(self) -> dict[str, Any]:
+        """What else the protocol should name."""
+        return {}
+
+    def describe(self, sets: Sequence[ZeroShotDataset]) -> dict[str, Any]:
+        """The head for the protocol of an evaluation: its name, options, and the support of each set with a digest."""
+        support = {data.name: self._digest(self._support(data)) for data in sets}
+        return {"name": type(self).__name__, **self.options(), "support": support}
+
+    def _support(self, data: ZeroShotDataset) -> ZeroShotDataset:
+        support = self.support.get(data.name) if isinstance(self.support, Mapping) else self.support
+        if support is None:
+            raise ValueError(
+                f"The head has no support set for {data.name!r}; it has {sorted(self.support)}. Pass one for each set."
+            )
+        if support.class_names != data.class_names:
+            raise ValueError(
+                f"The support set {support.name!r} has other classes than {data.name!r}, or in another order. Pass "
+                "labelled images of the same class list."
+            )
+        return support
+
+    def _batches(self, support: ZeroShotDataset) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        rows = list(range(len(support))) if support.sample_ids is None else support.sample_ids
+        for start in range(0, len(rows), self.batch_size):
+            examples = [support[row] for row in rows[start : start + self.batch_size]]
+            labels = torch.tensor([example["labels"] for example in examples])
+            yield torch.stack([example["images"].float() for example in examples]), labels
+
+    def _digest(self, support: ZeroShotDataset) -> dict[str, Any]:
+        digest, count = hashlib.sha256(), 0
+        for images, labels in self._batches(support):
+            digest.update(images.numpy().tobytes() + labels.numpy().tobytes())
+            count += len(labels)
+        return {"num_samples": count, "images": digest.hexdigest()[:12]}
+
+
+@dataclass
+class NearestClassMean(Head):
+    """The class whose mean feature is nearest (iCaRL, Rebuffi et al., arXiv 1611.07725, algorithm 1).
+
+    Features have unit norm, and so has the mean of a class after it is taken; the nearest is then the one of the
+    largest cosine. Logits are 100 times the cosines, which changes no prediction.
+    """
+
+    def solve(self, features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple:
+        members = F.one_hot(labels, num_classes).to(features.dtype)
+        return F.normalize(members.T @ features, dim=-1), 100.0, 0.0
+
+
+@dataclass
+class LinearProbe(Head):
+    """Multinomial logistic regression on unit features (CLIP, arXiv 2103.00020, section 3.2 and appendix A.3).
+
+    Minimises `sum_i CE(W f_i + b, y_i) + |W|^2 / (2 c)` by L-BFGS in float64, from zero, over all images at once.
+
+    Args:
+        c (`float`): Inverse strength of the penalty, as in scikit-learn. CLIP sweeps it on a validation set, around
+            0.316 for features of norm 10 or so, which the default is for unit features.
+        max_iter (`int`): Steps at most.
+    """
+
+    c: float = 31.6
+    max_iter: int = 500
+
+    def options(self) -> dict[str, Any]:
+        return {"c": self.c, "max_iter": self.max_iter}
+
+    @torch.enable_grad()
+    def solve(self, features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple:
+        inputs = features.double()
+        weight = inputs.new_zeros(num_classes, inputs.shape[1]).requires_grad_()
+        bias = inputs.new_zeros(num_classes).requires_grad_()
+        optimizer = torch.optim.LBFGS(
+            [weight, bias], max_iter=self.max_iter, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+        )
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(inputs @ weight.T + bias, labels, reduction="sum")
+            loss = loss + weight.square().sum() / (2 * self.c)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return weight.detach().to(features.dtype), 1.0, bias.detach().to(features.dtype)
