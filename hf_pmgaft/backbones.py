@@ -32,6 +32,7 @@ class Backbone:
             space of the embeddings, row by row; `None` for a family without.
         pooler_is_embedding (`bool`): Whether the `vision_model_output.pooler_output` of a model's own output is the
             embedding. Where it comes before the projection, this is applied inside the pass.
+        texts (`Callable`): Output of the model -> its text embeddings, normalised or not.
         width (`Callable`): `config -> D`.
         logit_scale, logit_bias (`Callable`): `model ->` what cosines are multiplied by, and what is added then.
         full_text (`bool`): Whether texts are padded to all positions, and the padding is attended to.
@@ -47,6 +48,7 @@ class Backbone:
     embeds: Callable[[Parts, Any], torch.Tensor] = lambda parts, output: parts.visual_projection(output.pooler_output)
     patches: Callable[[Parts, Any], torch.Tensor] | None = None
     pooler_is_embedding: bool = False
+    texts: Callable[[Any], torch.Tensor] = lambda output: output.text_embeds
     width: Callable[[Any], int] = lambda config: config.projection_dim
     logit_scale: Callable[[nn.Module], torch.Tensor] = lambda model: model.logit_scale.float().exp()
     logit_bias: Callable[[nn.Module], torch.Tensor] = lambda model: torch.zeros(())
@@ -75,11 +77,11 @@ class Backbone:
         return output.vision_model_output.pooler_output if self.pooler_is_embedding else embeds, patches
 
     def text_embeds(self, model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Token ids and their mask `[N,L]` -> embeddings `[N,D]`, projected, unit norm; see `full_length`."""
+        """Token ids and their mask `[N,L]` -> embeddings `[N,D]`, projected, of any length; see `full_length`."""
         # The model is called as in image passes; its forward asks for an image.
         edge = self.image_size(unwrap(model))
         image = torch.zeros((1, 3, edge, edge), device=input_ids.device)
-        return model(pixel_values=image, input_ids=input_ids, attention_mask=attention_mask).text_embeds
+        return self.texts(model(pixel_values=image, input_ids=input_ids, attention_mask=attention_mask))
 
     def full_length(
         self, model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, pad_token_id: int
@@ -293,7 +295,12 @@ _ATTENTION_POOLED = Backbone(
 
 # Dual encoders, by class. SigLIP 2 of fixed resolution is a SiglipModel.
 BACKBONES: dict[str, Backbone] = {
-    "CLIPModel": Backbone(patches=_normed_patches, pooler_is_embedding=True, takes_prompts=True),
+    "CLIPModel": Backbone(
+        patches=_normed_patches,
+        pooler_is_embedding=True,
+        texts=lambda output: output.text_model_output.pooler_output,  # projected, before any rounding of norms
+        takes_prompts=True,
+    ),
     "MetaClip2Model": Backbone(patches=_normed_patches, pooler_is_embedding=True, takes_prompts=True),
     "ChineseCLIPModel": Backbone(patches=_normed_patches, pooler_is_embedding=True),
     "AltCLIPModel": Backbone(patches=_normed_patches),
