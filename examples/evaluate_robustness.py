@@ -27,9 +27,11 @@ from accelerate import PartialState
 from transformers import AutoProcessor
 
 from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES, parse_radius
+from hf_pmgaft.backbones import at_resolution
 from hf_pmgaft.benchmarks import load_suite
 from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
 from hf_pmgaft.evaluation import VERDICTS, evaluate_robustness
+from hf_pmgaft.heads import Head, LinearProbe, NearestClassMean
 from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_curve
 from hf_pmgaft.report import RobustnessReport, compare_reports
 from hf_pmgaft.tables import FORMATS, attack_rows, comparison_rows, corruption_rows, render, report_rows
@@ -37,6 +39,7 @@ from hf_pmgaft.threats import norm_of
 from hf_pmgaft.tuning.folder import load_model
 
 EMOJI_DATA = Path(__file__).parent / "emoji" / "data"
+HEADS = {"linear_probe": LinearProbe, "nearest_class_mean": NearestClassMean}
 GROUPS = ("animals", "smileys", "food", "travel", "activities", "objects", "symbols", "flags")
 # RobustBench's radii for images of 32 pixels; the L2 one grows with the edge, the L1 one with the area.
 L2_EPS, L1_EPS = 0.5, 12.0
@@ -53,6 +56,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     sets.add_argument("--suite_sets", nargs="+", help="Some sets of the suite; all if absent.")
     sets.add_argument("--data_root", help="Folder with a sub-folder per set of the suite, read in place of the Hub.")
     sets.add_argument("--limit", type=int, help="Images per set of the suite, by its stored sample ids.")
+    sets.add_argument("--head", choices=HEADS, help="Classify by labelled images instead of class names.")
+    sets.add_argument("--support_sets", nargs="+", help="What --head is fitted on: for each of --eval_sets one set.")
+    sets.add_argument("--image_size", type=int, help="Another resolution, position embeddings interpolated once.")
     sets.add_argument("--split", default="test", help="Split of the emoji groups: test or validation.")
     sets.add_argument("--prompt_template", help="How class names become prompts.")
     sets.add_argument("--max_samples", type=int, help="Images per set, chosen by the seed; all if absent.")
@@ -93,13 +99,16 @@ def main(argv: list[str] | None = None) -> None:
         return
     state = PartialState()
     processor = AutoProcessor.from_pretrained(args.model, trust_remote_code=False)
-    model = load_model(args.model).to(state.device)
+    model = load_model(args.model)
+    if args.image_size is not None:
+        model, processor = at_resolution(model, processor, args.image_size)
     sets = load_sets(args, processor)
     report = evaluate_robustness(
-        model,
+        model.to(state.device),
         processor,
         sets,
         attack_specs(args, sets[0].shape[-1]),
+        head=load_head(args, processor, sets),
         verdict=args.verdict,
         eight_bit=args.eight_bit,
         batch_size=args.batch_size,
@@ -118,6 +127,7 @@ def load_sets(args: argparse.Namespace, processor: Any) -> list[ZeroShotDataset]
         "--eval_sets": args.eval_sets,
         "--prompt_template": args.prompt_template,
         "--sample_ids": args.sample_ids,
+        "--head": args.head,
     }
     idle = [flag for flag, value in (of_sets if args.suite else of_suite).items() if value is not None]
     if idle:
@@ -129,18 +139,35 @@ def load_sets(args: argparse.Namespace, processor: Any) -> list[ZeroShotDataset]
     if args.suite:
         return load_suite(args.suite, processor, names=args.suite_sets, limit=args.limit, data_root=args.data_root)
     template = args.prompt_template or ("This is a photo of a {}" if args.eval_sets else "an emoji of {}")
-    sets = []
-    for text in args.eval_sets or [f"{EMOJI_DATA}:{group}@{args.split}" for group in GROUPS]:
-        path, config, split = parse_set(text)
-        name = config or Path(path).stem
-        images = load_images(path, config, split)
-        sets.append(ZeroShotDataset(images, processor, None, template, name, sample_ids=rows.get(name)))
+    texts = args.eval_sets or [f"{EMOJI_DATA}:{group}@{args.split}" for group in GROUPS]
+    sets = [load_set(text, processor, template, rows) for text in texts]
     if args.sample_ids and not {data.name for data in sets} & set(rows):
         raise ValueError(
             f"You passed --sample_ids {args.sample_ids}, which holds rows of {sorted(rows)} and none of the sets "
             f"{sorted(data.name for data in sets)}, which would be evaluated whole. Pass the file of these sets."
         )
     return sets
+
+
+def load_set(text: str, processor: Any, template: str, rows: dict[str, list[int]]) -> ZeroShotDataset:
+    path, config, split = parse_set(text)
+    name = config or Path(path).stem
+    images = load_images(path, config, split)
+    return ZeroShotDataset(images, processor, None, template, name, sample_ids=rows.get(name))
+
+
+def load_head(args: argparse.Namespace, processor: Any, sets: list[ZeroShotDataset]) -> Head | None:
+    """The head that the command line names, with a support set for each evaluation set."""
+    texts = args.support_sets or []
+    if args.head is None and not texts:
+        return None
+    if args.head is None or len(texts) != len(sets):
+        raise ValueError(
+            f"You passed --head {args.head} with {len(texts)} --support_sets for {len(sets)} evaluation sets. Pass a "
+            "head, and one set of labelled images for each of --eval_sets."
+        )
+    support = [load_set(text, processor, "{}", {}) for text in texts]
+    return HEADS[args.head]({data.name: own for data, own in zip(sets, support, strict=True)})
 
 
 def attack_specs(args: argparse.Namespace, edge: int) -> list[dict[str, Any]]:

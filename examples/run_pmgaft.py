@@ -22,6 +22,7 @@ from pathlib import Path
 
 from transformers import AutoProcessor
 
+from hf_pmgaft.backbones import at_resolution
 from hf_pmgaft.callbacks import SamplePictures
 from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
@@ -42,6 +43,9 @@ class ModelArguments:
     )
     teacher_name_or_path: str | None = field(
         default=None, metadata={"help": "Frozen guide; the model itself before training if not given."}
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "Train at another resolution, position embeddings interpolated once."}
     )
     image_mean: list[float] | None = field(
         default=None, metadata={"help": "Pixel mean in place of the processor's; saved with the checkpoint."}
@@ -164,6 +168,9 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
 
     processor = load_processor(model_args)
     model = load_model(model_args.model_name_or_path)
+    if model_args.image_size is not None:
+        model, processor = at_resolution(model, processor, model_args.image_size)
+    teacher = model_args.teacher_name_or_path
     train_dataset = load_training_set(data_args, processor, args.seed)
     eval_sets = load_eval_sets(data_args, processor) if args.do_eval else {}
     if data_args.check_data:
@@ -175,7 +182,8 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
         train_dataset=train_dataset,
         eval_dataset=eval_sets,
         processing_class=processor,
-        teacher=model_args.teacher_name_or_path,
+        teacher=teacher,
+        teacher_processor=None if teacher is None else AutoProcessor.from_pretrained(teacher, trust_remote_code=False),
         prompt_templates=data_args.prompt_template,
         guidance_names=read_lines(data_args.guidance_names),
         peft_config=lora_config(model_args),

@@ -172,3 +172,15 @@ def test_a_suite_of_ones_own_is_a_few_lines_of_yaml(script, tmp_path):
     report = RobustnessReport.load(out)
     assert report.sets[0].num_samples == 5 and report.sets[0].num_classes == 4
     assert report.protocol["sets"]["shapes"]["prompt_templates"] == ["an emoji of a {}"]
+
+
+def test_labelled_images_can_classify_instead_of_names_and_at_another_resolution(script, tmp_path):
+    options = ["--eval_sets", f"{DATA}:animals@test", "--max_samples", "6", "--attacks", "fgsm", "--image_size", "48"]
+    options += ["--output_file", str(tmp_path / "a.json"), "--head", "nearest_class_mean"]
+    script.main([*options, "--support_sets", f"{DATA}:finetune@train"])
+    protocol = RobustnessReport.load(tmp_path / "a.json").protocol
+    assert protocol["head"]["name"] == "NearestClassMean"
+    assert protocol["head"]["support"]["animals"]["num_samples"] == 716
+    assert protocol["sets"]["animals"]["attacked_at"] == [48, 48]
+    with pytest.raises(ValueError, match="--head nearest_class_mean with 0 --support_sets for 1 evaluation sets"):
+        script.main(options)
