@@ -188,6 +188,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         self._plain = copy.deepcopy(self.model) if sharded else None
         with self.evaluation_model() as plain:
             self._encode_texts(plain)
+        self._prompts = self._live_prompts()
 
     # ---- Set-up ----
 
@@ -314,14 +315,8 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
 
     @torch.no_grad()
     def _encode_texts(self, model: nn.Module) -> None:
-        """Encodes the class prompts once, for student and teacher; live ones are tokenised for every step."""
+        """Encodes the class prompts once, for student and teacher, by the model as it came."""
         names, guidance, denied = self.class_names, self.guidance_names, self.objective.non_class_template
-        self._prompts = {"class_embeds": names, "guidance_embeds": guidance} if self._text_is_live else {}
-        self._prompts = {
-            key: ClassPrompts.of(model, self.processing_class, value, self.prompt_templates)
-            for key, value in self._prompts.items()
-            if value is not None and not self.objective.uses_captions
-        }
 
         def head(source: nn.Module, processor: Any, with_text: bool) -> ZeroShotClassifier:
             def encode(names: Sequence[str] | None, templates: Sequence[str]) -> torch.Tensor | None:
@@ -346,6 +341,17 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         if self._user_teacher is not None:
             self._teacher_head = head(self._user_teacher, self._teacher_processor, self.objective.uses_text)
             self._user_teacher = None  # its image tower was copied, its text tower has done its work
+
+    def _live_prompts(self) -> dict[str, ClassPrompts]:
+        """The class prompts that are encoded anew in each step, with their places for what is learned."""
+        if not self._text_is_live or self.objective.uses_captions:
+            return {}
+        lists = {"class_embeds": self.class_names, "guidance_embeds": self.guidance_names}
+        return {
+            key: ClassPrompts.of(self.model, self.processing_class, names, self.prompt_templates)
+            for key, names in lists.items()
+            if names is not None
+        }
 
     @property
     def class_embeds(self) -> torch.Tensor:

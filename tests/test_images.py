@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import CLASS_NAMES, make_images
+from packaging.version import Version
 from PIL import Image
 from test_data import encoded
 from transformers import AutoModel, AutoProcessor
@@ -94,6 +96,9 @@ def test_every_kind_of_image_does_the_sensible_thing(processor, kind):
     torch.testing.assert_close(shown, expected, rtol=0, atol=3 if b"JFIF" in content or b"Adobe" in content else 1e-3)
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.23"), reason="older processors drop the alpha channel"
+)
 def test_processor_and_package_have_one_background(processor):
     for kind in ("RGBA, transparent", "RGBA, half transparent", "palette with transparency", "grey with alpha"):
         picture = Image.open(io.BytesIO(KINDS[kind][0]))
@@ -107,7 +112,9 @@ def test_opened_images_and_arrays_follow_the_same_rules():
         picture = Image.open(io.BytesIO(KINDS[kind][0]))
         assert read_image(picture).tobytes() == read_image(KINDS[kind][0]).tobytes()
         if kind != "turned left":  # an array has no place for it
-            assert read_image(np.asarray(picture)).tobytes() == read_image(picture).tobytes()
+            array = np.asarray(picture)
+            array = array if array.dtype == np.uint8 else array.astype(np.uint16)  # Pillow before 11 makes it int32
+            assert read_image(array).tobytes() == read_image(picture).tobytes()
 
 
 def test_sixteen_bits_become_the_nearest_of_eight():

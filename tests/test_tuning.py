@@ -387,3 +387,18 @@ def test_before_the_first_step_the_model_is_evaluated_as_it_came(tmp_path):
         assert abs(trainer.predict(make_images(4)).predictions - want).max() > 1e-3
         again = make_trainer(tmp_path / "again", model=trainer.model, eval_dataset=make_images(8))
         assert abs(again.predict(make_images(4)).predictions - want).max() > 1e-3
+
+
+@pytest.mark.parametrize("tuning", ["text_context", "deep_prompts", "r_adapter"])
+def test_training_and_evaluation_read_the_same_prompts(tmp_path, tuning):
+    options = {"text_context": {"num_tokens": 3}, "deep_prompts": {"num_tokens": 3, "depth": 1}, "r_adapter": {}}
+    trainer = make_trainer(tmp_path, tuning=tuning, tuning_kwargs=options[tuning], max_steps=2, learning_rate=1e-2)
+    trainer.train()
+    with trainer.evaluation_model() as model:
+        evaluated = encode_class_names(model, trainer.processing_class, CLASS_NAMES, "a photo of the {}")
+        trained = trainer._live_texts(model)["class_embeds"]
+    torch.testing.assert_close(trained, evaluated)
+    assert (trained - trainer.class_embeds).abs().max() > 1e-3
+    if tuning != "r_adapter":  # start token, places, name, end token
+        start = trainer.processing_class.tokenizer.bos_token_id
+        assert trainer._prompts["class_embeds"].input_ids[:, :4].eq(start).all()
