@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 EXTRA_STATE = "extra_state.safetensors"  # of a checkpoint, to go on from
 # What a model needs beside its weights, the processor's files apart.
-CONFIGS = ("config.json", "adapter_config.json", "tuning.json")
+CONFIGS = ("config.json", "adapter_config.json", "tuning.json", "training_config.json")
 # What is uploaded: weights, configuration, reports, tokenizer, card with its results, and pictures.
 UPLOADED = [
     "*.safetensors",

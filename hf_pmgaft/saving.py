@@ -23,7 +23,7 @@ from .card import save_model_card
 from .engines import adapt_to_processes, checkpoint_format, gather, local_part
 from .hub import EXTRA_STATE
 from .tuning import attachment, fold_into_clip, has_adapter, name_of, options_of
-from .tuning.folder import export_class_embeds, load_tuning, save_tuning
+from .tuning.folder import TRAINING_CONFIG, export_class_embeds, load_tuning, save_tuning
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +213,9 @@ class Saving:
 
     def _save_config(self, folder: Path) -> None:
         config = {name: value for name, value in self.args.to_dict().items() if not name.endswith("_token")}
-        (folder / "training_config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")
+        # An adapter's base is read at its own resolution, which may be another.
+        config["image_size"] = self.backbone.image_size(unwrap(self.model))
+        (folder / TRAINING_CONFIG).write_text(json.dumps(config, indent=1, default=str) + "\n")
 
     def create_model_card(self, finetuned_from=None, dataset=None, license=None, folder=None, **unused) -> None:
         """Writes the card with the reports made so far and the pictures beside it; `push_to_hub` calls this too."""
