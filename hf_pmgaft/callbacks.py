@@ -16,7 +16,6 @@ from .data import ZeroShotDataset
 from .evaluation import sample_ids
 from .plots import gallery
 from .threats import check_attack, run_attack
-from .zero_shot import ZeroShotClassifier, encode_class_names
 
 if TYPE_CHECKING:
     from .trainer import PMGAFTTrainer
@@ -58,8 +57,7 @@ class SamplePictures(TrainerCallback):
             self.labels = [row["labels"] for row in rows]
         images, labels = self.clean.to(trainer.args.device), torch.tensor(self.labels, device=trainer.args.device)
         with trainer.evaluation_model() as model:
-            embeds = encode_class_names(model, trainer.processing_class, data.class_names, data.prompt_templates)
-            classifier = ZeroShotClassifier.from_model(model, trainer.processing_class, embeds)
+            classifier = trainer.evaluation_classifier(model, data)
             seeds = torch.arange(len(labels), device=labels.device)
             adversarial = run_attack(self.spec, classifier, images, labels, seeds)
             with torch.no_grad():
