@@ -229,7 +229,7 @@ def _training_rows(objective: Objective, tuning: Tuning, config: PMGAFTConfig, d
 def _results(before: RobustnessReport | None, after: RobustnessReport | None) -> str:
     if after is None:
         return "This checkpoint was not evaluated."
-    lines = [f"Zero-shot accuracy in %, protocol `{after.protocol_hash}`. Robust is the worst case over:", ""]
+    lines = [f"{after.measure} in %, protocol `{after.protocol_hash}`. Robust is the worst case over:", ""]
     lines += [f"- {attack_name(spec)} ({_listing(spec)})" for spec in after.headline_attacks]
     lines += ["", f"Verdict: {after.protocol['verdict']}."]
     if before and before.protocol_hash != after.protocol_hash:
