@@ -234,6 +234,7 @@ class Saving:
             plots=sorted(path.name for path in folder.glob("*.png")),
             licence=license,
             train_dataset=self.train_dataset,
+            model_class=type(unwrap(self.model if self._plain is None else self._plain)).__name__,
         )
         self._base_model, self._dataset_name = finetuned_from or self._base_model, dataset or self._dataset_name
 

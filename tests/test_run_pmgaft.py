@@ -139,6 +139,8 @@ def test_an_encoder_without_text_is_tuned_on_images_without_labels_and_evaluated
     assert (tmp_path / "run" / "gallery.png").is_file()
     assert list(AutoImageProcessor.from_pretrained(tmp_path / "run").image_mean) == [0.5, 0.5, 0.5]
     assert type(load_model(str(tmp_path / "run"))) is Dinov2Model
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "a plain `Dinov2Model`" in card and "Accuracy by NearestClassMean" in card and "ero-shot" not in card
 
 
 def test_a_wrong_argument_ends_in_one_clear_message_before_anything_is_loaded(tmp_path):
