@@ -29,7 +29,7 @@ from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
 from hf_pmgaft.data import ZeroShotDataset, few_shot, load_images, parse_set, training_examples
 from hf_pmgaft.heads import make_head
 from hf_pmgaft.objectives import make_objective
-from hf_pmgaft.plots import robustness_bars, training_curves
+from hf_pmgaft.plots import robustness_bars
 from hf_pmgaft.report import RobustnessReport
 from hf_pmgaft.threats import attack_name
 from hf_pmgaft.trainer import PMGAFTTrainer
@@ -147,13 +147,9 @@ def main(argv: list[str] | None = None) -> None:
         trainer.log(after.metrics())  # to the trackers, with the picture below
         shown.attack("after")
         shown.show()
-    if trainer.is_world_process_zero():
-        training_curves(trainer.state.log_history, output_dir / "training_curves.png")
+    trainer.save_reports()
     if eval_sets and trainer.is_world_process_zero():
-        before.save(output_dir / "robustness_before.json")
-        after.save(output_dir / "robustness.json")
         robustness_bars({"before": before, "after": after}, output_dir / "robustness.png")
-        shown.save(output_dir / "gallery.png")
         print(comparison_table(before, after, data_args.in_domain_set))
     forget_verdicts(trainer)
     trainer.create_model_card(finetuned_from=model_args.model_name_or_path, dataset=data_args.dataset_name)

@@ -80,11 +80,11 @@ class SamplePictures(TrainerCallback):
     def show(self) -> None:
         """Hands the picture to the report and to the trackers of the run."""
         trainer = self.trainer
-        if not trainer.is_world_process_zero():
-            return
         self.save(file := io.BytesIO())
         if trainer.last_report is not None:
             trainer.last_report.picture = file.getvalue()
+        if not trainer.is_world_process_zero():
+            return
         pixels, step = np.asarray(Image.open(file).convert("RGB")), trainer.state.global_step
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:

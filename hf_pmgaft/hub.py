@@ -93,6 +93,7 @@ class Pushing:
         if self.hub_model_id is None:
             self.init_hf_repo(token, private)
         self.save_model(_internal_call=True)
+        self.save_reports()
         folder = Path(self.args.output_dir)
         if merged:
             self.save_merged(str(folder / "merged"))

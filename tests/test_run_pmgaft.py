@@ -125,6 +125,9 @@ def test_an_encoder_without_text_is_tuned_on_images_without_labels_and_evaluated
     flags += ["1", "--eval_num_steps", "1", "--per_device_train_batch_size", "4", "--image_mean", "0.5", "0.5", "0.5"]
     flags += ["--eval_sets", "test.parquet@train", "--head", "nearest_class_mean", "--use_cpu", "--output_dir", "run"]
 
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     refused = run(*flags, cwd=tmp_path)
     flags += ["--support_sets", "support.parquet@train", "--report_to", "tensorboard"]
     done = run(*flags, cwd=tmp_path)
@@ -137,6 +140,8 @@ def test_an_encoder_without_text_is_tuned_on_images_without_labels_and_evaluated
     ]
     assert {report.protocol["head"]["name"] for report in reports} == {"NearestClassMean"}
     assert (tmp_path / "run" / "gallery.png").is_file()
+    events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents*")).parent)).Reload()
+    assert "eval/samples" in events.Tags()["images"] and "eval/mean_robust_accuracy" in events.Tags()["scalars"]
     assert list(AutoImageProcessor.from_pretrained(tmp_path / "run").image_mean) == [0.5, 0.5, 0.5]
     assert type(load_model(str(tmp_path / "run"))) is Dinov2Model
     card = (tmp_path / "run" / "README.md").read_text()
