@@ -31,7 +31,7 @@ from hf_pmgaft.backbones import at_resolution
 from hf_pmgaft.benchmarks import load_suite
 from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
 from hf_pmgaft.evaluation import VERDICTS, evaluate_robustness
-from hf_pmgaft.heads import Head, LinearProbe, NearestClassMean
+from hf_pmgaft.heads import HEADS, make_head
 from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_curve
 from hf_pmgaft.report import RobustnessReport, compare_reports
 from hf_pmgaft.tables import FORMATS, attack_rows, comparison_rows, corruption_rows, render, report_rows
@@ -39,7 +39,6 @@ from hf_pmgaft.threats import norm_of
 from hf_pmgaft.tuning.folder import load_model
 
 EMOJI_DATA = Path(__file__).parent / "emoji" / "data"
-HEADS = {"linear_probe": LinearProbe, "nearest_class_mean": NearestClassMean}
 GROUPS = ("animals", "smileys", "food", "travel", "activities", "objects", "symbols", "flags")
 # RobustBench's radii for images of 32 pixels; the L2 one grows with the edge, the L1 one with the area.
 L2_EPS, L1_EPS = 0.5, 12.0
@@ -108,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
         processor,
         sets,
         attack_specs(args, sets[0].shape[-1]),
-        head=load_head(args, processor, sets),
+        head=make_head(args.head, [load_set(text, processor, "{}", {}) for text in args.support_sets or []], sets),
         verdict=args.verdict,
         eight_bit=args.eight_bit,
         batch_size=args.batch_size,
@@ -154,20 +153,6 @@ def load_set(text: str, processor: Any, template: str, rows: dict[str, list[int]
     name = config or Path(path).stem
     images = load_images(path, config, split)
     return ZeroShotDataset(images, processor, None, template, name, sample_ids=rows.get(name))
-
-
-def load_head(args: argparse.Namespace, processor: Any, sets: list[ZeroShotDataset]) -> Head | None:
-    """The head that the command line names, with a support set for each evaluation set."""
-    texts = args.support_sets or []
-    if args.head is None and not texts:
-        return None
-    if args.head is None or len(texts) != len(sets):
-        raise ValueError(
-            f"You passed --head {args.head} with {len(texts)} --support_sets for {len(sets)} evaluation sets. Pass a "
-            "head, and one set of labelled images for each of --eval_sets."
-        )
-    support = [load_set(text, processor, "{}", {}) for text in texts]
-    return HEADS[args.head]({data.name: own for data, own in zip(sets, support, strict=True)})
 
 
 def attack_specs(args: argparse.Namespace, edge: int) -> list[dict[str, Any]]:

@@ -27,7 +27,9 @@ from hf_pmgaft.callbacks import SamplePictures
 from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
 from hf_pmgaft.data import ZeroShotDataset, few_shot, load_images, parse_set, training_examples
-from hf_pmgaft.plots import robustness_bars, training_curves
+from hf_pmgaft.heads import make_head
+from hf_pmgaft.objectives import make_objective
+from hf_pmgaft.plots import robustness_bars
 from hf_pmgaft.report import RobustnessReport
 from hf_pmgaft.threats import attack_name
 from hf_pmgaft.trainer import PMGAFTTrainer
@@ -82,6 +84,13 @@ class DataArguments:
     )
     eval_sets: list[str] = field(
         default_factory=list, metadata={"help": "Zero-shot sets, each NAME[:config][@split] as for --dataset_name."}
+    )
+    head: str | None = field(
+        default=None,
+        metadata={"help": "Classify by labelled images instead of class names: nearest_class_mean or linear_probe."},
+    )
+    support_sets: list[str] = field(
+        default_factory=list, metadata={"help": "What --head is fitted on: for each of --eval_sets one set."}
     )
     in_domain_set: str | None = field(
         default=None, metadata={"help": "The evaluation set whose classes are tuned on; a mean is given without it."}
@@ -138,13 +147,9 @@ def main(argv: list[str] | None = None) -> None:
         trainer.log(after.metrics())  # to the trackers, with the picture below
         shown.attack("after")
         shown.show()
-    if trainer.is_world_process_zero():
-        training_curves(trainer.state.log_history, output_dir / "training_curves.png")
+    trainer.save_reports()
     if eval_sets and trainer.is_world_process_zero():
-        before.save(output_dir / "robustness_before.json")
-        after.save(output_dir / "robustness.json")
         robustness_bars({"before": before, "after": after}, output_dir / "robustness.png")
-        shown.save(output_dir / "gallery.png")
         print(comparison_table(before, after, data_args.in_domain_set))
     forget_verdicts(trainer)
     trainer.create_model_card(finetuned_from=model_args.model_name_or_path, dataset=data_args.dataset_name)
@@ -171,22 +176,27 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
     if model_args.image_size is not None:
         model, processor = at_resolution(model, processor, model_args.image_size)
     teacher = model_args.teacher_name_or_path
-    train_dataset = load_training_set(data_args, processor, args.seed)
-    eval_sets = load_eval_sets(data_args, processor) if args.do_eval else {}
+    objective = make_objective(args.objective, args.objective_kwargs)
+    train_dataset = load_training_set(data_args, processor, args.seed, objective.uses_text)
+    eval_sets = load_sets(data_args.eval_sets if args.do_eval else [], data_args, processor)
+    head = None
+    if args.do_eval:
+        head = make_head(data_args.head, load_sets(data_args.support_sets, data_args, processor), eval_sets)
     if data_args.check_data:
-        for data in (train_dataset, *eval_sets.values()):
+        for data in (train_dataset, *eval_sets):
             data.check()
     trainer = PMGAFTTrainer(
         model=model,
         args=args,
         train_dataset=train_dataset,
-        eval_dataset=eval_sets,
+        eval_dataset={data.name: data for data in eval_sets},
         processing_class=processor,
         teacher=teacher,
         teacher_processor=None if teacher is None else AutoProcessor.from_pretrained(teacher, trust_remote_code=False),
         prompt_templates=data_args.prompt_template,
         guidance_names=read_lines(data_args.guidance_names),
         peft_config=lora_config(model_args),
+        head=head,
     )
     if model_args.push_merged:
         trainer.check_merges()
@@ -196,14 +206,15 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
 def load_processor(model_args: ModelArguments):
     name = required("--model_name_or_path", model_args.model_name_or_path)
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    images = getattr(processor, "image_processor", processor)
     if model_args.image_mean is not None:
-        processor.image_processor.image_mean = model_args.image_mean
+        images.image_mean = model_args.image_mean
     if model_args.image_std is not None:
-        processor.image_processor.image_std = model_args.image_std
+        images.image_std = model_args.image_std
     return processor
 
 
-def load_training_set(data_args: DataArguments, processor, seed: int):
+def load_training_set(data_args: DataArguments, processor, seed: int, needs_labels: bool = True):
     name, config, split = parse_set(required("--dataset_name", data_args.dataset_name), "train")
     examples = training_examples(
         load_images(name, config, split, data_args.streaming),
@@ -212,17 +223,17 @@ def load_training_set(data_args: DataArguments, processor, seed: int):
         data_args.image_column,
         data_args.label_column,
         data_args.caption_column or None,
+        needs_labels,
     )
     return examples if data_args.shots is None else few_shot(examples, data_args.shots, seed)
 
 
-def load_eval_sets(data_args: DataArguments, processor) -> dict[str, ZeroShotDataset]:
-    sets = {}
-    for text in data_args.eval_sets:
+def load_sets(names: list[str], data_args: DataArguments, processor) -> list[ZeroShotDataset]:
+    sets = []
+    for text in names:
         path, config, split = parse_set(text)
-        name = config or Path(path).stem
-        templates = data_args.prompt_template
-        sets[name] = ZeroShotDataset(load_images(path, config, split), processor, None, templates, name)
+        images = load_images(path, config, split)
+        sets.append(ZeroShotDataset(images, processor, None, data_args.prompt_template, config or Path(path).stem))
     return sets
 
 
@@ -276,7 +287,7 @@ def comparison_table(before: RobustnessReport, after: RobustnessReport, in_domai
     """Set, classes, images, clean and robust accuracy before and after, and the means, as text."""
     attack = ", ".join(attack_name(spec) for spec in before.protocol["attacks"])
     lines = [
-        f"Zero-shot accuracy in %, clean and robust ({attack}; protocol {after.protocol_hash})",
+        f"{after.measure} in %, clean and robust ({attack}; protocol {after.protocol_hash})",
         f"{'set':<24}{'classes':>8}{'images':>8}{'clean before':>14}{'after':>7}{'robust before':>15}{'after':>7}",
     ]
 

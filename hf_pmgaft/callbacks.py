@@ -16,7 +16,6 @@ from .data import ZeroShotDataset
 from .evaluation import sample_ids
 from .plots import gallery
 from .threats import check_attack, run_attack
-from .zero_shot import ZeroShotClassifier, encode_class_names
 
 if TYPE_CHECKING:
     from .trainer import PMGAFTTrainer
@@ -58,8 +57,7 @@ class SamplePictures(TrainerCallback):
             self.labels = [row["labels"] for row in rows]
         images, labels = self.clean.to(trainer.args.device), torch.tensor(self.labels, device=trainer.args.device)
         with trainer.evaluation_model() as model:
-            embeds = encode_class_names(model, trainer.processing_class, data.class_names, data.prompt_templates)
-            classifier = ZeroShotClassifier.from_model(model, trainer.processing_class, embeds)
+            classifier = trainer.evaluation_classifier(model, data)
             seeds = torch.arange(len(labels), device=labels.device)
             adversarial = run_attack(self.spec, classifier, images, labels, seeds)
             with torch.no_grad():
@@ -82,11 +80,11 @@ class SamplePictures(TrainerCallback):
     def show(self) -> None:
         """Hands the picture to the report and to the trackers of the run."""
         trainer = self.trainer
-        if not trainer.is_world_process_zero():
-            return
         self.save(file := io.BytesIO())
         if trainer.last_report is not None:
             trainer.last_report.picture = file.getvalue()
+        if not trainer.is_world_process_zero():
+            return
         pixels, step = np.asarray(Image.open(file).convert("RGB")), trainer.state.global_step
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:

@@ -21,7 +21,9 @@ from huggingface_hub import (
     hf_hub_download,
     metadata_load,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
+from .backbones import BACKBONES, ENCODERS
 from .config import PMGAFTConfig
 from .objectives import OBJECTIVES, Objective
 from .report import RobustnessReport, SetResult
@@ -34,7 +36,7 @@ HEADER = "| set | images | clean before | clean after | robust before | robust a
 TASK = "zero-shot-image-classification"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
-PLAIN_USAGE = """```python
+PIPELINE_USAGE = """```python
 from transformers import pipeline
 
 classify = pipeline("zero-shot-image-classification", model="{0}")
@@ -43,24 +45,45 @@ print(classify("image.png", candidate_labels=["cat", "dog"]))
 
 or
 
-```python
+"""
+MODEL_USAGE = """```python
 import torch
 from PIL import Image
-from transformers import CLIPModel, CLIPProcessor
+from transformers import AutoProcessor, {model_class}
 
-model = CLIPModel.from_pretrained("{0}")
-processor = CLIPProcessor.from_pretrained("{0}")
-inputs = processor(text=["a cat", "a dog"], images=Image.open("image.png"), return_tensors="pt", padding=True)
+model = {model_class}.from_pretrained("{0}")
+processor = AutoProcessor.from_pretrained("{0}")
+options = {options}
+inputs = processor(text=["a cat", "a dog"], images=Image.open("image.png"), return_tensors="pt", **options)
 with torch.no_grad():
-    print(model(**inputs).logits_per_image.softmax(dim=-1))
+    print(model(**inputs).logits_per_image.{scores})
+```"""
+SOFTMAX = {"options": '{"padding": True}', "scores": "softmax(dim=-1)"}
+# Of models that learned whether an image fits a text, and texts with their padding.
+SIGMOID = {
+    "options": """{"padding": "max_length", "return_attention_mask": False}
+options["max_length"] = model.config.text_config.max_position_embeddings""",
+    "scores": "sigmoid()",
+}
+ENCODER_USAGE = """```python
+import torch
+from hf_pmgaft import load_model
+from hf_pmgaft.backbones import get_encoder
+from PIL import Image
+from transformers import AutoImageProcessor
+
+model, processor = load_model("{0}"), AutoImageProcessor.from_pretrained("{0}")
+pixel_values = processor(Image.open("image.png").convert("RGB"), return_tensors="pt")["pixel_values"]
+with torch.no_grad():
+    print(get_encoder(model).image_embeds(model, pixel_values))
 ```"""
 ADAPTER_USAGE = """```python
 import torch
 from hf_pmgaft import ZeroShotClassifier, encode_class_names, load_model
 from PIL import Image
-from transformers import CLIPProcessor
+from transformers import AutoProcessor
 
-model, processor = load_model("{0}"), CLIPProcessor.from_pretrained("{0}")
+model, processor = load_model("{0}"), AutoProcessor.from_pretrained("{0}")
 names = {names}
 classifier = ZeroShotClassifier.from_model(model, processor, encode_class_names(model, processor, names))
 images = processor(images=Image.open("image.png"), do_normalize=False, return_tensors="pt")["pixel_values"]
@@ -85,7 +108,8 @@ def model_card(
     licence: str | None = None,
     train_dataset: Any = None,
     adapter: str | None = None,
-    usage: str = PLAIN_USAGE,
+    usage: str | None = None,
+    model_class: str = "CLIPModel",
     library_name: str = "transformers",
 ) -> ModelCard:
     """The card of a robust checkpoint, with its figures as `model-index`.
@@ -99,21 +123,25 @@ def model_card(
         licence (`str`, *optional*): The base model's; that of its own card, in its folder or on the Hub, if not given.
         train_dataset (*optional*): What was tuned on, for its size and classes.
         adapter (`str`, *optional*): What the checkpoint is if no plain model, such as `"a LORA adapter"`.
-        usage (`str`): Code that uses the checkpoint, its name left as `{0}`.
+        usage (`str`, *optional*): Code that uses the checkpoint, its name left as `{0}`; that of its class if absent.
+        model_class (`str`): Class of the plain model.
         library_name (`str`): What loads it.
     """
     method = next((name for name, cls in OBJECTIVES.items() if type(objective) is cls), type(objective).__name__)
     title = config.hub_model_id or Path(config.output_dir).resolve().name
     base_name = _public_name(base_model)
+    encoder = model_class in ENCODERS  # without text
+    scores = SIGMOID if model_class in BACKBONES and BACKBONES[model_class].full_text else SOFTMAX
+    usage = ENCODER_USAGE if encoder else usage or _plain_usage(model_class)
     data = ModelCardData(
         library_name=library_name,
-        pipeline_tag=TASK,
+        pipeline_tag="image-feature-extraction" if encoder else TASK,
         **({"license": licence} if licence else _licence(base_model)),
         base_model=base_model if _is_hub_id(base_model) else None,
         base_model_relation=("adapter" if adapter else "finetune") if _is_hub_id(base_model) else None,
         datasets=_hub_datasets(dataset_name),
         metrics=["accuracy"],
-        tags=["hf-pmgaft", "adversarial-robustness", "clip", method],
+        tags=["hf-pmgaft", "adversarial-robustness", *(["clip"] if "clip" in model_class.lower() else []), method],
         model_name=title,
         eval_results=_eval_results(report_after) if report_after else None,
     )
@@ -121,8 +149,10 @@ def model_card(
         title=title,
         method=method,
         base_model=base_name,
-        kind=f"{adapter} beside its base model, which is loaded with it" if adapter else "a plain `CLIPModel`",
-        usage=usage.format(title, names=ANY_NAMES),
+        what="An image encoder" if encoder else "A model of images and texts",
+        kind=f"{adapter} beside its base model, which is loaded with it" if adapter else f"a plain `{model_class}`",
+        usage=usage.format(title, names=ANY_NAMES, model_class=model_class, **scores),
+        use="Image features" if encoder else "Zero-shot classification, and image features",
         dataset=f" on `{_public_name(dataset_name)}`" if dataset_name else "",
         paper=_paper(objective),
         training=_training_rows(objective, tuning, config, _data(dataset_name, train_dataset)),
@@ -178,6 +208,11 @@ def save_eval_results(
     return files
 
 
+def _plain_usage(model_class: str) -> str:
+    served = model_class in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()
+    return PIPELINE_USAGE + MODEL_USAGE if served else MODEL_USAGE
+
+
 def _kind(folder: Path) -> dict[str, str]:
     """What the checkpoint in a folder is, if no plain model."""
     if (tuning := folder / "tuning.json").is_file():
@@ -229,7 +264,7 @@ def _training_rows(objective: Objective, tuning: Tuning, config: PMGAFTConfig, d
 def _results(before: RobustnessReport | None, after: RobustnessReport | None) -> str:
     if after is None:
         return "This checkpoint was not evaluated."
-    lines = [f"Zero-shot accuracy in %, protocol `{after.protocol_hash}`. Robust is the worst case over:", ""]
+    lines = [f"{after.measure} in %, protocol `{after.protocol_hash}`. Robust is the worst case over:", ""]
     lines += [f"- {attack_name(spec)} ({_listing(spec)})" for spec in after.headline_attacks]
     lines += ["", f"Verdict: {after.protocol['verdict']}."]
     if before and before.protocol_hash != after.protocol_hash:
@@ -258,7 +293,7 @@ def _eval_results(report: RobustnessReport) -> list[EvalResult]:
     rows += [(row.name, key, getattr(row, key), row) for row in report.sets for key in FIGURES]
     return [
         EvalResult(
-            task_type=TASK,
+            task_type="image-classification" if "head" in report.protocol else TASK,
             dataset_type=name.replace(" ", "-"),
             dataset_name=name,
             metric_type=key,
@@ -276,7 +311,8 @@ def _circumstances(report: RobustnessReport, figure: str, row: SetResult | None)
     attacks = {"attack": " + ".join(map(attack_name, report.headline_attacks))} if robust else {}
     interval = {"interval_95": " to ".join(map(_percent, row.robust_interval))} if robust and row else {}
     size = {"num_samples": row.num_samples} if row else {"num_sets": len(report.sets)}
-    return {**attacks, **size, **interval, "protocol": report.protocol_hash}
+    head = {"head": report.protocol["head"]["name"]} if "head" in report.protocol else {}
+    return {**attacks, **head, **size, **interval, "protocol": report.protocol_hash}
 
 
 def _percent(value: float | None) -> str:

@@ -147,3 +147,22 @@ class LinearProbe(Head):
 
         optimizer.step(closure)
         return weight.detach().to(features.dtype), 1.0, bias.detach().to(features.dtype)
+
+
+HEADS: dict[str, type[Head]] = {"linear_probe": LinearProbe, "nearest_class_mean": NearestClassMean}
+
+
+def make_head(name: str | None, support: Sequence[ZeroShotDataset], sets: Sequence[ZeroShotDataset]) -> Head | None:
+    """The head that a command line names, with a support set for each evaluation set; `None` if it names none.
+
+    Raises:
+        ValueError: for an unknown name, or support sets that are not one for each evaluation set.
+    """
+    if name is None and not support:
+        return None
+    if name not in HEADS or len(support) != len(sets):
+        raise ValueError(
+            f"You passed --head {name} with {len(support)} --support_sets for {len(sets)} evaluation sets. Pass "
+            f"one of {', '.join(HEADS)}, and one set of labelled images for each of --eval_sets."
+        )
+    return HEADS[name]({data.name: own for data, own in zip(sets, support, strict=True)})

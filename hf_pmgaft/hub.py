@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 EXTRA_STATE = "extra_state.safetensors"  # of a checkpoint, to go on from
 # What a model needs beside its weights, the processor's files apart.
-CONFIGS = ("config.json", "adapter_config.json", "tuning.json")
+CONFIGS = ("config.json", "adapter_config.json", "tuning.json", "training_config.json")
 # What is uploaded: weights, configuration, reports, tokenizer, card with its results, and pictures.
 UPLOADED = [
     "*.safetensors",
@@ -93,6 +93,7 @@ class Pushing:
         if self.hub_model_id is None:
             self.init_hf_repo(token, private)
         self.save_model(_internal_call=True)
+        self.save_reports()
         folder = Path(self.args.output_dir)
         if merged:
             self.save_merged(str(folder / "merged"))

@@ -88,6 +88,12 @@ class RobustnessReport:
         attacks = self.protocol["attacks"]
         return [spec for spec in attacks if threat_name(spec) == self.protocol.get("headline", threat_name(spec))]
 
+    @property
+    def measure(self) -> str:
+        """What the figures are, by class names or by a head."""
+        head = self.protocol.get("head")
+        return "Zero-shot accuracy" if head is None else f"Accuracy by {head['name']}"
+
     def mean(self, key: str, leave_out: str | None = None) -> float:
         """Mean of a figure over the sets, without the one named `leave_out`."""
         values = [getattr(result, key) for result in self.sets if result.name != leave_out]
@@ -112,7 +118,7 @@ class RobustnessReport:
         from .tables import render, report_rows  # which reads reports
 
         attacks = ", ".join(map(attack_name, self.headline_attacks))
-        parts = [f"<p>Zero-shot accuracy in %, robust under {escape(attacks)}; protocol {self.protocol_hash}</p>"]
+        parts = [f"<p>{self.measure} in %, robust under {escape(attacks)}; protocol {self.protocol_hash}</p>"]
         parts.append(render(report_rows(self), "html"))
         parts += [f"<p>{escape('{flag} ({set}): {message}'.format(**flag))}</p>" for flag in self.flags]
         if self.picture is not None:

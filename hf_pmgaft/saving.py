@@ -19,11 +19,13 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from . import checkpoints
 from .attacks import SharedPerturbation
 from .backbones import unwrap, unwrap_peft
+from .callbacks import SamplePictures
 from .card import save_model_card
 from .engines import adapt_to_processes, checkpoint_format, gather, local_part
 from .hub import EXTRA_STATE
+from .plots import training_curves
 from .tuning import attachment, fold_into_clip, has_adapter, name_of, options_of
-from .tuning.folder import export_class_embeds, load_tuning, save_tuning
+from .tuning.folder import TRAINING_CONFIG, export_class_embeds, load_tuning, save_tuning
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +215,31 @@ class Saving:
 
     def _save_config(self, folder: Path) -> None:
         config = {name: value for name, value in self.args.to_dict().items() if not name.endswith("_token")}
-        (folder / "training_config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")
+        # An adapter's base is read at its own resolution, which may be another.
+        config["image_size"] = self.backbone.image_size(unwrap(self.model))
+        (folder / TRAINING_CONFIG).write_text(json.dumps(config, indent=1, default=str) + "\n")
+
+    def save_reports(self) -> None:
+        """Writes what was measured so far: `robustness.json`, that of before training, sample pictures and curves.
+
+        All processes must call it.
+        """
+        report, folder = self.last_report, Path(self.args.output_dir)
+        if report is not None and report.picture is None and self.eval_dataset:
+            pictures = SamplePictures(self)
+            pictures.attack("model")
+            pictures.show()
+        if not self.is_world_process_zero():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        if report is not None:
+            report.save(folder / "robustness.json")
+            if report.picture is not None:
+                (folder / "gallery.png").write_bytes(report.picture)
+        if self.first_report is not None and self.first_report is not report:
+            self.first_report.save(folder / "robustness_before.json")
+        if self.state.global_step:
+            training_curves(self.state.log_history, folder / "training_curves.png")
 
     def create_model_card(self, finetuned_from=None, dataset=None, license=None, folder=None, **unused) -> None:
         """Writes the card with the reports made so far and the pictures beside it; `push_to_hub` calls this too."""
@@ -232,6 +258,7 @@ class Saving:
             plots=sorted(path.name for path in folder.glob("*.png")),
             licence=license,
             train_dataset=self.train_dataset,
+            model_class=type(unwrap(self.model if self._plain is None else self._plain)).__name__,
         )
         self._base_model, self._dataset_name = finetuned_from or self._base_model, dataset or self._dataset_name
 

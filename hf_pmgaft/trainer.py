@@ -593,15 +593,18 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
             self.first_report = self.last_report
         return self.last_report
 
+    def evaluation_classifier(self, model: nn.Module, data: ZeroShotDataset) -> ZeroShotClassifier:
+        """What classifies the images of an evaluation set: its class names, or the head."""
+        if self.head is not None:
+            return self.head.fit(model, self.processing_class, data)
+        embeds = encode_class_names(model, self.processing_class, data.class_names, data.prompt_templates)
+        return ZeroShotClassifier.from_model(model, self.processing_class, embeds)
+
     @torch.no_grad()
     def _clean_predictions(self, data: ZeroShotDataset) -> EvalPrediction:
         logits, labels = [], []
         with self.evaluation_model() as model:
-            if self.head is None:
-                embeds = encode_class_names(model, self.processing_class, data.class_names, data.prompt_templates)
-                classifier = ZeroShotClassifier.from_model(model, self.processing_class, embeds)
-            else:
-                classifier = self.head.fit(model, self.processing_class, data)
+            classifier = self.evaluation_classifier(model, data)
             for start in range(0, len(data), self.args.eval_batch_size):
                 rows = [data[i] for i in range(start, min(start + self.args.eval_batch_size, len(data)))]
                 images = torch.stack([row["images"] for row in rows]).to(self.args.device)

@@ -306,6 +306,35 @@ def test_a_model_at_another_resolution_is_trained_saved_and_evaluated_as_any_oth
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"peft_config": LoraConfig(r=2, init_lora_weights="gaussian")},
+        {"tuning": "r_adapter"},
+        {"tuning": "text_context", "tuning_kwargs": {"num_tokens": 2}},
+    ],
+    ids=["lora", "r_adapter", "text_context"],
+)
+def test_what_was_trained_beside_a_model_at_another_resolution_is_loaded_beside_it_at_that(
+    tmp_path, processor, options
+):
+    make("CLIPModel").save_pretrained(tmp_path / "base")
+    larger, its_processor = at_resolution(load_model(str(tmp_path / "base")), processor, 24)
+    names = {key: options[key] for key in ("tuning", "tuning_kwargs") if key in options}
+    config = PMGAFTConfig(str(tmp_path / "run"), max_steps=1, use_cpu=True, disable_tqdm=True, **names)
+    settings = dict(processing_class=its_processor, prompt_templates=TEMPLATE, objective="tecoa")
+    peft_config = options.get("peft_config")
+    trainer = PMGAFTTrainer(larger, config, train_dataset=make_images(8), peft_config=peft_config, **settings)
+
+    trainer.train()
+    trainer.save_model()
+
+    reloaded = load_model(str(tmp_path / "run"))
+    with trainer.evaluation_model() as model:
+        expected = zero_shot_logits(model, its_processor, pixels(24))
+    torch.testing.assert_close(zero_shot_logits(reloaded, its_processor, pixels(24)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
     "name, size, message", [("CLIPModel", 18, "multiple of the patch size"), ("Aimv2Model", 24, "Aimv2Model in which")]
 )
 def test_a_resolution_that_cannot_be_is_refused(name, size, message):

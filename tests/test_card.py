@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import yaml
 from conftest import CLASS_NAMES, draw, make_images, make_model, make_processor
+from families import DUAL, ENCODER, make
 from huggingface_hub import ModelCard, metadata_load, parse_eval_result_entries
 from peft import LoraConfig, PeftModel, get_peft_model
+from test_encoders import image_processor
 from transformers import CLIPModel
 
-from hf_pmgaft import PMGAFTConfig, load_model
+from hf_pmgaft import PMGAFTConfig, ZeroShotClassifier, encode_class_names, load_model
+from hf_pmgaft.backbones import BACKBONES, get_encoder
 from hf_pmgaft.card import model_card, save_eval_results, save_model_card
 from hf_pmgaft.data import training_examples
 from hf_pmgaft.objectives import OBJECTIVES, Objective, make_objective
@@ -298,6 +301,54 @@ def test_usage_of_other_tunings_runs(options, base, tmp_path, monkeypatch, capsy
     (left,) = run_usage(folder, monkeypatch)
     assert left["names"] == names and capsys.readouterr().out.strip() in names
     assert f"the tuning `{tuning}`" in card.text and card.data.library_name == "hf_pmgaft"
+
+
+@pytest.mark.parametrize("name", sorted(set(DUAL) & set(BACKBONES)))
+def test_usage_of_every_family_runs_and_gives_its_own_scores(options, tmp_path, monkeypatch, capsys, name):
+    model, processor, folder = make(name), make_processor(), tmp_path / "robust-clip"
+    if name == "SiglipModel":  # as published, which the pipeline counts on
+        model.config.text_config.max_position_embeddings = 64
+        model = type(model)(model.config).eval()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    card = save_model_card(folder, **options, model_class=name)
+
+    by_model = run_usage(folder, monkeypatch)[-1]
+
+    assert type(by_model["model"]) is type(model) and f"a plain `{name}`" in card.text
+    assert ("pipeline(" in card.text) == (name not in ("Aimv2Model", "VisionTextDualEncoderModel"))
+    classifier = ZeroShotClassifier.from_model(
+        model, processor, encode_class_names(model, processor, ["cat", "dog"], "a {}")
+    )
+    logits = classifier.logits(classifier.encode_image(by_model["inputs"]["pixel_values"]))
+    scores = logits.sigmoid() if name == "SiglipModel" else logits.softmax(-1)
+    assert str(scores.detach()) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["plain", "adapter"])
+@pytest.mark.parametrize("name", sorted(ENCODER))
+def test_usage_of_an_encoder_without_text_runs_and_gives_its_embeddings(
+    options, tmp_path, monkeypatch, capsys, name, adapted
+):
+    folder, model = tmp_path / "robust-clip", make(name)
+    model.save_pretrained(tmp_path / "base")
+    model.name_or_path = str(tmp_path / "base")
+    model = make_tuning("peft", {"r": 2, "init_lora_weights": False}).prepare(model).eval() if adapted else model
+    model.save_pretrained(folder)
+    image_processor().save_pretrained(folder)
+    by_head = RobustnessReport({**AFTER.protocol, "head": {"name": "NearestClassMean"}}, AFTER.sets)
+    changes = {"report_before": None, "report_after": by_head, "model_class": name}
+    card = save_model_card(folder, **{**options, **changes})
+
+    (left,) = run_usage(folder, monkeypatch)
+
+    expected = get_encoder(model).image_embeds(model, left["pixel_values"]).detach()
+    assert str(expected) in capsys.readouterr().out
+    assert "ero-shot" not in str(card) and "CLIPModel" not in str(card)
+    assert (f"a plain `{name}`" in card.text) != adapted
+    assert card.data.pipeline_tag == "image-feature-extraction" and ("clip" in card.data.tags) == ("CLIP" in name)
+    assert {result.task_type for result in card.data.eval_results} == {"image-classification"}
+    assert all(result.metric_args["head"] == "NearestClassMean" for result in card.data.eval_results)
 
 
 @pytest.mark.parametrize("base_model", [None, "openai/clip-vit-base-patch32"])

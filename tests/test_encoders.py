@@ -10,7 +10,15 @@ from test_trainer import losses, state
 from torch import nn
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
-from hf_pmgaft import LinearProbe, NearestClassMean, PMGAFTConfig, PMGAFTTrainer, evaluate_robustness, load_model
+from hf_pmgaft import (
+    LinearProbe,
+    NearestClassMean,
+    PMGAFTConfig,
+    PMGAFTTrainer,
+    SamplePictures,
+    evaluate_robustness,
+    load_model,
+)
 from hf_pmgaft.backbones import ENCODERS, get_encoder
 from hf_pmgaft.data import ZeroShotDataset
 
@@ -60,6 +68,20 @@ def test_every_row_has_a_tiny_encoder_here():
 
 
 # ---- Students and teachers ----
+
+
+def test_sample_pictures_of_an_encoder_without_text_are_by_its_head(tmp_path):
+    head = NearestClassMean(labelled(8, seed=1))
+    trainer = make_trainer(tmp_path, make("Dinov2Model"), eval_dataset={"toy": labelled(8)}, head=head)
+    pictures = SamplePictures(trainer)
+    trainer.add_callback(pictures)
+
+    trainer.evaluate()
+
+    stands = trainer.last_report.sets[0].verdicts["robust"]
+    right = [int(p == label) for p, label in zip(pictures.predictions["model"], pictures.labels, strict=True)]
+    assert len(right) == 8 and trainer.last_report.picture is not None
+    assert all(kept <= found for kept, found in zip((stands[row] for row in pictures.rows), right, strict=True))
 
 
 @encoders

@@ -1,6 +1,7 @@
 """Push and pull by the real client, against a Hub on loopback: what goes up, what comes back, what may fail."""
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from conftest import CLASS_NAMES, make_images, make_model, make_processor
 from hub_server import HubServer
 from huggingface_hub import constants, snapshot_download
 from peft import LoraConfig, PeftModel
+from PIL import Image
 from safetensors.torch import load, save
 from test_trainer import LORA, make_trainer
 from transformers import AutoProcessor, CLIPModel, CLIPVisionModel, TrainerCallback, pipeline
@@ -84,16 +86,14 @@ def run_of(tmp_path, **options):
 
 
 def finish(trainer, **push) -> Path:
-    """Trains and pushes with what the script leaves beside the model, and what must not leave the machine."""
+    """Trains and pushes with what must not leave the machine beside the model."""
     folder = Path(trainer.args.output_dir)
-    for name in IMAGES:
-        (folder / name).write_bytes(b"\x89PNG")
     for name in ("training_args.bin", "optimizer.pt", ".env", "notes.log"):
         (folder / name).write_text(f"HF_TOKEN={TOKEN}")
     (folder / "wandb").mkdir(exist_ok=True)
     (folder / "wandb" / "settings.json").write_text(f'{{"token": "{TOKEN}"}}')
     trainer.train()
-    trainer.evaluate_robustness().save(folder / "robustness.json")
+    trainer.evaluate_robustness()
     trainer.push_to_hub(**push)
     return folder
 
@@ -165,7 +165,7 @@ def test_a_pushed_run_comes_back_by_its_name_with_the_same_logits_and_the_identi
     options = {"batch_size": 8, "seed": before.protocol["seed"], "progress": False}
     after = evaluate_robustness(load_model("user/clip"), pulled, sets, before.protocol["attacks"], **options)
     assert after.protocol_hash == before.protocol_hash
-    assert [vars(result) for result in after.sets] == [vars(result) for result in before.sets]
+    assert after.to_dict() == before.to_dict()
     assert json.loads(hub.repos["user/clip"].files["robustness.json"])["protocol_hash"] == before.protocol_hash
 
     pixels = torch.rand(2, 3, 16, 16)
@@ -176,6 +176,19 @@ def test_a_pushed_run_comes_back_by_its_name_with_the_same_logits_and_the_identi
     image = make_images(1)[0]["image"]
     scores = {row["label"]: row["score"] for row in classify(image, CLASS_NAMES, hypothesis_template="{}")}
     assert_equal(torch.tensor([scores[name] for name in CLASS_NAMES]), expected[0].softmax(0))
+
+
+def test_a_trainer_pushes_its_report_pictures_and_curves_without_being_told(hub, tmp_path):
+    trainer = run_of(tmp_path)
+    before = trainer.evaluate_robustness()
+    trainer.train()
+    trainer.evaluate()
+    trainer.push_to_hub()
+    files = hub.repos["user/clip"].files
+    assert json.loads(files["robustness_before.json"]) == json.loads(json.dumps(before.to_dict()))
+    assert json.loads(files["robustness.json"]) == json.loads(json.dumps(trainer.last_report.to_dict()))
+    for name in IMAGES:
+        assert min(Image.open(io.BytesIO(files[name])).size) > 100 and f"({name})" in files["README.md"].decode()
 
 
 def test_a_push_holds_what_serves_and_no_pickle_no_token_and_nothing_else_of_the_folder(hub, tmp_path):

@@ -55,6 +55,12 @@ def test_a_notebook_shows_the_table_and_under_which_protocol():
     assert "img" not in Tags(shown).tags
 
 
+def test_figures_of_a_head_are_not_called_zero_shot():
+    by_head = RobustnessReport({**report().protocol, "head": {"name": "NearestClassMean"}}, report().sets)
+    assert "Accuracy by NearestClassMean" in by_head._repr_html_() and "Zero-shot" not in by_head._repr_html_()
+    assert "Zero-shot accuracy" in report()._repr_html_()
+
+
 def test_names_and_messages_are_text_and_never_markup():
     shown = report(EVIL, [{"flag": EVIL, "set": EVIL, "message": EVIL}])._repr_html_()
     assert set(Tags(shown).tags) == {"p", "table", "tr", "th", "td"}

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import make_images
+from families import make
 from PIL import Image
-from transformers import AutoProcessor, CLIPModel, pipeline
+from test_encoders import image_processor
+from transformers import AutoImageProcessor, AutoProcessor, CLIPModel, Dinov2Model, pipeline
 
+from hf_pmgaft import load_model
 from hf_pmgaft.data import ZeroShotDataset, load_images
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.report import RobustnessReport
@@ -109,6 +113,39 @@ def test_lora_run_leaves_an_adapter_and_a_merged_plain_clip(tmp_path):
     base = CLIPModel.from_pretrained(ROOT / "examples" / "emoji" / "model")
     changed = {n for n, v in merged.state_dict().items() if not torch.equal(v, base.state_dict()[n])}
     assert changed and all(name.startswith("vision_model.") for name in changed)
+
+
+def test_an_encoder_without_text_is_tuned_on_images_without_labels_and_evaluated_by_a_head(tmp_path):
+    make("Dinov2Model").save_pretrained(tmp_path / "base")
+    image_processor().save_pretrained(tmp_path / "base")
+    make_images(8).remove_columns("label").to_parquet(tmp_path / "train.parquet")
+    for seed, name in enumerate(("test", "support")):
+        make_images(8, seed).to_parquet(tmp_path / f"{name}.parquet")
+    flags = ["--model_name_or_path", "base", "--dataset_name", "train.parquet", "--objective", "fare", "--max_steps"]
+    flags += ["1", "--eval_num_steps", "1", "--per_device_train_batch_size", "4", "--image_mean", "0.5", "0.5", "0.5"]
+    flags += ["--eval_sets", "test.parquet@train", "--head", "nearest_class_mean", "--use_cpu", "--output_dir", "run"]
+
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    refused = run(*flags, cwd=tmp_path)
+    flags += ["--support_sets", "support.parquet@train", "--report_to", "tensorboard"]
+    done = run(*flags, cwd=tmp_path)
+
+    assert "error: You passed --head nearest_class_mean with 0 --support_sets for 1 evaluation sets" in refused.stderr
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Accuracy by NearestClassMean in %" in done.stdout
+    reports = [
+        RobustnessReport.load(tmp_path / "run" / f"{name}.json") for name in ("robustness_before", "robustness")
+    ]
+    assert {report.protocol["head"]["name"] for report in reports} == {"NearestClassMean"}
+    assert (tmp_path / "run" / "gallery.png").is_file()
+    events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents*")).parent)).Reload()
+    assert "eval/samples" in events.Tags()["images"] and "eval/mean_robust_accuracy" in events.Tags()["scalars"]
+    assert list(AutoImageProcessor.from_pretrained(tmp_path / "run").image_mean) == [0.5, 0.5, 0.5]
+    assert type(load_model(str(tmp_path / "run"))) is Dinov2Model
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "a plain `Dinov2Model`" in card and "Accuracy by NearestClassMean" in card and "ero-shot" not in card
 
 
 def test_a_wrong_argument_ends_in_one_clear_message_before_anything_is_loaded(tmp_path):

@@ -18,13 +18,14 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
-from ..backbones import ENCODERS, unwrap_peft
+from ..backbones import ENCODERS, at_resolution, unwrap_peft
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from ..zero_shot import encode_class_names
 from . import attachment, make_tuning, name_of, options_of
 
 CONFIG, WEIGHTS = "tuning.json", "tuning.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+TRAINING_CONFIG = "training_config.json"  # of a run, with the image size of the model that it trained
 
 
 def save_tuning(model: nn.Module, folder: str | os.PathLike, base_model: str | None) -> None:
@@ -95,7 +96,10 @@ def _base(name: str, given: nn.Module | str | None, named: str | None) -> nn.Mod
         raise ValueError(f"{name} does not name the model that it was trained beside. Pass `base_model`.")
     if base_model is named and (Path(name) / named).is_dir():
         base_model = str(Path(name) / named)
-    return _plain_model(base_model) if isinstance(base_model, str) else base_model
+    base_model = _plain_model(base_model) if isinstance(base_model, str) else base_model
+    file = _find(name, TRAINING_CONFIG)
+    size = None if file is None else json.loads(Path(file).read_text(encoding="utf-8")).get("image_size")
+    return base_model if size is None else at_resolution(base_model, None, size)[0]
 
 
 def _plain_model(name: str) -> nn.Module:
