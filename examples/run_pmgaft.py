@@ -179,6 +179,7 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
     objective = make_objective(args.objective, args.objective_kwargs)
     train_dataset = load_training_set(data_args, processor, args.seed, objective.uses_text)
     eval_sets = load_sets(data_args.eval_sets if args.do_eval else [], data_args, processor)
+    check_names(eval_sets)
     head = None
     if args.do_eval:
         head = make_head(data_args.head, load_sets(data_args.support_sets, data_args, processor), eval_sets)
@@ -235,6 +236,16 @@ def load_sets(names: list[str], data_args: DataArguments, processor) -> list[Zer
         images = load_images(path, config, split)
         sets.append(ZeroShotDataset(images, processor, None, data_args.prompt_template, config or Path(path).stem))
     return sets
+
+
+def check_names(sets: list[ZeroShotDataset]) -> None:
+    names = [data.name for data in sets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"You passed several eval_sets of the name {', '.join(twice)}, of which the report would keep one. Rename "
+            "their folders or files, or evaluate them apart."
+        )
 
 
 def lora_config(model_args: ModelArguments):

@@ -153,3 +153,9 @@ def test_a_wrong_argument_ends_in_one_clear_message_before_anything_is_loaded(tm
     assert done.returncode != 0
     assert "4/255" in done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+def test_evaluation_sets_of_one_name_are_refused(tmp_path):
+    sets = [f"{DATA}:food@test", f"{DATA}:food@validation"]
+    done = run("--config", str(ROOT / "examples" / "configs" / "emoji.yaml"), "--eval_sets", *sets, cwd=tmp_path)
+    assert done.returncode == 1 and "several eval_sets of the name food" in done.stderr
