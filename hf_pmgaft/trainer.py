@@ -318,7 +318,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         names, guidance, denied = self.class_names, self.guidance_names, self.objective.non_class_template
         self._prompts = {"class_embeds": names, "guidance_embeds": guidance} if self._text_is_live else {}
         self._prompts = {
-            key: ClassPrompts.of(model, self.processing_class, value, self.prompt_templates)
+            key: ClassPrompts.of(model, self.processing_class, value, self.prompt_templates).to(self.args.device)
             for key, value in self._prompts.items()
             if value is not None and not self.objective.uses_captions
         }
@@ -516,7 +516,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
                     accuracy = (logits.argmax(1) == labels).float().mean()
                     noted[f"{prefix}{view.removesuffix('logits')}accuracy"] = accuracy
         for name, value in noted.items():
-            entry = torch.stack([value * len(labels), value.new_tensor(float(len(labels)))])
+            entry = torch.stack([value * len(labels), value.new_full((), len(labels))])
             self._sums[name] = self._sums[name] + entry if name in self._sums else entry
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -1,0 +1,134 @@
+"""What keeps a training step fast, asserted by what is computed and kept, not by the clock."""
+
+from collections import Counter
+
+import pytest
+import torch
+from peft import LoraConfig
+from test_matrix import make
+from test_trainer import LORA, make_trainer
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import TrainerCallback
+
+from hf_pmgaft.objectives import OBJECTIVES
+
+# What makes the host wait for a GPU: reading a value, a shape that depends on values, and a constant that is made of
+# Python numbers and so copied over.
+WAITS = {"_local_scalar_dense", "equal", "lift_fresh", "masked_select", "nonzero"}
+# A text pass makes it wait in transformers, which looks whether the mask hides anything: once in captions and live
+# prompts, never in class prompts that are encoded before training.
+WITHOUT_TEXT_PASSES = sorted(name for name, objective in OBJECTIVES.items() if not objective.uses_captions)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses every operation for which the host would wait for a GPU."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        by_mask = name in ("index", "index_put_") and any(x is not None and x.dtype == torch.bool for x in args[1])
+        if by_mask or name in WAITS:
+            raise AssertionError(f"the host waits in {function}")
+        return function(*args, **(kwargs or {}))
+
+
+class NoWaitingInSteps(TrainerCallback):
+    """From the batch to the clipped gradients; on the CPU the optimizer's own step count is a tensor that it reads."""
+
+    def __init__(self):
+        self.steps, self.mode = 0, NoWaiting()
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.mode.__enter__()
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.mode.__exit__(None, None, None)
+        self.steps += 1
+
+
+@pytest.mark.parametrize(
+    "wait", [lambda x: x.sum().item(), lambda x: bool(x.any()), lambda x: x[x > 0], lambda x: x + torch.tensor(1.0)]
+)
+def test_waiting_would_be_seen(wait):
+    with NoWaiting(), pytest.raises(AssertionError, match="host waits"):
+        wait(torch.ones(3))
+
+
+def train_without_waiting(trainer):
+    watch = NoWaitingInSteps()
+    trainer.add_callback(watch)
+    trainer.train()
+    assert watch.steps == 2
+
+
+@pytest.mark.parametrize("objective", WITHOUT_TEXT_PASSES)
+def test_no_objective_makes_the_host_wait_within_a_step(tmp_path, objective):
+    train_without_waiting(make(tmp_path, objective, max_steps=2, logging_steps=2))
+
+
+@pytest.mark.parametrize("tuning", ["last_blocks", "peft"])
+def test_no_tuning_of_the_vision_tower_makes_the_host_wait_within_a_step(tmp_path, tuning):
+    train_without_waiting(make(tmp_path, "pmg_aft", tuning, max_steps=2, logging_steps=2))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attack": "fgsm"},
+        {"attack": "shared"},
+        {"norm": "l2", "attack_kwargs": {"momentum": 0.9}},
+        {"attack_kwargs": {"restarts": 2, "loss": "dlr"}},
+        {"attack_kwargs": {"start_std": 0.001, "loss": "margin"}},
+        {"augmentation": 1.0, "ema_decay": 0.9},
+    ],
+    ids=str,
+)
+def test_no_attack_makes_the_host_wait_within_a_step(tmp_path, options):
+    train_without_waiting(make_trainer(tmp_path, max_steps=2, logging_steps=2, **options))
+
+
+@pytest.mark.parametrize("peft_config", [None, LoraConfig(**LORA)], ids=["whole tower", "LoRA"])
+def test_the_optimizer_holds_what_is_trained_and_nothing_of_the_text_tower(tmp_path, peft_config):
+    trainer = make_trainer(tmp_path, peft_config=peft_config)
+    optimizer = trainer.create_optimizer()
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    held = {names[parameter] for group in optimizer.param_groups for parameter in group["params"]}
+    assert held and held == {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    # What DDP puts into buckets, and what has an optimizer state, is what requires a gradient.
+    assert not any("text" in name or "logit_scale" in name for name in held)
+
+
+def test_gradients_and_the_graph_are_gone_when_a_step_ends(tmp_path):
+    class Watch(TrainerCallback):
+        before, after = [], []
+
+        def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
+            self.before.append(sum(parameter.grad is not None for parameter in model.parameters()))
+
+        def on_step_end(self, args, state, control, model, **kwargs):
+            self.after.append(sum(parameter.grad is not None for parameter in model.parameters()))
+
+    watch = Watch()
+    trainer = make_trainer(tmp_path, max_steps=2, callbacks=[watch])
+    trainer.train()
+    assert min(watch.before) > 0 and watch.after == [0, 0]
+    assert not any(value.requires_grad for value in (*trainer._sums.values(), trainer._finite))
+
+
+@pytest.mark.parametrize("peft_config", [None, LoraConfig(**LORA)], ids=["whole tower", "LoRA"])
+def test_gradient_checkpointing_computes_the_training_pass_twice_and_the_attack_once(tmp_path, peft_config):
+    passes = {}
+    for checkpointing in (False, True):
+        trainer = make_trainer(
+            tmp_path / str(checkpointing), peft_config=peft_config, max_steps=1, gradient_checkpointing=checkpointing
+        )
+        passes[checkpointing] = count = Counter()
+        for name, module in trainer.model.named_modules():
+            if "vision" in name and name.endswith("layer_norm1"):  # within what a layer checkpoints
+                module.register_forward_pre_hook(
+                    lambda module, *_, count=count: count.update(["training" if module.training else "eval"])
+                )
+        trainer.train()
+    # Two layers; K = 2 steps of the attack (LoRA's teacher is the same weights), then both views.
+    evaluated = 2 * 2 + (0 if peft_config is None else 2)
+    assert passes[False] == {"eval": evaluated, "training": 2 * 2}
+    assert passes[True] == {"eval": evaluated, "training": 2 * 2 * 2}
