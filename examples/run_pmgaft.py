@@ -19,19 +19,17 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from transformers import AutoProcessor
+from typing import TYPE_CHECKING
 
 from hf_pmgaft.backbones import at_resolution
-from hf_pmgaft.callbacks import SamplePictures
-from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
-from hf_pmgaft.data import ZeroShotDataset, few_shot, load_images, parse_set, training_examples
 from hf_pmgaft.plots import robustness_bars, training_curves
 from hf_pmgaft.report import RobustnessReport
 from hf_pmgaft.threats import attack_name
-from hf_pmgaft.trainer import PMGAFTTrainer
 from hf_pmgaft.tuning.folder import load_model
+
+if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick
+    from hf_pmgaft import PMGAFTTrainer, ZeroShotDataset
 
 EMOJI_CONFIG = Path(__file__).parent / "configs" / "emoji.yaml"
 
@@ -115,6 +113,8 @@ def main(argv: list[str] | None = None) -> None:
         trainer, model_args, data_args = set_up(sys.argv[1:] if argv is None else argv)
     except (OSError, ValueError, TypeError) as error:  # what was passed cannot work, and the message says why
         sys.exit(f"error: {error}")
+    from hf_pmgaft import SamplePictures
+
     args, eval_sets, output_dir = trainer.args, trainer.eval_dataset, Path(trainer.args.output_dir)
     if not args.resume_from_checkpoint:
         forget_verdicts(trainer)
@@ -163,6 +163,10 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
     if not any(flag.split("=")[0] in ("--config", "--model_name_or_path", "--dataset_name") for flag in argv):
         argv = ["--config", str(EMOJI_CONFIG), *argv]
     model_args, data_args, args = parse_args((ModelArguments, DataArguments, PMGAFTConfig), argv, __doc__)
+    from transformers import AutoProcessor
+
+    from hf_pmgaft import PMGAFTTrainer
+
     check_output_dir(args.output_dir)
     args.resume_from_checkpoint = resume_argument(args)
 
@@ -194,6 +198,8 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
 
 
 def load_processor(model_args: ModelArguments):
+    from transformers import AutoProcessor
+
     name = required("--model_name_or_path", model_args.model_name_or_path)
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
     if model_args.image_mean is not None:
@@ -204,6 +210,8 @@ def load_processor(model_args: ModelArguments):
 
 
 def load_training_set(data_args: DataArguments, processor, seed: int):
+    from hf_pmgaft.data import few_shot, load_images, parse_set, training_examples
+
     name, config, split = parse_set(required("--dataset_name", data_args.dataset_name), "train")
     examples = training_examples(
         load_images(name, config, split, data_args.streaming),
@@ -217,6 +225,8 @@ def load_training_set(data_args: DataArguments, processor, seed: int):
 
 
 def load_eval_sets(data_args: DataArguments, processor) -> dict[str, ZeroShotDataset]:
+    from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
+
     sets = {}
     for text in data_args.eval_sets:
         path, config, split = parse_set(text)
@@ -250,6 +260,8 @@ def resume_argument(args: PMGAFTConfig) -> str | bool | None:
         return None
     if str(resume).lower() != "true":
         return resume
+    from hf_pmgaft.checkpoints import newest_complete
+
     newest_complete(args.output_dir)
     return True
 
