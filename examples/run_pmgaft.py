@@ -105,6 +105,10 @@ class DataArguments:
         metadata={"help": "Text file of names over which the guidance terms range instead of the classes."},
     )
     streaming: bool = field(default=False, metadata={"help": "Read the fine-tuning set while training."})
+    cache_images: int = field(
+        default=0,
+        metadata={"help": "MiB of decoded images of the fine-tuning set that each process keeps; 0 decodes anew."},
+    )
     check_data: bool = field(default=False, metadata={"help": "Read every row first and name those that are broken."})
 
 
@@ -221,7 +225,14 @@ def load_training_set(data_args: DataArguments, processor, seed: int):
         data_args.label_column,
         data_args.caption_column or None,
     )
-    return examples if data_args.shots is None else few_shot(examples, data_args.shots, seed)
+    if data_args.shots is not None:
+        examples = few_shot(examples, data_args.shots, seed)
+    if data_args.cache_images and data_args.streaming:
+        raise ValueError(
+            f"You passed cache_images={data_args.cache_images} with streaming, but rows of a stream have no numbers "
+            "to find them again by. Leave one of the two out."
+        )
+    return examples.cached(data_args.cache_images * 2**20) if data_args.cache_images else examples
 
 
 def load_eval_sets(data_args: DataArguments, processor) -> dict[str, ZeroShotDataset]:

@@ -89,9 +89,20 @@ def test_saved_activations_are_counted_once_and_until_their_graph_goes(benchmark
 def test_data_prints_the_rate_beside_the_need(benchmark, capsys):
     flags = ["--models", "embedded default", "--workers", "0", "--repeats", "1", "--epochs", "1"]
     benchmark.main(["data", *flags, "--batch_size", "2"])
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("emoji, parquet")]
-    rate, need = map(float, line.split()[-3:-1])
-    assert rate > 0 and need > 0
+    decoded, kept = [line for line in capsys.readouterr().out.splitlines() if line.startswith("emoji, parquet")]
+    assert "images kept" in kept
+    assert all(float(figure) > 0 for line in (decoded, kept) for figure in line.split()[-3:])
+
+
+def test_pictures_of_the_benchmark_are_what_a_processor_makes(benchmark, processor):
+    from benchmarks.data import jpegs
+    from benchmarks.steps import noise_images
+
+    from hf_pmgaft.data import Collator
+
+    batch = Collator(processor, 2)(noise_images(4, 2, processor))
+    assert batch["pixel_values"].shape == (4, 3, 16, 16) and batch["labels"].tolist() == [0, 1, 0, 1]
+    assert [row["image"].size for row in jpegs(2)] == [(304, 224)] * 2
 
 
 def test_evaluate_prints_the_ways_and_their_equal_verdicts(benchmark, tmp_path, capsys):

@@ -4,12 +4,15 @@ from collections import Counter
 
 import pytest
 import torch
+from conftest import make_images
 from peft import LoraConfig
+from test_config import run_pmgaft
 from test_matrix import make
-from test_trainer import LORA, make_trainer
+from test_trainer import LORA, losses, make_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 
+from hf_pmgaft.data import ImageClassificationDataset, few_shot
 from hf_pmgaft.objectives import OBJECTIVES
 
 # What makes the host wait for a GPU: reading a value, a shape that depends on values, and a constant that is made of
@@ -132,3 +135,54 @@ def test_gradient_checkpointing_computes_the_training_pass_twice_and_the_attack_
     evaluated = 2 * 2 + (0 if peft_config is None else 2)
     assert passes[False] == {"eval": evaluated, "training": 2 * 2}
     assert passes[True] == {"eval": evaluated, "training": 2 * 2 * 2}
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[int]:
+    """The rows whose images are decoded."""
+    rows, pixels = [], ImageClassificationDataset.pixels
+
+    def note(self, value, row):
+        rows.append(row)
+        return pixels(self, value, row)
+
+    monkeypatch.setattr(ImageClassificationDataset, "pixels", note)
+    return rows
+
+
+def test_kept_images_make_the_same_run_and_are_decoded_once(tmp_path, processor, decoded):
+    runs = []
+    for kept in (False, True):
+        data = ImageClassificationDataset(make_images(16), processor)
+        # Six steps of eight images: three epochs, each in an order of its own.
+        trainer = make_trainer(tmp_path, data.cached(2**20) if kept else data, max_steps=6, augmentation=0.5)
+        trainer.train()
+        runs.append(losses(trainer))
+    assert runs[0] == runs[1] and len(runs[0]) == 6
+    assert sorted(decoded[48:]) == list(range(16)) and len(decoded) == 3 * 16 + 16
+
+
+def test_images_are_kept_as_far_as_the_memory_reaches(processor, decoded):
+    size = 3 * 16 * 16 * 4
+    data = ImageClassificationDataset(make_images(4), processor).cached(2 * size + 1)
+    for _ in range(2):
+        for row in range(4):
+            assert data[row]["sample_id"] == row
+    assert decoded == [0, 1, 2, 3, 2, 3]
+    with pytest.raises(ValueError, match="keeps nothing"):
+        data.cached(0)
+
+
+def test_kept_images_of_a_subset_are_its_own(processor):
+    data = ImageClassificationDataset(make_images(8), processor)
+    subset = few_shot(data, 1).cached(2**20)
+    for _ in range(2):
+        for index, row in enumerate(subset.sample_ids):
+            assert torch.equal(subset[index]["pixel_values"], data[row]["pixel_values"])
+
+
+def test_images_of_a_stream_cannot_be_kept(processor):
+    name = str(run_pmgaft.EMOJI_CONFIG.parent.parent / "emoji" / "data") + ":finetune"
+    data_args = run_pmgaft.DataArguments(dataset_name=name, streaming=True, cache_images=1)
+    with pytest.raises(ValueError, match="cache_images=1 with streaming.*Leave one"):
+        run_pmgaft.load_training_set(data_args, processor, seed=0)

@@ -213,9 +213,10 @@ WRITTEN = {"plain": Plain, "plain, text cached": PlainCached, "bare loop": Bare}
 
 
 def noise_images(count: int, classes: int, processor: Any) -> list[dict[str, Any]]:
-    edge, draw = processor.image_processor.crop_size["height"], torch.Generator().manual_seed(0)
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (processor.image_mean, processor.image_std))
+    """Processor-made rows of pixels drawn uniformly."""
+    images, draw = processor.image_processor, torch.Generator().manual_seed(0)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (images.image_mean, images.image_std))
+    shape = (3, images.crop_size["height"], images.crop_size["width"])
     return [
-        {"pixel_values": (torch.rand(3, edge, edge, generator=draw) - mean) / std, "labels": i % classes}
-        for i in range(count)
+        {"pixel_values": (torch.rand(shape, generator=draw) - mean) / std, "labels": i % classes} for i in range(count)
     ]
