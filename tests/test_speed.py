@@ -1,5 +1,6 @@
 """What keeps a training step fast, asserted by what is computed and kept, not by the clock."""
 
+import contextlib
 from collections import Counter
 
 import pytest
@@ -9,6 +10,7 @@ from peft import LoraConfig
 from test_config import run_pmgaft
 from test_matrix import make
 from test_trainer import LORA, losses, make_trainer
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 
@@ -34,25 +36,43 @@ class NoWaiting(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+class NoCopying(TorchFunctionMode):
+    """Likewise what would copy to the host; on the CPU there is nothing to copy, and the operation is never called."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy):
+            raise AssertionError(f"the host waits in {function}")
+        return function(*args, **(kwargs or {}))
+
+
 class NoWaitingInSteps(TrainerCallback):
     """From the batch to the clipped gradients; on the CPU the optimizer's own step count is a tensor that it reads."""
 
     def __init__(self):
-        self.steps, self.mode = 0, NoWaiting()
+        self.steps, self.stack = 0, contextlib.ExitStack()
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.mode.__enter__()
+        self.stack.enter_context(NoCopying())
+        self.stack.enter_context(NoWaiting())
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        self.mode.__exit__(None, None, None)
+        self.stack.close()
         self.steps += 1
 
 
 @pytest.mark.parametrize(
-    "wait", [lambda x: x.sum().item(), lambda x: bool(x.any()), lambda x: x[x > 0], lambda x: x + torch.tensor(1.0)]
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.any()),
+        lambda x: x[x > 0],
+        lambda x: x + torch.tensor(1.0),
+        lambda x: x.tolist(),
+        lambda x: x.cpu(),
+    ],
 )
 def test_waiting_would_be_seen(wait):
-    with NoWaiting(), pytest.raises(AssertionError, match="host waits"):
+    with NoCopying(), NoWaiting(), pytest.raises(AssertionError, match="host waits"):
         wait(torch.ones(3))
 
 
