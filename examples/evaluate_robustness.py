@@ -20,25 +20,25 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from accelerate import PartialState
-from transformers import AutoProcessor
 
 from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES, parse_radius
 from hf_pmgaft.backbones import at_resolution
-from hf_pmgaft.benchmarks import load_suite
-from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
-from hf_pmgaft.evaluation import VERDICTS, evaluate_robustness
-from hf_pmgaft.heads import HEADS, make_head
 from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_curve
 from hf_pmgaft.report import RobustnessReport, compare_reports
 from hf_pmgaft.tables import FORMATS, attack_rows, comparison_rows, corruption_rows, render, report_rows
 from hf_pmgaft.threats import norm_of
 from hf_pmgaft.tuning.folder import load_model
+from hf_pmgaft.verdicts import VERDICTS
+
+if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
+    from hf_pmgaft import ZeroShotDataset
 
 EMOJI_DATA = Path(__file__).parent / "emoji" / "data"
+HEADS = ("linear_probe", "nearest_class_mean")
 GROUPS = ("animals", "smileys", "food", "travel", "activities", "objects", "symbols", "flags")
 # RobustBench's radii for images of 32 pixels; the L2 one grows with the edge, the L1 one with the area.
 L2_EPS, L1_EPS = 0.5, 12.0
@@ -96,6 +96,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.compare:
         compare(args)
         return
+    from transformers import AutoProcessor
+
+    from hf_pmgaft import evaluate_robustness
+    from hf_pmgaft.heads import make_head
+
     state = PartialState()
     processor = AutoProcessor.from_pretrained(args.model, trust_remote_code=False)
     model = load_model(args.model)
@@ -136,6 +141,8 @@ def load_sets(args: argparse.Namespace, processor: Any) -> list[ZeroShotDataset]
         )
     rows = json.loads(Path(args.sample_ids).read_text(encoding="utf-8")) if args.sample_ids else {}
     if args.suite:
+        from hf_pmgaft.benchmarks import load_suite
+
         return load_suite(args.suite, processor, names=args.suite_sets, limit=args.limit, data_root=args.data_root)
     template = args.prompt_template or ("This is a photo of a {}" if args.eval_sets else "an emoji of {}")
     texts = args.eval_sets or [f"{EMOJI_DATA}:{group}@{args.split}" for group in GROUPS]
@@ -149,6 +156,8 @@ def load_sets(args: argparse.Namespace, processor: Any) -> list[ZeroShotDataset]
 
 
 def load_set(text: str, processor: Any, template: str, rows: dict[str, list[int]]) -> ZeroShotDataset:
+    from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
+
     path, config, split = parse_set(text)
     name = config or Path(path).stem
     images = load_images(path, config, split)

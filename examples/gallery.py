@@ -20,21 +20,21 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
 from torch import nn
-from transformers import AutoProcessor
 
 from hf_pmgaft.attacks import NORMS, frozen, sample_seeds
 from hf_pmgaft.backbones import get_backbone, text_attention
-from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
-from hf_pmgaft.evaluation import sample_ids
 from hf_pmgaft.plots import attention_gallery
 from hf_pmgaft.threats import attack_name, check_attack, run_attack
 from hf_pmgaft.tuning.folder import load_model
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
+
+if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
+    from hf_pmgaft import ZeroShotDataset
 
 EMOJI = Path(__file__).parent / "emoji"
 
@@ -63,6 +63,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.num_images < 1:
         raise ValueError(f"You passed num_images={args.num_images}, which leaves nothing to show. Pass 1 or more.")
+    from transformers import AutoProcessor
+
+    from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
+    from hf_pmgaft.evaluation import sample_ids
+
     pgd = {"attack": "pgd", "eps": args.eps, "norm": args.norm, "num_steps": args.num_steps, "loss": "margin"}
     spec = check_attack(pgd)
     path, config, split = parse_set(args.eval_set or f"{EMOJI / 'data'}:food@test")

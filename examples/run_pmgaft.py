@@ -19,21 +19,18 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from transformers import AutoProcessor
+from typing import TYPE_CHECKING
 
 from hf_pmgaft.backbones import at_resolution
-from hf_pmgaft.callbacks import SamplePictures
-from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
-from hf_pmgaft.data import ZeroShotDataset, few_shot, load_images, parse_set, training_examples
-from hf_pmgaft.heads import make_head
 from hf_pmgaft.objectives import make_objective
 from hf_pmgaft.plots import robustness_bars
 from hf_pmgaft.report import RobustnessReport
 from hf_pmgaft.threats import attack_name
-from hf_pmgaft.trainer import PMGAFTTrainer
 from hf_pmgaft.tuning.folder import load_model
+
+if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick
+    from hf_pmgaft import PMGAFTTrainer, ZeroShotDataset
 
 EMOJI_CONFIG = Path(__file__).parent / "configs" / "emoji.yaml"
 
@@ -116,6 +113,10 @@ class DataArguments:
         metadata={"help": "Text file of names over which the guidance terms range instead of the classes."},
     )
     streaming: bool = field(default=False, metadata={"help": "Read the fine-tuning set while training."})
+    cache_images: int = field(
+        default=0,
+        metadata={"help": "MiB of decoded images of the fine-tuning set that each process keeps; 0 decodes anew."},
+    )
     check_data: bool = field(default=False, metadata={"help": "Read every row first and name those that are broken."})
 
 
@@ -124,6 +125,8 @@ def main(argv: list[str] | None = None) -> None:
         trainer, model_args, data_args = set_up(sys.argv[1:] if argv is None else argv)
     except (OSError, ValueError, TypeError) as error:  # what was passed cannot work, and the message says why
         sys.exit(f"error: {error}")
+    from hf_pmgaft import SamplePictures
+
     args, eval_sets, output_dir = trainer.args, trainer.eval_dataset, Path(trainer.args.output_dir)
     if not args.resume_from_checkpoint:
         forget_verdicts(trainer)
@@ -168,6 +171,11 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
     if not any(flag.split("=")[0] in ("--config", "--model_name_or_path", "--dataset_name") for flag in argv):
         argv = ["--config", str(EMOJI_CONFIG), *argv]
     model_args, data_args, args = parse_args((ModelArguments, DataArguments, PMGAFTConfig), argv, __doc__)
+    from transformers import AutoProcessor
+
+    from hf_pmgaft import PMGAFTTrainer
+    from hf_pmgaft.heads import make_head
+
     check_output_dir(args.output_dir)
     args.resume_from_checkpoint = resume_argument(args)
 
@@ -205,6 +213,8 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
 
 
 def load_processor(model_args: ModelArguments):
+    from transformers import AutoProcessor
+
     name = required("--model_name_or_path", model_args.model_name_or_path)
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
     images = getattr(processor, "image_processor", processor)
@@ -216,6 +226,8 @@ def load_processor(model_args: ModelArguments):
 
 
 def load_training_set(data_args: DataArguments, processor, seed: int, needs_labels: bool = True):
+    from hf_pmgaft.data import few_shot, load_images, parse_set, training_examples
+
     name, config, split = parse_set(required("--dataset_name", data_args.dataset_name), "train")
     examples = training_examples(
         load_images(name, config, split, data_args.streaming),
@@ -226,10 +238,19 @@ def load_training_set(data_args: DataArguments, processor, seed: int, needs_labe
         data_args.caption_column or None,
         needs_labels,
     )
-    return examples if data_args.shots is None else few_shot(examples, data_args.shots, seed)
+    if data_args.shots is not None:
+        examples = few_shot(examples, data_args.shots, seed)
+    if data_args.cache_images and data_args.streaming:
+        raise ValueError(
+            f"You passed cache_images={data_args.cache_images} with streaming, but rows of a stream have no numbers "
+            "to find them again by. Leave one of the two out."
+        )
+    return examples.cached(data_args.cache_images * 2**20) if data_args.cache_images else examples
 
 
 def load_sets(names: list[str], data_args: DataArguments, processor) -> list[ZeroShotDataset]:
+    from hf_pmgaft.data import ZeroShotDataset, load_images, parse_set
+
     sets = []
     for text in names:
         path, config, split = parse_set(text)
@@ -272,6 +293,8 @@ def resume_argument(args: PMGAFTConfig) -> str | bool | None:
         return None
     if str(resume).lower() != "true":
         return resume
+    from hf_pmgaft.checkpoints import newest_complete
+
     newest_complete(args.output_dir)
     return True
 

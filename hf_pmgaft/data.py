@@ -297,6 +297,9 @@ class ImageClassificationDataset(LabelledImages, Dataset):
     label column no `labels`. A subset keeps the ids of the whole set.
     """
 
+    kept: dict[int, dict[str, Any]] | None = None
+    room = 0
+
     @cached_property
     def sample_ids(self) -> Sequence[int]:
         """The rows of the underlying set that are trained on."""
@@ -307,7 +310,27 @@ class ImageClassificationDataset(LabelledImages, Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.sample_ids[index]
-        return {**self.example(self.dataset[row], row), "sample_id": row}
+        if self.kept is not None and row in self.kept:
+            return dict(self.kept[row])
+        example = {**self.example(self.dataset[row], row), "sample_id": row}
+        size = sum(value.nbytes for value in example.values() if isinstance(value, torch.Tensor))
+        if size <= self.room:
+            self.kept[row], self.room = dict(example), self.room - size
+        return example
+
+    def cached(self, max_bytes: int) -> ImageClassificationDataset:
+        """The same rows, each decoded and resized once and then kept, as far as `max_bytes` of memory reach.
+
+        Every worker process keeps its own: without workers, where it pays most, the memory is taken once.
+
+        Raises:
+            ValueError: for less than one byte.
+        """
+        if max_bytes < 1:
+            raise ValueError(f"You passed max_bytes={max_bytes}, which keeps nothing. Pass such as 2**30.")
+        other = copy.copy(self)
+        other.kept, other.room = {}, max_bytes
+        return other
 
     def rows(self) -> Iterable[tuple[int, dict[str, Any]]]:
         """The rows that are trained on, with their numbers in the underlying set."""

@@ -38,16 +38,10 @@ from .threats import (
     threat_name,
     within_threat,
 )
-from .verdicts import Verdicts
+from .verdicts import VERDICTS, Verdicts
 from .zero_shot import ZeroShotClassifier, encode_class_names, pixel_statistics
 
 DEFAULT_ATTACK = {"attack": "pgd", "eps": "1/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
-VERDICTS = {
-    "any_iterate": "any iterate: an image is fooled if it is misclassified clean or at any point that an attack of "
-    "the threat, or of a smaller radius of its norm, visits inside the ball",
-    "last_iterate": "last iterate, all images: every attack runs on every image, also the misclassified, and what it "
-    "returns is judged alone",
-}
 # A verdict in the file: fooled, standing, or fooled but standing again once rounded to 8 bits.
 FOOLED, STANDS, STANDS_ROUNDED = 0, 1, 2
 CLEAN = "clean"

@@ -348,7 +348,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
             return {}
         lists = {"class_embeds": self.class_names, "guidance_embeds": self.guidance_names}
         return {
-            key: ClassPrompts.of(self.model, self.processing_class, names, self.prompt_templates)
+            key: ClassPrompts.of(self.model, self.processing_class, names, self.prompt_templates).to(self.args.device)
             for key, names in lists.items()
             if names is not None
         }
@@ -522,7 +522,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
                     accuracy = (logits.argmax(1) == labels).float().mean()
                     noted[f"{prefix}{view.removesuffix('logits')}accuracy"] = accuracy
         for name, value in noted.items():
-            entry = torch.stack([value * len(labels), value.new_tensor(float(len(labels)))])
+            entry = torch.stack([value * len(labels), value.new_full((), len(labels))])
             self._sums[name] = self._sums[name] + entry if name in self._sums else entry
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

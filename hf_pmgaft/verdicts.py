@@ -11,6 +11,14 @@ from typing import Any
 
 from .report import differing_keys
 
+# What counts as fooled.
+VERDICTS = {
+    "any_iterate": "any iterate: an image is fooled if it is misclassified clean or at any point that an attack of "
+    "the threat, or of a smaller radius of its norm, visits inside the ball",
+    "last_iterate": "last iterate, all images: every attack runs on every image, also the misclassified, and what it "
+    "returns is judged alone",
+}
+
 
 class Verdicts:
     """Verdicts by set, attack and image; with a file, kept there too.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -66,6 +66,10 @@ class ClassPrompts:
                 )
         return cls(ids, mask, len(templates))
 
+    def to(self, device: torch.device) -> ClassPrompts:
+        """The same prompts on a device."""
+        return replace(self, input_ids=self.input_ids.to(device), attention_mask=self.attention_mask.to(device))
+
     def embed(self, model: nn.Module, batch_size: int | None = None) -> torch.Tensor:
         """Class embeddings `[K,D]`, float32, unit norm; with a gradient to what of the text side is trained.
 
@@ -76,7 +80,8 @@ class ClassPrompts:
         backbone, device, embeds = get_backbone(unwrap(model)), next(model.parameters()).device, []
         for start in range(0, len(self.input_ids), batch_size or len(self.input_ids)):
             part = slice(start, None if batch_size is None else start + batch_size)
-            length = int(self.attention_mask[part].sum(1).max())
+            # All of them are padded to the longest already.
+            length = None if batch_size is None else int(self.attention_mask[part].sum(1).max())
             ids, mask = (x[part, :length].to(device) for x in (self.input_ids, self.attention_mask))
             embeds.append(F.normalize(backbone.text_embeds(model, ids, mask).float(), dim=-1))
         mean = torch.cat(embeds).unflatten(0, (-1, self.num_templates)).mean(dim=1)

@@ -1,10 +1,14 @@
 """The benchmark compares like with like: the loops it measures give the same verdicts."""
 
+import gc
 import json
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from hf_pmgaft.attacks import sample_seeds, uniform_noise
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -15,7 +19,90 @@ def benchmark(monkeypatch):
     import benchmark
 
     yield benchmark
-    sys.modules.pop("benchmark")
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("benchmark", "benchmarks")]:
+        sys.modules.pop(name)
+
+
+CASE = {"model": "embedded default", "tuning": "full", "prompts": 160, "num_steps": 2, "batch_size": 8}
+
+
+@pytest.mark.parametrize("method", ["tecoa", "pmg_aft", "fare"])
+def test_the_bare_loop_takes_the_same_step_as_the_trainer(benchmark, tmp_path, monkeypatch, method):
+    from benchmarks.steps import Bare, Ours
+
+    ours = Ours({**CASE, "method": method}, str(tmp_path))
+    seeds = sample_seeds(ours.trainer.args.seed, 0, ours.batch["sample_id"])
+    bare = Bare({**CASE, "method": method}, ours.batch)
+    monkeypatch.setattr(torch, "rand_like", lambda images: uniform_noise(seeds, images.shape[1:]))
+    before = {name: value.clone() for name, value in bare.model.state_dict().items()}
+    ours.step()
+    bare.step()
+    after = ours.trainer.model.state_dict()
+    moved = {name for name, value in bare.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and all(not name.startswith("text") for name in moved)
+    # The first step of AdamW is one of signs, which round-off decides where the gradient is nothing.
+    steps = torch.cat([(value - before[name]).flatten() for name, value in bare.model.state_dict().items()])
+    expected = torch.cat([(after[name] - before[name]).flatten() for name in before])
+    assert ((steps - expected).abs() < 1e-6).float().mean() > 0.99
+
+
+def test_step_prints_a_line_for_each_way_and_each_part(benchmark, tmp_path, capsys):
+    file = tmp_path / "out.json"
+    flags = ["--models", "embedded default", "--tunings", "full", "--methods", "tecoa", "--batch_size", "2"]
+    benchmark.main(["step", *flags, "--repeats", "1", "--no-memory", "--output_file", str(file)])
+    printed, written = capsys.readouterr().out, json.loads(file.read_text())
+    (case,) = written["cases"]
+    ways = ["plain", "plain, text cached", "ours", "bare loop"]
+    assert list(case["seconds"]) == ways and list(case["medians"]) == [*ways, "limit"]
+    assert all(f"\n  {way} " in printed for way in case["medians"])
+    assert (
+        case["flop"]["plain"] > case["flop"]["plain, text cached"] > case["flop"]["ours"] > case["flop"]["bare loop"]
+    )
+    assert sum(case["parts"].values()) == pytest.approx(1)
+    assert {"attack", "adversarial pass", "backward", "optimizer", "data", "rest"} == set(case["parts"])  # no teacher
+    assert {"processor", "instruction_sets", "threads"} <= set(written["machine"])
+
+
+def test_seconds_of_a_part_are_without_those_of_parts_within_it(benchmark):
+    from benchmarks.step import Stopwatch
+
+    stopwatch = Stopwatch(iter([0.0, 1.0, 3.0, 10.0]).__next__)
+    with stopwatch.part("outer"), stopwatch.part("inner"):
+        pass
+    assert stopwatch.seconds == {"outer": 8.0, "inner": 2.0}
+
+
+def test_saved_activations_are_counted_once_and_until_their_graph_goes(benchmark):
+    from benchmarks.step import SavedActivations
+
+    layer = torch.nn.Linear(250, 250, bias=False)
+    with (saved := SavedActivations(layer)):
+        x = torch.ones(4, 250, requires_grad=True)
+        loss = (layer(x) + layer(x)).sum()  # which save x, twice, and the layer's own weight
+        assert saved.now == saved.peak == 4 * 250 * 4
+        loss.backward()
+        del loss
+        gc.collect()
+    assert saved.now == 0 and saved.peak == 4 * 250 * 4
+
+
+def test_data_prints_the_rate_beside_the_need(benchmark, capsys):
+    flags = ["--models", "embedded default", "--workers", "0", "--repeats", "1", "--epochs", "1"]
+    benchmark.main(["data", *flags, "--batch_size", "2"])
+    decoded, kept = [line for line in capsys.readouterr().out.splitlines() if line.startswith("emoji, parquet")]
+    assert "images kept" in kept
+    assert all(float(figure) > 0 for line in (decoded, kept) for figure in line.split()[-3:])
+
+
+def test_pictures_of_the_benchmark_are_what_a_processor_makes(benchmark, processor):
+    from benchmarks.data import jpegs
+    from benchmarks.steps import noise_images
+
+    from hf_pmgaft.data import Collator
+
+    batch = Collator(processor, 2)(noise_images(4, 2, processor))
+    assert batch["pixel_values"].shape == (4, 3, 16, 16) and batch["labels"].tolist() == [0, 1, 0, 1]
+    assert [row["image"].size for row in jpegs(2)] == [(304, 224)] * 2
 
 
 def test_evaluate_prints_the_ways_and_their_equal_verdicts(benchmark, tmp_path, capsys):
@@ -36,12 +123,14 @@ def test_evaluate_prints_the_ways_and_their_equal_verdicts(benchmark, tmp_path, 
 
 def test_verdicts_that_differ_are_counted(benchmark, monkeypatch, capsys):
     pytest.importorskip("pyautoattack")
-    plain = benchmark.EvaluateBenchmark.loop
+    from benchmarks.evaluate import EvaluateBenchmark
+
+    plain = EvaluateBenchmark.loop
 
     def cheat(self, classify):
         return [1 - verdict for verdict in plain(self, classify)]
 
-    monkeypatch.setattr(benchmark.EvaluateBenchmark, "loop", cheat)
+    monkeypatch.setattr(EvaluateBenchmark, "loop", cheat)
     flags = ["--images", "8", "--batch_size", "8", "--num_steps", "2", "--apgd_steps", "2", "--repeats", "1"]
     benchmark.main(["evaluate", *flags])
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("plain loop")]

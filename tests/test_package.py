@@ -70,6 +70,33 @@ def test_importing_the_package_does_not_import_torch():
     assert done.stdout.split()[0] == "False"
 
 
+def test_neither_arguments_nor_help_bring_in_what_only_the_work_needs(tmp_path):
+    code = """
+import runpy, sys
+
+def seen():
+    late = {"datasets", "evaluate", "matplotlib", "pandas", "pyautoattack", "sklearn", "transformers.trainer"}
+    print(*sorted(late & set(sys.modules)), sep=",", file=sys.stderr)
+
+from hf_pmgaft import config
+config.PMGAFTConfig(output_dir=sys.argv[1], use_cpu=True)
+seen()
+for name in ("run_pmgaft", "evaluate_robustness", "gallery", "convert", "benchmark"):
+    sys.argv = [name, "--help"]
+    try:
+        runpy.run_path(f"examples/{name}.py", run_name="__main__")
+    except SystemExit as done:
+        assert not done.code
+    seen()
+import hf_pmgaft.trainer
+seen()
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)
+    *arguments_and_help, work = done.stderr.splitlines()[-7:]
+    assert arguments_and_help == [""] * 6
+    assert {"datasets", "transformers.trainer"} <= set(work.split(","))  # which is how it would be seen
+
+
 def test_every_public_name_is_there():
     import hf_pmgaft
 

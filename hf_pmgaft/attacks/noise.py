@@ -10,7 +10,7 @@ import torch
 _MASK = 0xFFFFFFFF
 
 
-def _mix(x: torch.Tensor) -> torch.Tensor:
+def _mix(x: torch.Tensor | int) -> torch.Tensor | int:
     """A 32-bit integer hash (Ettinger's lowbias32), in int64 so that no product overflows a sign."""
     x = x & _MASK
     x = ((x ^ (x >> 16)) * 0x21F0AAAD) & _MASK
@@ -18,7 +18,7 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
     return x ^ (x >> 15)
 
 
-def _fold(seeds: torch.Tensor) -> torch.Tensor:
+def _fold(seeds: torch.Tensor | int) -> torch.Tensor | int:
     """All 64 bits of a seed in 32."""
     return _mix(_mix(seeds) + ((seeds >> 32) & _MASK) * 0x9E3779B1)
 
@@ -34,10 +34,11 @@ def sample_seeds(seed: int, step: int, sample_ids: torch.Tensor) -> torch.Tensor
         `torch.Tensor`: `[B]`, int64, from 0 to 2^62.
     """
     ids = sample_ids.long()
-    run = _fold(torch.tensor([seed, step], dtype=torch.long, device=ids.device))
-    key = _mix(run[0] * 3 + run[1] * 5 + 1)
+    # On the host: a tensor of them would be copied to the device, which makes the host wait.
+    run, moment = _fold(seed), _fold(step)
+    key = _mix(run * 3 + moment * 5 + 1)
     low = _mix(_fold(ids) + key)
-    high = _mix(_fold(ids + 0x5851F42D) + _mix(key + run[1] + 0x14057B7E))
+    high = _mix(_fold(ids + 0x5851F42D) + _mix(key + moment + 0x14057B7E))
     return ((high & 0x3FFFFFFF) << 32) | low
 
 

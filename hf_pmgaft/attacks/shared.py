@@ -68,7 +68,8 @@ class SharedPerturbation:
         check_images(images, seeds)
         std = getattr(classifier, "std", torch.ones(1, device=images.device))
         if self.delta is None or self.delta.shape[1:] != images.shape[1:]:
-            noise = uniform_noise(torch.tensor([self.epoch or 0], device=images.device), images.shape[1:])
+            seed = torch.full((1,), self.epoch or 0, device=images.device)
+            noise = uniform_noise(seed, images.shape[1:])
             self.delta = (2 * noise - 1) * eps if random_start else torch.zeros_like(noise)
         delta, images = self.delta.to(images.device), images.detach()
         with frozen(classifier):

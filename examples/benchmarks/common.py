@@ -1,0 +1,58 @@
+"""Models, the machine and the output file, the same for all parts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel, AutoProcessor, CLIPConfig, CLIPModel
+
+SCRIPT = Path(__file__).parent.parent / "benchmark.py"
+EMOJI = SCRIPT.parent / "emoji"
+# Images in a step; of all processes together.
+BATCH = {"embedded default": 64, "ViT-B/32": 8}
+INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
+
+
+def make_model(name: str) -> tuple[CLIPModel, Any]:
+    """The embedded default, or a ViT-B/32 of true shape with random weights; with a processor of its image size."""
+    processor = AutoProcessor.from_pretrained(str(EMOJI / "model"))
+    if name == "embedded default":
+        return AutoModel.from_pretrained(str(EMOJI / "model"), dtype=torch.float32), processor
+    torch.manual_seed(0)
+    model = CLIPModel(CLIPConfig())
+    edge = model.config.vision_config.image_size
+    processor.image_processor.size = {"shortest_edge": edge}
+    processor.image_processor.crop_size = {"height": edge, "width": edge}
+    return model, processor
+
+
+def machine() -> dict[str, Any]:
+    """What figures depend on: the processor, its instruction sets, threads and versions."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    flags = found.get("flags", found.get("Features", "")).split()
+    return {
+        "processor": found.get("model name") or platform.processor() or platform.machine(),
+        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
+        "torch_uses": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "peft")},
+    }
+
+
+def write(args: argparse.Namespace, **figures: Any) -> None:
+    """Says on what it was measured, and writes the figures where they were asked for."""
+    known = machine()
+    sets, threads = ", ".join(known["instruction_sets"]), known["threads"]
+    print(f"{known['processor']} ({sets}), {threads} of {known['cores']} cores.")
+    if args.output_file:
+        content = {"part": args.part, "arguments": vars(args), **figures, "machine": known}
+        Path(args.output_file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,268 @@
+"""Time and memory of one training step in several ways, and where the time of the package's own goes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hf_pmgaft.tables import render
+from hf_pmgaft.zero_shot import Views
+
+from .common import BATCH, SCRIPT, write
+from .steps import WRITTEN, Case, Ours, emoji_images
+
+OURS, BARE, LIMIT = "ours", "bare loop", "limit"
+# Noise, losses, logs, and what the host does between the products.
+REST = "rest"
+PARTS = ("attack", "teacher", "clean pass", "adversarial pass", "backward", "optimizer", "data", REST)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints, per case, what each way costs and where our time goes."""
+    clock = {"wall": time.perf_counter, "cpu": time.process_time}[args.clock]
+    found, rows, parts = [], [_HEADER], []
+    for case in cases(args):
+        figures = {**case, **time_case(case, args.repeats, clock)}
+        if args.memory:
+            figures["memory"] = {way: measure_apart(case, way, args.threads) for way in ways_of(case)}
+        found.append(figures)
+        rows += case_rows(figures)
+        parts.append([case_name(figures), *(f"{100 * figures['parts'].get(name, 0):.0f} %" for name in PARTS)])
+        print(f"{case_name(figures)}: done", file=sys.stderr)
+    print(render(rows), render([["where our time goes", *PARTS], *parts]), sep="\n\n", end="\n\n")
+    write(args, cases=found)
+
+
+def cases(args: argparse.Namespace) -> list[Case]:
+    """The models, methods, tunings, numbers of prompts and of attack steps that were asked for, each with each."""
+    grid = itertools.product(args.models, args.methods, args.tunings, args.prompts, args.num_steps)
+    found = [dict(zip(("model", "method", "tuning", "prompts", "num_steps"), row, strict=True)) for row in grid]
+    for case in found:
+        case["batch_size"] = args.batch_size or BATCH[case["model"]]
+        if case["model"] == "embedded default":
+            case["prompts"] = len(emoji_images().features["label"].names)
+        if case["method"] == "fare":
+            case["prompts"] = 0
+    return [case for row, case in enumerate(found) if case not in found[:row]]
+
+
+def case_name(case: Case) -> str:
+    name = f"{case['model']} {case['method']} {case['tuning']}, batch {case['batch_size']}, K {case['num_steps']}"
+    return f"{name}, {case['prompts']} prompts" if case["prompts"] else name
+
+
+def ways_of(case: Case) -> list[str]:
+    """FARE has no text that could be encoded anew or once."""
+    return [name for name in ("plain", "plain, text cached", OURS, BARE) if name != "plain" or case["prompts"]]
+
+
+# ---- Time ----
+
+
+def time_case(case: Case, repeats: int, clock: Callable[[], float]) -> dict[str, Any]:
+    """Seconds of each way and of the largest products that the machine is fast at, interleaved."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Ours(case, folder)
+        steps = {name: WRITTEN[name](case, ours.batch).step for name in ways_of(case) if name != OURS}
+        steps = {name: steps.get(name, ours.step) for name in ways_of(case)}
+        operations = {name: count_operations(step) for name, step in steps.items()}  # warms up, too
+        seconds: dict[str, list[float]] = defaultdict(list)
+        rates, shares = [], Counter()
+        for _ in range(repeats):
+            rates.append(gemm_rate(clock))
+            for name, step in steps.items():
+                start = clock()
+                step()
+                seconds[name].append(clock() - start)
+            stopwatch = Stopwatch(clock)
+            time_parts(ours, stopwatch)
+            shares.update(stopwatch.seconds)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    medians[LIMIT] = operations[BARE] / max(rates)
+    total = sum(shares.values())
+    return {
+        "seconds": dict(seconds),
+        "medians": medians,
+        "flop": operations,
+        "peak_flop_per_second": max(rates),
+        "parts": {name: value / total for name, value in shares.items()},
+    }
+
+
+def count_operations(step: Callable[[], None]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def gemm_rate(clock: Callable[[], float], edge: int = 2048) -> float:
+    """Floating point operations per second of a product of two square matrices in float32."""
+    left, right = torch.rand(2, edge, edge)
+    left @ right
+    start = clock()
+    for _ in range(3):
+        left @ right
+    return 3 * 2 * edge**3 / (clock() - start)
+
+
+class Stopwatch:
+    """Seconds by part, without those of the parts within it."""
+
+    def __init__(self, clock: Callable[[], float]):
+        self.clock, self.seconds = clock, Counter()
+        self.inner: list[float] = []
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        self.inner.append(0.0)
+        start = self.clock()
+        yield
+        whole = self.clock() - start
+        self.seconds[name] += whole - self.inner.pop()
+        if self.inner:
+            self.inner[-1] += whole
+
+    def timed(self, name: str, function: Callable) -> Callable:
+        def call(*args, **kwargs):
+            with self.part(name):
+                return function(*args, **kwargs)
+
+        return call
+
+
+def time_parts(ours: Ours, stopwatch: Stopwatch) -> None:
+    """One step of ours, from the data on, whose seconds go to its parts."""
+    trainer, timed = ours.trainer, stopwatch.timed
+    with contextlib.ExitStack() as stack:
+        for owner, name, part in (
+            (trainer, "_attack", "attack"),
+            (trainer, "_encode_by_teacher", "teacher"),
+            (trainer.accelerator, "backward", "backward"),
+        ):
+            setattr(owner, name, timed(part, getattr(owner, name)))
+            stack.callback(delattr, owner, name)
+        for name, part in (("clean_embeds", "clean pass"), ("adversarial_embeds", "adversarial pass")):
+            original = vars(Views)[name]
+            stack.callback(setattr, Views, name, original)
+            replacement = cached_property(timed(part, original.func))
+            replacement.__set_name__(Views, name)
+            setattr(Views, name, replacement)
+        with stopwatch.part(REST):
+            with stopwatch.part("data"):
+                ours.batch = next(ours.batches)
+            trainer.training_step(trainer.model, dict(ours.batch))
+            with stopwatch.part("optimizer"):
+                trainer.optimizer.step()
+                trainer.model.zero_grad()
+
+
+# ---- Memory ----
+
+
+def measure_apart(case: Case, way: str, threads: int) -> dict[str, int]:
+    """Peak memory and saved activations of one way, in a process of its own."""
+    worker = [str(SCRIPT), "step", "--threads", str(threads), "--worker", json.dumps({**case, "way": way})]
+    done = subprocess.run([sys.executable, *worker], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(worker)} failed:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def work(args: argparse.Namespace) -> None:
+    """The process of its own: two steps, since the second is the first that begins with the optimizer's state."""
+    case = json.loads(args.worker)
+    before = resident()
+    with tempfile.TemporaryDirectory() as folder:
+        if case["way"] == OURS:
+            step, model = (ours := Ours(case, folder)).step, ours.trainer.model
+        else:
+            step, model = (own := WRITTEN[case["way"]](case, {})).step, own.model
+            size, edge = case["batch_size"], model.config.vision_config.image_size
+            own.batch |= {"pixel_values": torch.rand(size, 3, edge, edge), "labels": torch.arange(size) % 2}
+        step()
+        forget_peak()
+        with (saved := SavedActivations(model)):
+            step()
+        print(json.dumps({"peak": resident("VmHWM") - before, "saved": saved.peak}))
+
+
+def resident(field: str = "VmRSS") -> int:
+    """Bytes in memory now, or (`VmHWM`) at most since `forget_peak`."""
+    status = Path("/proc/self/status")
+    if not status.exists():  # the peak since the start is all that there is to know
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith(field)]
+    return 1024 * int(line.split()[1])
+
+
+def forget_peak() -> None:
+    """Lets the peak begin anew, so that what building the models took is left out."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
+    """The most bytes that graphs held at a time for their backward passes, parameters apart."""
+
+    def __init__(self, model: torch.nn.Module):
+        self.own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        self.held, self.now, self.peak = Counter(), 0, 0
+        super().__init__(self.pack, lambda kept: kept.tensor)
+
+    def pack(self, tensor: torch.Tensor) -> Kept:
+        kept, storage = Kept(tensor), tensor.untyped_storage()
+        key, size = storage.data_ptr(), storage.nbytes()
+        if key not in self.own:
+            self.now += 0 if self.held[key] else size
+            self.held[key] += 1
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(kept, self.release, key, size)
+        return kept
+
+    def release(self, key: int, size: int) -> None:
+        self.held[key] -= 1
+        self.now -= 0 if self.held[key] else size
+
+
+class Kept:
+    """A saved tensor, which goes when its graph does."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self.tensor = tensor
+
+
+# ---- The table ----
+
+_HEADER = ["case", "median s", "this / ours", "GFLOP", "of the limit", "peak MiB", "this / ours", "saved MiB"]
+
+
+def case_rows(figures: dict[str, Any]) -> list[list[str]]:
+    """A line for the case, and one for each way."""
+    medians, memory = figures["medians"], figures.get("memory", {})
+    rows = [[case_name(figures), *[""] * 7]]
+    for name, median in medians.items():
+        operations = figures["flop"].get(name, figures["flop"][BARE])
+        row = [f"  {name}", f"{median:.3f}", f"{median / medians[OURS]:.2f}", f"{operations / 1e9:.1f}"]
+        row.append(f"{100 * medians[LIMIT] / median:.0f} %")
+        if name in memory:
+            peak, saved = memory[name]["peak"], memory[name]["saved"]
+            row += [f"{peak / 2**20:.0f}", f"{peak / memory[OURS]['peak']:.2f}", f"{saved / 2**20:.0f}"]
+        rows.append(row + [""] * (8 - len(row)))
+    return rows
