@@ -54,7 +54,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
     step.add_argument("--all", action="store_true", help="Every method, tuning, number of prompts and of steps.")
     step.add_argument("--methods", nargs="+", default=METHODS[:1], choices=METHODS, help="Objectives.")
-    step.add_argument("--tunings", nargs="+", default=TUNINGS, choices=TUNINGS, help="What is trained.")
+    step.add_argument("--tunings", nargs="+", default=TUNINGS[:1], choices=TUNINGS, help="What is trained.")
     step.add_argument("--prompts", nargs="+", type=int, default=PROMPTS[:1], help="Class prompts of the ViT-B/32.")
     step.add_argument("--num_steps", nargs="+", type=int, default=NUM_STEPS[:1], help="Attack steps.")
     step.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: where others use the cores, too.")
@@ -86,7 +86,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         part.add_argument("--output_file", help="JSON file for the figures.")
     args = parser.parse_args(argv)
     if args.part == "step" and args.all:
-        args.methods, args.prompts, args.num_steps = METHODS, PROMPTS, NUM_STEPS
+        args.methods, args.tunings, args.prompts, args.num_steps = METHODS, TUNINGS, PROMPTS, NUM_STEPS
     return args
 
 
