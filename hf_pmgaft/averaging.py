@@ -1,4 +1,4 @@
-"""Exponential moving average of the trained weights, for evaluation and the saved model."""
+"""What is evaluated and saved instead of the last step's weights: their moving average, a mix with the original."""
 
 from __future__ import annotations
 
@@ -11,41 +11,52 @@ from transformers import TrainerCallback
 
 
 class WeightAverage(TrainerCallback):
-    """Keeps `average <- decay average + (1 - decay) weights` after each step (as R-Adapter does, arXiv 2408.05749).
+    """Averages of the trained weights, over steps and with those before training.
+
+    Over steps: `average <- decay average + (1 - decay) weights` after each (as R-Adapter does, arXiv 2408.05749). With
+    the original: `(1 - share) original + share tuned` (WiSE-FT, arXiv 2109.01903, equation 1), where the tuned weights
+    are the average over steps, if there is one.
 
     Args:
-        model (`nn.Module`): Whose trained weights are averaged; each process must hold them whole.
-        decay (`float`): From 0 to below 1.
+        model (`nn.Module`): Whose trained weights are averaged, as they are before training; each process must hold
+            them whole.
+        decay (`float`, *optional*): Of the moving average, from 0 to below 1.
+        share (`float`, *optional*): Of the tuned weights in the mix, above 0, to 1.
     """
 
-    def __init__(self, model: nn.Module, decay: float):
-        self.model, self.decay = model, decay
-        self.values: dict[str, torch.Tensor] = {}
+    def __init__(self, model: nn.Module, decay: float | None = None, share: float | None = None):
+        self.model, self.decay, self.share = model, decay, share
+        self.values: dict[str, torch.Tensor] = {}  # the moving average
+        self.original = {} if share is None else self._copies()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if not self.values or state.global_step == 0:
-            self.values = {name: weight.detach().clone() for name, weight in self._trained()}
+        if self.decay is not None and (not self.values or state.global_step == 0):
+            self.values = self._copies()
 
     @torch.no_grad()
     def on_step_end(self, args, state, control, **kwargs):
-        for name, weight in self._trained():
+        for name, weight in self._trained() if self.decay is not None else ():
             self.values[name].lerp_(weight, 1 - self.decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Puts the average in the weights' place, and afterwards the weights back."""
-        if not self.values:
-            yield
-            return
+        """Puts the averages in the weights' place, and afterwards the weights back."""
         weights = dict(self._trained())
-        kept = {name: weights[name].data for name in self.values}
-        for name, value in self.values.items():
-            weights[name].data = value.to(kept[name].device)
+        kept = {name: weight.data for name, weight in weights.items()}
+        for name, value in kept.items():
+            tuned = self.values.get(name, value).to(value.device)
+            original = self.original.get(name)
+            weights[name].data = (
+                tuned if original is None else torch.lerp(original.to(value.device), tuned, self.share)
+            )
         try:
             yield
         finally:
             for name, value in kept.items():
                 weights[name].data = value
+
+    def _copies(self) -> dict[str, torch.Tensor]:
+        return {name: weight.detach().clone() for name, weight in self._trained()}
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]

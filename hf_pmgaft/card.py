@@ -240,6 +240,11 @@ def _data(name: str | None, dataset: Any) -> str:
     return ", ".join(parts) or "not named"
 
 
+def _weights(config: PMGAFTConfig) -> str:
+    tuned = "of the last step" if config.ema_decay is None else f"moving average, decay {config.ema_decay}"
+    return tuned if config.wise_ft is None else f"{config.wise_ft} of the tuned ({tuned}), the rest the original's"
+
+
 def _training_rows(objective: Objective, tuning: Tuning, config: PMGAFTConfig, data: str) -> str:
     length = f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs} epochs"
     # Radii as they were written: 4/255 says more than 0.0157.
@@ -251,7 +256,7 @@ def _training_rows(objective: Objective, tuning: Tuning, config: PMGAFTConfig, d
         "objective options": _listing(vars(objective)) or "none",
         "threat model of training": _listing(attack) if objective.attacks else "none: no adversarial images",
         "trained": tuning.describe(),
-        "weights": f"moving average, decay {config.ema_decay}" if config.ema_decay is not None else "of the last step",
+        "weights": _weights(config),
         "optimizer": f"{config.optim.value}, learning rate {config.learning_rate}, weight decay {config.weight_decay}",
         "schedule": f"{config.lr_scheduler_type.value}, {length}",
         "batch": f"{config.per_device_train_batch_size} x {config.gradient_accumulation_steps} x {config.world_size}",

@@ -63,6 +63,8 @@ class PMGAFTConfig(TrainingArguments):
             "LORA", "r": 8}` of `"peft"`.
         ema_decay (`float`, *optional*): Evaluate and save an exponential moving average of the trained weights; each
             step it moves towards them by 1 - ema_decay.
+        wise_ft (`float`, *optional*): Evaluate and save `(1 - wise_ft) original + wise_ft tuned` weights, above 0 to
+            1 (WiSE-FT, arXiv 2109.01903).
         augmentation (`float`, defaults to 0.0): Strength of random flips, shifts, scalings, rotations and colour
             changes, 0 (none) to 1. They follow the run's seed and the sample, whatever the number of processes.
 
@@ -106,6 +108,9 @@ class PMGAFTConfig(TrainingArguments):
     ema_decay: float | None = field(
         default=None, metadata={"help": "Evaluate and save a moving average of the weights, such as 0.999."}
     )
+    wise_ft: float | None = field(
+        default=None, metadata={"help": "Evaluate and save a mix: this share of the tuned weights, the rest original."}
+    )
     augmentation: float = field(default=0.0, metadata={"help": "Strength of the augmentation, 0 to 1."})
 
     do_eval: bool = field(default=True, metadata={"help": "Evaluate before and after training."})
@@ -128,7 +133,7 @@ class PMGAFTConfig(TrainingArguments):
             _check_json(name, getattr(self, name))
         before_devices(self)
         super().__post_init__()
-        after_devices(self, self.attack_fp32, self.ema_decay is not None)
+        after_devices(self, self.attack_fp32, self.averages_weights)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no device to copy to, and torch would warn
         _check_choice("attack", self.attack, TRAINING_ATTACKS)
@@ -150,6 +155,8 @@ class PMGAFTConfig(TrainingArguments):
             make_tuning(self.tuning, self.tuning_kwargs)
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"You passed ema_decay={self.ema_decay}. Pass a number from 0 to below 1, such as 0.999.")
+        if self.wise_ft is not None and not 0 < self.wise_ft <= 1:
+            raise ValueError(f"You passed wise_ft={self.wise_ft}. Pass the tuned weights' share, above 0 to 1.")
         self._check_attack()
         self._check_hub()
         if self.logging_nan_inf_filter:
@@ -193,6 +200,11 @@ class PMGAFTConfig(TrainingArguments):
             )
         if not (self.hub_model_id or Path(self.output_dir).name):
             raise ValueError("You passed push_to_hub=True without a name. Pass hub_model_id='user/clip-pmgaft'.")
+
+    @property
+    def averages_weights(self) -> bool:
+        """Whether other weights are evaluated and saved than those of the last step."""
+        return self.ema_decay is not None or self.wise_ft is not None
 
     def attack_options(self) -> dict[str, Any]:
         """Keyword arguments of the training attack."""

@@ -76,8 +76,8 @@ def after_devices(args: TrainingArguments, attack_fp32: bool, averages: bool = F
         )
     if averages and sharded:
         raise ValueError(
-            "You asked for ema_decay under DeepSpeed or FSDP, where no process holds the weights that would be "
-            "averaged. Leave ema_decay out, or use DDP."
+            "You asked for ema_decay or wise_ft under DeepSpeed or FSDP, where no process holds the weights that "
+            "would be averaged. Leave them out, or use DDP."
         )
     if args.torch_compile and getattr(args.deepspeed_plugin, "zero_stage", None) == 3:
         raise ValueError(

@@ -174,7 +174,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         if stop_on_sigterm:
             self.add_callback(self._sigterm)
         self._training_attack = make_attack(TRAINING_ATTACKS[args.attack])
-        self._average = None if args.ema_decay is None else WeightAverage(self.model, args.ema_decay)
+        self._average = WeightAverage(self.model, args.ema_decay, args.wise_ft) if args.averages_weights else None
         if self._average is not None:
             self.add_callback(self._average)
         if self.args.report_to:
@@ -250,6 +250,11 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
             raise ValueError(
                 f"You passed torch_compile with objective {objective}, whose patch tokens a compiled model does not "
                 "hand out. Leave torch_compile out."
+            )
+        if args.wise_ft is not None and keeps_weights(model):
+            raise ValueError(
+                f"You passed wise_ft with tuning {tuning!r}, which adds to the original weights and leaves them, so "
+                "that there is nothing to mix. Leave wise_ft out, or tune 'vision_tower' or 'last_blocks'."
             )
         if args.torch_compile and self.backbone.text_modules and not self.backbone.pooler_is_embedding:
             raise ValueError(

@@ -293,6 +293,7 @@ def test_images_of_several_sizes_are_refused(processor, eight):
         ({"tuning": "peft", "tuning_kwargs": {"rank": 2}}, "cannot take {'rank': 2} for LORA.*rank"),
         ({"tuning": "peft", "tuning_kwargs": {"towers": "text"}}, "towers='text'. Pass 'vision' or 'both'"),
         ({"ema_decay": 1.0}, "ema_decay=1.0. Pass a number from 0 to below 1"),
+        ({"wise_ft": 0.0}, "wise_ft=0.0. Pass the tuned weights' share, above 0 to 1"),
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size=0"),
         ({"augmentation": 1.5}, "augmentation=1.5. Pass a strength from 0"),
         ({"logging_nan_inf_filter": True}, "logs a NaN loss as 0.*Leave it off"),

@@ -342,6 +342,7 @@ def test_deep_prompts_replace_those_of_the_block_before(processor):
         ({"objective": "fare", "tuning": "text_context"}, "FARE with tuning 'text_context'.*sends no gradient"),
         ({"objective": "fare", "tuning": "peft", "tuning_kwargs": {"towers": "both"}}, "FARE with tuning 'peft'"),
         ({"tuning": "r_adapter", "peft_config": LoraConfig()}, "an adapter and tuning='r_adapter'"),
+        ({"tuning": "r_adapter", "wise_ft": 0.5}, "wise_ft with tuning 'r_adapter'.*nothing to mix"),
     ],
 )
 def test_pairs_that_cannot_work_are_refused_with_the_reason(tmp_path, options, message):
@@ -349,7 +350,35 @@ def test_pairs_that_cannot_work_are_refused_with_the_reason(tmp_path, options, m
         make_trainer(tmp_path, **options)
 
 
-# ---- The moving average ----
+# ---- Averages of the weights ----
+
+
+def test_mix_with_the_original_is_evaluated_and_saved_also_after_a_resume(tmp_path):
+    options = {"wise_ft": 0.25, "max_steps": 3, "save_strategy": "steps", "save_steps": 2}
+    trainer = make_trainer(tmp_path, **options)
+    original = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    tuned = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    assert not torch.equal(tuned["visual_projection.weight"], original["visual_projection.weight"])
+    expected = {name: 0.75 * value + 0.25 * tuned[name] for name, value in original.items()}
+    with trainer.evaluation_model() as model:
+        torch.testing.assert_close(dict(model.state_dict()), expected)
+    torch.testing.assert_close(dict(trainer.model.state_dict()), tuned, rtol=0, atol=0)
+    trainer.save_model(str(tmp_path / "saved"))
+    torch.testing.assert_close(dict(load_model(str(tmp_path / "saved")).state_dict()), expected)
+    resumed = make_trainer(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    with resumed.evaluation_model() as model:
+        torch.testing.assert_close(dict(model.state_dict()), expected)
+
+
+def test_mix_takes_the_moving_average_for_the_tuned_weights(tmp_path):
+    trainer = make_trainer(tmp_path, wise_ft=0.25, ema_decay=0.5, max_steps=3)
+    original = trainer.model.visual_projection.weight.detach().clone()
+    trainer.train()
+    average = trainer._average.values["visual_projection.weight"]
+    with trainer.evaluation_model() as model:
+        torch.testing.assert_close(model.visual_projection.weight, 0.75 * original + 0.25 * average)
 
 
 def test_average_is_evaluated_and_saved_and_training_goes_on_from_the_weights(tmp_path):

@@ -9,8 +9,9 @@ leaderboard_search.json. The chosen one is trained with each seed and measured o
 on: clean on the full test sets, robust by AutoAttack `fast` at 4/255 on the images of leaderboard_subset.json.
 
 Every run is a process of its own with one thread, --jobs of them at once; finished runs are kept in --output_dir and
-not made again. A rank is one more than the number of methods that are ahead by a paired interval, over images and
-seeds, without zero; methods of one rank are tied.
+not made again. What the ranked ones came to, image by image, also goes to leaderboard_runs.json, from which the table
+is made; remove a run from it to have it made anew. A rank is one more than the number of methods that are ahead by a
+paired interval, over images and seeds, without zero; methods of one rank are tied.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import yaml
@@ -37,7 +39,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 METHODS = yaml.safe_load((HERE / "leaderboard.yaml").read_text(encoding="utf-8"))
-SEARCH, RESULT, PICTURE = (HERE / f"leaderboard{end}" for end in ("_search.json", ".json", ".png"))
+SEARCH, RUNS, RESULT, PICTURE = (HERE / f"leaderboard{end}" for end in ("_search.json", "_runs.json", ".json", ".png"))
 BUDGET = 8  # configurations of a method
 EPS = "4/255"
 GROUPS = {
@@ -47,6 +49,7 @@ GROUPS = {
 PGD = ["--num_steps", "20", "--loss", "margin"]
 AUTOATTACK = ["--attacks", "autoattack,version=fast", "--sample_ids", str(HERE / "leaderboard_subset.json")]
 # What is measured on a split, by name: flags of evaluate_robustness.py.
+COLUMNS = ("autoattack", "clean")
 EVALUATIONS = {"validation": {"pgd": PGD}, "test": {"clean": ["--attacks", "fgsm"], "autoattack": AUTOATTACK}}
 
 
@@ -151,8 +154,13 @@ def write(file: Path, value: Any) -> None:
 # ---- Many runs ----
 
 
-def start(args: argparse.Namespace, runs: Iterable[tuple[str, int, int]], split: str) -> None:
-    """Makes runs (method, configuration, seed) that were not made before, several at once."""
+def start(
+    args: argparse.Namespace,
+    runs: Iterable[tuple[str, int, int]],
+    split: str,
+    keep: Callable[[str, int, int], None] = lambda *run: None,
+) -> None:
+    """Makes runs (method, configuration, seed) that were not made before, several at once; `keep` is told of each."""
     runs = list(runs)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -160,13 +168,13 @@ def start(args: argparse.Namespace, runs: Iterable[tuple[str, int, int]], split:
         method, configuration, seed = todo
         folder = folder_of(args, *todo)
         if all(report_file(folder, split, name).exists() for name in EVALUATIONS[split]):
-            return None
+            return keep(*todo)
         options = {"configuration": configuration, "seed": seed, "split": split, "output_dir": args.output_dir}
         command = [sys.executable, __file__, "run", "--methods", method, *as_flags(options)]
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("w") as log:
             done = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
-        return f"{folder} ended with code {done.returncode}: see its log.txt" if done.returncode else None
+        return f"{folder} ended with code {done.returncode}: see its log.txt" if done.returncode else keep(*todo)
 
     with ThreadPoolExecutor(args.jobs) as pool:
         failed = [text for text in tqdm(pool.map(one, runs), total=len(runs), desc=split) if text]
@@ -191,14 +199,14 @@ def search(args: argparse.Namespace) -> None:
             rows.append({**options, "clean": clean, "robust": robust, "mean": round((clean + robust) / 2, 2)})
         best = max(rows, key=lambda row: row["mean"])
         print(f"{METHODS[name]['title']}: {best}")
-        found = json.loads(SEARCH.read_text(encoding="utf-8")) if SEARCH.exists() else {}
+        found = read(SEARCH)
         found[name] = {"chosen": rows.index(best), "configurations": rows}
         write(SEARCH, {name: found[name] for name in METHODS if name in found})
 
 
 def chosen(method: str) -> int:
     """The number of a method's chosen configuration."""
-    found = json.loads(SEARCH.read_text(encoding="utf-8")) if SEARCH.exists() else {}
+    found = read(SEARCH)
     if method not in found:
         raise ValueError(
             f"No configuration of {method!r} is chosen yet. Run the search: {Path(__file__).name} search."
@@ -206,42 +214,85 @@ def chosen(method: str) -> int:
     return found[method]["chosen"]
 
 
+def read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
 def rank(args: argparse.Namespace) -> None:
     """Trains the chosen configurations with every seed, measures them, and writes table, figures and picture."""
-    runs = {name: [(name, chosen(name), seed) for seed in args.seeds] for name in args.methods}
+    lock = Lock()
+
+    def keep(method: str, configuration: int, seed: int) -> None:
+        with lock:
+            runs = read(RUNS)
+            runs[key_of(method, configuration, seed)] = outcome(folder_of(args, method, configuration, seed))
+            write(RUNS, dict(sorted(runs.items())))
+
+    todo = {name: [(name, chosen(name), seed) for seed in args.seeds] for name in args.methods}
     backbones = {METHODS[name]["backbone"] for name in args.methods if "backbone" in METHODS[name]}
     for names in (backbones, set(args.methods) - backbones):
-        start(args, (run for name in args.methods if name in names for run in runs[name]), "test")
-    for name in EVALUATIONS["test"]:
-        evaluate(Path(args.output_dir) / "none", name, "test", HERE / "model")
-    rows = {"none": row_of("no fine-tuning", [Path(args.output_dir) / "none"])}
+        runs = (run for name in args.methods if name in names for run in todo[name])
+        start(args, (run for run in runs if key_of(*run) not in read(RUNS)), "test", keep)
+    if "none" not in read(RUNS):
+        for name in EVALUATIONS["test"]:
+            evaluate(Path(args.output_dir) / "none", name, "test", HERE / "model")
+        write(RUNS, {"none": outcome(Path(args.output_dir) / "none"), **read(RUNS)})
+    runs = read(RUNS)
+    ranked = {key_of(*run) for name in args.methods for run in todo[name]} | {"none"}
+    protocols = {json.dumps(runs[key]["protocols"]) for key in ranked}
+    if len(protocols) > 1:
+        sys.exit(f"error: {RUNS.name} holds runs of several protocols, which cannot be compared: {sorted(protocols)}.")
+    rows = {"none": row_of("no fine-tuning", [runs["none"]])}
     for name in args.methods:
         title = METHODS[name]["title"] + (" *(second-hand)*" if METHODS[name].get("second_hand") else "")
-        rows[name] = row_of(title, [folder_of(args, *run) for run in runs[name]])
-    for column in ("autoattack", "clean"):
+        rows[name] = row_of(title, [runs[key_of(*run)] for run in todo[name]])
+    for column in COLUMNS:
         for row in rows.values():
             row[f"{column}_rank"] = 1 + sum(ahead(other, row, column) for other in rows.values())
     lines = table(sorted(rows.values(), key=lambda row: (row["autoattack_rank"], -row["autoattack"])))
     print("\n".join(lines))
     kept = {name: {key: value for key, value in row.items() if key != "verdicts"} for name, row in rows.items()}
-    protocol = load_report(report_file(Path(args.output_dir) / "none", "test", "autoattack")).protocol
-    write(RESULT, {"table": lines, "rows": kept, "seeds": args.seeds, "protocol": protocol})
+    write(RESULT, {"table": lines, "rows": kept, "seeds": args.seeds, "protocols": runs["none"]["protocols"]})
     draw(rows)
 
 
-def row_of(title: str, folders: list[Path]) -> dict[str, Any]:
+def key_of(method: str, configuration: int, seed: int) -> str:
+    """A run's key in leaderboard_runs.json: its method and seed, and the configuration that was chosen."""
+    return f"{method} {json.dumps(configurations(method)[configuration])} seed {seed}"
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What a run came to: verdicts of each group, packed, protocols, and what training cost."""
+    kept: dict[str, Any] = {"cost": read(folder / "cost.json"), "protocols": {}}
+    kept["cost"].pop("options", None)
+    for column in COLUMNS:
+        report = load_report(report_file(folder, "test", column))
+        key = {"clean": lambda result: "clean", "autoattack": worst}[column]
+        kept[column] = [packed(result.verdicts[key(result)]) for result in report.sets]
+        kept["protocols"][column] = report.protocol_hash
+    return kept
+
+
+def packed(verdicts: Iterable[int]) -> str:
+    """Verdicts, 0 or 1, as a hexadecimal number with a leading 1."""
+    return f"{int('1' + ''.join(str(int(bool(verdict))) for verdict in verdicts), 2):x}"
+
+
+def unpacked(text: str) -> list[int]:
+    return [int(digit) for digit in f"{int(text, 16):b}"[1:]]
+
+
+def row_of(title: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """A method's figures: means over seeds, their spread, verdicts by column, seed, group and image, and costs."""
-    row: dict[str, Any] = {"title": title, "seeds": len(folders), "verdicts": {}}
-    for column, key in (("clean", "clean"), ("autoattack", None)):
-        reports = [load_report(report_file(folder, "test", column)) for folder in folders]
-        verdicts = [[list(result.verdicts[key or worst(result)]) for result in report.sets] for report in reports]
+    row: dict[str, Any] = {"title": title, "seeds": len(runs), "verdicts": {}}
+    for column in COLUMNS:
+        verdicts = [[unpacked(group) for group in run[column]] for run in runs]
         means = [100 * statistics.fmean(map(statistics.fmean, groups)) for groups in verdicts]
         row["verdicts"][column] = verdicts
         row |= {column: statistics.fmean(means), f"{column}_std": statistics.stdev(means) if len(means) > 1 else 0.0}
         row[f"{column}_by_seed"] = [round(mean, 2) for mean in means]
-    costs = [json.loads((folder / "cost.json").read_text()) for folder in folders if (folder / "cost.json").exists()]
     for key in ("parameters", "seconds", "peak_mib"):
-        row[key] = statistics.median(cost[key] for cost in costs) if costs else 0
+        row[key] = statistics.median(run["cost"].get(key, 0) for run in runs)
     return row
 
 
@@ -289,11 +340,11 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     ]
     for row in rows:
         cells = []
-        for column in ("autoattack", "clean"):
+        for column in COLUMNS:
             spread = f" ± {row[f'{column}_std']:.1f}" if row["seeds"] > 1 else ""
             cells.append(f"{row[column]:.1f}{spread}")
         costs = [f"{row[key]:,.0f}" if row["parameters"] else "" for key in ("parameters", "seconds", "peak_mib")]
-        ranks = [str(row[f"{column}_rank"]) for column in ("autoattack", "clean")]
+        ranks = [str(row[f"{column}_rank"]) for column in COLUMNS]
         lines.append(f"| {ranks[0]} | {row['title']} | {cells[0]} | {cells[1]} | {ranks[1]} | {' | '.join(costs)} |")
     return lines
 
