@@ -57,7 +57,7 @@ def configurations(method: str) -> list[dict[str, Any]]:
     """The configurations of a method, as flags that differ between them."""
     grid = METHODS[method]["grid"]
     found = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    if len(found) != BUDGET:
+    if len(found) != BUDGET and not METHODS[method].get("beyond"):
         raise ValueError(f"Method {method!r} has {len(found)} configurations; each gets {BUDGET}.")
     return found
 
@@ -67,7 +67,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("what", nargs="?", default="rank", choices=["search", "rank", "run"], help="See above.")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="Some of the methods.")
+    published = [name for name, method in METHODS.items() if not method.get("beyond")]
+    parser.add_argument("--methods", nargs="+", default=published, choices=METHODS, help="Some of the methods.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Seeds of training, for the ranking.")
     parser.add_argument("--jobs", type=int, default=2, help="Runs at once, each with one thread.")
     parser.add_argument("--output_dir", default="outputs/leaderboard", help="Where runs and their reports go.")
@@ -122,7 +123,7 @@ def as_flags(options: dict[str, Any]) -> list[str]:
     flags = []
     for name, value in options.items():
         texts = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        flags += [f"--{name}", *map(str, texts)]
+        flags += [f"--{name}", *(str(text).replace("{config_dir}", str(HERE)) for text in texts)]
     return flags
 
 
@@ -191,7 +192,7 @@ def load_report(file: Path):
 def search(args: argparse.Namespace) -> None:
     """Tries every configuration of the methods on the validation style, and keeps what came out."""
     for name in sorted(args.methods, key=lambda name: "backbone" in METHODS[name]):  # after their backbones
-        start(args, ((name, i, 0) for i in range(BUDGET)), "validation")
+        start(args, ((name, i, 0) for i in range(len(configurations(name)))), "validation")
         rows = []
         for i, options in enumerate(configurations(name)):
             report = load_report(report_file(folder_of(args, name, i, 0), "validation", "pgd"))
