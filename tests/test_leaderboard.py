@@ -1,0 +1,58 @@
+"""The leaderboard of the embedded default: its methods, what is kept of runs, and when one is ahead of another."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from hf_pmgaft import OBJECTIVES
+
+EMOJI = Path(__file__).parent.parent / "examples/emoji"
+SPEC = importlib.util.spec_from_file_location("leaderboard", EMOJI / "leaderboard.py")
+board = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(board)
+PUBLISHED = [name for name, method in board.METHODS.items() if not method.get("beyond")]
+
+
+def test_every_objective_is_there_with_its_own_budget():
+    assert {board.METHODS[name]["flags"]["objective"] for name in PUBLISHED} == set(OBJECTIVES)
+    for name in PUBLISHED:
+        options = board.configurations(name)
+        assert len({json.dumps(option) for option in options}) == board.BUDGET
+
+
+def test_chosen_is_the_best_of_the_configurations_that_are_listed():
+    for name, found in board.read(board.SEARCH).items():
+        means = [row["mean"] for row in found["configurations"]]
+        assert found["chosen"] == means.index(max(means))
+        for row, options in zip(found["configurations"], board.configurations(name), strict=True):
+            assert {key: row[key] for key in options} == options
+            assert row["mean"] == pytest.approx((row["clean"] + row["robust"]) / 2, abs=0.011)
+
+
+def test_verdicts_are_kept_as_they_are():
+    for verdicts in ([0, 0, 1], [1] * 70, [0], [False, True]):
+        assert board.unpacked(board.packed(verdicts)) == verdicts
+
+
+def test_difference_is_paired_over_images_and_seeds():
+    first = [[[1, 1, 0, 1], [1, 0]], [[1, 1, 1, 1], [0, 0]]]
+    second = [[[0, 1, 0, 0], [1, 0]], [[1, 1, 0, 0], [0, 0]]]
+    mean, half = board.difference(first, second)
+    # By hand: groups' differences .5 and 0 with both seeds; images' means over seeds .5, 0, .5, 1 and 0, 0.
+    assert mean == pytest.approx(25)
+    images = (0.5 / 3 / 4 + 0) / 4  # variance of .5 0 .5 1 is 1/6
+    assert half == pytest.approx(196 * math.sqrt(images))
+    rows = [{"verdicts": {"clean": verdicts}} for verdicts in (first, second)]
+    assert board.ahead(*rows, "clean") == (25 > half)
+    assert not board.ahead(rows[1], rows[0], "clean") and not board.ahead(rows[0], rows[0], "clean")
+
+
+def test_single_run_is_paired_with_every_seed_and_the_spread_of_seeds_counts():
+    ours, none = [[[1] * 8], [[1] * 4 + [0] * 4]], [[[0] * 8]]
+    mean, half = board.difference(ours, none)
+    assert mean == pytest.approx(75)
+    images, seeds = (0.5 / 7) / 8, 0.125 / 2  # of 1 and .5 four times each; of the seeds' means 1 and .5
+    assert half == pytest.approx(196 * math.sqrt(images + seeds))
