@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from hf_pmgaft.tables import render
 from hf_pmgaft.zero_shot import Views
@@ -115,9 +116,24 @@ def time_case(case: Case, repeats: int, clock: Callable[[], float]) -> dict[str,
 
 
 def count_operations(step: Callable[[], None]) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with (counter := OperationCounter()):
         step()
-    return counter.get_total_flops()
+    return counter.total
+
+
+class OperationCounter(TorchDispatchMode):
+    """Adds up floating point operations by the formulas of torch.
+
+    Unlike `FlopCounterMode`, without hooks on every module, before which the lean image tower gives way.
+    """
+
+    total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        formula = flop_registry.get(function.overloadpacket)
+        self.total += formula(*args, **(kwargs or {}), out_val=out) if formula else 0
+        return out
 
 
 def gemm_rate(clock: Callable[[], float], edge: int = 2048) -> float:
