@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
+from .lean import lean
+
 Parts = nn.Module  # a whole model, or its image side alone; both have the modules of `Backbone.vision_modules`
 
 
@@ -57,11 +59,12 @@ class Backbone:
 
     def image_embeds(self, model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
         """Pixel values `[B,3,H,W]` -> embeddings `[B,D]`, projected and un-normalised."""
-        if not self.text_modules:
-            return self.embeds(model, model(pixel_values=pixel_values))
-        if self.pooler_is_embedding:
-            return _image_pass(model, pixel_values).vision_model_output.pooler_output
-        return self._inside(model, pixel_values, self.embeds)[1]
+        with lean(model, unwrap(model)):
+            if not self.text_modules:
+                return self.embeds(model, model(pixel_values=pixel_values))
+            if self.pooler_is_embedding:
+                return _image_pass(model, pixel_values).vision_model_output.pooler_output
+            return self._inside(model, pixel_values, self.embeds)[1]
 
     def image_and_patch_embeds(
         self, model: nn.Module, pixel_values: torch.Tensor
@@ -148,7 +151,8 @@ class VisionTower(nn.Module):
             setattr(self, name, module)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.backbone.embeds(self, self.vision_model(pixel_values=pixel_values))
+        with lean(self, self):
+            return self.backbone.embeds(self, self.vision_model(pixel_values=pixel_values))
 
     def with_patches(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The embeddings and, `[B,h,w,D]`, the patch tokens in their space."""

@@ -55,9 +55,9 @@ def test_step_prints_a_line_for_each_way_and_each_part(benchmark, tmp_path, caps
     ways = ["plain", "plain, text cached", "ours", "bare loop"]
     assert list(case["seconds"]) == ways and list(case["medians"]) == [*ways, "limit"]
     assert all(f"\n  {way} " in printed for way in case["medians"])
-    assert (
-        case["flop"]["plain"] > case["flop"]["plain, text cached"] > case["flop"]["ours"] > case["flop"]["bare loop"]
-    )
+    flop = case["flop"]
+    assert flop["plain"] > flop["plain, text cached"] > flop["bare loop"] > flop["ours"] == flop["limit"]
+    assert case["medians"]["limit"] == flop["limit"] / case["peak_flop_per_second"]
     assert sum(case["parts"].values()) == pytest.approx(1)
     assert {"attack", "adversarial pass", "backward", "optimizer", "data", "rest"} == set(case["parts"])  # no teacher
     assert {"processor", "instruction_sets", "threads"} <= set(written["machine"])

@@ -102,11 +102,13 @@ def two_processes(tmp_path_factory):
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_log_what_one_logs(two_processes, tmp_path, case):
     logs = json.loads((two_processes / "logs.json").read_text())
-    for one, two in zip(run_case(case, tmp_path, 1), logs[case], strict=True):
+    for step, (one, two) in enumerate(zip(run_case(case, tmp_path, 1), logs[case], strict=True)):
+        # After the first step a pixel whose gradient is next to nothing may get the other sign.
+        tolerance = 1e-4 if step else 1e-5
         assert set(one) == set(two) and set(one) - NOT_COMPARED > {"loss"}
         for key in set(one) - NOT_COMPARED:
             exact = key.endswith("accuracy")
-            assert two[key] == pytest.approx(one[key], rel=1e-5, abs=0 if exact else 1e-6), key
+            assert two[key] == pytest.approx(one[key], rel=tolerance, abs=0 if exact else 1e-6), key
 
 
 @pytest.mark.parametrize("kind", DATA)

@@ -335,8 +335,9 @@ def test_two_processes_ran_in_the_engine_and_lost_what_one_loses(launched, alone
     one = alone("full" if case == "sharded checkpoints" else case)
     assert len(found["lines"]) == len(one) == 4
     # Later steps may part: sign() and Adam amplify round-off. Rounding to bf16 is not the same in every engine.
-    tolerance = {"rel": 0, "abs": 0.02} if case in HALF else {"rel": 1e-5, "abs": 1e-6}
-    for ours, theirs in zip(found["lines"][:3], one, strict=False):
+    # Engines that shard weights compute the plain image tower, one process the lean one.
+    for step, (ours, theirs) in enumerate(zip(found["lines"][:3], one, strict=False)):
+        tolerance = {"rel": 0, "abs": 0.02} if case in HALF else {"rel": 1e-4 if step else 1e-5, "abs": 1e-6}
         assert set(ours) == set(theirs) > {"loss", *(["clean_attention"] if case == "patch tokens" else ["clean_kl"])}
         for key in set(ours) - NOT_COMPARED:
             if case not in HALF or key == "loss":
