@@ -4,7 +4,7 @@ import art
 import yaml
 
 TEMPLATES = art.HERE / "templates"
-ROLES = {"train": "pre-training", "validation": "validation splits", "test": "test splits"}
+ROLES = {"train": "pre-training", "validation": "validation splits", "test": "test splits", "shift": "shift sets"}
 
 
 def fill(name: str, **values: str) -> str:
