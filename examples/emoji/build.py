@@ -231,7 +231,12 @@ def write_cards(figures, sets):
     everything = {"finetune": finetune} | sets
     counts = {name: {split: len(rows) for split, rows in parts.items()} for name, parts in everything.items()}
     classes = {name: next(iter(parts.values())).features["label"].num_classes for name, parts in everything.items()}
-    (DATA / "README.md").write_text(cards.data_card(counts, classes))
+    shift = {
+        split_name(name): Dataset.from_parquet(str(DATA / "shift" / f"{split_name(name)}.parquet")).num_rows
+        for name, style in art.load_styles().items()
+        if style["role"] == "shift"
+    }
+    (DATA / "README.md").write_text(cards.data_card(counts, classes, shift))
     record = json.loads((MODEL / "pretraining.json").read_text())
     (MODEL / "README.md").write_text(cards.model_card(figures, record))
 
