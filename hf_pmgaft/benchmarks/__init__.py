@@ -199,7 +199,8 @@ def _limited(name: str, entry: dict[str, Any], size: int, limit: int) -> list[in
 
 def _open(name: str, entry: dict[str, Any], data_root: Any) -> list[datasets.Dataset]:
     """The set, as one data set for each of its configurations."""
-    path, options = entry["path"], {"revision": entry.get("revision"), "data_files": entry.get("data_files")}
+    path, files = entry["path"], entry.get("data_files")
+    options = {"revision": entry.get("revision"), "data_files": files}
     if data_root is not None:
         folder = Path(data_root) / name
         if not folder.is_dir():
@@ -207,12 +208,11 @@ def _open(name: str, entry: dict[str, Any], data_root: Any) -> list[datasets.Dat
             raise ValueError(
                 f"You passed data_root={str(data_root)!r}, which has no folder {name!r}. Save the set there."
             )
-        path, options = str(folder), {}
-    configs = entry.get("config")
-    split = entry.get("split", "test")
-    return [
-        load_images(path, config, split, **options) for config in (configs if isinstance(configs, list) else [configs])
-    ]
+        # There may be folders of images in place of the Hub's archives.
+        path, options = str(folder), {"data_files": files} if files and any(folder.glob(files)) else {}
+    configs, split = entry.get("config"), entry.get("split", "test")
+    configs = configs if isinstance(configs, list) else [configs]
+    return [load_images(path, config, split, **options) for config in configs]
 
 
 def _label_column(entry: dict[str, Any], images: datasets.Dataset) -> str:
