@@ -134,6 +134,24 @@ def test_no_drawing_of_the_held_out_styles_is_in_the_finetune_set(sets):
         assert not finetune & {image.tobytes() for image in sets["animals", split]["image"]}
 
 
+def test_a_copy_is_a_shift_drawing_close_to_a_training_drawing_of_the_same_emoji(monkeypatch):
+    monkeypatch.syspath_prepend(EMOJI)
+    import art
+
+    names = list(STYLES)
+    train, test, shift = (names.index(name) for name in ("noto", "twemoji", "lucide"))
+    grey = np.full((48, 48, 4), 100, np.uint8)
+    grey[..., 3] = 255
+    frames = np.stack([grey, grey + [7, 7, 7, 0], grey + [9, 9, 9, 0], grey, grey]).astype(np.uint8)
+    arrays = {
+        "frames": frames,
+        "style": np.array([train, shift, shift, shift, test]),
+        "emoji": np.array([0, 0, 0, 1, 0]),
+    }
+
+    assert art.copies(arrays).tolist() == [False, True, False, False, False]
+
+
 def test_every_style_is_attributed_under_a_shipped_licence():
     attribution = (EMOJI / "LICENSES/ATTRIBUTION.md").read_text()
 
