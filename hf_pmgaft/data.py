@@ -521,6 +521,8 @@ class ZeroShotDataset(LabelledImages, Dataset):
             )
         if resize is not None:
             check_resize(resize, native_size, getattr(processor, "image_processor", processor))
+        if not isinstance(border, int) or border < 0:
+            raise ValueError(f"You passed border={border!r}, which is no number of pixels. Pass 0 or more.")
         super().__init__(dataset, processor, class_names, image_column, label_column, False, native_size, resize)
         self.prompt_templates = check_prompt_templates(prompt_templates)
         self.sample_ids = None if sample_ids is None else check_sample_ids(sample_ids, len(dataset), name)

@@ -61,10 +61,11 @@ def data_root(tmp_path_factory) -> Path:
             write_tar(root / name / f"{variant}.tar.gz", files)
     for name, suffix in SHARDS.items():
         last = len(SUITE[name]["class_names"]) - 1
-        files = {}
         for row, label in enumerate([0, last, 2]):
-            files |= {f"s{row:07}.{suffix}": encoded(suffix), f"s{row:07}.cls": str(label).encode()}
-        write_tar(root / name / "test/0.tar", files)
+            files = {f"s{row:07}.{suffix}": encoded(suffix), f"s{row:07}.cls": str(label).encode()}
+            write_tar(root / name / f"test/{row}.tar", files)
+        for beside in ("classnames.txt", "zeroshot_classification_templates.txt", "test/nshards.txt"):
+            (root / name / beside).write_text("3\n")
     synsets = datasets.ClassLabel(names=SYNSETS)
     features = datasets.Features({"image": datasets.Image(), "label": synsets})
     images = [{"path": None, "bytes": encoded()}] * 1000
@@ -204,6 +205,8 @@ def test_the_red_frame_of_objectnet_is_cut_off(processor):
     assert ZeroShotDataset(framed(), processor, border=2)[0]["images"].min() == 1
     with pytest.raises(ValueError, match="row 0.*cannot be read"):
         ZeroShotDataset(framed((4, 4)), processor, border=2)[0]
+    with pytest.raises(ValueError, match="border=-1"):
+        ZeroShotDataset(framed(), processor, border=-1)
 
 
 def test_the_hub_is_asked_for_one_variant_of_imagenet_v2(monkeypatch, processor):
