@@ -51,7 +51,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", default=str(EMOJI_DATA.parent / "model"), help="Hub id or folder of a CLIPModel.")
     sets = parser.add_argument_group("images")
     sets.add_argument("--eval_sets", nargs="+", help="Sets, each NAME[:config][@split]; the emoji groups if absent.")
-    sets.add_argument("--suite", help="A benchmark in place of single sets: paper16, or a YAML file of one's own.")
+    sets.add_argument("--suite", help="A benchmark in place of single sets: paper16, natural_shift or a YAML file.")
     sets.add_argument("--suite_sets", nargs="+", help="Some sets of the suite; all if absent.")
     sets.add_argument("--data_root", help="Folder with a sub-folder per set of the suite, read in place of the Hub.")
     sets.add_argument("--limit", type=int, help="Images per set of the suite, by its stored sample ids.")

@@ -37,6 +37,7 @@ def load_images(
     split: str = "train",
     streaming: bool = False,
     revision: str | None = None,
+    data_files: str | None = None,
 ):
     """Loads a set of images with labels, captions or both.
 
@@ -47,6 +48,7 @@ def load_images(
         split (`str`): Name of the split, or several joined by `+`.
         streaming (`bool`): Whether to read while training instead of before.
         revision (`str`, *optional*): Branch, tag or commit of a set on the Hub.
+        data_files (`str`, *optional*): File or pattern of those in the repository or folder that make up the set.
     """
     path = Path(name)
     if path.is_file():
@@ -68,7 +70,7 @@ def load_images(
         return loaded.to_iterable_dataset() if streaming else loaded
     # img2dataset writes a table beside each shard, which would be taken for the set.
     beside = any(path.glob("*.tar")) and any(path.glob("*.parquet")) and not (path / "README.md").exists()
-    shards = {"data_files": "*.tar"} if beside else {}
+    shards = {"data_files": data_files or "*.tar"} if beside or data_files else {}
     return datasets.load_dataset(name, config, split=split, streaming=streaming, revision=revision, **shards)
 
 
@@ -212,6 +214,8 @@ class LabelledImages:
     are `None` without them.
     """
 
+    border = 0
+
     def __init__(
         self,
         dataset: Any,
@@ -258,7 +262,9 @@ class LabelledImages:
     def pixels(self, value: Any, row: int | str) -> torch.Tensor:
         """The image of a row as the processor makes it, `[3,H,W]`."""
         try:
-            pixels = self.processor(images=read_image(value), return_tensors="pt", **self.options)["pixel_values"][0]
+            image = read_image(value)
+            image = ImageOps.crop(image, self.border) if self.border else image
+            pixels = self.processor(images=image, return_tensors="pt", **self.options)["pixel_values"][0]
             pixels = torch.as_tensor(pixels)
             if not torch.isfinite(pixels).all():
                 raise ValueError("it holds NaN or infinite pixels")
@@ -491,6 +497,7 @@ class ZeroShotDataset(LabelledImages, Dataset):
             if not given.
         sample_ids (`list[int]`, *optional*): The rows that are evaluated; all if not given. They are indices of
             `dataset`, and so of this set too, whose length stays that of `dataset`.
+        border (`int`): Pixels that are cut off at each edge before anything else.
     """
 
     def __init__(
@@ -505,6 +512,7 @@ class ZeroShotDataset(LabelledImages, Dataset):
         native_size: bool = False,
         resize: int | None = None,
         sample_ids: Sequence[int] | None = None,
+        border: int = 0,
     ):
         if not hasattr(dataset, "__len__"):
             raise ValueError(
@@ -513,10 +521,13 @@ class ZeroShotDataset(LabelledImages, Dataset):
             )
         if resize is not None:
             check_resize(resize, native_size, getattr(processor, "image_processor", processor))
+        if not isinstance(border, int) or border < 0:
+            raise ValueError(f"You passed border={border!r}, which is no number of pixels. Pass 0 or more.")
         super().__init__(dataset, processor, class_names, image_column, label_column, False, native_size, resize)
         self.prompt_templates = check_prompt_templates(prompt_templates)
         self.sample_ids = None if sample_ids is None else check_sample_ids(sample_ids, len(dataset), name)
         self.name = name
+        self.border = border
         self.native_size = native_size
         self.resize = resize
 

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from fontTools.pens.boundsPen import BoundsPen
+from fontTools.pens.svgPathPen import SVGPathPen
+from fontTools.ttLib import TTFont
 from PIL import Image
 
 HERE = Path(__file__).parent
 SIZE = 48  # pixels
+COPY = 0.03  # mean absolute difference, in [0,1], below which a drawing counts as a copy of another one
 GROUPS = {
     0: "smileys",
     3: "animals",
@@ -57,8 +61,9 @@ def check_licences(modules: Path):
     """Raise if a package's own licence field is not the one that styles.yaml states."""
     for name, style in load_styles().items():
         licence = json.loads((modules / style["package"] / "package.json").read_text())["license"]
-        if licence != style["license"]:
-            raise ValueError(f"{name}: {style['package']} is under {licence}, styles.yaml says {style['license']}.")
+        stated = style.get("package_license", style["license"])
+        if licence != stated:
+            raise ValueError(f"{name}: {style['package']} is under {licence}, styles.yaml says {stated}.")
 
 
 def normalise(code: str) -> str:
@@ -128,6 +133,25 @@ def match_icons(emojis: list[Emoji], style: dict, styles: dict, modules: Path) -
     return jobs
 
 
+def match_glyphs(emojis: list[Emoji], style: dict, modules: Path) -> dict[int, dict]:
+    """Index of each emoji that is a single code point of the style's font -> render job of its glyph."""
+    font = TTFont(modules / style["package"] / style["font"])
+    glyphs, names = font.getGlyphSet(), font.getBestCmap()
+    jobs = {}
+    for index, emoji in enumerate(emojis):
+        name = names.get(int(emoji.code, 16)) if "-" not in emoji.code else None
+        bounds, path = BoundsPen(glyphs), SVGPathPen(glyphs)
+        if name is not None:
+            glyphs[name].draw(bounds)
+            glyphs[name].draw(path)
+        if bounds.bounds is not None:
+            left, bottom, right, top = bounds.bounds  # y grows upwards in a font
+            body = f'<path transform="scale(1 -1)" d="{path.getCommands()}"/>'
+            box = {"left": left, "top": -top, "width": right - left, "height": top - bottom}
+            jobs[index] = svg_job({**box, "body": body}, {})
+    return jobs
+
+
 def svg_job(icon: dict, icons: dict) -> dict:
     left, top, width, height = (
         icon.get(key, icons.get(key, default))
@@ -184,7 +208,10 @@ def render_all(emojis: list[Emoji], modules: Path, scratch: Path) -> dict[str, n
         if style["names"] == "files":
             indices, images = read_rasters(emojis, style, modules)
         else:
-            jobs = match_icons(emojis, style, styles, modules)
+            if style["names"] == "font":
+                jobs = match_glyphs(emojis, style, modules)
+            else:
+                jobs = match_icons(emojis, style, styles, modules)
             images, crashed = render_svgs(list(jobs.values()), scratch, modules)
             indices = list(jobs)
         indices = np.asarray(indices)
@@ -195,6 +222,17 @@ def render_all(emojis: list[Emoji], modules: Path, scratch: Path) -> dict[str, n
         style_ids.append(np.full(len(keep), style_id))
         print(f"  {name:28} {len(keep):5} images, {len(crashed)} not renderable, role {style['role']}", flush=True)
     return {"frames": np.concatenate(frames), "emoji": np.concatenate(emoji), "style": np.concatenate(style_ids)}
+
+
+def copies(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Whether each drawing of a shift style lies within `COPY` of a training style's drawing of the same emoji."""
+    roles = np.array([style["role"] for style in load_styles().values()])[arrays["style"]]
+    images = on_white(arrays["frames"])
+    copied = np.zeros(len(images), bool)
+    for row in np.flatnonzero(roles == "shift"):
+        seen = images[(roles == "train") & (arrays["emoji"] == arrays["emoji"][row])].astype(np.int16)
+        copied[row] = (np.abs(seen - images[row]).mean((1, 2, 3)) < 255 * COPY).any()
+    return copied
 
 
 def on_white(frames: np.ndarray) -> np.ndarray:

@@ -54,6 +54,7 @@ def data(args):
     np.savez(BUILD / "art.npz", **arrays)
     (BUILD / "emoji.json").write_text(json.dumps([vars(emoji) for emoji in emojis], ensure_ascii=False, indent=1))
     write_sets(emojis, arrays)
+    (DATA / "class_names.txt").write_text("\n".join(emoji.label for emoji in emojis) + "\n")
     (DATA / "guidance_names.txt").write_text("\n".join(guidance_names(emojis)) + "\n")
     train_tokenizer(emojis).save_pretrained(BUILD / "tokenizer")
     (LICENSES / "ATTRIBUTION.md").write_text(cards.attribution())
@@ -71,13 +72,26 @@ def write_sets(emojis: list[art.Emoji], arrays: dict[str, np.ndarray]):
             rows[group, role] = np.flatnonzero((groups == group) & (roles == role))
     for (config, split), chosen in rows.items():
         group = "animals" if config == "finetune" else config
-        write_set(emojis, arrays, images, chosen, group, DATA / config / f"{split}.parquet")
+        classes = [emoji.label for emoji in emojis if emoji.group == group]
+        write_set(emojis, arrays, images, chosen, classes, DATA / config / f"{split}.parquet")
+    classes = [emoji.label for emoji in emojis]
+    copied = art.copies(arrays)
+    for style_id, (name, style) in enumerate(art.load_styles().items()):
+        if style["role"] == "shift":
+            drawn = arrays["style"] == style_id
+            print(f"  {name}: {copied[drawn].sum()} copies left out", flush=True)
+            chosen = np.flatnonzero(drawn & ~copied)
+            write_set(emojis, arrays, images, chosen, classes, DATA / "shift" / f"{split_name(name)}.parquet")
 
 
-def write_set(emojis, arrays, images, rows, group: str, path: Path):
-    """Write the images `rows`, in Unicode order, as one parquet file with the class list of the whole group."""
+def split_name(style: str) -> str:
+    """A style's name as `datasets` allows it for a split."""
+    return style.replace("-", "_")
+
+
+def write_set(emojis, arrays, images, rows, classes: list[str], path: Path):
+    """Write the images `rows`, in Unicode order, as one parquet file with the list of all classes to choose from."""
     names = list(art.load_styles())
-    classes = [emoji.label for emoji in emojis if emoji.group == group]
     features = Features(
         image=Image(),
         label=ClassLabel(names=classes),
@@ -217,7 +231,12 @@ def write_cards(figures, sets):
     everything = {"finetune": finetune} | sets
     counts = {name: {split: len(rows) for split, rows in parts.items()} for name, parts in everything.items()}
     classes = {name: next(iter(parts.values())).features["label"].num_classes for name, parts in everything.items()}
-    (DATA / "README.md").write_text(cards.data_card(counts, classes))
+    shift = {
+        split_name(name): Dataset.from_parquet(str(DATA / "shift" / f"{split_name(name)}.parquet")).num_rows
+        for name, style in art.load_styles().items()
+        if style["role"] == "shift"
+    }
+    (DATA / "README.md").write_text(cards.data_card(counts, classes, shift))
     record = json.loads((MODEL / "pretraining.json").read_text())
     (MODEL / "README.md").write_text(cards.model_card(figures, record))
 

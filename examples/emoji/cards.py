@@ -4,7 +4,7 @@ import art
 import yaml
 
 TEMPLATES = art.HERE / "templates"
-ROLES = {"train": "pre-training", "validation": "validation splits", "test": "test splits"}
+ROLES = {"train": "pre-training", "validation": "validation splits", "test": "test splits", "shift": "shift sets"}
 
 
 def fill(name: str, **values: str) -> str:
@@ -29,15 +29,16 @@ def attribution() -> str:
     return fill("ATTRIBUTION.md", styles=table(["style", "drawn by", "licence", "npm package", "used for"], rows))
 
 
-def data_card(counts: dict[str, dict[str, int]], classes: dict[str, int]) -> str:
-    """`counts`: images per configuration and split; `classes`: class names per configuration."""
+def data_card(counts: dict[str, dict[str, int]], classes: dict[str, int], shift: dict[str, int]) -> str:
+    """`counts`: images per configuration and split; `classes`: class names per configuration; `shift`: images per
+    style."""
     configs = [
         {
             "config_name": config,
             **({"default": True} if config == "finetune" else {}),
             "data_files": [{"split": split, "path": f"{config}/{split}.parquet"} for split in splits],
         }
-        for config, splits in counts.items()
+        for config, splits in {**counts, "shift": shift}.items()
     ]
     header = ["configuration", "classes", "train", "validation", "test"]
     rows = [
@@ -48,6 +49,7 @@ def data_card(counts: dict[str, dict[str, int]], classes: dict[str, int]) -> str
         "data_card.md",
         configs=yaml.safe_dump({"configs": configs}, sort_keys=False).strip(),
         counts=table(header, rows),
+        shift=table(["split of `shift`", "images"], [list(row) for row in shift.items()]),
     )
 
 

@@ -20,17 +20,20 @@ from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, prompt_name
 FOLDER = Path(__file__).parent
 NUM_STORED = 1000
 FIELDS = {
-    "path": "Hub id, or whatever else `load_images` reads",
-    "config": "name of the set's configuration",
+    "path": "Hub id, a path relative to the suite's file, or whatever else `load_images` reads",
+    "config": "name of the set's configuration, or a list of several, one after the other",
+    "data_files": "file or pattern of those that make up the set; all if absent",
     "revision": "branch, tag or commit on the Hub",
     "split": "name of the split, or several joined by +; test if absent",
     "image_column": "the usual names if absent",
     "label_column": "the usual names if absent",
     "class_names": "list in label order, or a text file with one name per line",
     "labels": "list or file: what the ClassLabel of the set must list, in order; the class names if absent",
+    "by_name": "whether a ClassLabel in any order, or a text column, is looked up in `labels`; see README.md",
     "first_label": "number of the first class; 0 if absent",
     "drop_classes": "class names whose images are left out",
     "prompt_template": "one or a list, each with one {}",
+    "border": "pixels cut off at each edge before anything else",
     "native_size": "whether images are attacked at their own size",
     "resize": "shortest edge in pixels before the processor's crop",
     "num_images": "size of the split without dropped classes; a set of another size is refused",
@@ -44,9 +47,10 @@ def read_suite(suite: str | PathLike) -> dict[str, dict[str, Any]]:
     """Reads a benchmark, with its class-name files in place of their names.
 
     Args:
-        suite (`str` or path): A shipped one (`paper16`) or a YAML file of one's own: a name per set, and under it the
-            fields of `FIELDS`. Files that it names lie relative to it; a `sample_ids.json` beside it holds the rows
-            of each set in the order in which a limit takes them; without it they are drawn as the shipped ones were.
+        suite (`str` or path): A shipped one (`paper16`, `natural_shift`) or a YAML file of one's own: a name per set,
+            and under it the fields of `FIELDS`. Files and folders that it names lie relative to it; a
+            `sample_ids.json` beside it holds the rows of each set in the order in which a limit takes them; without
+            it they are drawn as the shipped ones were.
 
     Returns:
         `dict[str, dict]`: Per set its fields. `class_names` holds the dropped classes too, as labels count them.
@@ -138,6 +142,10 @@ def _read_entry(name: str, entry: dict[str, Any], path: Path) -> dict[str, Any]:
                 f"Set {name!r} of {path} has {len(entry['labels'])} labels but {len(entry['class_names'])} class "
                 "names. Write one class name per label, in the same order."
             )
+    if entry.get("by_name"):
+        _label_index(name, entry)
+    if (path.parent / entry["path"]).exists():
+        entry["path"] = str(path.parent / entry["path"])
     return entry
 
 
@@ -160,10 +168,9 @@ def _kept(entry: dict[str, Any]) -> list[str]:
 
 
 def _load(name: str, entry: dict[str, Any], processor: Any, limit: int | None, data_root: Any) -> ZeroShotDataset:
-    images = _open(name, entry, data_root)
-    label_column = find_column(images, entry.get("label_column"), LABEL_COLUMNS, "label")
-    _check_label_order(name, entry, images.features[label_column])
-    images = _number_labels(name, entry, images, label_column)
+    parts = [_numbered(name, entry, images) for images in _open(name, entry, data_root)]
+    images = parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+    label_column = _label_column(entry, images)
     _check_size(name, entry, len(images), strict=limit is not None or data_root is None)
     return ZeroShotDataset(
         images,
@@ -173,6 +180,7 @@ def _load(name: str, entry: dict[str, Any], processor: Any, limit: int | None, d
         name=name,
         image_column=entry.get("image_column"),
         label_column=label_column,
+        border=entry.get("border", 0),
         native_size=entry.get("native_size", False),
         resize=entry.get("resize"),
         sample_ids=None if limit is None else _limited(name, entry, len(images), limit),
@@ -189,15 +197,74 @@ def _limited(name: str, entry: dict[str, Any], size: int, limit: int) -> list[in
     return sorted(rows[:limit])
 
 
-def _open(name: str, entry: dict[str, Any], data_root: Any) -> datasets.Dataset:
-    config, split = entry.get("config"), entry.get("split", "test")
-    if data_root is None:
-        return load_images(entry["path"], config, split, revision=entry.get("revision"))
-    folder = Path(data_root) / name
-    if not folder.is_dir():
-        # Without this a missing folder would be looked up on the Hub.
-        raise ValueError(f"You passed data_root={str(data_root)!r}, which has no folder {name!r}. Save the set there.")
-    return load_images(str(folder), config, split)
+def _open(name: str, entry: dict[str, Any], data_root: Any) -> list[datasets.Dataset]:
+    """The set, as one data set for each of its configurations."""
+    path, files = entry["path"], entry.get("data_files")
+    options = {"revision": entry.get("revision"), "data_files": files}
+    if data_root is not None:
+        folder = Path(data_root) / name
+        if not folder.is_dir():
+            # Without this a missing folder would be looked up on the Hub.
+            raise ValueError(
+                f"You passed data_root={str(data_root)!r}, which has no folder {name!r}. Save the set there."
+            )
+        # There may be folders of images in place of the Hub's archives.
+        path, options = str(folder), {"data_files": files} if files and any(folder.glob(files)) else {}
+    configs, split = entry.get("config"), entry.get("split", "test")
+    configs = configs if isinstance(configs, list) else [configs]
+    return [load_images(path, config, split, **options) for config in configs]
+
+
+def _label_column(entry: dict[str, Any], images: datasets.Dataset) -> str:
+    given = entry.get("label_column")
+    if entry.get("by_name") and given not in images.column_names:
+        given = None  # an ImageFolder of one's own has a `label` in place of the column that the Hub's copy has
+    return find_column(images, given, LABEL_COLUMNS, "label")
+
+
+def _numbered(name: str, entry: dict[str, Any], images: datasets.Dataset) -> datasets.Dataset:
+    """The images of the classes that are kept, labelled by numbers from 0, as the stored lists count them."""
+    column = _label_column(entry, images)
+    feature = images.features[column]
+    texts = isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+    if entry.get("by_name") and (texts or isinstance(feature, datasets.ClassLabel)):
+        return _look_up_labels(name, entry, images, column)
+    _check_label_order(name, entry, feature)
+    return _number_labels(name, entry, images, column)
+
+
+def _label_index(name: str, entry: dict[str, Any]) -> dict[str, str]:
+    """What a set may call its labels -> class name; a line of `labels` holds several such names, joined by `; `."""
+    index: dict[str, str] = {}
+    for class_name, line in zip(entry["class_names"], entry.get("labels", entry["class_names"]), strict=True):
+        for label in line.split("; "):
+            if index.setdefault(prompt_name(label), class_name) != class_name:
+                raise ValueError(
+                    f"Set {name!r} looks labels up by name, but {label!r} stands for both "
+                    f"{index[prompt_name(label)]!r} and {class_name!r}. Let each label stand in one line of `labels`."
+                )
+    return index
+
+
+def _look_up_labels(name: str, entry: dict[str, Any], images: datasets.Dataset, column: str) -> datasets.Dataset:
+    """As `_number_labels`, by the names of the labels; images of other names are left out."""
+    index, numbers = _label_index(name, entry), {class_name: label for label, class_name in enumerate(_kept(entry))}
+    values = list(images.with_format(None).select_columns([column])[column])
+    feature = images.features[column]
+    if isinstance(feature, datasets.ClassLabel):
+        texts, values = feature.names, [feature.names[value] for value in values]
+    else:  # a path, as the key of a webdataset, names its class by the folder
+        values = [value.split("/")[-2] if "/" in value else value for value in values]
+        texts = sorted(set(values))
+    found = {text: index.get(prompt_name(text)) for text in texts}
+    labels = [numbers.get(found[value]) for value in values]
+    if set(labels) <= {None}:
+        raise ValueError(
+            f"{name!r} calls its labels {texts[:3]}, and none of its images is of a stored class: {list(index)[:3]}. "
+            "Load the set that the suite names, or state `labels` as it calls them in a suite of your own."
+        )
+    images = images.remove_columns(column).add_column(column, labels)
+    return images.select([row for row, label in enumerate(labels) if label is not None])
 
 
 def _check_label_order(name: str, entry: dict[str, Any], feature: Any) -> None:
