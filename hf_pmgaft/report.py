@@ -41,6 +41,7 @@ class SetResult:
     verdicts: dict[str, list] = field(default_factory=dict, repr=False)
     threats: dict[str, float] = field(default_factory=dict)
     robust_8bit_accuracy: float | None = None
+    figure: str = "accuracy"
 
     @property
     def robust_interval(self) -> tuple[float, float]:
