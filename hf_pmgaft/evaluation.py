@@ -410,12 +410,12 @@ def _check(sets: Sequence[EvaluationImages], attacks: Sequence[Spec], verdict: s
         if head is not None:
             raise ValueError(f"You passed a head with {data.name!r}, whose captions take its place. Leave it out.")
         choice = RETRIEVAL_ATTACKS if data.target is None else TARGET_ATTACKS
-        wrong = [attack_name(spec) for spec in attacks if spec["attack"] not in choice]
+        wrong = [attack_name(spec) for spec in attacks if spec["attack"] not in choice or spec.get("loss") == "dlr"]
         if wrong:
             raise ValueError(
-                f"You passed {', '.join(wrong)} for {data.name!r}, whose images are attacked as long as the attack "
-                f"goes{'' if data.target is None else ' and to a target'}, which it cannot do. Pass one of "
-                f"{', '.join(choice)}."
+                f"You passed {', '.join(wrong)} for the captions of {data.name!r}. An attack there has several right "
+                f"answers, and goes on beyond the first wrong one{'' if data.target is None else ', to a target'}. "
+                f"Pass one of {', '.join(choice)}, with the loss ce or margin."
             )
 
 
