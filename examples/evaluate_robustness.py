@@ -240,6 +240,8 @@ def show(args: argparse.Namespace, report: RobustnessReport) -> None:
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
     print(f"Protocol {report.protocol_hash}; {report.protocol['verdict']}.")
+    for text in report.retrieval:
+        print(text)
     print("Robust figures are upper bounds until a stronger attack fails to lower them.")
     for flag in report.flags:
         print(f"WARNING ({flag['flag']}, {flag['set']}): {flag['message']}.")

@@ -268,6 +268,7 @@ def _results(before: RobustnessReport | None, after: RobustnessReport | None) ->
     lines = [f"{after.measure} in %, protocol `{after.protocol_hash}`. Robust is the worst case over:", ""]
     lines += [f"- {attack_name(spec)} ({_listing(spec)})" for spec in after.headline_attacks]
     lines += ["", f"Verdict: {after.protocol['verdict']}."]
+    lines += ["", *(f"- {text}" for text in after.retrieval)] if after.retrieval else []
     if before and before.protocol_hash != after.protocol_hash:
         lines += [f"The figures before are of another protocol (`{before.protocol_hash}`): do not compare them."]
     header = HEADER if after.figures in ([], ["accuracy"]) else HEADER.replace("images", "queries")

@@ -114,6 +114,13 @@ class RobustnessReport:
         return text[0].upper() + text[1:]
 
     @property
+    def retrieval(self) -> list[str]:
+        """What was ranked and attacked in retrieval, in words; nothing if there was none."""
+        sets = [entry["retrieval"] for entry in self.protocol.get("sets", {}).values() if "retrieval" in entry]
+        lines = [f"{name}: {text}." for entry in sets for name, text in entry["threats"].items()]
+        return list(dict.fromkeys([*lines, *(f"Ties: {entry['ties']}." for entry in sets)]))
+
+    @property
     def figures(self) -> list[str]:
         """The figures of the rows, each once: `accuracy`, `I2T R@1`, ..."""
         return list(dict.fromkeys(result.figure for result in self.sets))

@@ -30,13 +30,13 @@ RETRIEVAL_ATTACKS = ("corruption", "fgsm", "pgd")
 TARGET_ATTACKS = ("fgsm", "pgd")
 DRAWN = "drawn"
 THREATS = {
-    "own captions": "every image of the gallery is attacked once, away from its own captions; the attack's loss is "
-    "over all captions of the gallery, those of the image being right (margin: its best wrong caption minus its best "
-    "own). Image-to-text (I2T): the image is the query; its rank is that of its best own caption, under any iterate "
-    "the worst that the attack met. Text-to-image (T2I): each caption is a query over the gallery of the images that "
-    "the same attack returned; none of them was made against that query, so this recall is an upper bound of what an "
-    "attacker who knows the query leaves",
-    "target": "each image is the query and is pulled to a caption that is not its own; the attack's loss is over all "
+    "I2T": "the query image is perturbed against its own captions: the attack's loss is over all captions of the "
+    "gallery, those of the image being right (margin: its best wrong caption minus its best own). Its rank is that of "
+    "its best own caption, under any iterate the worst that the attack met",
+    "T2I": "every image of the gallery is perturbed, once, against its own captions: it is the image that the same "
+    "attack returned. Each caption is a query, and none of the images was made against that query, so this recall is "
+    "an upper bound of what an attacker who knows the query leaves",
+    "target": "the query image is pulled to a chosen caption that is not its own: the attack's loss is over all "
     "captions of the gallery, the target being the one to reach (margin: the target minus the best other). Right at k "
     "is who keeps the target out of the first k captions, under any iterate at every point that the attack met",
 }
@@ -162,14 +162,14 @@ class Gallery:
 
     def describe(self) -> dict[str, Any]:
         """What the protocol says beside what it says of any set."""
-        threat = "target" if self.targets else "own captions"
+        threats = ("target",) if self.targets else ("I2T", "T2I")
         return {
             "caption_columns": list(self.data.captions.paths),
             "num_images": len(self.own),
             "num_pairs": sum(map(len, self.own.values())),
             "recall_at": list(RECALL_AT),
             "ties": TIES,
-            "threat": THREATS[threat],
+            "threats": {name: THREATS[name] for name in threats},
             **({"target": self.data.target} if self.targets else {}),
         }
 

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from conftest import CLASS_NAMES, SIZE, fit_model, make_images, make_model, make_processor
+from huggingface_hub import metadata_load
 from PIL import Image
+from test_card import rows as card_rows
 from transformers import AutoProcessor, CLIPModel
 
 from hf_pmgaft import RetrievalDataset, ZeroShotDataset, compare_reports, evaluate_robustness
@@ -430,8 +432,71 @@ def test_accuracies_and_recalls_stand_in_one_report_and_have_no_mean_of_both(bot
     loaded = RobustnessReport.load(tmp_path / "robustness.json")
     assert loaded.sets == both.sets and loaded.protocol_hash == both.protocol_hash
     protocol = loaded.protocol["sets"]["shapes captions"]["retrieval"]
-    assert protocol["recall_at"] == [1, 5, 10] and protocol["num_pairs"] == 32 and "upper bound" in protocol["threat"]
+    assert (
+        protocol["recall_at"] == [1, 5, 10]
+        and protocol["num_pairs"] == 32
+        and list(protocol["threats"]) == ["I2T", "T2I"]
+    )
     assert "retrieval" not in loaded.protocol["sets"]["shapes"]
+
+
+def test_the_card_carries_the_figures(both, tmp_path):
+    from hf_pmgaft import PMGAFTConfig
+    from hf_pmgaft.card import save_model_card
+    from hf_pmgaft.objectives import make_objective
+    from hf_pmgaft.tuning import make_tuning
+
+    config = PMGAFTConfig(output_dir=str(tmp_path / "robust"), use_cpu=True)
+    options = {"objective": make_objective("pmg_aft", {}), "tuning": make_tuning("vision_tower"), "config": config}
+    card = save_model_card(tmp_path, base_model="base", report_before=both, report_after=both, **options)
+    table = card_rows(card)
+    (results,) = [entry["results"] for entry in metadata_load(tmp_path / "README.md")["model-index"]]
+    found = {(r["dataset"]["name"], metric["name"]): (metric, r) for r in results for metric in r["metrics"]}
+    assert len(found) == 2 * (1 + len(both.sets))
+    attack = "PGD-3 margin linf 20/255"
+    for result in both.sets[1:]:
+        clean, robust = (f"{100 * x:.1f}" for x in (result.clean_accuracy, result.robust_accuracy))
+        assert table[result.name][:5] == [str(result.num_samples), clean, clean, robust, robust]
+        metric, entry = found["shapes captions", f"Robust {result.figure} (%) under {attack}"]
+        assert metric["value"] == round(100 * result.robust_accuracy, 2) and metric["type"] == "robust_recall"
+        assert entry["task"]["type"] == "image-text-retrieval" and metric["args"]["num_samples"] == result.num_samples
+    _, entry = found["shapes", f"Robust accuracy (%) under {attack}"]
+    assert entry["task"]["type"] == "zero-shot-image-classification"
+    assert table["mean of sets"][1] == f"{100 * both.sets[0].clean_accuracy:.1f}"
+    assert "upper bound of what an attacker who knows the query leaves" in card.text and "Ties: " in card.text
+
+
+def test_the_command_line_prints_recalls_and_draws_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import evaluate_robustness as script
+
+    data = ["--eval_sets", f"{EMOJI / 'data'}:activities", f"{EMOJI / 'data'}:food", "--max_samples", "12"]
+    flags = [*data, "--caption_column", "label,tags", "--attacks", "fgsm", "--eps", "2/255", "4/255"]
+    script.main([*flags, "--output_file", str(tmp_path / "a.json"), "--plots", str(tmp_path)])
+    printed = capsys.readouterr().out
+    report = RobustnessReport.load(tmp_path / "a.json")
+    header = [line.split() for line in printed.splitlines() if line.startswith("set ")][0]
+    assert header[1:4] == ["candidates", "queries", "clean"]
+    for result in report.sets:
+        (line,) = [line for line in printed.splitlines() if line.startswith(f"{result.name} ")]
+        wanted = [result.clean_accuracy, result.robust_accuracy, *result.robust_interval, result.threats["linf 4/255"]]
+        wanted = [result.num_classes, result.num_samples, *(round(100 * value, 1) for value in wanted)]
+        assert [float(x) for x in line.removeprefix(result.name).replace(" to ", " ").split()] == wanted
+    (line,) = [line for line in printed.splitlines() if line.startswith("mean T2I R@5 ")]
+    assert float(line.split()[3]) == round(100 * report.of("T2I R@5").mean_clean_accuracy, 1)
+    assert "T2I: every image of the gallery is perturbed, once," in printed
+    curves = {f"curve_linf_{way}_r{k}.png" for way in ("i2t", "t2i") for k in (1, 5, 10)}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"bars.png", *curves}
+    report.save(tmp_path / "b.json")
+    script.main(["--compare", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--plots", str(tmp_path)])
+    assert "food T2I R@10" in capsys.readouterr().out and (tmp_path / "clean_against_robust.png").exists()
+    script.main([*flags, "--target", "drawn"])
+    printed = capsys.readouterr().out
+    assert (
+        "food target@1 " in printed and "mean target@10" in printed and "target: the query image is pulled" in printed
+    )
+    with pytest.raises(ValueError, match="--target 'a' without --caption_column"):
+        script.main([*data, "--target", "a"])
 
 
 if __name__ == "__main__":
