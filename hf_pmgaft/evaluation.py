@@ -42,7 +42,14 @@ from .threats import (
     within_threat,
 )
 from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, VERDICTS, Judged, Verdicts
-from .zero_shot import ClassPrompts, ZeroShotClassifier, encode_class_names, encode_prompts, pixel_statistics
+from .zero_shot import (
+    ClassPrompts,
+    ZeroShotClassifier,
+    check_takes_captions,
+    encode_class_names,
+    encode_prompts,
+    pixel_statistics,
+)
 
 DEFAULT_ATTACK = {"attack": "pgd", "eps": "1/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
 KEPT_BYTES = 2**30  # of a set's images, so that not every attack decodes them anew
@@ -101,7 +108,8 @@ def evaluate_robustness(
     (get_backbone if head is None else get_encoder)(model)
     sets = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
     attacks = [check_attack(spec) for spec in attacks]
-    _check(sets, attacks, verdict, head)
+    _check(sets, attacks, verdict)
+    _check_retrieval([data for data in sets if isinstance(data, RetrievalDataset)], model, attacks, head)
     plans = [_plan(data, _rows(data, max_samples, seed), attacks, seed) for data in sets]
     if next(model.parameters()).dtype != torch.float32:
         model = copy.deepcopy(model).float()
@@ -396,7 +404,7 @@ def _flags(probed, results: Sequence[Sequence[SetResult]], plans: Sequence[_Plan
     return found
 
 
-def _check(sets: Sequence[EvaluationImages], attacks: Sequence[Spec], verdict: str, head: Head | None) -> None:
+def _check(sets: Sequence[EvaluationImages], attacks: Sequence[Spec], verdict: str) -> None:
     if not sets:
         raise ValueError("You passed no evaluation sets. Pass at least one `ZeroShotDataset`.")
     if not attacks:
@@ -404,9 +412,13 @@ def _check(sets: Sequence[EvaluationImages], attacks: Sequence[Spec], verdict: s
     known("verdict", verdict, VERDICTS)
     if len({data.name for data in sets}) != len(sets):
         raise ValueError(f"Two evaluation sets share a name: {[data.name for data in sets]}. Give each its own.")
+
+
+def _check_retrieval(
+    sets: Sequence[RetrievalDataset], model: nn.Module, attacks: Sequence[Spec], head: Head | None
+) -> None:
     for data in sets:
-        if not isinstance(data, RetrievalDataset):
-            continue
+        check_takes_captions(model)
         if head is not None:
             raise ValueError(f"You passed a head with {data.name!r}, whose captions take its place. Leave it out.")
         choice = RETRIEVAL_ATTACKS if data.target is None else TARGET_ATTACKS

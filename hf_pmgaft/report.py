@@ -109,7 +109,7 @@ class RobustnessReport:
         """What the figures are, by class names or by a head, or of retrieval."""
         head = self.protocol.get("head")
         accuracy = "zero-shot accuracy" if head is None else f"accuracy by {head['name']}"
-        kinds = dict.fromkeys(result.kind for result in self.sets)
+        kinds = dict.fromkeys(result.kind for result in self.sets) or ["accuracy"]
         text = " and ".join(accuracy if kind == "accuracy" else kind for kind in kinds)
         return text[0].upper() + text[1:]
 

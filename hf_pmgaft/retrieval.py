@@ -247,8 +247,8 @@ def judge_retrieval(
             judge.check_finite(logits, gallery.name, rows)
             found = ranks(logits, labels)
         found = found if met is None else worse(found, met)
-        # The embeddings first: a row that has a rank is done.
-        verdicts.add(gallery.name, key + _EMBEDS, rows, _pack(F.normalize(at_least_float32(embeds), dim=-1)))
+        if not gallery.targets:  # Before the ranks: a row that has a rank is done.
+            verdicts.add(gallery.name, key + _EMBEDS, rows, _pack(F.normalize(at_least_float32(embeds), dim=-1)))
         verdicts.add(gallery.name, key, rows, found.tolist())
 
     for rows, images, labels in judge.batches(reader, CLEAN, mine, mine, right):

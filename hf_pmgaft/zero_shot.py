@@ -63,12 +63,6 @@ class ClassPrompts:
         cls, model: nn.Module, processor: Any, captions: Sequence[str], prompt_templates: Sequence[str]
     ) -> ClassPrompts:
         """Captions as prompts, to the letter; what is longer than the tokenizer's `model_max_length` is cut."""
-        added = attachment(unwrap(model))
-        if added is not None and added.enabled and not added.takes_captions:
-            raise ValueError(
-                "You passed captions with a model that learned prompts for class names, which have no place in "
-                "captions. Pass a model whose tuning takes captions, such as a plain one."
-            )
         prompts = [template.format(text) for text in captions for template in prompt_templates]
         return cls(*tokenize(model, getattr(processor, "tokenizer", processor), prompts), len(prompt_templates))
 
@@ -92,6 +86,16 @@ class ClassPrompts:
             embeds.append(F.normalize(backbone.text_embeds(model, ids, mask).float(), dim=-1))
         mean = torch.cat(embeds).unflatten(0, (-1, self.num_templates)).mean(dim=1)
         return F.normalize(mean, dim=-1)
+
+
+def check_takes_captions(model: nn.Module) -> None:
+    """Raises `ValueError` for a model whose learned prompts leave no place for captions."""
+    added = attachment(unwrap(model))
+    if added is not None and added.enabled and not added.takes_captions:
+        raise ValueError(
+            "You passed captions with a model that learned prompts for class names, which have no place in captions. "
+            "Pass a model whose tuning takes captions, such as a plain one."
+        )
 
 
 def tokenize(

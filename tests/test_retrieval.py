@@ -28,7 +28,8 @@ from hf_pmgaft.prompts import prompt_name
 from hf_pmgaft.report import RobustnessReport
 from hf_pmgaft.retrieval import Gallery, own_ranks, target_ranks, text_to_image_ranks
 from hf_pmgaft.tables import report_rows
-from hf_pmgaft.threats import attack_name, run_attack
+from hf_pmgaft.threats import attack_name, check_attack, run_attack
+from hf_pmgaft.tuning import make_tuning
 from hf_pmgaft.zero_shot import ZeroShotClassifier, pixel_statistics
 
 ROOT = Path(__file__).parent.parent
@@ -184,8 +185,15 @@ def test_recall_falls_with_the_radius_and_grows_with_k(emoji):
         assert result.clean_accuracy >= result.threats["linf 2/255"] >= result.threats["linf 4/255"]
         assert result.robust_accuracy == min(result.attacks[attack_name(spec)] for spec in (PGD, CE))
         assert result.threats["jpeg 3"] > result.robust_accuracy
-    last = recalls(run(emoji, attacks=[PGD, CE], verdict="last_iterate"), "robust_accuracy")
-    assert all(robust[figure] <= last[figure] for figure in FIGURES)
+
+
+def test_the_last_iterate_is_never_below_any_iterate(emoji):
+    wild = {**PGD, "eps": "3/255", "step_size": "40/255", "num_steps": 4}  # walks leave what they found
+    worst, last = (run(emoji, attacks=[wild], verdict=verdict) for verdict in ("any_iterate", "last_iterate"))
+    for figure in FIGURES:
+        assert recalls(worst, "robust_accuracy")[figure] <= recalls(last, "robust_accuracy")[figure]
+    worst, last = (report.sets[0].verdicts[attack_name(check_attack(wild))] for report in (worst, last))
+    assert all(a <= b for a, b in zip(worst, last, strict=True)) and sum(worst) < sum(last)
 
 
 def test_images_rounded_to_8_bits_are_judged_on_request(emoji):
@@ -403,6 +411,13 @@ def test_a_head_has_no_place_for_captions(emoji):
     support = ZeroShotDataset(make_images(12), make_processor(), name="own")
     with pytest.raises(ValueError, match="head with 'own'"):
         run(emoji, head=NearestClassMean(support))
+
+
+@pytest.mark.parametrize(("tuning", "options"), [("text_context", {"num_tokens": 2}), ("deep_prompts", {"depth": 1})])
+def test_a_model_that_learned_prompts_of_class_names_takes_no_captions(tuning, options):
+    model = make_tuning(tuning, options).for_classes(CLASS_NAMES).prepare(make_model())
+    with pytest.raises(ValueError, match="learned prompts for class names, which have no place in captions"):
+        run((model, make_processor()), RetrievalDataset(captioned(MANY), make_processor(), name="own"))
 
 
 # ---- Reports ----
