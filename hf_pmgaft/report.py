@@ -142,11 +142,15 @@ class RobustnessReport:
         return sum(result.threats[threat] for result in sets) / len(sets)
 
     def metrics(self, prefix: str = "eval") -> dict[str, float]:
-        """Flat figures for logs: `eval_<set>_clean_accuracy`, ..., and the means over sets."""
+        """Flat figures for logs: `eval_<set>_clean_accuracy`, ..., and the means over sets. Of recalls, without what
+        trackers refuse: `eval_<set>_I2T_R1_clean_recall`, ..."""
         flat = {}
         for result in self.sets:
-            flat[f"{prefix}_{result.name}_clean_accuracy"] = result.clean_accuracy
-            flat[f"{prefix}_{result.name}_robust_accuracy"] = result.robust_accuracy
+            name, kind = result.name, result.kind
+            if kind != "accuracy":
+                name, kind = name.replace(" ", "_").replace("@", ""), kind.replace(" ", "_")
+            flat[f"{prefix}_{name}_clean_{kind}"] = result.clean_accuracy
+            flat[f"{prefix}_{name}_robust_{kind}"] = result.robust_accuracy
         flat[f"{prefix}_mean_clean_accuracy"] = self.mean_clean_accuracy
         flat[f"{prefix}_mean_robust_accuracy"] = self.mean_robust_accuracy
         return flat

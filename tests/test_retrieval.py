@@ -442,6 +442,7 @@ def test_accuracies_and_recalls_stand_in_one_report_and_have_no_mean_of_both(bot
     header, *rows = report_rows(both)
     assert header[1:3] == ["classes", "images"] and [row[0] for row in rows][-1] == "mean of sets"
     assert both.metrics()["eval_mean_robust_accuracy"] == first.robust_accuracy
+    assert both.metrics()["eval_shapes_captions_T2I_R5_clean_recall"] == others[4].clean_accuracy
     assert list(compare_reports(both, both).sets) == [result.name for result in both.sets]
     both.save(tmp_path / "robustness.json")
     loaded = RobustnessReport.load(tmp_path / "robustness.json")
