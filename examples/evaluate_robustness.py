@@ -6,7 +6,7 @@ any image-caption sets.
     accelerate launch examples/evaluate_robustness.py --model openai/clip-vit-base-patch32 --suite paper16 \\
         --limit 1000 --eps 1/255 --attacks autoattack,version=fast --verdict_file verdicts.jsonl
     python examples/evaluate_robustness.py --compare before.json after.json
-    python examples/evaluate_robustness.py --caption_column label,tags --attacks pgd,loss=ce pgd,loss=margin
+    python examples/evaluate_robustness.py --caption_column label,tags --num_steps 20
 
 An attack is a name and its options: pgd,num_steps=100,loss=ce,restarts=5 or fgsm, cw, apgd, apgd_t, fab, fab_t,
 square, autoattack,version=standard, patch,size=16, corruption,kind=jpeg,severity=3. Radii and norm come from --eps and
@@ -74,7 +74,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     threat.add_argument("--eps", nargs="+", default=["4/255"], help="Radii in the scale of images in [0,1].")
     threat.add_argument("--attacks", nargs="+", help="Attacks, each NAME[,option=value...]; PGD if absent.")
     threat.add_argument("--num_steps", type=int, default=50, help="Steps of PGD without --attacks.")
-    threat.add_argument("--loss", default="margin", help="Loss of PGD without --attacks: ce, margin or dlr.")
+    threat.add_argument(
+        "--loss", help="Loss of PGD without --attacks: ce, margin or dlr; margin if absent, of captions margin and ce."
+    )
     threat.add_argument("--restarts", type=int, default=1, help="Random restarts of PGD without --attacks.")
     threat.add_argument(
         "--unseen",
@@ -195,8 +197,10 @@ def load_named(text: str) -> tuple[Any, str]:
 
 def attack_specs(args: argparse.Namespace, edge: int) -> list[dict[str, Any]]:
     """The attacks that the command line names, on images with so many pixels along an edge."""
-    pgd = {"attack": "pgd", "num_steps": args.num_steps, "loss": args.loss, "restarts": args.restarts}
-    named = [parse_attack(text) for text in args.attacks] if args.attacks else [pgd]
+    # Beyond the first rank the margin alone is too kind: it moves the best two captions.
+    losses = [args.loss] if args.loss else ["margin", "ce"] if args.caption_column else ["margin"]
+    pgd = {"attack": "pgd", "num_steps": args.num_steps, "restarts": args.restarts}
+    named = [parse_attack(text) for text in args.attacks or ()] or [{**pgd, "loss": loss} for loss in losses]
     specs = []
     for eps in args.eps:
         for spec in named:

@@ -214,7 +214,8 @@ class Comparison:
 
     Attributes:
         sets (`dict[str, dict[str, PairedDifference]]`): By set and figure (`clean`, `robust` and each attack).
-        means (`dict[str, tuple[float, float, float]]`): By figure the mean over sets and its 95 % interval.
+        means (`dict[str, tuple[float, float, float]]`): By figure, of retrieval with the recall before it (`I2T R@1
+            clean`), the mean over sets and its 95 % interval.
     """
 
     sets: dict[str, dict[str, PairedDifference]]
@@ -247,9 +248,13 @@ def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: S
             raise ValueError(f"The reports hold no verdicts of the same images of {a.name!r}. Evaluate both anew.")
         figures = [key for key in a.verdicts if key in b.verdicts and key != "sample_id"]
         sets[a.name] = {key: paired_difference(a.verdicts[key], b.verdicts[key]) for key in figures}
-    averaged = [sets[result.name] for result in first.of().sets]
-    shared = [key for key in averaged[0] if all(key in figures for figures in averaged)]
-    return Comparison(sets, {key: _mean_difference([figures[key] for figures in averaged]) for key in shared})
+    means = {}
+    for figure in first.figures:
+        parts = [sets[result.name] for result in first.of(figure).sets]
+        prefix = "" if figure == "accuracy" else f"{figure} "
+        shared = [key for key in parts[0] if all(key in part for part in parts)]
+        means |= {prefix + key: _mean_difference([part[key] for part in parts]) for key in shared}
+    return Comparison(sets, means)
 
 
 def differing_keys(a: Any, b: Any, path: str = "") -> list[str]:

@@ -443,7 +443,9 @@ def test_accuracies_and_recalls_stand_in_one_report_and_have_no_mean_of_both(bot
     assert header[1:3] == ["classes", "images"] and [row[0] for row in rows][-1] == "mean of sets"
     assert both.metrics()["eval_mean_robust_accuracy"] == first.robust_accuracy
     assert both.metrics()["eval_shapes_captions_T2I_R5_clean_recall"] == others[4].clean_accuracy
-    assert list(compare_reports(both, both).sets) == [result.name for result in both.sets]
+    comparison = compare_reports(both, both)
+    assert list(comparison.sets) == [result.name for result in both.sets]
+    assert {"clean", "robust", "I2T R@1 clean", "T2I R@10 robust"} < set(comparison.means)
     both.save(tmp_path / "robustness.json")
     loaded = RobustnessReport.load(tmp_path / "robustness.json")
     assert loaded.sets == both.sets and loaded.protocol_hash == both.protocol_hash
@@ -486,6 +488,8 @@ def test_the_command_line_prints_recalls_and_draws_them(tmp_path, capsys, monkey
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     import evaluate_robustness as script
 
+    losses = [spec["loss"] for spec in script.attack_specs(script.parse(["--caption_column", "auto"]), 40)]
+    assert losses == ["margin", "ce"] and script.attack_specs(script.parse([]), 40)[0]["loss"] == "margin"
     data = ["--eval_sets", f"{EMOJI / 'data'}:activities", f"{EMOJI / 'data'}:food", "--max_samples", "12"]
     flags = [*data, "--caption_column", "label,tags", "--attacks", "fgsm", "--eps", "2/255", "4/255"]
     script.main([*flags, "--output_file", str(tmp_path / "a.json"), "--plots", str(tmp_path)])
