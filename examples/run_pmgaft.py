@@ -30,7 +30,8 @@ from hf_pmgaft.threats import attack_name
 from hf_pmgaft.tuning.folder import load_model
 
 if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick
-    from hf_pmgaft import PMGAFTTrainer, ZeroShotDataset
+    from hf_pmgaft import PMGAFTTrainer, RetrievalDataset, ZeroShotDataset
+    from hf_pmgaft.data import EvaluationImages
 
 EMOJI_CONFIG = Path(__file__).parent / "configs" / "emoji.yaml"
 
@@ -89,6 +90,13 @@ class DataArguments:
     support_sets: list[str] = field(
         default_factory=list, metadata={"help": "What --head is fitted on: for each of --eval_sets one set."}
     )
+    retrieval_sets: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Image-caption sets to measure recall on, beside --eval_sets, each NAME[:config][@split]."},
+    )
+    retrieval_captions: str = field(
+        default="auto", metadata={"help": "Their caption columns, NAME[,NAME]; auto for the usual names."}
+    )
     in_domain_set: str | None = field(
         default=None, metadata={"help": "The evaluation set whose classes are tuned on; a mean is given without it."}
     )
@@ -125,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
         trainer, model_args, data_args = set_up(sys.argv[1:] if argv is None else argv)
     except (OSError, ValueError, TypeError) as error:  # what was passed cannot work, and the message says why
         sys.exit(f"error: {error}")
-    from hf_pmgaft import SamplePictures
+    from hf_pmgaft import SamplePictures, ZeroShotDataset
 
     args, eval_sets, output_dir = trainer.args, trainer.eval_dataset, Path(trainer.args.output_dir)
     if not args.resume_from_checkpoint:
@@ -133,9 +141,10 @@ def main(argv: list[str] | None = None) -> None:
 
     before = trainer.evaluate_robustness(verdict_file=output_dir / "verdicts_before.jsonl") if eval_sets else None
     # The gallery shows classes that were not tuned on, if there are any.
-    names = sorted(eval_sets or (), key=lambda name: name == data_args.in_domain_set)
-    shown = SamplePictures(trainer, eval_sets[names[0]]) if eval_sets else None
-    if eval_sets:
+    names = [name for name, data in (eval_sets or {}).items() if isinstance(data, ZeroShotDataset)]
+    names.sort(key=lambda name: name == data_args.in_domain_set)
+    shown = SamplePictures(trainer, eval_sets[names[0]]) if names else None
+    if shown:
         shown.attack("before")
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if trainer.interrupted:
@@ -148,6 +157,7 @@ def main(argv: list[str] | None = None) -> None:
     after = trainer.evaluate_robustness(verdict_file=output_dir / "verdicts_after.jsonl") if eval_sets else None
     if eval_sets:
         trainer.log(after.metrics())  # to the trackers, with the picture below
+    if shown:
         shown.attack("after")
         shown.show()
     trainer.save_reports()
@@ -187,10 +197,11 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
     objective = make_objective(args.objective, args.objective_kwargs)
     train_dataset = load_training_set(data_args, processor, args.seed, objective.uses_text)
     eval_sets = load_sets(data_args.eval_sets if args.do_eval else [], data_args, processor)
-    check_names(eval_sets)
     head = None
     if args.do_eval:
         head = make_head(data_args.head, load_sets(data_args.support_sets, data_args, processor), eval_sets)
+        eval_sets += load_captioned_sets(data_args, processor)
+    check_names(eval_sets)
     if data_args.check_data:
         for data in (train_dataset, *eval_sets):
             data.check()
@@ -259,7 +270,21 @@ def load_sets(names: list[str], data_args: DataArguments, processor) -> list[Zer
     return sets
 
 
-def check_names(sets: list[ZeroShotDataset]) -> None:
+def load_captioned_sets(data_args: DataArguments, processor) -> list[RetrievalDataset]:
+    from hf_pmgaft import RetrievalDataset
+    from hf_pmgaft.data import load_images, parse_set
+
+    sets = []
+    for text in data_args.retrieval_sets:
+        path, config, split = parse_set(text)
+        # Its images may be those of an evaluation set with the same name.
+        name = f"{config or Path(path).stem} captions"
+        images = load_images(path, config, split)
+        sets.append(RetrievalDataset(images, processor, data_args.retrieval_captions, name=name))
+    return sets
+
+
+def check_names(sets: list[EvaluationImages]) -> None:
     names = [data.name for data in sets]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -10,6 +10,7 @@ _PUBLIC = {
     "Objective": "objectives",
     "PMGAFTConfig": "config",
     "PMGAFTTrainer": "trainer",
+    "RetrievalDataset": "retrieval",
     "RobustnessReport": "report",
     "SamplePictures": "callbacks",
     "TUNINGS": "tuning",

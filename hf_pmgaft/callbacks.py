@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +13,18 @@ from PIL import Image
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
-from .data import ZeroShotDataset
+from .data import EvaluationImages, ZeroShotDataset
 from .evaluation import sample_ids
 from .plots import gallery
 from .threats import check_attack, run_attack
 
 if TYPE_CHECKING:
     from .trainer import PMGAFTTrainer
+
+
+def classified(sets: Mapping[str, EvaluationImages] | None) -> ZeroShotDataset | None:
+    """The first evaluation set with classes, of which pictures can be shown."""
+    return next((data for data in (sets or {}).values() if isinstance(data, ZeroShotDataset)), None)
 
 
 class SamplePictures(TrainerCallback):
@@ -29,13 +35,13 @@ class SamplePictures(TrainerCallback):
 
     Args:
         trainer (`PMGAFTTrainer`): Whose model is attacked, by its evaluation attack.
-        data (`ZeroShotDataset`, *optional*): The trainer's first evaluation set if not given.
+        data (`ZeroShotDataset`, *optional*): The trainer's first such evaluation set if not given.
         count (`int`): Images, chosen by the run's seed.
     """
 
     def __init__(self, trainer: PMGAFTTrainer, data: ZeroShotDataset | None = None, count: int = 8):
         self.trainer = trainer
-        self.data = next(iter(trainer.eval_dataset.values())) if data is None else data
+        self.data = classified(trainer.eval_dataset) if data is None else data
         self.spec = check_attack(trainer.args.eval_attack_spec())
         self.rows = sample_ids(len(self.data), count, trainer.args.seed)
         self.clean = self.adversarial = self.labels = None

@@ -34,6 +34,7 @@ from .tuning import Tuning
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 HEADER = "| set | images | clean before | clean after | robust before | robust after | 95 % interval |"
 TASK = "zero-shot-image-classification"
+RETRIEVAL_TASK = "image-text-retrieval"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 PIPELINE_USAGE = """```python
@@ -272,16 +273,18 @@ def _results(before: RobustnessReport | None, after: RobustnessReport | None) ->
     lines = [f"{after.measure} in %, protocol `{after.protocol_hash}`. Robust is the worst case over:", ""]
     lines += [f"- {attack_name(spec)} ({_listing(spec)})" for spec in after.headline_attacks]
     lines += ["", f"Verdict: {after.protocol['verdict']}."]
+    lines += ["", *(f"- {text}" for text in after.retrieval)] if after.retrieval else []
     if before and before.protocol_hash != after.protocol_hash:
         lines += [f"The figures before are of another protocol (`{before.protocol_hash}`): do not compare them."]
-    lines += ["", HEADER, "|" + 7 * "---|"]
+    header = HEADER if after.figures in ([], ["accuracy"]) else HEADER.replace("images", "queries")
+    lines += ["", header, "|" + 7 * "---|"]
     old_sets = {result.name: result for result in before.sets} if before else {}
     for new in after.sets:
         cells = [_percent(getattr(row, key, None)) for key in FIGURES for row in (old_sets.get(new.name), new)]
         interval = " to ".join(map(_percent, new.robust_interval))
         lines.append(f"| {new.name} | {new.num_samples} | {' | '.join(cells)} | {interval} |")
     means = [_percent(report.mean(key) if report else None) for key in FIGURES for report in (before, after)]
-    lines.append(f"| mean of sets | | {' | '.join(means)} | |")
+    lines.append(f"| {_mean_name(after)} | | {' | '.join(means)} | |")
     if len(standing := attack_rows(after)) > 2:  # the header and more than one attack
         lines += ["", "What each attack left standing in %, mean over the sets:", "", render(standing, "markdown")]
     if not after.flags:
@@ -294,20 +297,28 @@ def _results(before: RobustnessReport | None, after: RobustnessReport | None) ->
 
 def _eval_results(report: RobustnessReport) -> list[EvalResult]:
     attack = ", ".join(map(attack_name, report.headline_attacks))
-    rows = [("mean of sets", key, report.mean(key), None) for key in FIGURES]
-    rows += [(row.name, key, getattr(row, key), row) for row in report.sets for key in FIGURES]
-    return [
-        EvalResult(
-            task_type="image-classification" if "head" in report.protocol else TASK,
-            dataset_type=name.replace(" ", "-"),
-            dataset_name=name,
-            metric_type=key,
-            metric_value=round(100 * value, 2),
-            metric_name=FIGURES[key].format(attack),
-            metric_args=_circumstances(report, key, row),
+    classified = "image-classification" if "head" in report.protocol else TASK
+    rows = [(None, key, report.mean(key)) for key in FIGURES]
+    rows += [(row, key, getattr(row, key)) for row in report.sets for key in FIGURES]
+    results = []
+    for row, key, value in rows:
+        kind, name = (row or report.sets[0]).kind, row.dataset if row else _mean_name(report)
+        results.append(
+            EvalResult(
+                task_type=classified if kind == "accuracy" else RETRIEVAL_TASK,
+                dataset_type=name.replace(" ", "-"),
+                dataset_name=name,
+                metric_type=key.replace("accuracy", kind.replace(" ", "_")),
+                metric_value=round(100 * value, 2),
+                metric_name=FIGURES[key].replace("accuracy", row.figure if row else kind).format(attack),
+                metric_args=_circumstances(report, key, row),
+            )
         )
-        for name, key, value, row in rows
-    ]
+    return results
+
+
+def _mean_name(report: RobustnessReport) -> str:
+    return "mean of sets" if report.of().figures == ["accuracy"] else "mean of all"
 
 
 def _circumstances(report: RobustnessReport, figure: str, row: SetResult | None) -> dict[str, Any]:

@@ -215,6 +215,7 @@ class LabelledImages:
     """
 
     border = 0
+    label_columns = LABEL_COLUMNS
 
     def __init__(
         self,
@@ -236,7 +237,7 @@ class LabelledImages:
         if caption_column:
             known = {} if has_transform(dataset) else features
             self.captions = Captions(caption_column, columns, known, processor)
-        usual = [name for name in LABEL_COLUMNS if self.captions is None or not self.captions.holds_text(name)]
+        usual = [name for name in self.label_columns if self.captions is None or not self.captions.holds_text(name)]
         labelled = label_column or class_names is not None or not set(usual).isdisjoint(columns)
         optional = caption_column or not needs_labels
         if labelled or not optional:
@@ -479,7 +480,63 @@ def training_examples(
     return cls(dataset, processor, class_names, image_column, label_column, **options)
 
 
-class ZeroShotDataset(LabelledImages, Dataset):
+class EvaluationImages(LabelledImages, Dataset):
+    """Images in [0,1] at the size at which they are attacked, and the templates of the texts they are judged by.
+
+    The size is the model's, after the processor's resize and crop, or their own with `native_size=True`.
+
+    Args:
+        dataset (`datasets.Dataset`), processor (`CLIPProcessor`): See [`ZeroShotDataset`].
+        prompt_templates, name, native_size, resize, sample_ids: Likewise.
+        columns: Class names and columns, as [`LabelledImages`] takes them.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        processor: Any,
+        prompt_templates: str | Sequence[str],
+        name: str,
+        native_size: bool,
+        resize: int | None,
+        sample_ids: Sequence[int] | None,
+        **columns: Any,
+    ):
+        if not hasattr(dataset, "__len__"):
+            raise ValueError(
+                f"The evaluation set {name!r} is a stream, whose rows have no numbers to draw and report them by. "
+                "Load it without streaming."
+            )
+        if resize is not None:
+            check_resize(resize, native_size, getattr(processor, "image_processor", processor))
+        options = {"normalize": False, "native_size": native_size, "resize": resize}
+        super().__init__(dataset, processor, **options, **columns)
+        self.prompt_templates = check_prompt_templates(prompt_templates)
+        self.sample_ids = None if sample_ids is None else check_sample_ids(sample_ids, len(dataset), name)
+        self.name = name
+        self.native_size = native_size
+        self.resize = resize
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def image(self, pixels: torch.Tensor, index: int) -> torch.Tensor:
+        """The pixels of a row in [0,1], `[3,H,W]`; `ValueError` if they are of another size than the first row's."""
+        if pixels.shape != self.shape:
+            raise ValueError(
+                f"The image in row {index} of {self.name!r} is {list(pixels.shape)}, that in row 0 "
+                f"{list(self.shape)}; images of several sizes make no batch. Leave native_size off, or use a "
+                "processor that crops."
+            )
+        return pixels.clamp(0, 1)
+
+    @cached_property
+    def shape(self) -> torch.Size:
+        """`[3,H,W]` of the first image, which all others must have."""
+        return self.pixels(self.dataset[0][self.image_column], 0).shape
+
+
+class ZeroShotDataset(EvaluationImages):
     """An evaluation set that carries its own class names and templates.
 
     Rows are `{"images": [3,H,W] in [0,1], "labels": int, "sample_id": int}`, at the size at which they are attacked:
@@ -514,41 +571,16 @@ class ZeroShotDataset(LabelledImages, Dataset):
         sample_ids: Sequence[int] | None = None,
         border: int = 0,
     ):
-        if not hasattr(dataset, "__len__"):
-            raise ValueError(
-                f"The evaluation set {name!r} is a stream, whose rows have no numbers to draw and report them by. "
-                "Load it without streaming."
-            )
-        if resize is not None:
-            check_resize(resize, native_size, getattr(processor, "image_processor", processor))
         if not isinstance(border, int) or border < 0:
             raise ValueError(f"You passed border={border!r}, which is no number of pixels. Pass 0 or more.")
-        super().__init__(dataset, processor, class_names, image_column, label_column, False, native_size, resize)
-        self.prompt_templates = check_prompt_templates(prompt_templates)
-        self.sample_ids = None if sample_ids is None else check_sample_ids(sample_ids, len(dataset), name)
-        self.name = name
+        columns = {"class_names": class_names, "image_column": image_column, "label_column": label_column}
+        super().__init__(dataset, processor, prompt_templates, name, native_size, resize, sample_ids, **columns)
         self.border = border
-        self.native_size = native_size
-        self.resize = resize
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self.example(self.dataset[index], index)
-        images = example["pixel_values"].clamp(0, 1)
-        if images.shape != self.shape:
-            raise ValueError(
-                f"The image in row {index} of {self.name!r} is {list(images.shape)}, that in row 0 "
-                f"{list(self.shape)}; images of several sizes make no batch. Leave native_size off, or use a "
-                "processor that crops."
-            )
+        images = self.image(example["pixel_values"], index)
         return {"images": images, "labels": example["labels"], "sample_id": index}
-
-    @cached_property
-    def shape(self) -> torch.Size:
-        """`[3,H,W]` of the first image, which all others must have."""
-        return self.pixels(self.dataset[0][self.image_column], 0).shape
 
 
 def check_resize(resize: int, native_size: bool, processor: Any) -> None:

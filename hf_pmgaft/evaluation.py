@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -22,37 +22,43 @@ from . import __version__
 from . import flags as smells
 from .attacks import correct, frozen, known, parse_radius, sample_seeds
 from .backbones import get_backbone, get_encoder, unwrap_peft
-from .data import ZeroShotDataset
+from .data import EvaluationImages, ZeroShotDataset
 from .engines import check_unwrapped, full_precision, gather, process_share
 from .heads import Head
 from .metrics.robust_accuracy.robust_accuracy import RobustAccuracy
 from .report import RobustnessReport, SetResult
+from .retrieval import RETRIEVAL_ATTACKS, TARGET_ATTACKS, Gallery, RetrievalDataset, judge_retrieval, judged_retrieval
 from .threats import (
     AUTOATTACK,
     Spec,
     attack_name,
     check_attack,
     expand,
+    leading_to,
     norm_of,
+    round_to_8_bits,
     run_attack,
     threat_name,
     within_threat,
 )
-from .verdicts import VERDICTS, Verdicts
-from .zero_shot import ZeroShotClassifier, encode_class_names, pixel_statistics
+from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, VERDICTS, Judged, Verdicts
+from .zero_shot import (
+    ClassPrompts,
+    ZeroShotClassifier,
+    check_takes_captions,
+    encode_class_names,
+    encode_prompts,
+    pixel_statistics,
+)
 
 DEFAULT_ATTACK = {"attack": "pgd", "eps": "1/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
-# A verdict in the file: fooled, standing, or fooled but standing again once rounded to 8 bits.
-FOOLED, STANDS, STANDS_ROUNDED = 0, 1, 2
-CLEAN = "clean"
-PIXELS = "pixels"
 KEPT_BYTES = 2**30  # of a set's images, so that not every attack decodes them anew
 
 
 def evaluate_robustness(
     model: nn.Module,
     processor: Any,
-    sets: Mapping[str, ZeroShotDataset] | Sequence[ZeroShotDataset],
+    sets: Mapping[str, EvaluationImages] | Sequence[EvaluationImages],
     attacks: Sequence[Mapping[str, Any]] = (DEFAULT_ATTACK,),
     *,
     verdict: str = "any_iterate",
@@ -65,7 +71,8 @@ def evaluate_robustness(
     progress: bool = True,
     head: Head | None = None,
 ) -> RobustnessReport:
-    """Clean and robust accuracy of zero-shot predictions, or of another head, in float32 and eval mode.
+    """Clean and robust accuracy of zero-shot predictions, or of another head, or recall of retrieval, in float32 and
+    eval mode.
 
     Attacks of one threat (norm and radius) make one worst case per image. The threat of the first attack is the
     headline, `robust_accuracy`; all others are reported beside it. All randomness follows from the seed and the
@@ -74,7 +81,9 @@ def evaluate_robustness(
     Args:
         model (dual encoder, image encoder or PEFT model): On any device; left as it was.
         processor (`CLIPProcessor`): Its tokenizer makes the prompts, its statistics normalise the images.
-        sets (`dict` or list of `ZeroShotDataset`): Each with its own class names and templates.
+        sets (`dict` or list of `ZeroShotDataset`): Each with its own class names and templates. Of a
+            [`RetrievalDataset`] with its own captions the report has several rows, a recall each, and every image is
+            attacked, as long as the attack goes, whatever was found before: the gallery needs all of them.
         attacks (list of `dict`): Each `{"attack": name, "eps": "4/255", ...}` with the attack's own options; see
             `hf_pmgaft.threats.check_attack`.
         verdict (`str`): `"any_iterate"`: no image is attacked that is misclassified clean or was fooled before, which
@@ -100,7 +109,8 @@ def evaluate_robustness(
     sets = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
     attacks = [check_attack(spec) for spec in attacks]
     _check(sets, attacks, verdict)
-    plans = [_Plan(data, _rows(data, max_samples, seed), _order(attacks, len(data.class_names))) for data in sets]
+    _check_retrieval([data for data in sets if isinstance(data, RetrievalDataset)], model, attacks, head)
+    plans = [_plan(data, _rows(data, max_samples, seed), attacks, seed) for data in sets]
     if next(model.parameters()).dtype != torch.float32:
         model = copy.deepcopy(model).float()
     protocol = _protocol(model, plans, attacks, verdict, eight_bit, seed)
@@ -115,9 +125,9 @@ def evaluate_robustness(
     try:
         with full_precision(model), frozen(model):
             for plan in plans:
-                data, texts = plan.data, _digest([plan.data.class_names, plan.data.prompt_templates])
+                data, texts = plan.data, plan.texts
                 if head is None and texts not in embeds:
-                    embeds[texts] = encode_class_names(model, processor, data.class_names, data.prompt_templates)
+                    embeds[texts] = _encode(model, processor, data)
                 if head is None:
                     classifier = ZeroShotClassifier.from_model(model, processor, embeds[texts])
                 else:
@@ -128,12 +138,18 @@ def evaluate_robustness(
     finally:
         verdicts.close()
     verdicts.update(gather(verdicts.items()))
-    headline = threat_name(attacks[0])
-    results = [_result(plan, verdicts, headline, verdict == "any_iterate", eight_bit) for plan in plans]
+    headline, options = threat_name(attacks[0]), (verdict == "any_iterate", eight_bit)
+    judged = [
+        judged_retrieval(plan, verdicts, headline, *options, embeds[plan.texts])
+        if isinstance(plan.data, Gallery)
+        else [_judged(plan, verdicts, headline, *options)]
+        for plan in plans
+    ]
+    results = [[_result(row, plan.specs, headline) for row in rows] for plan, rows in zip(plans, judged, strict=True)]
     for plan in plans:
         pixels = verdicts.of(plan.data.name, PIXELS)
         protocol["sets"][plan.data.name]["images"] = _digest([pixels[row] for row in plan.rows])
-    return RobustnessReport(protocol, results, described, _flags(gather(probed), results, plans))
+    return RobustnessReport(protocol, sum(results, []), described, _flags(gather(probed), results, plans))
 
 
 def sample_ids(size: int, max_samples: int | None, seed: int) -> list[int]:
@@ -148,7 +164,7 @@ def sample_ids(size: int, max_samples: int | None, seed: int) -> list[int]:
 class _Plan:
     """One set, its rows to evaluate, and the attacks on it in order."""
 
-    data: ZeroShotDataset
+    data: ZeroShotDataset | Gallery
     rows: list[int]
     specs: list[Spec]
 
@@ -156,11 +172,31 @@ class _Plan:
     def names(self) -> list[str]:
         return [attack_name(spec) for spec in self.specs]
 
+    @property
+    def texts(self) -> str:
+        """What tells texts apart that are encoded once."""
+        kind = ["captions"] if isinstance(self.data, Gallery) else []
+        return _digest([self.data.class_names, self.data.prompt_templates, *kind])
+
+
+def _plan(data: EvaluationImages, rows: list[int], attacks: Sequence[Spec], seed: int) -> _Plan:
+    if isinstance(data, RetrievalDataset):
+        data = Gallery(data, rows, seed)
+        rows = data.rows
+    return _Plan(data, rows, _order(attacks, len(data.class_names)))
+
+
+def _encode(model: nn.Module, processor: Any, data: ZeroShotDataset | Gallery) -> torch.Tensor:
+    if isinstance(data, Gallery):
+        prompts = ClassPrompts.of_captions(model, processor, data.class_names, data.prompt_templates)
+        return encode_prompts(model, prompts)
+    return encode_class_names(model, processor, data.class_names, data.prompt_templates)
+
 
 class _Reader:
     """Reads the images of a set, and keeps those that were read while they take no more than `KEPT_BYTES`."""
 
-    def __init__(self, data: ZeroShotDataset):
+    def __init__(self, data: ZeroShotDataset | Gallery):
         self.data = data
         self._kept: dict[int, tuple[torch.Tensor, int]] = {}
         self._bytes = 0
@@ -200,16 +236,14 @@ class _Judge:
         rank, count = process_share()
         mine, reader = plan.rows[rank::count], _Reader(plan.data)
         self._check_images(reader, mine)
-        for rows, images, labels in self._batches(reader, CLEAN, mine, mine):
-            digests = [_pixel_digest(*pair) for pair in zip(images, labels, strict=True)]
-            self.verdicts.add(plan.data.name, PIXELS, rows, digests)
+        if isinstance(plan.data, Gallery):
+            judge_retrieval(self, classifier, plan, reader, mine)
+            return
+        for rows, images, labels in self.batches(reader, CLEAN, mine, mine):
+            self.verdicts.add(plan.data.name, PIXELS, rows, self.digests(images, labels))
             with torch.no_grad():
                 logits = classifier(images.to(classifier.device))
-            if not torch.isfinite(logits).all():
-                raise ValueError(
-                    f"The model's logits are NaN or infinite on images among the rows {rows[0]} to {rows[-1]} of "
-                    f"{plan.data.name!r}, so no verdict on them means anything. Check the weights of the checkpoint."
-                )
+            self.check_finite(logits, plan.data.name, rows)
             right = correct(logits, labels.to(classifier.device))
             self.verdicts.add(plan.data.name, CLEAN, rows, right.int().tolist())
         clean = self.verdicts.of(plan.data.name, CLEAN)
@@ -220,13 +254,25 @@ class _Judge:
             before = dict.fromkeys(mine, STANDS)
             if self.any_iterate and spec["attack"] != "corruption":
                 before = standing.get(group, {row: STANDS for row in mine if clean[row]})
-            for rows, images, labels in self._batches(reader, name, list(before), mine):
+            for rows, images, labels in self.batches(reader, name, list(before), mine):
                 images, labels = images.to(classifier.device), labels.to(classifier.device)
                 found = self._attack(spec, classifier, rows, images, labels)
                 worst = [verdict and max(verdict, before[row]) for row, verdict in zip(rows, found, strict=True)]
                 self.verdicts.add(plan.data.name, name, rows, worst)
             given = self.verdicts.of(plan.data.name, name)
             standing[group] = {row: given[row] for row in before if given[row] != FOOLED}
+
+    def check_finite(self, logits: torch.Tensor, name: str, rows: Sequence[int]) -> None:
+        """Raises `ValueError` if some of the logits of these rows of a set are not finite."""
+        if not torch.isfinite(logits).all():
+            raise ValueError(
+                f"The model's logits are NaN or infinite on images among the rows {rows[0]} to {rows[-1]} of "
+                f"{name!r}, so no verdict on them means anything. Check the weights of the checkpoint."
+            )
+
+    def digests(self, images: torch.Tensor, labels: torch.Tensor) -> list[str]:
+        """What tells images with their labels from others."""
+        return [_pixel_digest(*pair) for pair in zip(images, labels, strict=True)]
 
     def _check_images(self, reader: _Reader, rows: Sequence[int]) -> None:
         """Raises `ValueError` if verdicts on file are of other images than the set's."""
@@ -240,34 +286,46 @@ class _Judge:
                     "another file, or remove it."
                 )
 
-    def _attack(self, spec: Spec, classifier, rows: Sequence[int], images, labels) -> list[int]:
+    def adversarial(self, spec: Spec, classifier, rows: Sequence[int], images, labels, any_iterate: bool):
+        """What an attack makes of a batch, or `RuntimeError` if that is not what its threat allows."""
         seeds = sample_seeds(self.seed, 0, torch.tensor(rows, device=images.device))
-        adversarial = run_attack(spec, self._watched(classifier), images, labels, seeds, self.any_iterate)
+        adversarial = run_attack(spec, self._watched(classifier), images, labels, seeds, any_iterate)
         outside = ~within_threat(spec, images, adversarial)
         if outside.any():
             broken = [row for row, out in zip(rows, outside.tolist(), strict=True) if out]
             raise RuntimeError(f"{attack_name(spec)} left its ball or [0,1] on the images of rows {broken}.")
+        return adversarial
+
+    def _attack(self, spec: Spec, classifier, rows: Sequence[int], images, labels) -> list[int]:
+        adversarial = self.adversarial(spec, classifier, rows, images, labels, self.any_iterate)
         with torch.no_grad():
             stands = correct(classifier(adversarial), labels)
             given = torch.where(stands, STANDS, FOOLED)
             if self.eight_bit:
-                rounded = correct(classifier(_round(spec, images, adversarial)), labels)
+                rounded = correct(classifier(round_to_8_bits(spec, images, adversarial)), labels)
                 given[~stands & rounded] = STANDS_ROUNDED
         return given.tolist()
 
-    def _batches(self, reader: _Reader, name: str, candidates: Sequence[int], share: Sequence[int]) -> Iterator[tuple]:
+    def batches(
+        self,
+        reader: _Reader,
+        name: str,
+        candidates: Sequence[int],
+        share: Sequence[int],
+        right: Callable[[Any], bool] = STANDS.__eq__,
+    ) -> Iterator[tuple]:
         """Rows, images and labels of the candidates that have no verdict yet; shows how the whole share fares."""
         given = self.verdicts.of(reader.data.name, name)
         todo = [row for row in candidates if row not in given]
         bar = tqdm(total=len(candidates), initial=len(candidates) - len(todo), unit="img", disable=not self.progress)
         bar.set_description(f"{reader.data.name}: {name}")
-        standing, self._bar = len(todo) + sum(given.get(row) == STANDS for row in candidates), bar
+        standing, self._bar = len(todo) + sum(row in given and right(given[row]) for row in candidates), bar
         with bar:
             for start in range(0, len(todo), self.batch_size):
                 self._right = f"at most {standing / len(share):.1%} right"
                 rows = todo[start : start + self.batch_size]
                 yield rows, *reader.stack(rows)
-                standing -= sum(given[row] != STANDS for row in rows)
+                standing -= sum(not right(given[row]) for row in rows)
                 bar.update(len(rows))
                 bar.set_postfix_str(f"at most {standing / len(share):.1%} right")
 
@@ -286,43 +344,43 @@ class _Judge:
         return watched
 
 
-def _result(plan: _Plan, verdicts: Verdicts, headline: str, any_iterate: bool, eight_bit: bool) -> SetResult:
-    """The figures of a set from all verdicts on it."""
+def _judged(plan: _Plan, verdicts: Verdicts, headline: str, any_iterate: bool, eight_bit: bool) -> Judged:
+    """Who is classified correctly, from all verdicts on a set."""
     name, rows = plan.data.name, plan.rows
     clean = [verdicts.of(name, CLEAN)[row] == STANDS for row in rows]
     # Who was not attacked because he was fooled before is fooled.
     masks = {attack: [verdicts.of(name, attack).get(row) == STANDS for row in rows] for attack in plan.names}
-    by_threat: dict[str, list[list[bool]]] = {}
-    for spec, attack in zip(plan.specs, plan.names, strict=True):
-        by_threat.setdefault(threat_name(spec), []).append(masks[attack])
-    worst = {threat: RobustAccuracy.worst_case(*columns) for threat, columns in by_threat.items()}
-    robust = worst[headline]
     rounded = None
     if eight_bit:
-        given = [verdicts.of(name, attack) for attack in _leading_to(plan.specs, headline)]
+        given = [verdicts.of(name, attack) for attack in leading_to(plan.specs, headline)]
         stands = [all(values.get(row, STANDS) != FOOLED for values in given) for row in rows]
-        rounded = sum(RobustAccuracy.worst_case(*([clean] if any_iterate else []), stands)) / len(rows)
+        rounded = RobustAccuracy.worst_case(*([clean] if any_iterate else []), stands)
+    return Judged(name, len(plan.data.class_names), list(rows), clean, masks, rounded)
+
+
+def _result(judged: Judged, specs: Sequence[Spec], headline: str) -> SetResult:
+    """The figures of those who were judged."""
+    clean, masks, count = judged.clean, judged.masks, len(judged.ids)
+    by_threat: dict[str, list[list[bool]]] = {}
+    for spec in specs:
+        by_threat.setdefault(threat_name(spec), []).append(masks[attack_name(spec)])
+    worst = {threat: RobustAccuracy.worst_case(*columns) for threat, columns in by_threat.items()}
+    robust = worst[headline]
     return SetResult(
-        name=name,
-        num_classes=len(plan.data.class_names),
-        num_samples=len(rows),
-        clean_accuracy=sum(clean) / len(rows),
-        robust_accuracy=sum(robust) / len(rows),
-        attacks={attack: sum(mask) / len(rows) for attack, mask in masks.items()},
-        threats={threat: sum(mask) / len(rows) for threat, mask in worst.items()},
-        robust_8bit_accuracy=rounded,
+        name=judged.name,
+        num_classes=judged.num_classes,
+        num_samples=count,
+        clean_accuracy=sum(clean) / count,
+        robust_accuracy=sum(robust) / count,
+        attacks={attack: sum(mask) / count for attack, mask in masks.items()},
+        threats={threat: sum(mask) / count for threat, mask in worst.items()},
+        robust_8bit_accuracy=None if judged.rounded is None else sum(judged.rounded) / count,
         verdicts={
-            "sample_id": list(rows),
+            "sample_id": judged.ids,
             **{key: [*map(int, mask)] for key, mask in {CLEAN: clean, "robust": robust, **masks}.items()},
         },
+        figure=judged.figure,
     )
-
-
-def _leading_to(specs: Sequence[Spec], headline: str) -> list[str]:
-    """Attacks whose verdicts count for the headline: its own, and those of smaller radii of its norm."""
-    last = max(i for i, spec in enumerate(specs) if threat_name(spec) == headline)
-    group = norm_of(specs[last])
-    return [attack_name(s) for s in specs[: last + 1] if threat_name(s) == headline or group and norm_of(s) == group]
 
 
 def _probe(classifier, plan: _Plan, headline: Spec, seed: int):
@@ -333,19 +391,20 @@ def _probe(classifier, plan: _Plan, headline: Spec, seed: int):
     return plan.data.name, found, rows, fooled.tolist()
 
 
-def _flags(probed, results: Sequence[SetResult], plans: Sequence[_Plan]) -> list[smells.Flag]:
-    by_name = {result.name: result for result in results}
+def _flags(probed, results: Sequence[Sequence[SetResult]], plans: Sequence[_Plan]) -> list[smells.Flag]:
+    # The first result of a set is on its images, and on the first place.
+    by_name = {plan.data.name: parts[0] for plan, parts in zip(plans, results, strict=True)}
     found = []
     for name, flags, rows, fooled in probed:
         verdicts = by_name[name].verdicts
         robust = dict(zip(verdicts["sample_id"], verdicts["robust"], strict=True))
         found += flags + smells.noise_flag(fooled, [robust[row] for row in rows], name)
-    for plan, result in zip(plans, results, strict=True):
-        found += smells.verdict_flags(result, plan.specs)
+    for plan, parts in zip(plans, results, strict=True):
+        found += [flag for result in parts for flag in smells.verdict_flags(result, plan.specs)]
     return found
 
 
-def _check(sets: Sequence[ZeroShotDataset], attacks: Sequence[Spec], verdict: str) -> None:
+def _check(sets: Sequence[EvaluationImages], attacks: Sequence[Spec], verdict: str) -> None:
     if not sets:
         raise ValueError("You passed no evaluation sets. Pass at least one `ZeroShotDataset`.")
     if not attacks:
@@ -353,6 +412,23 @@ def _check(sets: Sequence[ZeroShotDataset], attacks: Sequence[Spec], verdict: st
     known("verdict", verdict, VERDICTS)
     if len({data.name for data in sets}) != len(sets):
         raise ValueError(f"Two evaluation sets share a name: {[data.name for data in sets]}. Give each its own.")
+
+
+def _check_retrieval(
+    sets: Sequence[RetrievalDataset], model: nn.Module, attacks: Sequence[Spec], head: Head | None
+) -> None:
+    for data in sets:
+        check_takes_captions(model)
+        if head is not None:
+            raise ValueError(f"You passed a head with {data.name!r}, whose captions take its place. Leave it out.")
+        choice = RETRIEVAL_ATTACKS if data.target is None else TARGET_ATTACKS
+        wrong = [attack_name(spec) for spec in attacks if spec["attack"] not in choice or spec.get("loss") == "dlr"]
+        if wrong:
+            raise ValueError(
+                f"You passed {', '.join(wrong)} for the captions of {data.name!r}. An attack there has several right "
+                f"answers, and goes on beyond the first wrong one{'' if data.target is None else ', to a target'}. "
+                f"Pass one of {', '.join(choice)}, with the loss ce or margin."
+            )
 
 
 def _order(attacks: Sequence[Spec], num_classes: int) -> list[Spec]:
@@ -367,18 +443,9 @@ def _order(attacks: Sequence[Spec], num_classes: int) -> list[Spec]:
     return sorted(specs.values(), key=place)
 
 
-def _rows(data: ZeroShotDataset, max_samples: int | None, seed: int) -> list[int]:
+def _rows(data: EvaluationImages, max_samples: int | None, seed: int) -> list[int]:
     rows = list(range(len(data))) if data.sample_ids is None else list(data.sample_ids)
     return [rows[i] for i in sample_ids(len(rows), max_samples, seed)]
-
-
-def _round(spec: Spec, images: torch.Tensor, adversarial: torch.Tensor) -> torch.Tensor:
-    """Adversarial images as 8-bit files hold them; in L-inf by the grey levels inside the ball."""
-    levels = (adversarial * 255).round()
-    if norm_of(spec) == "linf":
-        eps = parse_radius(spec["eps"]) * 255
-        levels = levels.clamp((images * 255 - eps - 1e-3).ceil(), (images * 255 + eps + 1e-3).floor())
-    return (levels / 255).clamp(0, 1)
 
 
 def _protocol(model, plans, attacks, verdict, eight_bit, seed) -> dict[str, Any]:
@@ -401,6 +468,7 @@ def _protocol(model, plans, attacks, verdict, eight_bit, seed) -> dict[str, Any]
                 "prompt_templates": plan.data.prompt_templates,
                 "attacked_at": list(plan.data.shape[-2:]) if plan.data.native_size else size,
                 **({} if plan.data.resize is None else {"resize": plan.data.resize}),
+                **({"retrieval": plan.data.describe()} if isinstance(plan.data, Gallery) else {}),
                 "attacks": plan.names,
             }
             for plan in plans
@@ -441,8 +509,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _pixel_digest(image: torch.Tensor, label: int | torch.Tensor) -> str:
-    data = np.ascontiguousarray(image.cpu().numpy()).tobytes() + str(int(label)).encode()
+def _pixel_digest(image: torch.Tensor, label: int | list[int] | torch.Tensor) -> str:
+    label = torch.as_tensor(label).tolist()
+    data = np.ascontiguousarray(image.cpu().numpy()).tobytes() + str(label).encode()
     return hashlib.sha256(data).hexdigest()[:8]
 
 

@@ -131,7 +131,7 @@ def _zero_gradients(classifier, images, labels, name) -> list[Flag]:
 
 
 def _fooled_by_noise(classifier, images, labels, seeds, headline) -> torch.Tensor:
-    fooled = torch.zeros_like(labels, dtype=torch.bool)
+    fooled = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
     norm = norm_of(headline)
     if norm is None:
         return fooled

@@ -67,7 +67,8 @@ def training_curves(log_history: Sequence[Mapping[str, Any]], file: str | os.Pat
 
 
 def robustness_bars(reports: Mapping[str, RobustnessReport], file: str | os.PathLike) -> Figure:
-    """Clean and robust accuracy per set, with 95 % intervals, and their means; a panel each, a bar per report.
+    """Clean and robust accuracy, or recalls, per set, with 95 % intervals, and their means; a panel each, a bar per
+    report.
 
     Robust is the worst case over the attacks of the headline threat, which the title names.
 
@@ -84,34 +85,44 @@ def robustness_bars(reports: Mapping[str, RobustnessReport], file: str | os.Path
     figure, ((clean,), (robust,)) = _figure(2, 1, (max(8.0, 1.1 * len(names) + 1), 7))
     _bars(clean, reports, "clean_accuracy")
     _bars(robust, reports, "robust_accuracy")
-    for axis, title in ((clean, "Clean accuracy"), (robust, f"Robust accuracy under {_headline(common)}")):
+    kind = common.sets[0].kind
+    for axis, title in ((clean, f"Clean {kind}"), (robust, f"Robust {kind} under {_headline(common)}")):
+        axis.set_ylabel(f"{kind} in %")
         axis.set_title(textwrap.fill(title, 100))
-        axis.set_xticks([*range(len(names)), len(names) + 0.3], [*names, "mean"], rotation=20 if len(names) > 6 else 0)
+        turned = len(names) > 6 or common.sets[0].figure != "accuracy"
+        axis.set_xticks([*range(len(names)), len(names) + 0.3], [*names, "mean"], rotation=20 if turned else 0)
     figure.legend(*clean.get_legend_handles_labels(), ncols=len(reports), loc="outside upper right")
     figure.savefig(file, **_PNG)
     return figure
 
 
-def robustness_curve(reports: Mapping[str, RobustnessReport], file: str | os.PathLike, norm: str = "linf") -> Figure:
+def robustness_curve(
+    reports: Mapping[str, RobustnessReport], file: str | os.PathLike, norm: str = "linf", figure: str | None = None
+) -> Figure:
     """Accuracy against the radius, a line per report; the clean accuracy stands at radius 0.
 
     A point is the mean over sets of the worst case over the attacks of that radius. A single set gives it its 95 %
-    Wilson band; of several sets the mean has none, as in [`robustness_bars`]. The dotted line is chance.
+    Wilson band; of several sets the mean has none, as in [`robustness_bars`]. The dotted line is chance; recalls have
+    none, since queries differ in how many answers are right.
 
     Args:
         reports (`dict` of `RobustnessReport`): By name; the same attacks on the same sets.
         file (`str`): Where the picture goes.
         norm (`str`): Of the balls that are shown, `"linf"` (radii in 1/255), `"l2"` or `"l1"` (in the scale of images
             in [0,1]); attacks of other threats are left out.
+        figure (`str`, *optional*): Such as `"I2T R@1"`; that of `RobustnessReport.of` if not given.
 
     Raises:
         ValueError: if the reports' attacks, sets or verdicts differ, or none of the attacks has that norm.
     """
+    _common(reports)
+    reports = {name: report.of(figure) for name, report in reports.items()}
     common = _common(reports)
+    label = _label(common)
     radii = _radii(common, norm)
     unit = 255 if norm == "linf" else 1
     places = [0.0, *(unit * radius for radius in radii.values())]
-    figure, ((axis,),) = _figure(1, 1, (6.5, 4.5))
+    picture, ((axis,),) = _figure(1, 1, (6.5, 4.5))
     for i, (name, report) in enumerate(reports.items()):
         columns = [_accuracies(report), *(_accuracies(report, threat) for threat in radii)]
         values = [100 * sum(column) / len(column) for column in columns]
@@ -119,20 +130,25 @@ def robustness_curve(reports: Mapping[str, RobustnessReport], file: str | os.Pat
         if len(report.sets) == 1:
             low, high = zip(*(_mean_interval(report, column) for column in columns), strict=True)
             axis.fill_between(places, low, high, alpha=0.15, linewidth=0, color=_line_style(i)["color"])
-    chance = sum(100 / result.num_classes for result in common.sets) / len(common.sets)
-    axis.axhline(chance, color="0.45", linestyle=":", linewidth=1.2, label=f"chance ({chance:.2g} %)")
-    axis.set(xlim=(0, None), ylim=(0, 100), ylabel=f"accuracy in % ({_averaged(common)})")
+    if label == "accuracy":
+        chance = sum(100 / result.num_classes for result in common.sets) / len(common.sets)
+        axis.axhline(chance, color="0.45", linestyle=":", linewidth=1.2, label=f"chance ({chance:.2g} %)")
+    axis.set(xlim=(0, None), ylim=(0, 100), ylabel=f"{label} in % ({_averaged(common)})")
     axis.set_xticks(places, [f"{place:.3g}" for place in places])
     axis.set_xlabel(f"{_BALLS.get(norm, norm)} radius" + (" in 1/255 (0: clean)" if unit == 255 else " (0: clean)"))
     axis.set_title(
-        textwrap.fill(f"Accuracy under {_attacks_by_threat(common, list(radii))} (worst case per image)", 75),
+        textwrap.fill(
+            f"{label[0].upper()}{label[1:]} under {_attacks_by_threat(common, list(radii))} "
+            f"(worst case per {'image' if label == 'accuracy' else 'query'})",
+            75,
+        ),
         fontsize=10,
     )
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=9, framealpha=0.8)
-    figure.savefig(file, **_PNG)
-    return figure
+    picture.savefig(file, **_PNG)
+    return picture
 
 
 def clean_against_robust(reports: Mapping[str, RobustnessReport], file: str | os.PathLike) -> Figure:
@@ -148,7 +164,10 @@ def clean_against_robust(reports: Mapping[str, RobustnessReport], file: str | os
     Raises:
         ValueError: if the reports' attacks, sets or verdicts differ.
     """
+    _common(reports)
+    reports = {name: report.of() for name, report in reports.items()}
     common = _common(reports)
+    label = _label(common)
     figure, ((axis,),) = _figure(1, 1, (6.5, 5))
     for i, (name, report) in enumerate(reports.items()):
         columns = [_accuracies(report), [result.robust_accuracy for result in report.sets]]
@@ -157,10 +176,10 @@ def clean_against_robust(reports: Mapping[str, RobustnessReport], file: str | os
         whiskers = {"xerr": [[x - left], [right - x]], "yerr": [[y - low], [high - y]]}
         axis.errorbar(x, y, **whiskers, fmt="none", ecolor=_line_style(i)["color"], elinewidth=1, capsize=2, alpha=0.7)
         axis.plot(x, y, label=name, **_line_style(i), linestyle="", markersize=8, markeredgecolor="white", zorder=3)
-    axis.set_xlabel(f"clean accuracy in % ({_averaged(common)})")
-    axis.set_ylabel(f"robust accuracy in % ({_averaged(common)})\n" + textwrap.fill(f"under {_headline(common)}", 60))
+    axis.set_xlabel(f"clean {label} in % ({_averaged(common)})")
+    axis.set_ylabel(f"robust {label} in % ({_averaged(common)})\n" + textwrap.fill(f"under {_headline(common)}", 60))
     axis.set_ylim(bottom=max(0, axis.get_ylim()[0]))
-    axis.set_title("Clean against robust accuracy")
+    axis.set_title(f"Clean against robust {label}")
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(fontsize=9, loc="outside right upper")
@@ -356,8 +375,14 @@ def _mean_interval(report: RobustnessReport, accuracies: Sequence[float]) -> tup
     return 100 * (mean - below / n), 100 * (mean + above / n)
 
 
+def _label(report: RobustnessReport) -> str:
+    """What the rows of a report of one kind are."""
+    return report.figures[0] if len(report.figures) == 1 else report.sets[0].kind
+
+
 def _averaged(report: RobustnessReport) -> str:
-    return report.sets[0].name if len(report.sets) == 1 else f"mean of {len(report.sets)} sets"
+    of = "sets" if len(report.figures) == 1 else "figures"
+    return report.sets[0].name if len(report.sets) == 1 else f"mean of {len(report.sets)} {of}"
 
 
 def _line_style(i: int) -> dict[str, str]:
@@ -377,7 +402,7 @@ def _bars(axis: Axes, reports: Mapping[str, RobustnessReport], key: str) -> None
         bars = axis.bar(places, values, width, yerr=whiskers, label=name, **style)
         axis.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
     axis.axvline(len(figures) - 0.35, color="0.8", linewidth=1)
-    axis.set(ylim=(0, 108), yticks=range(0, 101, 20), ylabel="accuracy in %")
+    axis.set(ylim=(0, 108), yticks=range(0, 101, 20))
 
 
 def _show(axis: Axes, image: torch.Tensor) -> None:

@@ -8,7 +8,7 @@ import math
 import os
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,25 @@ from typing import Any
 from .intervals import Z_95, PairedDifference, paired_difference, wilson_interval
 from .threats import attack_name, threat_name
 
+KINDS = {"accuracy": "accuracy", "I2T R@": "recall", "T2I R@": "recall", "target@": "target kept out"}
+
 
 @dataclass
 class SetResult:
-    """Figures of one set. Accuracies are fractions.
+    """Figures of one set, or one recall of it. Accuracies are fractions.
 
     Attributes:
-        name (`str`), num_classes (`int`), num_samples (`int`): The set.
+        name (`str`), num_classes (`int`), num_samples (`int`): The set. Of a recall, with its name, how many
+            candidates are ranked for how many queries.
         clean_accuracy (`float`): Without an attack.
         robust_accuracy (`float`): Worst case per image over the attacks of the headline threat.
         attacks (`dict[str, float]`): By attack, the share of images that stand after it and the ones before it.
         threats (`dict[str, float]`): By threat, the worst case over its attacks.
         robust_8bit_accuracy (`float`, *optional*): The headline with adversarial images rounded to 8 bits.
         verdicts (`dict[str, list[int]]`): Per image its row (`sample_id`), and 1 for right, 0 for wrong: `clean`,
-            `robust` and each attack.
+            `robust` and each attack. Queries by text have the caption's number for a row.
+        figure (`str`): What is right: the predicted class (`"accuracy"`), one of the first k texts of an image or
+            images of a text (`"I2T R@k"`, `"T2I R@k"`), or that a target is not among the first k (`"target@k"`).
     """
 
     name: str
@@ -41,6 +46,17 @@ class SetResult:
     verdicts: dict[str, list] = field(default_factory=dict, repr=False)
     threats: dict[str, float] = field(default_factory=dict)
     robust_8bit_accuracy: float | None = None
+    figure: str = "accuracy"
+
+    @property
+    def dataset(self) -> str:
+        """Name of the set, without the figure that the name of a recall ends with."""
+        return self.name if self.kind == "accuracy" else self.name.removesuffix(f" {self.figure}")
+
+    @property
+    def kind(self) -> str:
+        """`"accuracy"`, `"recall"` or `"target kept out"`: only figures of one kind have a mean."""
+        return next(kind for start, kind in KINDS.items() if self.figure.startswith(start))
 
     @property
     def robust_interval(self) -> tuple[float, float]:
@@ -68,7 +84,7 @@ class RobustnessReport:
 
     @property
     def mean_clean_accuracy(self) -> float:
-        """Mean over sets, each counting the same."""
+        """Mean over sets, each counting the same; of recalls, over all of them. See `of`."""
         return self.mean("clean_accuracy")
 
     @property
@@ -90,25 +106,51 @@ class RobustnessReport:
 
     @property
     def measure(self) -> str:
-        """What the figures are, by class names or by a head."""
+        """What the figures are, by class names or by a head, or of retrieval."""
         head = self.protocol.get("head")
-        return "Zero-shot accuracy" if head is None else f"Accuracy by {head['name']}"
+        accuracy = "zero-shot accuracy" if head is None else f"accuracy by {head['name']}"
+        kinds = dict.fromkeys(result.kind for result in self.sets) or ["accuracy"]
+        text = " and ".join(accuracy if kind == "accuracy" else kind for kind in kinds)
+        return text[0].upper() + text[1:]
+
+    @property
+    def retrieval(self) -> list[str]:
+        """What was ranked and attacked in retrieval, in words; nothing if there was none."""
+        sets = [entry["retrieval"] for entry in self.protocol.get("sets", {}).values() if "retrieval" in entry]
+        lines = [f"{name}: {text}." for entry in sets for name, text in entry["threats"].items()]
+        return list(dict.fromkeys([*lines, *(f"Ties: {entry['ties']}." for entry in sets)]))
+
+    @property
+    def figures(self) -> list[str]:
+        """The figures of the rows, each once: `accuracy`, `I2T R@1`, ..."""
+        return list(dict.fromkeys(result.figure for result in self.sets))
+
+    def of(self, figure: str | None = None) -> RobustnessReport:
+        """The report with the rows of one figure alone; if none is named, with those that means are over: all that
+        are of the first one's kind."""
+        keep = [r for r in self.sets if (r.kind == self.sets[0].kind if figure is None else r.figure == figure)]
+        return replace(self, sets=keep)
 
     def mean(self, key: str, leave_out: str | None = None) -> float:
-        """Mean of a figure over the sets, without the one named `leave_out`."""
-        values = [getattr(result, key) for result in self.sets if result.name != leave_out]
+        """Mean of a figure over the sets, without the one named `leave_out`; see `of`."""
+        values = [getattr(result, key) for result in self.of().sets if result.name != leave_out]
         return sum(values) / len(values) if values else math.nan
 
     def mean_threat(self, threat: str) -> float:
-        """Mean over sets of a threat's worst case."""
-        return sum(result.threats[threat] for result in self.sets) / len(self.sets)
+        """Mean over sets of a threat's worst case; see `of`."""
+        sets = self.of().sets
+        return sum(result.threats[threat] for result in sets) / len(sets)
 
     def metrics(self, prefix: str = "eval") -> dict[str, float]:
-        """Flat figures for logs: `eval_<set>_clean_accuracy`, ..., and the means over sets."""
+        """Flat figures for logs: `eval_<set>_clean_accuracy`, ..., and the means over sets. Of recalls, without what
+        trackers refuse: `eval_<set>_I2T_R1_clean_recall`, ..."""
         flat = {}
         for result in self.sets:
-            flat[f"{prefix}_{result.name}_clean_accuracy"] = result.clean_accuracy
-            flat[f"{prefix}_{result.name}_robust_accuracy"] = result.robust_accuracy
+            name, kind = result.name, result.kind
+            if kind != "accuracy":
+                name, kind = name.replace(" ", "_").replace("@", ""), kind.replace(" ", "_")
+            flat[f"{prefix}_{name}_clean_{kind}"] = result.clean_accuracy
+            flat[f"{prefix}_{name}_robust_{kind}"] = result.robust_accuracy
         flat[f"{prefix}_mean_clean_accuracy"] = self.mean_clean_accuracy
         flat[f"{prefix}_mean_robust_accuracy"] = self.mean_robust_accuracy
         return flat
@@ -172,7 +214,8 @@ class Comparison:
 
     Attributes:
         sets (`dict[str, dict[str, PairedDifference]]`): By set and figure (`clean`, `robust` and each attack).
-        means (`dict[str, tuple[float, float, float]]`): By figure the mean over sets and its 95 % interval.
+        means (`dict[str, tuple[float, float, float]]`): By figure, of retrieval with the recall before it (`I2T R@1
+            clean`), the mean over sets and its 95 % interval.
     """
 
     sets: dict[str, dict[str, PairedDifference]]
@@ -205,8 +248,13 @@ def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: S
             raise ValueError(f"The reports hold no verdicts of the same images of {a.name!r}. Evaluate both anew.")
         figures = [key for key in a.verdicts if key in b.verdicts and key != "sample_id"]
         sets[a.name] = {key: paired_difference(a.verdicts[key], b.verdicts[key]) for key in figures}
-    shared = [key for key in next(iter(sets.values())) if all(key in figures for figures in sets.values())]
-    return Comparison(sets, {key: _mean_difference([figures[key] for figures in sets.values()]) for key in shared})
+    means = {}
+    for figure in first.figures:
+        parts = [sets[result.name] for result in first.of(figure).sets]
+        prefix = "" if figure == "accuracy" else f"{figure} "
+        shared = [key for key in parts[0] if all(key in part for part in parts)]
+        means |= {prefix + key: _mean_difference([part[key] for part in parts]) for key in shared}
+    return Comparison(sets, means)
 
 
 def differing_keys(a: Any, b: Any, path: str = "") -> list[str]:

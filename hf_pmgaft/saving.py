@@ -19,7 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from . import checkpoints
 from .attacks import SharedPerturbation
 from .backbones import unwrap, unwrap_peft
-from .callbacks import SamplePictures
+from .callbacks import SamplePictures, classified
 from .card import save_model_card
 from .engines import adapt_to_processes, checkpoint_format, gather, local_part
 from .hub import EXTRA_STATE
@@ -225,7 +225,7 @@ class Saving:
         All processes must call it.
         """
         report, folder = self.last_report, Path(self.args.output_dir)
-        if report is not None and report.picture is None and self.eval_dataset:
+        if report is not None and report.picture is None and classified(self.eval_dataset):
             pictures = SamplePictures(self)
             pictures.attack("model")
             pictures.show()

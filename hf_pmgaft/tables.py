@@ -13,12 +13,16 @@ Rows = list[list[str]]
 
 
 def report_rows(report: RobustnessReport) -> Rows:
-    """A row per set: classes, images, clean accuracy, the headline with its 95 % interval, then other radii."""
+    """A row per set: classes, images, clean accuracy, the headline with its 95 % interval, then other radii.
+
+    Of retrieval a row per recall, candidates and queries in place of classes and images; then means over sets.
+    """
     headline, norm = report.protocol["headline"], norm_of(report.headline_attacks[0])
     balls = dict.fromkeys(threat_name(spec) for spec in report.protocol["attacks"] if norm_of(spec) == norm)
     threats = [headline, *(name for name in balls if name != headline and norm)]
     rounded = report.sets[0].robust_8bit_accuracy is not None
-    header = ["set", "classes", "images", "clean", f"robust {headline}", "95 %"]
+    counted = ["classes", "images"] if "accuracy" in report.figures else ["candidates", "queries"]
+    header = ["set", *counted, "clean", f"robust {headline}", "95 %"]
     rows = [header + ["8 bit"] * rounded + threats[1:]]
     for result in report.sets:
         counts = [result.name, str(result.num_classes), str(result.num_samples), _percent(result.clean_accuracy)]
@@ -26,19 +30,28 @@ def report_rows(report: RobustnessReport) -> Rows:
         first, *others = (_percent(result.threats[name]) for name in threats)
         rows.append([*counts, first, _span(*wilson_interval(result.robust_accuracy, result.num_samples))])
         rows[-1] += eight_bit + others
-    first, *others = (_percent(report.mean_threat(name)) for name in threats)
-    eight_bit = [_percent(report.mean("robust_8bit_accuracy"))] if rounded else []
-    return [*rows, ["mean of sets", "", "", _percent(report.mean_clean_accuracy), first, "", *eight_bit, *others]]
+    for figure in report.figures:
+        part = report.of(figure)
+        if figure != "accuracy" and len(part.sets) == 1:
+            continue
+        first, *others = (_percent(part.mean_threat(name)) for name in threats)
+        eight_bit = [_percent(part.mean("robust_8bit_accuracy"))] if rounded else []
+        name = "mean of sets" if figure == "accuracy" else f"mean {figure}"
+        rows.append([name, "", "", _percent(part.mean_clean_accuracy), first, "", *eight_bit, *others])
+    return rows
 
 
 def attack_rows(report: RobustnessReport) -> Rows:
-    """A row per attack but corruptions: the mean over the sets on which it ran of what stands after it."""
+    """A row per attack but corruptions, and figure of retrieval: the mean over the sets on which it ran of what stands
+    after it."""
     corrupted = {threat_name(spec) for spec in _corruptions(report)}
-    names = dict.fromkeys(name for result in report.sets for name in result.attacks if name not in corrupted)
     rows = [["attack", "sets", "standing"]]
-    for name in names:
-        values = [result.attacks[name] for result in report.sets if name in result.attacks]
-        rows.append([name, str(len(values)), _percent(sum(values) / len(values))])
+    for figure in report.figures:
+        sets = report.of(figure).sets
+        for name in dict.fromkeys(name for result in sets for name in result.attacks if name not in corrupted):
+            values = [result.attacks[name] for result in sets if name in result.attacks]
+            shown = name if figure == "accuracy" else f"{figure}: {name}"
+            rows.append([shown, str(len(values)), _percent(sum(values) / len(values))])
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -148,6 +148,22 @@ def within_threat(spec: Mapping[str, Any], images: torch.Tensor, adversarial: to
             first, last = place.where(side, len(place)).amin(1), place.where(side, -1).amax(1)
             valid &= last - first < spec["size"]
     return valid
+
+
+def round_to_8_bits(spec: Spec, images: torch.Tensor, adversarial: torch.Tensor) -> torch.Tensor:
+    """Adversarial images as 8-bit files hold them; in L-inf by the grey levels inside the ball."""
+    levels = (adversarial * 255).round()
+    if norm_of(spec) == "linf":
+        eps = parse_radius(spec["eps"]) * 255
+        levels = levels.clamp((images * 255 - eps - 1e-3).ceil(), (images * 255 + eps + 1e-3).floor())
+    return (levels / 255).clamp(0, 1)
+
+
+def leading_to(specs: Sequence[Spec], headline: str) -> list[str]:
+    """Attacks whose verdicts count for the headline: its own, and those of smaller radii of its norm."""
+    last = max(i for i, spec in enumerate(specs) if threat_name(spec) == headline)
+    group = norm_of(specs[last])
+    return [attack_name(s) for s in specs[: last + 1] if threat_name(s) == headline or group and norm_of(s) == group]
 
 
 def _options(name: str) -> Spec:

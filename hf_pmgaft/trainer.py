@@ -22,10 +22,10 @@ from . import checkpoints
 from .attacks import TRAINING_ATTACKS, SharedPerturbation, frozen, make_attack, sample_seeds
 from .averaging import WeightAverage
 from .backbones import check_patches, get_backbone, get_encoder, unwrap, unwrap_peft
-from .callbacks import SamplePictures
+from .callbacks import SamplePictures, classified
 from .captions import choose_captions, padding_id
 from .config import PMGAFTConfig, check_output_dir
-from .data import Collator, ZeroShotDataset, augment, stack, training_examples
+from .data import Collator, EvaluationImages, ZeroShotDataset, augment, stack, training_examples
 from .engines import copy_trained, full_precision, load_whole_models, prepare_for_engines
 from .evaluation import evaluate_robustness
 from .heads import Head
@@ -58,7 +58,8 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         args (`PMGAFTConfig`, *optional*): Threat model, objective and everything of `TrainingArguments`.
         train_dataset (*optional*): Rows with an image and a label column, or with processor-made `pixel_values` and
             `labels`; map-style or streaming.
-        eval_dataset (*optional*): A labelled image set, a `ZeroShotDataset`, or a dict of them.
+        eval_dataset (*optional*): A labelled image set, a `ZeroShotDataset` or a `RetrievalDataset`, or a dict of
+            them.
         processing_class (`CLIPProcessor`, *optional*): Loaded with the model if that is a name.
         teacher (dual encoder or `str`, *optional*): The frozen guide; the model itself before training if not given.
             For objectives without text any image encoder whose embeddings have the model's width.
@@ -181,7 +182,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
             # trackio ends its run with training; an evaluation after it goes on with the run by its name.
             run = f"{Path(self.args.output_dir).resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}"
             self.args.run_name = self.args.run_name or run
-            if self.eval_dataset:
+            if classified(self.eval_dataset):
                 self.add_callback(SamplePictures(self))
         load_whole_models()
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
@@ -307,13 +308,13 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
             )
         return teacher
 
-    def _zero_shot_sets(self, datasets: Any, processor: Any) -> dict[str, ZeroShotDataset] | None:
+    def _zero_shot_sets(self, datasets: Any, processor: Any) -> dict[str, EvaluationImages] | None:
         if datasets is None or isinstance(datasets, dict) and not datasets:
             return None
         named = datasets if isinstance(datasets, dict) else {getattr(datasets, "name", "set"): datasets}
         sets = {}
         for name, data in named.items():
-            if not isinstance(data, ZeroShotDataset):
+            if not isinstance(data, EvaluationImages):
                 data = ZeroShotDataset(data, processor, prompt_templates=self.prompt_templates, name=name)
             sets[name] = data
         return sets
@@ -567,6 +568,8 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         metrics = report.metrics(metric_key_prefix)
         if self.compute_metrics is not None:
             for name, data in sets.items():
+                if not isinstance(data, ZeroShotDataset):
+                    continue
                 own = self.compute_metrics(self._clean_predictions(data))
                 metrics.update({f"{metric_key_prefix}_{name}_{key}": value for key, value in own.items()})
         total = sum(result.num_samples for result in report.sets)

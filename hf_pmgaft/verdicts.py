@@ -6,6 +6,7 @@ import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,32 @@ VERDICTS = {
     "last_iterate": "last iterate, all images: every attack runs on every image, also the misclassified, and what it "
     "returns is judged alone",
 }
+# A verdict in the file: fooled, standing, or fooled but standing again once rounded to 8 bits.
+FOOLED, STANDS, STANDS_ROUNDED = 0, 1, 2
+CLEAN = "clean"
+PIXELS = "pixels"
+
+
+@dataclass
+class Judged:
+    """Who is right, per image or other query, from all verdicts on a set.
+
+    Args:
+        name (`str`), num_classes (`int`): Of the figure in tables, and how many answers there are.
+        ids (`list[int]`): Of the queries: rows of images, numbers of captions.
+        clean (`list[bool]`): Without an attack.
+        masks (`dict[str, list[bool]]`): By attack, after it and the ones before it.
+        rounded (`list[bool]`, *optional*): Under the headline threat with images rounded to 8 bits.
+        figure (`str`): What their share is.
+    """
+
+    name: str
+    num_classes: int
+    ids: list[int]
+    clean: list[bool]
+    masks: dict[str, list[bool]]
+    rounded: list[bool] | None
+    figure: str = "accuracy"
 
 
 class Verdicts:

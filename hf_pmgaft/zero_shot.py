@@ -45,18 +45,10 @@ class ClassPrompts:
             added.check_classes(names)
             templates = ["{}."]
         prompts = [template.format(name) for name in names for template in templates]
-        backbone = get_backbone(unwrap(model))
-        length = {"padding": True}
-        if backbone.full_text:
-            length = {"padding": "max_length", "max_length": backbone.text_positions(model)}
-        options = {"truncation": not learned, "return_tensors": "pt", "return_attention_mask": True}
-        tokens = tokenizer(prompts, **length, **options)
-        ids, mask = tokens["input_ids"], tokens["attention_mask"]
-        if backbone.full_text:
-            mask = torch.ones_like(ids)
+        ids, mask = tokenize(model, tokenizer, prompts, truncation=not learned)
         if learned:
             ids, mask = (torch.cat([x[:, :1].expand(-1, 1 + learned), x[:, 1:]], dim=1) for x in (ids, mask))
-            places = backbone.text_positions(model)
+            places = get_backbone(unwrap(model)).text_positions(model)
             if ids.shape[1] > places:
                 longest = max(names, key=len)
                 raise ValueError(
@@ -65,6 +57,14 @@ class ClassPrompts:
                     f"{learned - ids.shape[1] + places} or fewer, or shorten the names."
                 )
         return cls(ids, mask, len(templates))
+
+    @classmethod
+    def of_captions(
+        cls, model: nn.Module, processor: Any, captions: Sequence[str], prompt_templates: Sequence[str]
+    ) -> ClassPrompts:
+        """Captions as prompts, to the letter; what is longer than the tokenizer's `model_max_length` is cut."""
+        prompts = [template.format(text) for text in captions for template in prompt_templates]
+        return cls(*tokenize(model, getattr(processor, "tokenizer", processor), prompts), len(prompt_templates))
 
     def to(self, device: torch.device) -> ClassPrompts:
         """The same prompts on a device."""
@@ -86,6 +86,29 @@ class ClassPrompts:
             embeds.append(F.normalize(backbone.text_embeds(model, ids, mask).float(), dim=-1))
         mean = torch.cat(embeds).unflatten(0, (-1, self.num_templates)).mean(dim=1)
         return F.normalize(mean, dim=-1)
+
+
+def check_takes_captions(model: nn.Module) -> None:
+    """Raises `ValueError` for a model whose learned prompts leave no place for captions."""
+    added = attachment(unwrap(model))
+    if added is not None and added.enabled and not added.takes_captions:
+        raise ValueError(
+            "You passed captions with a model that learned prompts for class names, which have no place in captions. "
+            "Pass a model whose tuning takes captions, such as a plain one."
+        )
+
+
+def tokenize(
+    model: nn.Module, tokenizer: Any, texts: Sequence[str], truncation: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and their mask, `[N,L]`, padded to the longest text, or to the length of the model's family."""
+    backbone = get_backbone(unwrap(model))
+    length = {"padding": True}
+    if backbone.full_text:
+        length = {"padding": "max_length", "max_length": backbone.text_positions(model)}
+    tokens = tokenizer(list(texts), **length, truncation=truncation, return_tensors="pt", return_attention_mask=True)
+    ids, mask = tokens["input_ids"], tokens["attention_mask"]
+    return ids, torch.ones_like(ids) if backbone.full_text else mask
 
 
 @torch.no_grad()
@@ -111,6 +134,12 @@ def encode_class_names(
         `torch.Tensor`: `[K, D]`, float32, unit norm, on the model's device.
     """
     prompts = ClassPrompts.of(model, processor, class_names, prompt_templates)
+    return encode_prompts(model, prompts, batch_size)
+
+
+@torch.no_grad()
+def encode_prompts(model: nn.Module, prompts: ClassPrompts, batch_size: int = 256) -> torch.Tensor:
+    """Embeddings of prompts, `[K,D]`, float32, unit norm, by the text tower in eval mode, `batch_size` at once."""
     training = model.training
     model.eval()
     added = attachment(unwrap(model))

@@ -105,8 +105,16 @@ def test_card_curves_gallery_and_configuration_are_there(demo):
 
 
 def test_lora_run_leaves_an_adapter_and_a_merged_plain_clip(tmp_path):
-    done = run(*QUICK, "--lora_r", "4", "--eval_sets", f"{DATA}:activities", "--output_dir", "lora", cwd=tmp_path)
+    sets = ["--eval_sets", f"{DATA}:activities", "--retrieval_sets", f"{DATA}:activities"]
+    flags = [*sets, "--retrieval_captions", "label,tags", "--output_dir", "lora"]
+    done = run(*QUICK, "--lora_r", "4", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
+    for name in ("robustness_before", "robustness"):
+        first, *recalls = RobustnessReport.load(tmp_path / "lora" / f"{name}.json").sets
+        assert first.name == "activities" and [r.name for r in recalls][::5] == [
+            *("activities captions I2T R@1", "activities captions T2I R@10")
+        ]
+    assert "| activities captions I2T R@1 | 12 |" in (tmp_path / "lora" / "README.md").read_text()
     assert (tmp_path / "lora" / "adapter_model.safetensors").exists()
     merged, info = CLIPModel.from_pretrained(tmp_path / "lora" / "merged", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]

@@ -19,7 +19,7 @@ class AnyIterate:
 
     Args:
         classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`.
-        images (`torch.Tensor`), labels (`torch.Tensor`): `[B,C,H,W]` in [0,1] and `[B]`.
+        images (`torch.Tensor`), labels (`torch.Tensor`): `[B,C,H,W]` in [0,1] and `[B]`, or `[B,P]` as in [`correct`].
         eps (`float`), norm (`str`): The balls; points outside them fool nobody.
 
     Attributes:
@@ -83,9 +83,13 @@ class AnyIterate:
 
 
 def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Which images are classified correctly, `[B,K], [B] -> [B]`; who shares the first place is not."""
-    own = logits.gather(1, labels.unsqueeze(1))
-    return (logits.scatter(1, labels.unsqueeze(1), -torch.inf) < own).all(1)
+    """Which images are classified correctly, `[B,K], [B] -> [B]`; who shares the first place is not.
+
+    Of labels `[B,P]` any of an image's P is correct; fewer are filled up by repetition.
+    """
+    labels = labels.view(len(labels), -1)
+    own = logits.gather(1, labels).amax(1, keepdim=True)
+    return (logits.scatter(1, labels, -torch.inf) < own).all(1)
 
 
 def distance(images: torch.Tensor, points: torch.Tensor, norm: str) -> torch.Tensor:

@@ -41,14 +41,21 @@ def parse_radius(value: str | float, norm: str = "linf") -> float:
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy per sample: `[B,K], [B] -> [B]`."""
-    return F.cross_entropy(logits, labels, reduction="none")
+    """Cross-entropy per sample: `[B,K], [B] -> [B]`; of labels `[B,P]`, that of any of them (MIL-NCE, Miech et al.,
+    CVPR 2020, arXiv 1912.06430, equation 1)."""
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels, reduction="none")
+    others = torch.ones_like(logits, dtype=torch.bool).scatter(1, labels, False)
+    return logits.logsumexp(1) - logits.masked_fill(others, -torch.inf).logsumexp(1)
 
 
 def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Largest wrong logit minus the label's (Carlini and Wagner, 2017, arXiv 1608.04644): above 0 is misclassified."""
-    others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
-    return others.amax(1) - _pick(logits, labels)
+    """Largest wrong logit minus the label's (Carlini and Wagner, 2017, arXiv 1608.04644): above 0 is misclassified.
+
+    Of labels `[B,P]`, minus the largest of theirs.
+    """
+    labels = labels.view(len(labels), -1)
+    return logits.scatter(1, labels, -torch.inf).amax(1) - logits.gather(1, labels).amax(1)
 
 
 def dlr(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -125,7 +132,8 @@ def pgd(
     Args:
         classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`. A module is run in eval mode.
         images (`torch.Tensor`): `[B,C,H,W]` in [0,1].
-        labels (`torch.Tensor`): `[B]`; the classes to reach if `targeted`.
+        labels (`torch.Tensor`): `[B]`; the classes to reach if `targeted`. Or `[B,P]`: several right ones per image,
+            fewer filled up by repetition.
         eps (`float` or `str`): Radius of the ball, in the scale of the images.
         norm (`str`): `"linf"` or `"l2"`.
         num_steps (`int`): Gradient steps.
