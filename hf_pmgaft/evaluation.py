@@ -34,11 +34,12 @@ from .threats import (
     check_attack,
     expand,
     norm_of,
+    round_to_8_bits,
     run_attack,
     threat_name,
     within_threat,
 )
-from .verdicts import VERDICTS, Verdicts
+from .verdicts import VERDICTS, Verdicts, fingerprint
 from .zero_shot import ZeroShotClassifier, encode_class_names, pixel_statistics
 
 DEFAULT_ATTACK = {"attack": "pgd", "eps": "1/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
@@ -251,7 +252,7 @@ class _Judge:
             stands = correct(classifier(adversarial), labels)
             given = torch.where(stands, STANDS, FOOLED)
             if self.eight_bit:
-                rounded = correct(classifier(_round(spec, images, adversarial)), labels)
+                rounded = correct(classifier(round_to_8_bits(spec, images, adversarial)), labels)
                 given[~stands & rounded] = STANDS_ROUNDED
         return given.tolist()
 
@@ -372,15 +373,6 @@ def _rows(data: ZeroShotDataset, max_samples: int | None, seed: int) -> list[int
     return [rows[i] for i in sample_ids(len(rows), max_samples, seed)]
 
 
-def _round(spec: Spec, images: torch.Tensor, adversarial: torch.Tensor) -> torch.Tensor:
-    """Adversarial images as 8-bit files hold them; in L-inf by the grey levels inside the ball."""
-    levels = (adversarial * 255).round()
-    if norm_of(spec) == "linf":
-        eps = parse_radius(spec["eps"]) * 255
-        levels = levels.clamp((images * 255 - eps - 1e-3).ceil(), (images * 255 + eps + 1e-3).floor())
-    return (levels / 255).clamp(0, 1)
-
-
 def _protocol(model, plans, attacks, verdict, eight_bit, seed) -> dict[str, Any]:
     size = get_encoder(model).image_size(unwrap_peft(model))
     packages = ["torch", "transformers", "datasets", "pillow", "torchvision"]
@@ -421,12 +413,8 @@ def _describe(model: nn.Module, processor: Any) -> dict[str, Any]:
     mean, std = pixel_statistics(processor)
     backbone, plain = get_encoder(model), unwrap_peft(model)
     bias = backbone.logit_bias(plain).item()
-    fingerprint = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)  # which every type has
-        fingerprint.update(name.encode() + content.numpy().tobytes())
     return {
-        "fingerprint": fingerprint.hexdigest()[:12],
+        "fingerprint": fingerprint(model),
         "logit_scale": round(backbone.logit_scale(plain).item(), 4),
         **({"logit_bias": round(bias, 4)} if bias else {}),
         "image_mean": mean,

@@ -150,6 +150,15 @@ def within_threat(spec: Mapping[str, Any], images: torch.Tensor, adversarial: to
     return valid
 
 
+def round_to_8_bits(spec: Mapping[str, Any], images: torch.Tensor, adversarial: torch.Tensor) -> torch.Tensor:
+    """Adversarial images as 8-bit files hold them; in L-inf by the grey levels inside the ball."""
+    levels = (adversarial * 255).round()
+    if norm_of(spec) == "linf":
+        eps = parse_radius(spec["eps"]) * 255
+        levels = levels.clamp((images * 255 - eps - 1e-3).ceil(), (images * 255 + eps + 1e-3).floor())
+    return (levels / 255).clamp(0, 1)
+
+
 def _options(name: str) -> Spec:
     """All options of an attack with their defaults."""
     if name == "autoattack":
