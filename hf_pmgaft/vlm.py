@@ -57,6 +57,8 @@ class VisionLanguageModel:
         mean, std = pixel_statistics(processor)
         self.mean = torch.tensor(mean, device=model.device).view(1, -1, 1, 1)
         self.std = torch.tensor(std, device=model.device).view(1, -1, 1, 1)
+        pad = self.tokenizer.pad_token_id
+        self.padding = self.tokenizer.eos_token_id if pad is None else pad
         self._prompts: dict[str, torch.Tensor] = {}
 
     @property
@@ -140,7 +142,8 @@ class VisionLanguageModel:
             `torch.Tensor`: `[B]`, float32.
         """
         prompts, answers = [self.prompt_ids(q) for q in questions], [self.answer_ids(a) for a in answers]
-        ids = pad_sequence([torch.cat(pair) for pair in zip(prompts, answers, strict=True)], batch_first=True)
+        whole = [torch.cat(pair) for pair in zip(prompts, answers, strict=True)]
+        ids = pad_sequence(whole, batch_first=True, padding_value=self.padding)
         labels = torch.full_like(ids, -100)
         mask = torch.zeros_like(ids)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
@@ -162,9 +165,7 @@ class VisionLanguageModel:
     def write(self, images: torch.Tensor, questions: Sequence[str], max_new_tokens: int = 30) -> list[str]:
         """What the model writes by greedy decoding, a text per image."""
         prompts = [self.prompt_ids(question) for question in questions]
-        padding = self.tokenizer.pad_token_id
-        padding = self.tokenizer.eos_token_id if padding is None else padding
-        ids = pad_sequence(prompts, batch_first=True, padding_value=padding, padding_side="left")
+        ids = pad_sequence(prompts, batch_first=True, padding_value=self.padding, padding_side="left")
         mask = pad_sequence([torch.ones_like(p) for p in prompts], batch_first=True, padding_side="left")
         with frozen(self.model):
             found = self.model.generate(
@@ -174,7 +175,7 @@ class VisionLanguageModel:
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
-                pad_token_id=padding,
+                pad_token_id=self.padding,
             )
         texts = self.tokenizer.batch_decode(found[:, ids.shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in texts]
