@@ -49,7 +49,7 @@ if TYPE_CHECKING:  # what brings in transformers' models comes where it is used,
 EMOJI = Path(__file__).parent / "emoji"
 TASKS = ("targeted", "caption", "vqa")
 CLEAN, OWN = "clean", "own tower"
-EMOJI_TARGETS = ("money bag",)
+EMOJI_TARGETS = ("warning", "money bag")
 VERDICT = "per image the worst of the clean image and all radii so far, of adversarial images rounded to 8 bits"
 
 
@@ -72,7 +72,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     asked.add_argument("--num_images", type=int, default=50, help="Images, drawn from the set by the seed.")
     threat = parser.add_argument_group("threat")
     threat.add_argument("--eps", nargs="+", default=["4/255", "8/255"], help="Radii in the scale of images in [0,1].")
-    threat.add_argument("--num_steps", type=int, default=100, help="Steps of PGD.")
+    threat.add_argument("--num_steps", type=int, default=50, help="Steps of PGD.")
     threat.add_argument("--restarts", type=int, default=1, help="Random starts of PGD; the highest loss counts.")
     threat.add_argument("--momentum", type=float, default=0.0, help="Of PGD's step.")
     threat.add_argument(
@@ -235,6 +235,10 @@ def check_numbers(args: argparse.Namespace) -> None:
             raise ValueError(f"You passed {name}={getattr(args, name)}, which leaves nothing to do. Pass 1 or more.")
     for eps in args.eps:
         parse_radius(eps)
+    if PartialState().num_processes > 1:
+        raise ValueError(
+            "You launched several processes, which would all do the same. Launch one: it needs no engine."
+        )
 
 
 def tower_names(towers: Sequence[str]) -> list[str]:
@@ -323,8 +327,11 @@ def read_targets(args: argparse.Namespace) -> list[str]:
     if args.targets is None:
         raise ValueError("You passed no targets for the targeted attack. Pass --targets, or other --tasks.")
     if len(args.targets) == 1 and args.targets[0].endswith(".json"):
-        return json.loads(Path(args.targets[0]).read_text(encoding="utf-8"))
-    return args.targets
+        listed = json.loads(Path(args.targets[0]).read_text(encoding="utf-8"))
+        if not isinstance(listed, list) or not all(isinstance(target, str) for target in listed) or not listed:
+            raise ValueError(f'{args.targets[0]} holds no list of targets. Write it as ["one text", "another"].')
+        return list(dict.fromkeys(listed))
+    return list(dict.fromkeys(args.targets))
 
 
 def describe(args, model: VisionLanguageModel, rows: Sequence[int], images: torch.Tensor, tasks: Sequence[Task]):
@@ -369,6 +376,7 @@ def describe(args, model: VisionLanguageModel, rows: Sequence[int], images: torc
 
 
 def digest(content: bytes) -> str:
+    """A short hash, by which contents are told apart."""
     return hashlib.sha256(content).hexdigest()[:12]
 
 

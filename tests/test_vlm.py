@@ -1,6 +1,7 @@
 """Attacks on what a LLaVA writes, on the tiny one of examples/emoji and on random ones."""
 
 import copy
+import functools
 import json
 import runpy
 import sys
@@ -22,6 +23,7 @@ from transformers import (
 )
 
 from hf_pmgaft import VisionLanguageModel, attack_answers, vision_tower, vlm
+from hf_pmgaft.data import read_image
 from hf_pmgaft.vlm import caption_score, contains, normalise_answer, vqa_accuracy
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -38,26 +40,31 @@ def llava() -> VisionLanguageModel:
 
 @pytest.fixture(scope="module")
 def script():
-    sys.path.insert(0, str(EXAMPLES))
+    sys.path[:0] = [str(EXAMPLES), str(EMOJI)]
     import attack_llava
-
-    yield attack_llava
-    sys.path.remove(str(EXAMPLES))
-
-
-@pytest.fixture(scope="module")
-def rows(script):
-    sys.path.insert(0, str(EMOJI))
     import questions
 
-    yield [row for place, row in enumerate(questions.load_rows("test")) if place % 300 == 7]
+    load = questions.load_rows
+    questions.load_rows = functools.cache(load)  # which takes most of the time of a small run
+    yield attack_llava
+    questions.load_rows = load
+    sys.path.remove(str(EXAMPLES))
     sys.path.remove(str(EMOJI))
 
 
 @pytest.fixture(scope="module")
+def emoji(script) -> list[dict]:
+    return sys.modules["questions"].load_rows("test")
+
+
+@pytest.fixture(scope="module")
+def rows(emoji) -> list[dict]:
+    return emoji[7::300]
+
+
+@pytest.fixture(scope="module")
 def images(llava, rows) -> torch.Tensor:
-    options = {"images": [row["image"] for row in rows], "do_normalize": False, "return_tensors": "pt"}
-    return torch.as_tensor(llava.processor.image_processor(**options)["pixel_values"])
+    return pixels_of(llava, rows)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +77,12 @@ def robust(tmp_path_factory) -> str:
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     model.save_pretrained(folder)
     return str(folder)
+
+
+def pixels_of(llava, rows) -> torch.Tensor:
+    """Images `[N,3,40,40]` in [0,1]."""
+    options = {"images": [read_image(row["image"]) for row in rows], "do_normalize": False, "return_tensors": "pt"}
+    return torch.as_tensor(llava.processor.image_processor(**options)["pixel_values"])
 
 
 def losses(llava, images, question, answer):
@@ -85,12 +98,9 @@ def test_the_tower_of_the_tiny_llava_is_that_of_the_embedded_clip(llava):
     assert llava.model.dtype == torch.float32
 
 
-def test_the_tiny_llava_describes_emoji_far_better_than_without_an_image(llava, rows):
-    import questions
-
-    data = questions.load_rows("test")[::12]
-    pixels = llava.processor.image_processor([r["image"] for r in data], do_normalize=False, return_tensors="pt")
-    images = torch.as_tensor(pixels["pixel_values"])
+def test_the_tiny_llava_describes_emoji_far_better_than_without_an_image(llava, emoji):
+    data = emoji[::16]
+    images = pixels_of(llava, data)
     for question, enough in ((DESCRIBE, 0.3), (NAME, 0.3), (GROUP, 0.6)):
         right = [
             sum(
@@ -106,9 +116,14 @@ def test_it_is_served_by_the_ordinary_pipeline(llava, rows, images):
     from transformers import pipeline
 
     ask = pipeline("image-text-to-text", model=str(EMOJI / "llava"), dtype=torch.float32)
-    content = [{"type": "image", "image": rows[0]["image"]}, {"type": "text", "text": NAME}]
+    content = [{"type": "image", "image": read_image(rows[0]["image"])}, {"type": "text", "text": NAME}]
     found = ask(text=[{"role": "user", "content": content}], return_full_text=False, max_new_tokens=30)
     assert found[0]["generated_text"].strip() == llava.write(images[:1], [NAME])[0]
+
+
+@pytest.mark.parametrize("text", ["flag: côte d’ivoire", "BUY  now,\nplease!", "japanese “bargain” button", "🙂"])
+def test_its_tokenizer_gives_back_every_text_as_it_was(llava, text):
+    assert llava.tokenizer.decode(llava.answer_ids(text)) == text
 
 
 # --- losses and texts
@@ -139,7 +154,7 @@ def test_several_answers_of_an_image_share_its_loss(llava, images, monkeypatch):
 
 
 def test_texts_do_not_depend_on_the_batch(llava, images):
-    asked = [DESCRIBE, NAME, GROUP, NAME, DESCRIBE][: len(images)]
+    asked = [DESCRIBE, NAME, GROUP] * 2
     together = llava.write(images, asked)
     assert together == [llava.write(image[None], [q])[0] for image, q in zip(images, asked, strict=True)]
     assert len(set(together)) > 2
@@ -172,9 +187,11 @@ def test_the_targeted_attack_reaches_its_target_and_brings_every_loss_down(llava
 def test_the_untargeted_attack_makes_the_right_answer_unlikely(llava, rows, images):
     answers = [[row[NAME]] for row in rows]
     found = attack_answers(llava, images, [NAME] * len(rows), answers, eps="4/255", num_steps=20)
-    for place, (answer,) in enumerate(answers):
-        before, after = (losses(llava, shown[place : place + 1], NAME, answer) for shown in (images, found))
-        assert after > before + 1
+    before, after = (
+        torch.cat([losses(llava, shown[i : i + 1], NAME, *answer) for i, answer in enumerate(answers)])
+        for shown in (images, found)
+    )
+    assert (after > before + 0.1).all() and (after - before).max() > 3
 
 
 @pytest.mark.parametrize("eps", ["2/255", "4/255", 5.4 / 255])
@@ -338,7 +355,7 @@ def test_the_example_reports_every_tower_and_leaves_the_rest_of_the_model_alone(
     name, printed = Path(robust).name, capsys.readouterr().out
     assert list(report["towers"]) == ["own tower", name] and name in printed and "PGD-4 in L-inf" in printed
     own, other = report["towers"].values()
-    assert list(own) == ["target 'money bag'", NAME, GROUP]
+    assert list(own) == ["target 'warning'", "target 'money bag'", NAME, GROUP]
     for cells in own.values():
         assert list(cells) == ["clean", "2/255", "4/255"]  # smaller radii first, and never kinder
         worst = [cell["worst_scores"] for cell in cells.values()]
@@ -370,19 +387,21 @@ def test_texts_are_those_about_the_rounded_image(script, tmp_path, llava):
 
 
 def test_figures_do_not_depend_on_the_batch_nor_on_a_kill(script, robust, tmp_path, monkeypatch):
-    whole = report_of(script, tmp_path, "--towers", robust)
-    assert report_of(script, tmp_path, "--towers", robust, "--batch_size", "1") == whole
+    flags = ["--tasks", "vqa", "--eps", "4/255"]
+    whole = report_of(script, tmp_path, *flags, "--towers", robust)
+    assert report_of(script, tmp_path, *flags, "--towers", robust, "--batch_size", "1") == whole
     texts = tmp_path / "texts.jsonl"
-    assert report_of(script, tmp_path, "--verdict_file", str(texts)) != whole  # one tower, another is added
+    flags += ["--verdict_file", str(texts)]
+    assert report_of(script, tmp_path, *flags) != whole  # one tower, another is added
     lines = texts.read_text().splitlines(keepends=True)
     texts.write_text("".join(lines[:-2]) + lines[-2][:20])
     attacked = []
     attack = script.Bench.attack
     monkeypatch.setattr(script.Bench, "attack", lambda *a: attacked.append(a[0].name) or attack(*a))
-    assert report_of(script, tmp_path, "--towers", robust, "--verdict_file", str(texts)) == whole
+    assert report_of(script, tmp_path, *flags, "--towers", robust) == whole
     assert 0 < sum(name.startswith("own") for name in attacked) <= 2
     with refused("differs in protocol.attack"):
-        report_of(script, tmp_path, "--verdict_file", str(texts), "--momentum", "0.9")
+        report_of(script, tmp_path, *flags, "--momentum", "0.9")
 
 
 def test_a_set_of_ones_own_brings_captions_questions_and_answers(script, tmp_path):
@@ -421,11 +440,12 @@ def test_a_set_of_ones_own_brings_captions_questions_and_answers(script, tmp_pat
         (["--num_images", "0"], "num_images=0, which leaves nothing to do"),
         (["--eps", "4"], "write 4/255"),
         (["--targets", ""], "empty target"),
-        (["--targets", "cat " * 25], "is to write at most 30"),
-        (["--targets", "cat " * 80, "--max_new_tokens", "80"], "longer than the model's context"),
+        (["--targets", "cat " * 40], "is to write at most 30"),
+        (["--targets", "cat " * 80, "--max_new_tokens", "90"], "longer than the model's context"),
         (["--model", str(EMOJI / "model")], "is a clip and no llava"),
         (["--model", "nowhere"], "error: "),
         (["--towers", str(EMOJI / "llava"), str(EMOJI / "llava")], "a tower twice"),
+        (["--targets", str(EMOJI / "comparison.json")], "holds no list of targets"),
         (["--towers", "SMALLER"], "does not fit"),
         (["--eval_set", "nowhere.parquet"], "error: "),
     ],

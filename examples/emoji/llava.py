@@ -291,7 +291,8 @@ def compare(args) -> None:
     report, texts = Path(args.output_dir) / "llava.json", Path(args.output_dir) / "llava.jsonl"
     command = ["--towers", *map(str, folders.values()), "--eps", *runs.eps, "--num_images", str(args.num_images)]
     attack_llava.main([*command, *args.flags, "--output_file", str(report), "--verdict_file", str(texts)])
-    found = json.loads(report.read_text(encoding="utf-8"))["towers"]
+    written = json.loads(report.read_text(encoding="utf-8"))
+    found = written["towers"]
     towers = {"none": [attack_llava.OWN]}
     towers |= {methods.METHODS[m][0]: [folders[m, seed].name for seed in args.seeds] for m in args.methods}
     rows = [
@@ -304,6 +305,9 @@ def compare(args) -> None:
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
             rows[-1].append(f"{statistics.fmean(values):.1f}{spread}")
     print(render(rows, "markdown"))
+    if args.file:
+        summary = {"table": rows, "seeds": args.seeds, "protocol": written["protocol"]}
+        Path(args.file).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def figure(cell: dict) -> float:
@@ -326,6 +330,7 @@ def main() -> None:
     towers.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the towers; default: %(default)s")
     towers.add_argument("--num_images", type=int, default=50, help="default: %(default)s")
     towers.add_argument("--output_dir", default="outputs/compare", help="default: %(default)s")
+    towers.add_argument("--file", help="write table and protocol as JSON too")
     towers.add_argument("flags", nargs="*", help="after --: further flags of attack_llava.py")
     args = parser.parse_args()
     for step in args.steps:
