@@ -236,9 +236,7 @@ def check_numbers(args: argparse.Namespace) -> None:
     for eps in args.eps:
         parse_radius(eps)
     if PartialState().num_processes > 1:
-        raise ValueError(
-            "You launched several processes, which would all do the same. Launch one: it needs no engine."
-        )
+        raise ValueError("You launched several processes, which would all do the same. Launch one.")
 
 
 def tower_names(towers: Sequence[str]) -> list[str]:

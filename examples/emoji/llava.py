@@ -240,7 +240,8 @@ def check(args) -> None:
     if any(not torch.equal(ours[name], value) for name, value in original.items()):
         raise RuntimeError(f"The vision tower in {MODEL} is not that of {build.MODEL}. Train it again.")
     model = VisionLanguageModel(llava, LlavaProcessor.from_pretrained(MODEL))
-    rows = [["style", "question", "images", "right", "95 %", "chrF++", "right without image", "most frequent answer"]]
+    blind = ["right without image", "chrF++ without image", "most frequent answer"]
+    rows = [["style", "question", "images", "right", "95 %", "chrF++", *blind]]
     for split in ("validation", "test"):
         data = questions.load_rows(split)
         rows += [[f"{split} ({STYLES[split]})", *measure(model, data, question)] for question in questions.QUESTIONS]
@@ -268,13 +269,16 @@ def measure(model, data: list[dict], question: str) -> list[str]:
     texts = [text for part in parts for text in model.write(part, [question] * len(part))]
     (guess,) = model.write(torch.ones_like(images[:1]), [question])
     right = np.mean([text == answer for text, answer in zip(texts, expected, strict=True)])
-    near = np.mean([caption_score(text, [answer]) for text, answer in zip(texts, expected, strict=True)])
+    near, guessed = (
+        np.mean([caption_score(text, [answer]) for text, answer in zip(written, expected, strict=True)])
+        for written in (texts, [guess] * len(texts))
+    )
     low, high = wilson_interval(right, len(data))
     most = Counter(expected).most_common(1)[0][1] / len(data)
     blind = expected.count(guess) / len(data)
     span = f"{100 * low:.1f} to {100 * high:.1f}"
-    right, near, blind, most = (f"{100 * value:.1f}" for value in (right, near, blind, most))
-    return [question, str(len(data)), right, span, near, blind, most]
+    right, near, blind, guessed, most = (f"{100 * value:.1f}" for value in (right, near, blind, guessed, most))
+    return [question, str(len(data)), right, span, near, blind, guessed, most]
 
 
 # ----------------------------------------------------------------------------------------------------- other towers in
@@ -293,27 +297,23 @@ def compare(args) -> None:
     attack_llava.main([*command, *args.flags, "--output_file", str(report), "--verdict_file", str(texts)])
     written = json.loads(report.read_text(encoding="utf-8"))
     found = written["towers"]
-    towers = {"none": [attack_llava.OWN]}
+    towers = {attack_llava.OWN: [attack_llava.OWN]}
     towers |= {methods.METHODS[m][0]: [folders[m, seed].name for seed in args.seeds] for m in args.methods}
-    rows = [
-        ["tower", "seeds", *(f"{task}: {radius}" for task, of in found[attack_llava.OWN].items() for radius in of)]
-    ]
-    for method, names in towers.items():
-        columns = [[figure(cell) for of in found[name].values() for cell in of.values()] for name in names]
-        rows.append([method, str(len(names)) if method != "none" else "-"])
-        for values in zip(*columns, strict=True):
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            rows[-1].append(f"{statistics.fmean(values):.1f}{spread}")
+    rows = [["task", "figure in %", "radius", *towers]]
+    for task, of_radii in found[attack_llava.OWN].items():
+        for radius, (name, *_) in of_radii.items():
+            cells = [[100 * found[tower][task][radius][name] for tower in names] for names in towers.values()]
+            rows.append([task, name, radius, *map(mean, cells)])
     print(render(rows, "markdown"))
     if args.file:
         summary = {"table": rows, "seeds": args.seeds, "protocol": written["protocol"]}
         Path(args.file).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def figure(cell: dict) -> float:
-    """The one figure of a task at a radius, in %."""
-    (value,) = (cell[name] for name in ("success", "chrf", "vqa_accuracy") if name in cell)
-    return 100 * value
+def mean(values: list[float]) -> str:
+    """The mean over seeds, and their standard deviation if there are several."""
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.1f}{spread}"
 
 
 STEPS = {"train": train, "check": check, "compare": compare}
