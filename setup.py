@@ -13,9 +13,11 @@ extras = {
     "eval": ["pyautoattack>=0.2"],
     "track": ["trackio"],
     "onnx": ["onnxscript>=0.5"],
-    "test": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "deepspeed>=0.19", "tensorboard>=2.19"],
-    "dev": ["pytest>=8", "setuptools>=77", "pyautoattack>=0.2", "deepspeed>=0.19", "tensorboard>=2.19", "ruff>=0.14"],
+    "vlm": ["sacrebleu>=2.4"],
 }
+extras["test"] = ["pytest>=8", "setuptools>=77", "tensorboard>=2.19"]
+extras["test"] += extras["deepspeed"] + extras["eval"] + extras["vlm"]
+extras["dev"] = [*extras["test"], "ruff>=0.14"]
 
 setup(
     name="hf_pmgaft",

@@ -41,7 +41,7 @@ from .threats import (
     threat_name,
     within_threat,
 )
-from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, VERDICTS, Judged, Verdicts
+from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, VERDICTS, Judged, Verdicts, fingerprint
 from .zero_shot import (
     ClassPrompts,
     ZeroShotClassifier,
@@ -468,6 +468,7 @@ def _protocol(model, plans, attacks, verdict, eight_bit, seed) -> dict[str, Any]
                 "prompt_templates": plan.data.prompt_templates,
                 "attacked_at": list(plan.data.shape[-2:]) if plan.data.native_size else size,
                 **({} if plan.data.resize is None else {"resize": plan.data.resize}),
+                **({"border": plan.data.border} if plan.data.border else {}),
                 **({"retrieval": plan.data.describe()} if isinstance(plan.data, Gallery) else {}),
                 "attacks": plan.names,
             }
@@ -489,12 +490,8 @@ def _describe(model: nn.Module, processor: Any) -> dict[str, Any]:
     mean, std = pixel_statistics(processor)
     backbone, plain = get_encoder(model), unwrap_peft(model)
     bias = backbone.logit_bias(plain).item()
-    fingerprint = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)  # which every type has
-        fingerprint.update(name.encode() + content.numpy().tobytes())
     return {
-        "fingerprint": fingerprint.hexdigest()[:12],
+        "fingerprint": fingerprint(model),
         "logit_scale": round(backbone.logit_scale(plain).item(), 4),
         **({"logit_bias": round(bias, 4)} if bias else {}),
         "image_mean": mean,

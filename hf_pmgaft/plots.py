@@ -298,6 +298,31 @@ def attention_gallery(
     return figure
 
 
+def answer_gallery(
+    shown: Mapping[str, tuple[torch.Tensor, Sequence[Sequence[str]]]], file: str | os.PathLike, title: str
+) -> Figure:
+    """What a model writes about images, clean and attacked; a column per image, two rows per vision tower.
+
+    Args:
+        shown (`dict`): By the tower's name the images `[2,N,3,H,W]` in [0,1], clean and attacked, and two lists of N
+            texts.
+        file (`str`): Where the picture goes.
+        title (`str`): What is written above.
+    """
+    count = next(iter(shown.values()))[0].shape[1]
+    figure, axes = _figure(2 * len(shown), count, (2.4 * count + 1, 2.6 * 2 * len(shown) + 0.6))
+    for row, (name, (images, texts)) in enumerate(shown.items()):
+        for view, kind in enumerate(("clean", "attacked")):
+            for column in range(count):
+                axis = axes[2 * row + view, column]
+                _show(axis, images[view, column])
+                axis.set_xlabel(textwrap.fill(texts[view][column], 26), fontsize=8)
+            axes[2 * row + view, 0].set_ylabel(f"{_short(name)}\n{kind}", fontsize=9)
+    figure.suptitle(textwrap.fill(title, 26 * count), fontsize=10)
+    figure.savefig(file, **_PNG)
+    return figure
+
+
 def _curve(axis: Axes, lines: Sequence[Mapping[str, Any]], name: str, **style: Any) -> None:
     points = [(line["step"], line[name]) for line in lines if name in line]
     if points:

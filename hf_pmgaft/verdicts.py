@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from .report import differing_keys
 
@@ -126,6 +130,15 @@ class Verdicts:
         for batch in batches:
             values = zip(batch["rows"], batch["verdicts"], strict=True)
             self._values.setdefault((batch["set"], batch["attack"]), {}).update(values)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Tells weights apart: a digest of all of them and their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)  # which every type has
+        digest.update(name.encode() + content.numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _cut_off(file: Path) -> None:

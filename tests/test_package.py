@@ -81,7 +81,7 @@ def seen():
 from hf_pmgaft import config
 config.PMGAFTConfig(output_dir=sys.argv[1], use_cpu=True)
 seen()
-for name in ("run_pmgaft", "evaluate_robustness", "gallery", "convert", "benchmark"):
+for name in ("run_pmgaft", "evaluate_robustness", "gallery", "attack_llava", "convert", "benchmark"):
     sys.argv = [name, "--help"]
     try:
         runpy.run_path(f"examples/{name}.py", run_name="__main__")
@@ -92,8 +92,8 @@ import hf_pmgaft.trainer
 seen()
 """
     done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)
-    *arguments_and_help, work = done.stderr.splitlines()[-7:]
-    assert arguments_and_help == [""] * 6
+    *arguments_and_help, work = done.stderr.splitlines()[-8:]
+    assert arguments_and_help == [""] * 7
     assert {"datasets", "transformers.trainer"} <= set(work.split(","))  # which is how it would be seen
 
 

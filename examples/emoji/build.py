@@ -144,9 +144,12 @@ def train_tokenizer(emojis: list[art.Emoji]) -> CLIPTokenizer:
     )
 
 
-def learn_merges(words: Counter, count: int) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent first, equals in alphabetical order (which `BpeTrainer` leaves to chance)."""
-    spelled = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
+def learn_merges(words: Counter, count: int, end: str = "</w>") -> list[tuple[str, str]]:
+    """Byte-pair merges, most frequent first, equals in alphabetical order (which `BpeTrainer` leaves to chance).
+
+    `end` marks the last letter of a word.
+    """
+    spelled = {word: [*word[:-1], word[-1] + end] for word in words}
     merges = []
     while len(merges) < count:
         pairs = Counter()

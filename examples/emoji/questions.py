@@ -1,0 +1,38 @@
+"""What the tiny LLaVA of the embedded default is asked about emoji, and the right answers."""
+
+from pathlib import Path
+from typing import Any
+
+DATA = Path(__file__).parent / "data"
+GROUPS = ("smileys", "animals", "food", "travel", "activities", "objects", "symbols", "flags")
+DESCRIBE, NAME, GROUP = "describe it", "what is it called?", "which group is it?"
+QUESTIONS = (DESCRIBE, NAME, GROUP)
+
+
+def caption(label: str, tags: list[str]) -> str:
+    """What a description says: the name, and the first three tags that are not in it."""
+    new = [tag for tag in tags if tag not in label][:3]
+    return f"{label}, tagged {', '.join(new)}" if new else label
+
+
+def answers(label: str, tags: list[str], group: str) -> dict[str, str]:
+    """The right answer to each question about one emoji."""
+    return {DESCRIBE: caption(label, tags), NAME: label, GROUP: group}
+
+
+def load_rows(split: str) -> list[dict[str, Any]]:
+    """All emoji of a split (`"test"` or `"validation"`, each in a style of its own): an image, as the content of its
+    file, and the answers.
+
+    The validation split leaves out flags, of which that style has 15.
+    """
+    from datasets import Image, load_dataset
+
+    rows = []
+    for group in GROUPS:
+        if (split, group) == ("validation", "flags"):
+            continue
+        images = load_dataset(str(DATA), group, split=split).cast_column("image", Image(decode=False))
+        names = images.features["label"].names
+        rows += [{"image": row["image"], **answers(names[row["label"]], row["tags"], group)} for row in images]
+    return rows
