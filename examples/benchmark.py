@@ -32,11 +32,11 @@ memory: what a run of PMG-AFT holds and what each image adds, by the line throug
 sizes, each in a process of its own; for every tuning, with and without gradient checkpointing, in float32 and bf16. On
 the CPU peaks are of the process, above what the imports take; on a GPU of its allocator.
 
-slopes: CPU time of a step of the embedded default at several numbers of attack steps, classes and images, and of models
-of several sizes, with the slopes of the lines through them.
+slopes: CPU time of a step of the embedded default at several numbers of attack steps, classes and images, and of
+models of several sizes, with the slopes of the lines through them.
 
-settings: CPU time, wall time and peak memory of a step under settings of threads, allocators and the processor, each in
-a process of its own. Those of bf16 are not exact.
+settings: CPU time, wall time and peak memory of a step under settings of threads, allocators and the processor, in
+processes of their own; and under other recipes of the attack (an early stop, bf16) in turn. Those of bf16 are not exact.
 
 Times are medians of the repeats; ratios are taken within the run, since times of two runs do not compare.
 """
@@ -57,6 +57,7 @@ METHODS = ("pmg_aft", "tecoa", "fare")
 TUNINGS = ("full", "lora")
 # Of the part memory, and what grows in the part slopes.
 TUNED = ("full", "last_blocks", "lora", "r_adapter", "deep_prompts")
+KINDS = ("processes", "recipes")
 AXES = ("num_steps", "prompts", "batch_size", "model")
 PROMPTS, NUM_STEPS = (25, 8, 50), (2, 10)
 
@@ -93,9 +94,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     scale.add_argument("--steps", type=int, default=12, help="Training steps to time, after two to warm up.")
 
     memory.add_argument("--tunings", nargs="+", default=TUNED, choices=TUNED, help="What is trained.")
-    memory.add_argument(
-        "--batch_sizes", nargs="+", type=int, help="Two or more; some that suit the model if not given."
-    )
+    memory.add_argument("--batch_sizes", nargs="+", type=int, help="Two or more, to draw a line through.")
     memory.add_argument("--gib", type=float, default=4, help="Memory to find the largest batch for.")
     memory.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Whose memory.")
     for flag in ("--bf16", "--gradient_checkpointing"):
@@ -105,6 +104,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     slopes.add_argument("--batch_size", type=int, default=2, help="Images in a step of models of several sizes.")
 
     settings.add_argument("--preload", nargs="*", default=[], help="Allocators' libraries, such as libjemalloc.so.2.")
+    settings.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="processes: slow to start.")
+    settings.add_argument("--tuning", default="full", choices=TUNED, help="What is trained.")
+    settings.add_argument("--num_steps", nargs="+", type=int, default=NUM_STEPS[:1], help="Attack steps.")
     settings.add_argument("--steps", type=int, default=5, help="Steps to time in each process.")
     for part in (step, data, settings):
         part.add_argument("--batch_size", type=int, help="Images in a step; 8 of the ViT-B/32, 64 else.")
