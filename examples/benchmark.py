@@ -36,7 +36,8 @@ slopes: CPU time of a step of the embedded default at several numbers of attack 
 models of several sizes, with the slopes of the lines through them.
 
 settings: CPU time, wall time and peak memory of a step under settings of threads, allocators and the processor, in
-processes of their own; and under other recipes of the attack (an early stop, bf16) in turn. Those of bf16 are not exact.
+processes of their own; and under other recipes of the attack (an early stop, bf16) in turn. What runs products in bf16
+is not exact.
 
 Times are medians of the repeats; ratios are taken within the run, since times of two runs do not compare.
 """
