@@ -4,6 +4,9 @@
     python examples/benchmark.py step --all --output_file step.json
     python examples/benchmark.py data
     python examples/benchmark.py evaluate
+    python examples/benchmark.py memory
+    python examples/benchmark.py slopes
+    python examples/benchmark.py settings
     python examples/benchmark.py scale --engines ddp zero1 zero2 zero3
 
 step: a training step by (a) the plain loop, as commonly written: prompts encoded in every pass, `loss.backward()` in
@@ -25,6 +28,17 @@ thread each and the same global batch. Where two take more than half the time of
 (what does not shrink with it), by two that exchange nothing (cores that get in each other's way), the rest being the
 exchange. And what each process holds in memory between steps, by engine.
 
+memory: what a run of PMG-AFT holds and what each image adds, by the line through the measured peaks at a few batch
+sizes, each in a process of its own; for every tuning, with and without gradient checkpointing, in float32 and bf16. On
+the CPU peaks are of the process, above what the imports take; on a GPU of its allocator.
+
+slopes: CPU time of a step of the embedded default at several numbers of attack steps, classes and images, and of
+models of several sizes, with the slopes of the lines through them.
+
+settings: CPU time, wall time and peak memory of a step under settings of threads, allocators and the processor, in
+processes of their own; and under other recipes of the attack (an early stop, bf16) in turn. What runs products in bf16
+is not exact.
+
 Times are medians of the repeats; ratios are taken within the run, since times of two runs do not compare.
 """
 
@@ -36,12 +50,16 @@ import sys
 from pathlib import Path
 
 EMOJI = Path(__file__).parent / "emoji"
-PARTS = ("step", "data", "evaluate", "scale")
+PARTS = ("step", "data", "evaluate", "scale", "memory", "slopes", "settings")
 MODELS = ("embedded default", "ViT-B/32")
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 # Of the part step; the first of each are measured unless others are asked for.
 METHODS = ("pmg_aft", "tecoa", "fare")
 TUNINGS = ("full", "lora")
+# Of the part memory, and what grows in the part slopes.
+TUNED = ("full", "last_blocks", "lora", "r_adapter", "deep_prompts")
+KINDS = ("processes", "recipes")
+AXES = ("num_steps", "prompts", "batch_size", "model")
 PROMPTS, NUM_STEPS = (25, 8, 50), (2, 10)
 
 
@@ -49,8 +67,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parts = parser.add_subparsers(dest="part", required=True, metavar="{step,data,evaluate,scale}")
-    step, data, evaluate, scale = (parts.add_parser(name, allow_abbrev=False) for name in PARTS)
+    parts = parser.add_subparsers(dest="part", required=True, metavar="{" + ",".join(PARTS) + "}")
+    added = [parts.add_parser(name, allow_abbrev=False) for name in PARTS]
+    step, data, evaluate, scale, memory, slopes, settings = added
 
     step.add_argument("--all", action="store_true", help="Every method, tuning, number of prompts and of steps.")
     step.add_argument("--methods", nargs="+", default=METHODS[:1], choices=METHODS, help="Objectives.")
@@ -74,11 +93,27 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
     scale.add_argument("--engines", nargs="+", default=["ddp"], choices=ENGINES, help="Engines whose memory to tell.")
     scale.add_argument("--steps", type=int, default=12, help="Training steps to time, after two to warm up.")
-    for part in (step, data):
+
+    memory.add_argument("--tunings", nargs="+", default=TUNED, choices=TUNED, help="What is trained.")
+    memory.add_argument("--batch_sizes", nargs="+", type=int, help="Two or more, to draw a line through.")
+    memory.add_argument("--gib", type=float, default=4, help="Memory to find the largest batch for.")
+    memory.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Whose memory.")
+    for flag in ("--bf16", "--gradient_checkpointing"):
+        memory.add_argument(flag, action=argparse.BooleanOptionalAction, default=True, help="Measure that, too.")
+
+    slopes.add_argument("--axes", nargs="+", default=AXES, choices=AXES, help="What grows.")
+    slopes.add_argument("--batch_size", type=int, default=2, help="Images in a step of models of several sizes.")
+
+    settings.add_argument("--preload", nargs="*", default=[], help="Allocators' libraries, such as libjemalloc.so.2.")
+    settings.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="processes: slow to start.")
+    settings.add_argument("--tuning", default="full", choices=TUNED, help="What is trained.")
+    settings.add_argument("--num_steps", nargs="+", type=int, default=NUM_STEPS[:1], help="Attack steps.")
+    settings.add_argument("--steps", type=int, default=5, help="Steps to time in each process.")
+    for part in (step, data, settings):
         part.add_argument("--batch_size", type=int, help="Images in a step; 8 of the ViT-B/32, 64 else.")
-    for part in (step, data, scale):
+    for part in (step, data, scale, memory, settings):
         part.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="What to train.")
-    for part in (step, scale):
+    for part in (step, scale, memory, settings):
         part.add_argument("--worker", help=argparse.SUPPRESS)
     for part in parts.choices.values():
         part.add_argument("--repeats", type=int, default=3, help="Interleaved repeats.")

@@ -251,6 +251,7 @@ def _training_rows(objective: Objective, tuning: Tuning, config: PMGAFTConfig, d
     # Radii as they were written: 4/255 says more than 0.0157.
     attack = {"attack": config.attack, "loss": "ce", **config.attack_options()}
     attack |= {"eps": config.eps, "step_size": config.step_size}
+    attack |= {} if config.attack_precision == "follow" else {"precision": config.attack_precision}
     attack |= {} if type(objective).attack_loss is Objective.attack_loss else {"loss": "the objective's"}
     rows = {
         "data": data,

@@ -21,7 +21,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from .attacks import LOSSES, NORMS, TRAINING_ATTACKS, make_attack, parse_radius, pgd
-from .engines import after_devices, before_devices, broadcast_buffers
+from .engines import ATTACK_PRECISIONS, after_devices, before_devices, broadcast_buffers
 from .objectives import OBJECTIVES, make_objective
 from .tuning import TUNINGS, make_tuning
 
@@ -41,9 +41,13 @@ class PMGAFTConfig(TrainingArguments):
         num_steps (`int`, defaults to 2): Attack steps.
         step_size (`str`, *optional*): Length of a step; `2.5 * eps / num_steps` if not given (`eps` for one step).
         random_start (`bool`, defaults to `True`): Whether the attack starts at a random point of the ball.
-        attack_kwargs (`dict`, *optional*): Further options of the attack, such as `{"loss": "margin"}`.
-        attack_fp32 (`bool`, defaults to `False`): Run the training attack in float32 under mixed precision too,
-            instead of following it. Evaluation always does.
+        attack_kwargs (`dict`, *optional*): Further options of the attack, such as `{"loss": "margin"}`, or `{"tau":
+            0}` for PGD that stops early (another recipe, see `hf_pmgaft.attacks.pgd`).
+        attack_precision (`str`, defaults to `"follow"`): What the training attack computes in: `"follow"` the run's
+            mixed precision; `"fp32"` under mixed precision too; `"bf16"` by autocast while training stays in float32.
+            The last is another recipe, since the signs of small gradients change: the logs tell the share of pixels
+            where they do not, `attack_sign_agreement`, at the end of the walk of the first batch after each log line.
+            Evaluation is always in float32.
 
         > Threat model of evaluation
 
@@ -86,7 +90,9 @@ class PMGAFTConfig(TrainingArguments):
     attack_kwargs: dict | str | None = field(
         default=None, metadata={"help": 'Further options of the attack as JSON, such as \'{"loss": "margin"}\'.'}
     )
-    attack_fp32: bool = field(default=False, metadata={"help": "Attack in float32 under mixed precision too."})
+    attack_precision: str = field(
+        default="follow", metadata={"help": f"Of the training attack, one of {sorted(ATTACK_PRECISIONS)}."}
+    )
     eval_eps: str | None = field(default=None, metadata={"help": "Radius in evaluation; eps if not given."})
     eval_num_steps: int = field(default=20, metadata={"help": "Steps of the attack in evaluation."})
     eval_step_size: str | None = field(
@@ -133,7 +139,9 @@ class PMGAFTConfig(TrainingArguments):
             _check_json(name, getattr(self, name))
         before_devices(self)
         super().__post_init__()
-        after_devices(self, self.attack_fp32, self.averages_weights)
+        _check_choice("attack_precision", self.attack_precision, ATTACK_PRECISIONS)
+        stops_early = isinstance(self.attack_kwargs, dict) and self.attack_kwargs.get("tau") is not None
+        after_devices(self, self.attack_precision, self.averages_weights, stops_early)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no device to copy to, and torch would warn
         _check_choice("attack", self.attack, TRAINING_ATTACKS)

@@ -61,7 +61,13 @@ def before_devices(args: TrainingArguments) -> None:
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
 
-def after_devices(args: TrainingArguments, attack_fp32: bool, averages: bool = False) -> None:
+# In what the training attack may compute, see `PMGAFTConfig`.
+ATTACK_PRECISIONS = ("bf16", "follow", "fp32")
+
+
+def after_devices(
+    args: TrainingArguments, attack_precision: str, averages: bool = False, stops_early: bool = False
+) -> None:
     """What has to stand once `TrainingArguments` knows its devices.
 
     Raises:
@@ -69,10 +75,20 @@ def after_devices(args: TrainingArguments, attack_fp32: bool, averages: bool = F
             asked of it.
     """
     sharded = args.deepspeed_plugin is not None or args.fsdp or _flag("ACCELERATE_USE_FSDP")
-    if attack_fp32 and sharded and (args.bf16 or args.fp16):
+    if attack_precision == "fp32" and sharded and (args.bf16 or args.fp16):
         raise ValueError(
-            "You asked for attack_fp32, but under DeepSpeed and FSDP in bf16 or fp16 the weights that the attack runs "
-            "through are not in float32. Leave attack_fp32 out, or use DDP."
+            "You asked for attack_precision='fp32', but under DeepSpeed and FSDP in bf16 or fp16 the weights that the "
+            "attack runs through are not in float32. Leave attack_precision out, or use DDP."
+        )
+    if attack_precision == "bf16" and (sharded or args.fp16):
+        raise ValueError(
+            "You asked for attack_precision='bf16' with fp16, DeepSpeed or FSDP, which choose the precision of every "
+            "pass themselves. Leave attack_precision out, or train in float32 on one process or by DDP."
+        )
+    if stops_early and sharded:
+        raise ValueError(
+            "You asked for tau in attack_kwargs under DeepSpeed or FSDP, whose processes must take equally many "
+            "passes through the model, while an attack that stops early takes fewer. Leave tau out, or use DDP."
         )
     if averages and sharded:
         raise ValueError(
@@ -122,6 +138,13 @@ def full_precision(model: nn.Module) -> Iterator[None]:
     finally:
         if replace:
             model.forward = wrapped
+
+
+def attack_context(model: nn.Module, precision: str) -> contextlib.AbstractContextManager:
+    """Lets a model compute in one of `ATTACK_PRECISIONS`."""
+    if precision == "bf16":
+        return torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
+    return full_precision(model) if precision == "fp32" else contextlib.nullcontext()
 
 
 def local_part(parameter: nn.Parameter) -> torch.Tensor:

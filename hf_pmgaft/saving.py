@@ -49,6 +49,7 @@ class Saving:
             "objective_options": vars(self.objective),
             "attack": args.attack,
             "attack_options": args.attack_options(),
+            "attack_precision": args.attack_precision,
             "augmentation": args.augmentation,
             "weights": {"teacher": "the model before training", **self._weights},
             "adapters": adapters,

@@ -19,14 +19,22 @@ from transformers import AutoProcessor, EvalPrediction, PreTrainedModel, Trainer
 from transformers.trainer_utils import speed_metrics
 
 from . import checkpoints
-from .attacks import TRAINING_ATTACKS, SharedPerturbation, frozen, make_attack, sample_seeds
+from .attacks import (
+    TRAINING_ATTACKS,
+    SharedPerturbation,
+    frozen,
+    input_gradient,
+    make_attack,
+    make_loss,
+    sample_seeds,
+)
 from .averaging import WeightAverage
 from .backbones import check_patches, get_backbone, get_encoder, unwrap, unwrap_peft
 from .callbacks import SamplePictures, classified
 from .captions import choose_captions, padding_id
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, EvaluationImages, ZeroShotDataset, augment, stack, training_examples
-from .engines import copy_trained, full_precision, load_whole_models, prepare_for_engines
+from .engines import attack_context, copy_trained, full_precision, load_whole_models, prepare_for_engines
 from .evaluation import evaluate_robustness
 from .heads import Head
 from .hub import Pushing
@@ -247,6 +255,12 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
             )
         if self.objective.uses_patches:
             check_patches(self.backbone, unwrap_peft(model))
+        steers = type(self.objective).attack_loss is not Objective.attack_loss
+        if steers and (args.attack_kwargs or {}).get("tau") is not None:
+            raise ValueError(
+                f"You passed tau in attack_kwargs with objective {objective}, whose attack maximises a loss of its "
+                "own, without logits that would say when to stop. Leave tau out, or choose pmg_aft or tecoa."
+            )
         if self.objective.uses_patches and args.torch_compile:
             raise ValueError(
                 f"You passed torch_compile with objective {objective}, whose patch tokens a compiled model does not "
@@ -428,11 +442,13 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
 
     @torch.no_grad()
     def _encode_by_teacher(self, pixel_values: torch.Tensor, patches: bool = False):
+        # The attack may ask in a precision of its own; the loss gets what it kept.
+        own = torch.autocast(self.args.device.type, enabled=False)
         if self._teacher is not None:
-            with self.accelerator.autocast():
+            with own, self.accelerator.autocast():
                 return self._teacher.with_patches(pixel_values) if patches else self._teacher(pixel_values)
         model = self.accelerator.unwrap_model(self.model)
-        with without_tuning(model):
+        with own, without_tuning(model):
             encode = self.backbone.image_and_patch_embeds if patches else self.backbone.image_embeds
             return encode(model, pixel_values)
 
@@ -510,13 +526,21 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         inner = self.accelerator.unwrap_model(self.model)
         own = self.student(inner, classifier.detached())
         loss_fn = self.objective.attack_loss(own, teacher, labels)
-        precision = full_precision(inner) if self.args.attack_fp32 else contextlib.nullcontext()
+        precision = self.args.attack_precision
         if isinstance(self._training_attack, SharedPerturbation):
             self._training_attack.begin(int(self.state.epoch or 0))
-        with frozen(inner), precision:
-            return self._training_attack(
-                own, images, labels, loss_fn=loss_fn, seeds=seeds, **self.args.attack_options()
-            )
+        options = self.args.attack_options()
+        with frozen(inner):
+            with attack_context(inner, precision):
+                adversarial = self._training_attack(own, images, labels, loss_fn=loss_fn, seeds=seeds, **options)
+            if precision == "bf16" and "attack_sign_agreement" not in self._sums:  # once for each log line
+                loss_fn = loss_fn or make_loss(own, images, labels, options.get("loss", "ce"))
+                signs = []
+                for precision in ("bf16", "fp32"):
+                    with attack_context(inner, precision):
+                        signs.append(input_gradient(loss_fn, adversarial).sign())
+                self._add("attack_sign_agreement", (signs[0] == signs[1]).float().mean(), len(labels))
+        return adversarial
 
     @torch.no_grad()
     def _note(self, terms: dict[str, torch.Tensor], student: Views, teacher: Views, labels: torch.Tensor) -> None:
@@ -528,8 +552,11 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
                     accuracy = (logits.argmax(1) == labels).float().mean()
                     noted[f"{prefix}{view.removesuffix('logits')}accuracy"] = accuracy
         for name, value in noted.items():
-            entry = torch.stack([value * len(labels), value.new_full((), len(labels))])
-            self._sums[name] = self._sums[name] + entry if name in self._sums else entry
+            self._add(name, value, len(labels))
+
+    def _add(self, name: str, mean: torch.Tensor, count: int) -> None:
+        entry = torch.stack([mean * count, mean.new_full((), count)])
+        self._sums[name] = self._sums[name] + entry if name in self._sums else entry
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the named terms and accuracies, means over all samples since the last line and over processes."""

@@ -269,6 +269,7 @@ def test_images_of_several_sizes_are_refused(processor, eight):
         ({"norm": "l1"}, r"norm='l1'.*\['l2', 'linf'\]"),
         ({"attack": "pdg"}, "attack='pdg'.*'pgd'"),
         ({"eval_loss": "kl"}, "eval_loss='kl'.*'margin'"),
+        ({"attack_precision": "fp64"}, r"attack_precision='fp64'.*\['bf16', 'follow', 'fp32'\]"),
         ({"attack_kwargs": {"steps": 3}}, "takes no steps in attack_kwargs. It takes: .*'momentum'"),
         ({"attack_kwargs": {"eps": "1/255"}}, "takes no eps in attack_kwargs.*arguments of their own"),
         ({"attack_kwargs": {"targeted": True}}, "takes no targeted"),

@@ -137,6 +137,81 @@ def test_verdicts_that_differ_are_counted(benchmark, monkeypatch, capsys):
     assert line.split()[-1] == "8"
 
 
+def test_memory_fits_a_line_through_the_peaks_of_each_case(benchmark, tmp_path, capsys, monkeypatch):
+    from benchmarks import memory
+
+    def measure(args, task):
+        size = task["batch_size"] * (1 if task["gradient_checkpointing"] else 4)
+        return {"peak": (100 + size) * 2**20, "saved": (7 + size) * 2**20}
+
+    monkeypatch.setattr(memory, "run_worker", measure)
+    file = tmp_path / "out.json"
+    flags = ["--models", "ViT-B/32", "--tunings", "full", "lora", "--batch_sizes", "2", "5", "9", "--gib", "2"]
+    benchmark.main(["memory", *flags, "--no-bf16", "--output_file", str(file)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ViT-B/32")]
+    assert [line.partition("  ")[0] for line in lines] == [
+        f"ViT-B/32 {tuning}, fp32{again}" for tuning in ("full", "lora") for again in ("", ", checkpointing")
+    ]
+    # (2 GiB - 100 MiB) / 4 MiB an image
+    assert lines[0].split()[-5:] == ["100.0", "4.0", "4.0", "256", "487"]
+    assert lines[1].split()[-5:] == ["100.0", "1.0", "1.0", "1024", "1948"]
+    assert [len(case["measured"]) for case in json.loads(file.read_text())["cases"]] == [3] * 4
+
+
+def test_memory_of_a_run_is_that_of_its_second_step(benchmark, capsys):
+    task = {**CASE, "method": "pmg_aft", "device": "cpu", "bf16": False}
+    found = {}
+    for again in (False, True):
+        benchmark.main(["memory", "--worker", json.dumps({**task, "gradient_checkpointing": again})])
+        found[again] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert 0 < found[True]["saved"] < 0.7 * found[False]["saved"]
+    assert found[False]["peak"] > 0
+
+
+def test_slopes_fit_a_line_through_steps_that_grow(benchmark, tmp_path, capsys, monkeypatch):
+    from benchmarks import slopes
+
+    assert slopes.fit([1, 2, 4], [5.0, 7.0, 11.0]) == pytest.approx({"slope": 2, "intercept": 3, "r": 1})
+    monkeypatch.setitem(slopes.BASE, "batch_size", 4)
+    monkeypatch.setitem(slopes.AXES, "num_steps", ([1, 8], 1, "attack step"))
+    monkeypatch.setitem(slopes.AXES, "prompts", ([100, 200], 100, "100 classes"))
+    file = tmp_path / "out.json"
+    flags = ["--axes", "num_steps", "prompts", "--repeats", "1", "--output_file", str(file)]
+    benchmark.main(["slopes", *flags])
+    written, printed = json.loads(file.read_text())["slopes"], capsys.readouterr().out
+    assert written["num_steps"]["slope"] > 0 and written["prompts"]["amounts"] == [1, 2]
+    assert "attack step" in printed and "100 classes" in printed
+
+
+def test_settings_take_recipes_in_turn_and_environments_apart(benchmark, tmp_path, capsys, monkeypatch):
+    from benchmarks import settings
+
+    seen = {}
+
+    def measure(args, task, threads, environment):
+        seen[len(seen)] = (threads, environment)
+        return {"cpu": 1.0, "wall": 2.0, "peak": 2**20}
+
+    monkeypatch.setattr(settings, "run_worker", measure)
+    file = tmp_path / "out.json"
+    flags = ["--models", "embedded default", "--batch_size", "4", "--repeats", "1", "--preload", "/lib/liballoc.so"]
+    benchmark.main(["settings", *flags, "--output_file", str(file)])
+    apart, in_turn = json.loads(file.read_text())["medians"].values()
+    assert seen[0] == (1, {}) and (1, {"LD_PRELOAD": "/lib/liballoc.so"}) in seen.values()
+    assert (2, {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2"}) in seen.values()
+    assert list(apart) == [*settings.ENVIRONMENTS, "LD_PRELOAD=liballoc.so", *settings.THREADED]
+    assert list(in_turn) == [*settings.RECIPES, *settings.CALLS]
+    assert all(found["cpu"] > 0 for found in in_turn.values())
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert "  tau=0 " in capsys.readouterr().out
+
+
+def test_a_process_of_its_own_times_its_steps(benchmark, capsys):
+    benchmark.main(["settings", "--worker", json.dumps({**CASE, "method": "tecoa", "steps": 2})])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(found) == {"cpu", "wall", "peak"} and min(found["cpu"], found["wall"]) > 0
+
+
 @pytest.mark.slow
 def test_scale_times_one_process_and_two(benchmark, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))

@@ -156,6 +156,12 @@ def test_attack_protocol_and_training_are_told(options):
     assert "upper bound until a stronger attack fails to lower it" in text
 
 
+def test_another_precision_of_the_attack_is_told(options):
+    assert "precision" not in rows(model_card(**options))["threat model of training"][0]
+    options["config"].attack_precision = "bf16"
+    assert "precision=bf16" in rows(model_card(**options))["threat model of training"][0]
+
+
 def test_figures_of_another_protocol_are_not_compared(options):
     before = report({"food": (0.81, 0.01), "pets": (0.63, 0.02)}, seed=1)
     assert before.protocol_hash != AFTER.protocol_hash

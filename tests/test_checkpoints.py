@@ -178,6 +178,8 @@ def renamed(images):
         ({"norm": "l2"}, "attack_options.norm"),
         ({"random_start": False}, "attack_options.random_start"),
         ({"attack": "fgsm"}, "attack"),
+        ({"attack_kwargs": {"tau": 0}}, "attack_options.tau"),
+        ({"attack_precision": "bf16"}, "attack_precision"),
         ({"augmentation": 0.5}, "augmentation"),
         ({"tuning": "last_blocks"}, "tuning"),
         ({"peft_config": LoraConfig(**LORA)}, "adapters.default.r"),

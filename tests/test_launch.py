@@ -58,16 +58,29 @@ def test_fsdp_with_an_accelerate_that_resumes_it_wrongly_is_refused(tmp_path, mo
 
 def test_a_float32_attack_through_half_weights_is_refused(tmp_path):
     args = SimpleNamespace(deepspeed_plugin=None, fsdp=True, bf16=True, fp16=False, world_size=2)
-    with pytest.raises(ValueError, match="attack_fp32"):
-        after_devices(args, attack_fp32=True)
-    PMGAFTConfig(output_dir=str(tmp_path), bf16=True, attack_fp32=True, use_cpu=True)
+    with pytest.raises(ValueError, match="attack_precision='fp32'"):
+        after_devices(args, attack_precision="fp32")
+    PMGAFTConfig(output_dir=str(tmp_path), bf16=True, attack_precision="fp32", use_cpu=True)
+
+
+@pytest.mark.parametrize("engine", [{"fsdp": True}, {"fp16": True}, {"deepspeed_plugin": SimpleNamespace()}], ids=str)
+def test_a_bf16_attack_where_the_engine_chooses_the_precision_is_refused(engine):
+    args = SimpleNamespace(**{"deepspeed_plugin": None, "fsdp": None, "bf16": False, "fp16": False, **engine})
+    with pytest.raises(ValueError, match="attack_precision='bf16'"):
+        after_devices(args, attack_precision="bf16")
+
+
+def test_an_attack_that_stops_early_where_processes_walk_together_is_refused():
+    args = SimpleNamespace(deepspeed_plugin=None, fsdp=True, bf16=False, fp16=False)
+    with pytest.raises(ValueError, match="tau in attack_kwargs"):
+        after_devices(args, attack_precision="follow", stops_early=True)
 
 
 def test_compiling_under_zero_3_is_refused():
     plugin = SimpleNamespace(zero_stage=3)
     args = SimpleNamespace(deepspeed_plugin=plugin, fsdp=None, torch_compile=True, world_size=2)
     with pytest.raises(ValueError, match="torch_compile with ZeRO-3"):
-        after_devices(args, attack_fp32=False)
+        after_devices(args, attack_precision="follow")
 
 
 @no_accelerator

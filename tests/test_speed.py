@@ -102,6 +102,7 @@ def test_no_tuning_of_the_vision_tower_makes_the_host_wait_within_a_step(tmp_pat
         {"attack_kwargs": {"restarts": 2, "loss": "dlr"}},
         {"attack_kwargs": {"start_std": 0.001, "loss": "margin"}},
         {"augmentation": 1.0, "ema_decay": 0.9},
+        {"attack_precision": "bf16"},
     ],
     ids=str,
 )

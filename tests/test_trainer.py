@@ -165,9 +165,9 @@ def test_bf16_reaches_the_training_passes_and_not_the_evaluation(tmp_path):
     assert set(dtypes) == {torch.float32}
 
 
-@pytest.mark.parametrize(("attack_fp32", "expected"), [(False, torch.bfloat16), (True, torch.float32)])
-def test_attack_follows_mixed_precision_unless_told_otherwise(tmp_path, attack_fp32, expected):
-    trainer = make_trainer(tmp_path, bf16=True, attack_fp32=attack_fp32)
+@pytest.mark.parametrize(("attack_precision", "expected"), [("follow", torch.bfloat16), ("fp32", torch.float32)])
+def test_attack_follows_mixed_precision_unless_told_otherwise(tmp_path, attack_precision, expected):
+    trainer = make_trainer(tmp_path, bf16=True, attack_precision=attack_precision)
     dtypes = []
     trainer.model.visual_projection.register_forward_hook(lambda module, args, out: dtypes.append(out.dtype))
     plain = trainer.model.forward
@@ -175,6 +175,36 @@ def test_attack_follows_mixed_precision_unless_told_otherwise(tmp_path, attack_f
     assert trainer.model.forward is not plain, "Accelerate did not wrap the forward in autocast"
     attack(trainer, torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), torch.arange(2))
     assert set(dtypes) == {expected}
+
+
+@pytest.mark.parametrize("options", [{}, {"attack_kwargs": {"tau": 0}}, {"attack": "shared"}], ids=str)
+def test_a_bf16_attack_leaves_training_in_float32_and_tells_the_share_of_equal_signs(tmp_path, options):
+    trainer = make_trainer(tmp_path, attack_precision="bf16", max_steps=4, logging_steps=2, **options)
+    dtypes = {True: [], False: []}
+    trainer.model.visual_projection.register_forward_hook(
+        lambda module, args, out: dtypes[module.training].append(out.dtype)
+    )
+    trainer.train()
+    assert set(dtypes[True]) == {torch.float32} and len(dtypes[True]) == 2 * 4
+    # The attack's own passes, and one in float32 for each of two log lines.
+    assert set(dtypes[False]) == {torch.bfloat16, torch.float32} and dtypes[False].count(torch.float32) == 2
+    shares = [line["attack_sign_agreement"] for line in trainer.state.log_history if "loss" in line]
+    assert len(shares) == 2 and all(0.5 < share < 1 for share in shares)
+
+
+def test_what_a_bf16_attack_asks_of_the_teacher_is_in_float32(tmp_path):
+    trainer = make_trainer(tmp_path, objective="fare", attack_precision="bf16", max_steps=1)
+    dtypes, encode = [], trainer._encode_by_teacher
+    trainer._encode_by_teacher = lambda *args, **kwargs: dtypes.append((out := encode(*args, **kwargs)).dtype) or out
+    trainer.train()
+    assert dtypes == [torch.float32]
+
+
+def test_an_early_stop_without_logits_to_see_it_in_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="tau in attack_kwargs with objective FARE"):
+        make_trainer(tmp_path, objective="fare", attack_kwargs={"tau": 0})
+    with pytest.raises(ValueError, match="tau=-1"):
+        make_trainer(tmp_path, attack_kwargs={"tau": -1})
 
 
 def test_attack_sees_the_model_in_eval_mode_and_frozen(tmp_path):

@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,22 +17,37 @@ from transformers import AutoModel, AutoProcessor, CLIPConfig, CLIPModel
 
 SCRIPT = Path(__file__).parent.parent / "benchmark.py"
 EMOJI = SCRIPT.parent / "emoji"
+# Pixels along a patch of the true shapes.
+PATCHES = {"ViT-B/32": 32, "ViT-B/16": 16}
 # Images in a step; of all processes together.
 BATCH = {"embedded default": 64, "ViT-B/32": 8}
 INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 
 
 def make_model(name: str) -> tuple[CLIPModel, Any]:
-    """The embedded default, or a ViT-B/32 of true shape with random weights; with a processor of its image size."""
+    """The embedded default, or a ViT of true shape with random weights; with a processor of its image size."""
     processor = AutoProcessor.from_pretrained(str(EMOJI / "model"))
     if name == "embedded default":
         return AutoModel.from_pretrained(str(EMOJI / "model"), dtype=torch.float32), processor
     torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig())
+    model = CLIPModel(CLIPConfig(vision_config={"patch_size": PATCHES[name]}))
     edge = model.config.vision_config.image_size
     processor.image_processor.size = {"shortest_edge": edge}
     processor.image_processor.crop_size = {"height": edge, "width": edge}
     return model, processor
+
+
+def run_worker(
+    args: argparse.Namespace, task: dict[str, Any], threads: int | None = None, environment: dict | None = None
+) -> dict[str, Any]:
+    """What a process of its own finds out about a task, by the `work` of the same part."""
+    threads = str(threads or args.threads)
+    worker = [str(SCRIPT), args.part, "--threads", threads, "--worker", json.dumps(task)]
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, **(environment or {})}
+    done = subprocess.run([sys.executable, *worker], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(worker)} failed:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def machine() -> dict[str, Any]:

@@ -9,7 +9,6 @@ import itertools
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 from hf_pmgaft.tables import render
 from hf_pmgaft.zero_shot import Views
 
-from .common import BATCH, SCRIPT, write
+from .common import BATCH, run_worker, write
 from .steps import WRITTEN, Case, Ours, emoji_images
 
 OURS, BARE, LIMIT = "ours", "bare loop", "limit"
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     found, rows, parts = [], [_HEADER], []
     for case in cases(args):
         # Memory first, while this process holds nothing.
-        memory = {way: measure_apart(case, way, args.threads) for way in ways_of(case)} if args.memory else {}
+        memory = {way: run_worker(args, {**case, "way": way}) for way in ways_of(case)} if args.memory else {}
         figures = {**case, **time_case(case, args.repeats, clock), "memory": memory}
         gc.collect()
         found.append(figures)
@@ -200,17 +199,11 @@ def time_parts(ours: Ours, stopwatch: Stopwatch) -> None:
 # ---- Memory ----
 
 
-def measure_apart(case: Case, way: str, threads: int) -> dict[str, int]:
-    """Peak memory and saved activations of one way, in a process of its own."""
-    worker = [str(SCRIPT), "step", "--threads", str(threads), "--worker", json.dumps({**case, "way": way})]
-    done = subprocess.run([sys.executable, *worker], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(worker)} failed:\n{done.stderr[-4000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def work(args: argparse.Namespace) -> None:
-    """The process of its own: two steps, since the second is the first that begins with the optimizer's state."""
+    """Peak memory and saved activations of one way, in a process of its own.
+
+    Two steps, since the second is the first that begins with the optimizer's state.
+    """
     case = json.loads(args.worker)
     before = resident()
     with tempfile.TemporaryDirectory() as folder:

@@ -32,28 +32,30 @@ def emoji_images():
 class Ours:
     """The package's trainer, whose step is what `Trainer.train` does in one."""
 
-    def __init__(self, case: Case, folder: str):
+    def __init__(self, case: Case, folder: str, **options: Any):
         model, processor = make_model(case["model"])
         names, rows = None, None
-        if case["model"] == "embedded default":
+        if case["model"] == "embedded default" and not case.get("noise"):
             rows = emoji_images()
         else:
             names = [f"class {i}" for i in range(max(case["prompts"], 2))]
             rows = noise_images(2 * case["batch_size"], len(names), processor)
+        defaults = dict(
+            output_dir=folder,
+            objective=case["method"],
+            tuning="vision_tower" if case["tuning"] in ("full", "lora") else case["tuning"],
+            eps=str(EPS),
+            num_steps=case["num_steps"],
+            per_device_train_batch_size=case["batch_size"],
+            max_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+        )
         self.trainer = PMGAFTTrainer(
             model,
-            PMGAFTConfig(
-                output_dir=folder,
-                objective=case["method"],
-                eps=str(EPS),
-                num_steps=case["num_steps"],
-                per_device_train_batch_size=case["batch_size"],
-                max_steps=1,
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-                use_cpu=True,
-            ),
+            PMGAFTConfig(**{**defaults, **options}),
             train_dataset=rows,
             class_names=names,
             processing_class=processor,

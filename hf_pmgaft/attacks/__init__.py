@@ -14,7 +14,7 @@ from .corruption import CORRUPTIONS, SEVERITIES, corruption
 from .cw import cw, minimal_l2
 from .noise import normal_noise, sample_seeds, uniform_noise
 from .patch import patch
-from .pgd import LOSSES, NORMS, fgsm, frozen, known, parse_radius, pgd
+from .pgd import LOSSES, NORMS, fgsm, frozen, input_gradient, known, make_loss, parse_radius, pgd
 from .shared import SharedPerturbation, make_attack
 
 ATTACKS = {
@@ -53,9 +53,11 @@ __all__ = [
     "fab_t",
     "fgsm",
     "frozen",
+    "input_gradient",
     "inside",
     "known",
     "make_attack",
+    "make_loss",
     "minimal_l2",
     "normal_noise",
     "parse_radius",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .any_iterate import AllFooled, AnyIterate
+from .any_iterate import AllFooled, AnyIterate, correct
 from .noise import normal_noise, uniform_noise
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
@@ -124,6 +124,7 @@ def pgd(
     loss: str = "ce",
     targeted: bool = False,
     any_iterate: bool = False,
+    tau: int | None = None,
     loss_fn: Loss | None = None,
     seeds: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -149,6 +150,10 @@ def pgd(
         targeted (`bool`): Go towards `labels` instead of away from them.
         any_iterate (`bool`): Return, where there is one, the first misclassified point on the way, at which the walk
             of that image ends.
+        tau (`int`, *optional*): Early stop, PGD-K-tau of friendly adversarial training (arXiv 2002.11242, algorithm
+            1): an image stays at its iterate once that is misclassified and `tau` of its iterates were before, and
+            leaves the batch. Another, weaker attack, and so another recipe, for less time. One run on a named loss,
+            with labels; the host waits for the device in every step to learn which images are left.
         loss_fn (`Callable`, *optional*): Images `[B,C,H,W]` -> loss per image `[B]`, in place of `loss`.
         seeds (`torch.Tensor`, *optional*): `[B]`, int64, from which all randomness of an image follows; 0, 1, 2, ...
             if not given.
@@ -158,7 +163,8 @@ def pgd(
         training modes and the global random state are as before.
 
     Raises:
-        ValueError: for an unknown norm or loss, or a number that leaves nothing to do.
+        ValueError: for an unknown norm or loss, a number that leaves nothing to do, or options that exclude each
+            other.
     """
     eps, norm = parse_radius(eps, norm), known("norm", norm, NORMS)
     check_images(images, seeds)
@@ -171,6 +177,8 @@ def pgd(
     start_std = None if start_std is None else parse_radius(start_std, norm)
     if seeds is None:
         seeds = torch.arange(len(images), device=images.device)
+    if tau is not None:
+        _check_early_stop(tau, targeted, any_iterate, restarts, loss_fn)
     if any_iterate:
         if targeted or loss_fn is not None:
             raise ValueError("You passed any_iterate with a target or loss_fn, but it ends at the first wrong class.")
@@ -179,12 +187,16 @@ def pgd(
         options |= {"start_std": start_std}
         return _first_fooled(classifier, images, labels, **options)
     with frozen(classifier):
-        loss_fn = loss_fn or make_loss(classifier, images, labels, loss, targeted)
+        if tau is None:
+            loss_fn = loss_fn or make_loss(classifier, images, labels, loss, targeted)
         best, best_loss = images.detach().clone(), None
         for restart in range(restarts if random_start else 1):
             adversarial = images.detach().clone()
             if random_start:
                 adversarial = _start(images, eps, norm, seeds, restart, start_std)
+            if tau is not None:
+                walk = (images, adversarial, eps, norm, num_steps, step_size, momentum)
+                return _ascend_early_stopped(tau, classifier, labels, loss, *walk)
             adversarial = _ascend(loss_fn, images, adversarial, eps, norm, num_steps, step_size, momentum)
             if restarts == 1 or not random_start:
                 return adversarial
@@ -239,15 +251,59 @@ def _ascend(loss_fn, images, adversarial, eps, norm, num_steps, step_size, momen
     # Half precision cannot hold a point of the ball exactly, so the walk is in float32 at least.
     start, walk = _float(images), _float(adversarial)
     for _ in range(num_steps):
-        with torch.enable_grad():
-            point = walk.to(images.dtype).detach().requires_grad_()
-            gradient = torch.autograd.grad(_float(loss_fn(point)).sum(), point)[0]
-        gradient = _float(gradient)
+        gradient = input_gradient(loss_fn, walk.to(images.dtype))
         if momentum:
-            size = gradient.abs().flatten(1).sum(1).clamp_min(torch.finfo(gradient.dtype).tiny).view(-1, 1, 1, 1)
-            gradient = velocity = momentum * velocity + gradient / size
+            gradient = velocity = _accelerated(velocity, gradient, momentum)
         walk = project(start, walk + step_size * _direction(gradient, norm), eps, norm)
     return round_inside(images, walk).detach()
+
+
+def _ascend_early_stopped(
+    tau, classifier, labels, loss, images, adversarial, eps, norm, num_steps, step_size, momentum
+) -> torch.Tensor:
+    images = images.detach()
+    start, walk = _float(images), _float(adversarial).clone()
+    rows, velocity = torch.arange(len(images), device=images.device), torch.zeros_like(walk)
+    left = torch.full_like(rows, tau)  # how many more misclassified iterates each image may walk on from
+    for _ in range(num_steps):
+        with torch.enable_grad():
+            point = walk[rows].to(images.dtype).requires_grad_()
+            logits = _float(classifier(point))
+            fooled = ~correct(logits.detach(), labels[rows])
+            go = (~fooled | (left[rows] > 0)).nonzero().squeeze(1)
+            if not len(go):
+                break
+            gradient = torch.autograd.grad(LOSSES[loss](logits, labels[rows]).sum(), point)[0]
+        left[rows] -= fooled.long()
+        rows, gradient = rows[go], _float(gradient)[go]
+        if momentum:
+            gradient = velocity[rows] = _accelerated(velocity[rows], gradient, momentum)
+        walk[rows] = project(start[rows], walk[rows] + step_size * _direction(gradient, norm), eps, norm)
+    return round_inside(images, walk).detach()
+
+
+def _check_early_stop(tau, targeted: bool, any_iterate: bool, restarts: int, loss_fn: Loss | None) -> None:
+    if isinstance(tau, bool) or not isinstance(tau, int) or tau < 0:
+        raise ValueError(f"You passed tau={tau!r}. Pass how many misclassified iterates to go on from: 0, 1, 2, ...")
+    if any_iterate:
+        raise ValueError("You passed tau with any_iterate, where a walk ends at the first wrong class. Pass one.")
+    if targeted or loss_fn is not None or restarts > 1:
+        raise ValueError(
+            "You passed tau with a target, loss_fn or restarts, but the early stop is that of one run away from the "
+            "label, which it finds in logits. Leave tau out, or choose an objective that attacks by a named loss."
+        )
+
+
+def input_gradient(loss_fn: Loss, images: torch.Tensor) -> torch.Tensor:
+    """The gradient of each image's loss at `images` `[B,C,H,W]`, of their shape, float32 at least."""
+    with torch.enable_grad():
+        point = images.detach().requires_grad_()
+        return _float(torch.autograd.grad(_float(loss_fn(point)).sum(), point)[0])
+
+
+def _accelerated(velocity: torch.Tensor | float, gradient: torch.Tensor, momentum: float) -> torch.Tensor:
+    size = gradient.abs().flatten(1).sum(1).clamp_min(torch.finfo(gradient.dtype).tiny).view(-1, 1, 1, 1)
+    return momentum * velocity + gradient / size
 
 
 def _direction(gradient: torch.Tensor, norm: str) -> torch.Tensor:
