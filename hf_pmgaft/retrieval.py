@@ -127,7 +127,7 @@ class Gallery:
 
     def __init__(self, data: RetrievalDataset, rows: Sequence[int], seed: int):
         self.data, self.name, self.prompt_templates = data, data.name, data.prompt_templates
-        self.native_size, self.resize = data.native_size, data.resize
+        self.native_size, self.resize, self.border = data.native_size, data.resize, data.border
         texts = data.texts(rows)
         numbers = {text: i for i, text in enumerate(dict.fromkeys(text for own in texts.values() for text in own))}
         self.class_names, self.rows = list(numbers), list(rows)
