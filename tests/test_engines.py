@@ -127,6 +127,7 @@ def start(folder: Path, model: Path, engine: str, case: str, **options):
     per_device = BATCH // int(os.environ.get("WORLD_SIZE", 1)) // options.get("gradient_accumulation_steps", 1)
     sets = ZeroShotDataset(make_images(13, seed=9), make_processor(), None, PROMPT, name="own")
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "augmentation": 0.5, **options}
+    options["adam_epsilon"] = 1e-5  # its first step would be the sign of gradients that are nothing but round-off
     options["eval_eps"] = "48/255"
     batch = {"per_device_train_batch_size": per_device, "per_device_eval_batch_size": 4}
     return make_trainer(folder, model=str(model), eval_dataset=sets, **batch, **options)
