@@ -6,7 +6,8 @@
 A method's configuration is chosen by the mean of clean and robust accuracy (PGD-20 with the margin loss at 4/255) over
 the validation style's groups other than animals (tuned on) and flags (15 images), with seed 0; all of them stay in
 leaderboard_search.json. The chosen one is trained with each seed and measured on the seven groups that were not tuned
-on: clean on the full test sets, robust by AutoAttack `fast` at 4/255 on the images of leaderboard_subset.json.
+on: clean on the full test sets, robust by AutoAttack `fast` at 4/255 on the images of leaderboard_subset.json; and,
+clean, on the drawings of shift.yaml's further styles, among all 1,526 names.
 
 Every run is a process of its own with one thread, --jobs of them at once; finished runs are kept in --output_dir and
 not made again. What the ranked ones came to, image by image, also goes to leaderboard_runs.json, from which the table
@@ -49,8 +50,11 @@ GROUPS = {
 PGD = ["--num_steps", "20", "--loss", "margin"]
 AUTOATTACK = ["--attacks", "autoattack,version=fast", "--sample_ids", str(HERE / "leaderboard_subset.json")]
 # What is measured on a split, by name: flags of evaluate_robustness.py.
-COLUMNS = ("autoattack", "clean")
-EVALUATIONS = {"validation": {"pgd": PGD}, "test": {"clean": ["--attacks", "fgsm"], "autoattack": AUTOATTACK}}
+COLUMNS = ("autoattack", "clean", "shift")
+# Further styles that neither training nor any choice saw; the suite also has the two that are measured anyway.
+SHIFT = [name for name in yaml.safe_load((HERE / "shift.yaml").read_text()) if name not in ("twemoji", "noto_v1")]
+CLEAN = ["--attacks", "fgsm"]
+EVALUATIONS = {"validation": {"pgd": PGD}, "test": {"clean": CLEAN, "autoattack": AUTOATTACK, "shift": CLEAN}}
 
 
 def configurations(method: str) -> list[dict[str, Any]]:
@@ -135,8 +139,11 @@ def evaluate(folder: Path, name: str, split: str, model: Path) -> None:
     if file.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    sets = [f"{HERE / 'data'}:{group}@{split}" for group in GROUPS[split]]
-    options = {"model": str(model), "eval_sets": sets, "prompt_template": "an emoji of {}", "eps": EPS}
+    sets = {"eval_sets": [f"{HERE / 'data'}:{group}@{split}" for group in GROUPS[split]]}
+    sets["prompt_template"] = "an emoji of {}"
+    if name == "shift":
+        sets = {"suite": str(HERE / "shift.yaml"), "suite_sets": SHIFT}
+    options = {"model": str(model), **sets, "eps": EPS}
     options |= {"output_file": str(file), "verdict_file": str(file.with_suffix(".jsonl"))}
     evaluate_robustness.main([*as_flags(options), *EVALUATIONS[split][name]])
 
@@ -268,8 +275,8 @@ def outcome(folder: Path) -> dict[str, Any]:
     kept["cost"].pop("options", None)
     for column in COLUMNS:
         report = load_report(report_file(folder, "test", column))
-        key = {"clean": lambda result: "clean", "autoattack": worst}[column]
-        kept[column] = [packed(result.verdicts[key(result)]) for result in report.sets]
+        keys = [worst(result) if column == "autoattack" else "clean" for result in report.sets]
+        kept[column] = [packed(result.verdicts[key]) for result, key in zip(report.sets, keys, strict=True)]
         kept["protocols"][column] = report.protocol_hash
     return kept
 
@@ -336,8 +343,8 @@ def difference(ours: list[list[list[int]]], theirs: list[list[list[int]]]) -> tu
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """The leaderboard in Markdown."""
     lines = [
-        "| rank | method | AutoAttack | clean | rank by clean | trained parameters | CPU seconds | peak MiB |",
-        "|---|---|---|---|---|---|---|---|",
+        "| rank | method | AutoAttack | clean | rank by clean | natural shift | trained parameters | CPU seconds | peak MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = []
@@ -345,8 +352,9 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
             spread = f" ± {row[f'{column}_std']:.1f}" if row["seeds"] > 1 else ""
             cells.append(f"{row[column]:.1f}{spread}")
         costs = [f"{row[key]:,.0f}" if row["parameters"] else "" for key in ("parameters", "seconds", "peak_mib")]
-        ranks = [str(row[f"{column}_rank"]) for column in COLUMNS]
-        lines.append(f"| {ranks[0]} | {row['title']} | {cells[0]} | {cells[1]} | {ranks[1]} | {' | '.join(costs)} |")
+        ranks = [str(row[f"{column}_rank"]) for column in COLUMNS[:2]]
+        results = [row["title"], cells[0], cells[1], ranks[1], cells[2]]
+        lines.append(f"| {ranks[0]} | {' | '.join(results + costs)} |")
     return lines
 
 
