@@ -343,7 +343,7 @@ def difference(ours: list[list[list[int]]], theirs: list[list[list[int]]]) -> tu
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """The leaderboard in Markdown."""
     lines = [
-        "| rank | method | AutoAttack | clean | rank by clean | natural shift | trained parameters | CPU seconds | peak MiB |",
+        "| rank | method | AutoAttack | clean | rank by clean | shift | trained parameters | CPU seconds | peak MiB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
