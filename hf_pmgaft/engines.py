@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import DynamoBackend
 from torch import nn
 from torch.distributed.nn.functional import all_gather
 from torch.distributed.tensor import DTensor
@@ -100,6 +101,9 @@ def after_devices(
             "You asked for torch_compile with ZeRO-3, where the compiled model sees weights of no size. Leave "
             "torch_compile out, or use DDP, ZeRO-2 or FSDP2."
         )
+    if args.torch_compile:  # see `compile_blocks`
+        for name in ("BACKEND", "MODE"):
+            os.environ.pop(f"ACCELERATE_DYNAMO_{name}", None)
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if launched and "WORLD_SIZE" not in os.environ and args.world_size == 1:
         raise ValueError(
@@ -138,6 +142,17 @@ def full_precision(model: nn.Module) -> Iterator[None]:
     finally:
         if replace:
             model.forward = wrapped
+
+
+def compile_blocks(blocks: nn.ModuleList, args: TrainingArguments, accelerator: Accelerator) -> None:
+    """Compiles blocks in place, as one and the same region, for attack and training passes under any wrapper.
+
+    The last one stays as it is: where the class token is all that is asked for, `lean` has less to compute.
+    Accelerate, which would compile the whole model, and not for the attack, is told not to.
+    """
+    accelerator.state.dynamo_plugin.backend = DynamoBackend.NO
+    for block in blocks[:-1]:
+        block.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode)
 
 
 def attack_context(model: nn.Module, precision: str) -> contextlib.AbstractContextManager:

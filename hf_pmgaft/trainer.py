@@ -34,7 +34,14 @@ from .callbacks import SamplePictures, classified
 from .captions import choose_captions, padding_id
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, EvaluationImages, ZeroShotDataset, augment, stack, training_examples
-from .engines import attack_context, copy_trained, full_precision, load_whole_models, prepare_for_engines
+from .engines import (
+    attack_context,
+    compile_blocks,
+    copy_trained,
+    full_precision,
+    load_whole_models,
+    prepare_for_engines,
+)
 from .evaluation import evaluate_robustness
 from .heads import Head
 from .hub import Pushing
@@ -198,6 +205,8 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         with self.evaluation_model() as plain:
             self._encode_texts(plain)
         self._prompts = self._live_prompts()
+        if args.torch_compile:
+            compile_blocks(unwrap(self.model).get_submodule(self.backbone.vision_layers), args, self.accelerator)
 
     # ---- Set-up ----
 
@@ -261,20 +270,15 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
                 f"You passed tau in attack_kwargs with objective {objective}, whose attack maximises a loss of its "
                 "own, without logits that would say when to stop. Leave tau out, or choose pmg_aft or tecoa."
             )
-        if self.objective.uses_patches and args.torch_compile:
-            raise ValueError(
-                f"You passed torch_compile with objective {objective}, whose patch tokens a compiled model does not "
-                "hand out. Leave torch_compile out."
-            )
         if args.wise_ft is not None and keeps_weights(model):
             raise ValueError(
                 f"You passed wise_ft with tuning {tuning!r}, which adds to the original weights and leaves them, so "
                 "that there is nothing to mix. Leave wise_ft out, or tune 'vision_tower' or 'last_blocks'."
             )
-        if args.torch_compile and self.backbone.text_modules and not self.backbone.pooler_is_embedding:
+        if args.torch_compile and self.backbone.vision_layers is None:
             raise ValueError(
-                f"You passed torch_compile with a {type(unwrap_peft(model)).__name__}, whose projected embeddings a "
-                "compiled model does not hand out. Leave torch_compile out."
+                f"You passed torch_compile with a {type(unwrap_peft(model)).__name__}, whose vision tower may be of "
+                "any kind, so its blocks, which would be compiled, are not known. Leave torch_compile out."
             )
 
     def _check_text(self, model: nn.Module, eval_dataset: Any) -> None:
@@ -406,7 +410,9 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         try:
             with self._averaged():
                 model = self.plain_model()
-                with full_precision(model), frozen(model), self._as_used(model):
+                # Verdicts are of the plain arithmetic, whatever the passes of training were compiled to.
+                plain = torch.compiler.set_stance("force_eager")
+                with plain, full_precision(model), frozen(model), self._as_used(model):
                     yield model.to(self.args.device)
         finally:
             if self._plain is not None:

@@ -151,8 +151,6 @@ def step_lines(trainer) -> list[dict]:
 def wrapper(trainer) -> str:
     """What holds the model; of DeepSpeed's engine, which is one for all stages, also what it runs."""
     engine = trainer.model_wrapped
-    if type(engine).__name__ == "OptimizedModule":  # DDP's, compiled
-        engine = engine._orig_mod
     name = type(engine).__name__
     if name != DEEPSPEED:
         return name
@@ -275,7 +273,7 @@ def held_by(engine: str, case: str) -> str:
     name, held, _ = ENGINES[engine]
     if held == DEEPSPEED:
         return name.replace("DeepSpeed", DEEPSPEED)
-    inside = {"lora": "PeftModel", "compile": "OptimizedModule"}.get(case, "CLIPModel")
+    inside = {"lora": "PeftModel"}.get(case, "CLIPModel")
     return held.replace("CLIPModel", inside)
 
 

@@ -1,12 +1,14 @@
 """What keeps a training step fast, asserted by what is computed and kept, not by the clock."""
 
 import contextlib
+import copy
 from collections import Counter
 
 import pytest
 import torch
 from conftest import make_images
 from peft import LoraConfig
+from safetensors.torch import load_file
 from test_config import run_pmgaft
 from test_matrix import make
 from test_trainer import LORA, losses, make_trainer
@@ -207,3 +209,43 @@ def test_images_of_a_stream_cannot_be_kept(processor):
     data_args = run_pmgaft.DataArguments(dataset_name=name, streaming=True, cache_images=1)
     with pytest.raises(ValueError, match="cache_images=1 with streaming.*Leave one"):
         run_pmgaft.load_training_set(data_args, processor, seed=0)
+
+
+def test_compiled_blocks_serve_attack_and_training_and_neither_evaluation_nor_checkpoints(tmp_path):
+    compiled, ran = [], []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return lambda *args: ran.append(phase[-1]) or graph(*args)
+
+    phase, found = ["training"], {}
+    for name in ("plain", "compiled"):
+        options = {"torch_compile": True} if name == "compiled" else {}
+        trainer = make_trainer(tmp_path / name, eval_dataset=make_images(8), **options)
+        if name == "compiled":
+            blocks = trainer.model.vision_model.encoder.layers
+            for block in blocks[:-1]:
+                assert block._compiled_call_impl is not None
+                block.compile(backend=backend)
+            assert blocks[-1]._compiled_call_impl is None
+            attack = trainer._attack
+
+            def in_attack(*args, attack=attack):
+                phase.append("attack")
+                try:
+                    return attack(*args)
+                finally:
+                    phase.pop()
+
+            trainer._attack = in_attack
+        trainer.train()
+        found[name] = losses(trainer)
+    assert {"attack", "training"} == set(ran)
+    assert len(compiled) <= 4  # frozen and trained, not once for each block, step or pass
+    assert found["compiled"] == pytest.approx(found["plain"], rel=1e-5)
+    count = len(ran)
+    trainer.evaluate()
+    assert len(ran) == count
+    copy.deepcopy(trainer.model)
+    trainer.save_model(str(tmp_path / "saved"))
+    assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(trainer.model.state_dict())
