@@ -45,6 +45,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     PLAIN: {},
     "tau=0": {"attack_kwargs": {"tau": 0}},
     'attack_precision="bf16"': {"attack_precision": "bf16"},
+    "torch_compile": {"torch_compile": True},
 }
 
 

@@ -82,8 +82,7 @@ def time_case(case: Case, repeats: int, clock: Callable[[], float]) -> dict[str,
     """Seconds of each way, interleaved, and the limit.
 
     The limit is the fewest floating point operations by which one of the ways does the step, as executed, at the rate
-    of a large product of matrices that is measured between the steps. Ours has fewer than the bare loop, which
-    computes the last block of the vision tower for all tokens.
+    of a large product of matrices that is measured between the steps.
     """
     with tempfile.TemporaryDirectory() as folder:
         ours = Ours(case, folder)

@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer
+from hf_pmgaft.backbones import get_backbone
 from hf_pmgaft.data import load_images
 from hf_pmgaft.objectives.base import kl_divergence
 from hf_pmgaft.zero_shot import encode_class_names
@@ -179,7 +180,11 @@ class PlainCached(Written):
 
 
 class Bare(Written):
-    """The arithmetic that the algorithm needs, and no more: the loop that the package is measured against."""
+    """The arithmetic that the algorithm needs and no more, with the lean image tower: the loop that the package is
+    measured against."""
+
+    def embeds(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        return get_backbone(model).image_embeds(model, (images - self.mean) / self.std)
 
     def freeze(self) -> None:
         self.teacher.requires_grad_(False)
