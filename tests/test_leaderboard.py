@@ -56,3 +56,39 @@ def test_single_run_is_paired_with_every_seed_and_the_spread_of_seeds_counts():
     assert mean == pytest.approx(75)
     images, seeds = (0.5 / 7) / 8, 0.125 / 2  # of 1 and .5 four times each; of the seeds' means 1 and .5
     assert half == pytest.approx(196 * math.sqrt(images + seeds))
+
+
+def run_of(autoattack, clean):
+    columns = {"autoattack": [board.packed(autoattack)], "clean": [board.packed(clean)]}
+    return {"cost": {"parameters": 10, "seconds": 1.0, "peak_mib": 5}, "protocols": {"clean": "abc"}, **columns}
+
+
+def test_ranking_is_made_from_the_kept_runs(tmp_path, monkeypatch, capsys):
+    file, right, wrong = tmp_path / "board_runs.json", [1] * 40, [0] * 39 + [1]
+    found = {"none": (wrong, right), "tecoa": (right, right), "fare": (right, wrong), "clean": (wrong, wrong)}
+    key = {name: board.key_of(name, board.chosen(name), 0) for name in ("tecoa", "fare", "clean")}
+    board.write(file, {key.get(name, name): run_of(*verdicts) for name, verdicts in found.items()})
+    monkeypatch.setitem(board.RUNS, "validation", file)
+    argv = ["rank", "--split", "validation", "--seeds", "0", "--methods", "tecoa", "fare", "clean"]
+    board.rank(board.parse([*argv, "--output_dir", str(tmp_path / "nothing")]))
+    rows = json.loads((tmp_path / "board.json").read_text())["rows"]
+    ranks = {name: (row["autoattack_rank"], row["clean_rank"]) for name, row in rows.items()}
+    assert ranks == {"none": (3, 1), "tecoa": (1, 1), "fare": (1, 3), "clean": (3, 3)}
+    assert rows["tecoa"]["ahead_on_both"] == ["clean"] and rows["none"]["ahead_on_both"] == []
+    assert (tmp_path / "board.png").stat().st_size > 1000 and not (tmp_path / "nothing").exists()
+    table = capsys.readouterr().out
+    assert "| 1 | TeCoA | 100.0 | 100.0 | 1 | 10 | 1 | 5 |" in table and "shift" not in table
+
+
+def test_runs_of_several_protocols_are_not_ranked(tmp_path, monkeypatch):
+    file, run = tmp_path / "board_runs.json", run_of([1, 0], [1, 0])
+    board.write(file, {"none": run, board.key_of("fare", board.chosen("fare"), 0): {**run, "protocols": {}}})
+    monkeypatch.setitem(board.RUNS, "validation", file)
+    with pytest.raises(SystemExit, match="several protocols"):
+        board.rank(board.parse(["rank", "--split", "validation", "--seeds", "0", "--methods", "fare"]))
+
+
+def test_searched_style_is_none_to_rank_on(capsys):
+    with pytest.raises(SystemExit):
+        board.parse(["rank", "--split", "search"])
+    assert "no style to rank on" in capsys.readouterr().err

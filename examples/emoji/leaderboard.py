@@ -2,17 +2,20 @@
 
     python examples/emoji/leaderboard.py search    # the configurations of leaderboard.yaml, on the validation style
     python examples/emoji/leaderboard.py           # the chosen ones, on the test style: table and picture
+    python examples/emoji/leaderboard.py rank --split validation --seeds 0   # as in choosing a recipe of one's own
 
 A method's configuration is chosen by the mean of clean and robust accuracy (PGD-20 with the margin loss at 4/255) over
 the validation style's groups other than animals (tuned on) and flags (15 images), with seed 0; all of them stay in
 leaderboard_search.json. The chosen one is trained with each seed and measured on the seven groups that were not tuned
 on: clean on the full test sets, robust by AutoAttack `fast` at 4/255 on the images of leaderboard_subset.json; and,
-clean, on the drawings of shift.yaml's further styles, among all 1,526 names.
+clean, on the drawings of shift.yaml's further styles, among all 1,526 names. On the validation style it is six groups,
+clean in full and AutoAttack on 30 images of each.
 
 Every run is a process of its own with one thread, --jobs of them at once; finished runs are kept in --output_dir and
 not made again. What the ranked ones came to, image by image, also goes to leaderboard_runs.json, from which the table
-is made; remove a run from it to have it made anew. A rank is one more than the number of methods that are ahead by a
-paired interval, over images and seeds, without zero; methods of one rank are tied.
+is made (leaderboard_validation_runs.json on that style); remove a run from it to have it made anew. A rank is one more
+than the number of methods that are ahead by a paired interval, over images and seeds, without zero; methods of one
+rank are tied.
 """
 
 from __future__ import annotations
@@ -40,21 +43,30 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 METHODS = yaml.safe_load((HERE / "leaderboard.yaml").read_text(encoding="utf-8"))
-SEARCH, RUNS, RESULT, PICTURE = (HERE / f"leaderboard{end}" for end in ("_search.json", "_runs.json", ".json", ".png"))
+SEARCH = HERE / "leaderboard_search.json"
+RUNS = {"test": HERE / "leaderboard_runs.json", "validation": HERE / "leaderboard_validation_runs.json"}
 BUDGET = 8  # configurations of a method
 EPS = "4/255"
+STYLES = {"search": "validation", "validation": "validation", "test": "test"}
 GROUPS = {
     "validation": ("smileys", "food", "travel", "activities", "objects", "symbols"),
     "test": ("smileys", "food", "travel", "activities", "objects", "symbols", "flags"),
 }
 PGD = ["--num_steps", "20", "--loss", "margin"]
-AUTOATTACK = ["--attacks", "autoattack,version=fast", "--sample_ids", str(HERE / "leaderboard_subset.json")]
-# What is measured on a split, by name: flags of evaluate_robustness.py.
-COLUMNS = ("autoattack", "clean", "shift")
+AUTOATTACK = ["--attacks", "autoattack,version=fast"]
 # Further styles that neither training nor any choice saw; the suite also has the two that are measured anyway.
 SHIFT = [name for name in yaml.safe_load((HERE / "shift.yaml").read_text()) if name not in ("twemoji", "noto_v1")]
 CLEAN = ["--attacks", "fgsm"]
-EVALUATIONS = {"validation": {"pgd": PGD}, "test": {"clean": CLEAN, "autoattack": AUTOATTACK, "shift": CLEAN}}
+# What is measured, by name: flags of evaluate_robustness.py. The search's is the one that chooses configurations.
+EVALUATIONS = {
+    "search": {"pgd": PGD},
+    "validation": {"autoattack": [*AUTOATTACK, "--max_samples", "30"], "clean": CLEAN},
+    "test": {
+        "autoattack": [*AUTOATTACK, "--sample_ids", str(HERE / "leaderboard_subset.json")],
+        "clean": CLEAN,
+        "shift": CLEAN,
+    },
+}
 
 
 def configurations(method: str) -> list[dict[str, Any]]:
@@ -76,11 +88,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Seeds of training, for the ranking.")
     parser.add_argument("--jobs", type=int, default=2, help="Runs at once, each with one thread.")
     parser.add_argument("--output_dir", default="outputs/leaderboard", help="Where runs and their reports go.")
+    parser.add_argument("--split", default="test", choices=STYLES, help="Drawing style to rank on, or run's purpose.")
+    parser.add_argument("--file", help="JSON and PNG of the ranking, without ending; beside the runs if absent.")
     run = parser.add_argument_group("run: one training and its evaluations, as the others start them")
     run.add_argument("--configuration", type=int, default=0, help="Number of the configuration.")
     run.add_argument("--seed", type=int, default=0, help="Seed of training.")
-    run.add_argument("--split", default="validation", choices=GROUPS, help="Drawing style to evaluate on.")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.what == "rank" and args.split not in RUNS:
+        parser.error(f"--split {args.split} is no style to rank on; choose of {', '.join(RUNS)}.")
+    return args
 
 
 # ---- One run ----
@@ -139,7 +155,8 @@ def evaluate(folder: Path, name: str, split: str, model: Path) -> None:
     if file.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    sets = {"eval_sets": [f"{HERE / 'data'}:{group}@{split}" for group in GROUPS[split]]}
+    style = STYLES[split]
+    sets = {"eval_sets": [f"{HERE / 'data'}:{group}@{style}" for group in GROUPS[style]]}
     sets["prompt_template"] = "an emoji of {}"
     if name == "shift":
         sets = {"suite": str(HERE / "shift.yaml"), "suite_sets": SHIFT}
@@ -199,10 +216,10 @@ def load_report(file: Path):
 def search(args: argparse.Namespace) -> None:
     """Tries every configuration of the methods on the validation style, and keeps what came out."""
     for name in sorted(args.methods, key=lambda name: "backbone" in METHODS[name]):  # after their backbones
-        start(args, ((name, i, 0) for i in range(len(configurations(name)))), "validation")
+        start(args, ((name, i, 0) for i in range(len(configurations(name)))), "search")
         rows = []
         for i, options in enumerate(configurations(name)):
-            report = load_report(report_file(folder_of(args, name, i, 0), "validation", "pgd"))
+            report = load_report(report_file(folder_of(args, name, i, 0), "search", "pgd"))
             clean, robust = (round(100 * report.mean(f"{key}_accuracy"), 2) for key in ("clean", "robust"))
             rows.append({**options, "clean": clean, "robust": robust, "mean": round((clean + robust) / 2, 2)})
         best = max(rows, key=lambda row: row["mean"])
@@ -228,40 +245,46 @@ def read(file: Path) -> dict[str, Any]:
 
 def rank(args: argparse.Namespace) -> None:
     """Trains the chosen configurations with every seed, measures them, and writes table, figures and picture."""
-    lock = Lock()
+    lock, file, columns = Lock(), RUNS[args.split], list(EVALUATIONS[args.split])
 
     def keep(method: str, configuration: int, seed: int) -> None:
         with lock:
-            runs = read(RUNS)
-            runs[key_of(method, configuration, seed)] = outcome(folder_of(args, method, configuration, seed))
-            write(RUNS, dict(sorted(runs.items())))
+            runs = read(file)
+            runs[key_of(method, configuration, seed)] = outcome(
+                folder_of(args, method, configuration, seed), args.split
+            )
+            write(file, dict(sorted(runs.items())))
 
     todo = {name: [(name, chosen(name), seed) for seed in args.seeds] for name in args.methods}
     backbones = {METHODS[name]["backbone"] for name in args.methods if "backbone" in METHODS[name]}
     for names in (backbones, set(args.methods) - backbones):
         runs = (run for name in args.methods if name in names for run in todo[name])
-        start(args, (run for run in runs if key_of(*run) not in read(RUNS)), "test", keep)
-    if "none" not in read(RUNS):
-        for name in EVALUATIONS["test"]:
-            evaluate(Path(args.output_dir) / "none", name, "test", HERE / "model")
-        write(RUNS, {"none": outcome(Path(args.output_dir) / "none"), **read(RUNS)})
-    runs = read(RUNS)
+        start(args, (run for run in runs if key_of(*run) not in read(file)), args.split, keep)
+    if "none" not in read(file):
+        for name in columns:
+            evaluate(Path(args.output_dir) / "none", name, args.split, HERE / "model")
+        write(file, {"none": outcome(Path(args.output_dir) / "none", args.split), **read(file)})
+    runs = read(file)
     ranked = {key_of(*run) for name in args.methods for run in todo[name]} | {"none"}
     protocols = {json.dumps(runs[key]["protocols"]) for key in ranked}
     if len(protocols) > 1:
-        sys.exit(f"error: {RUNS.name} holds runs of several protocols, which cannot be compared: {sorted(protocols)}.")
-    rows = {"none": row_of("no fine-tuning", [runs["none"]])}
+        sys.exit(f"error: {file.name} holds runs of several protocols, which cannot be compared: {sorted(protocols)}.")
+    rows = {"none": row_of("no fine-tuning", [runs["none"]], columns)}
     for name in args.methods:
         title = METHODS[name]["title"] + (" *(second-hand)*" if METHODS[name].get("second_hand") else "")
-        rows[name] = row_of(title, [runs[key_of(*run)] for run in todo[name]])
-    for column in COLUMNS:
-        for row in rows.values():
+        rows[name] = row_of(title, [runs[key_of(*run)] for run in todo[name]], columns)
+    for row in rows.values():
+        for column in columns:
             row[f"{column}_rank"] = 1 + sum(ahead(other, row, column) for other in rows.values())
-    lines = table(sorted(rows.values(), key=lambda row: (row["autoattack_rank"], -row["autoattack"])))
+        both = ("autoattack", "clean")
+        row["ahead_on_both"] = [name for name in rows if all(ahead(row, rows[name], column) for column in both)]
+    lines = table(sorted(rows.values(), key=lambda row: (row["autoattack_rank"], -row["autoattack"])), columns)
     print("\n".join(lines))
     kept = {name: {key: value for key, value in row.items() if key != "verdicts"} for name, row in rows.items()}
-    write(RESULT, {"table": lines, "rows": kept, "seeds": args.seeds, "protocols": runs["none"]["protocols"]})
-    draw(rows)
+    result = {"table": lines, "rows": kept, "seeds": args.seeds, "protocols": runs["none"]["protocols"]}
+    name = args.file or str(file).removesuffix("_runs.json")
+    write(Path(f"{name}.json"), result)
+    draw(rows, Path(f"{name}.png"))
 
 
 def key_of(method: str, configuration: int, seed: int) -> str:
@@ -269,12 +292,12 @@ def key_of(method: str, configuration: int, seed: int) -> str:
     return f"{method} {json.dumps(configurations(method)[configuration])} seed {seed}"
 
 
-def outcome(folder: Path) -> dict[str, Any]:
+def outcome(folder: Path, split: str) -> dict[str, Any]:
     """What a run came to: verdicts of each group, packed, protocols, and what training cost."""
     kept: dict[str, Any] = {"cost": read(folder / "cost.json"), "protocols": {}}
     kept["cost"].pop("options", None)
-    for column in COLUMNS:
-        report = load_report(report_file(folder, "test", column))
+    for column in EVALUATIONS[split]:
+        report = load_report(report_file(folder, split, column))
         keys = [worst(result) if column == "autoattack" else "clean" for result in report.sets]
         kept[column] = [packed(result.verdicts[key]) for result, key in zip(report.sets, keys, strict=True)]
         kept["protocols"][column] = report.protocol_hash
@@ -290,10 +313,10 @@ def unpacked(text: str) -> list[int]:
     return [int(digit) for digit in f"{int(text, 16):b}"[1:]]
 
 
-def row_of(title: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+def row_of(title: str, runs: list[dict[str, Any]], columns: Iterable[str]) -> dict[str, Any]:
     """A method's figures: means over seeds, their spread, verdicts by column, seed, group and image, and costs."""
     row: dict[str, Any] = {"title": title, "seeds": len(runs), "verdicts": {}}
-    for column in COLUMNS:
+    for column in columns:
         verdicts = [[unpacked(group) for group in run[column]] for run in runs]
         means = [100 * statistics.fmean(map(statistics.fmean, groups)) for groups in verdicts]
         row["verdicts"][column] = verdicts
@@ -340,31 +363,31 @@ def difference(ours: list[list[list[int]]], theirs: list[list[list[int]]]) -> tu
     return 100 * statistics.fmean(seeds), 100 * 1.96 * math.sqrt(variance)
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
+def table(rows: list[dict[str, Any]], columns: Iterable[str]) -> list[str]:
     """The leaderboard in Markdown."""
-    lines = [
-        "| rank | method | AutoAttack | clean | rank by clean | shift | trained parameters | CPU seconds | peak MiB |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = {"autoattack": ["rank", "method", "AutoAttack"], "clean": ["clean", "rank by clean"], "shift": ["shift"]}
+    head = [name for column in columns for name in head[column]]
+    lines = [head + ["trained parameters", "CPU seconds", "peak MiB"]]
     for row in rows:
-        cells = []
-        for column in COLUMNS:
+        cells = {}
+        for column in columns:
             spread = f" ± {row[f'{column}_std']:.1f}" if row["seeds"] > 1 else ""
-            cells.append(f"{row[column]:.1f}{spread}")
+            cells[column] = [f"{row[column]:.1f}{spread}"]
+        cells["autoattack"] = [str(row["autoattack_rank"]), row["title"], *cells["autoattack"]]
+        cells["clean"].append(str(row["clean_rank"]))
         costs = [f"{row[key]:,.0f}" if row["parameters"] else "" for key in ("parameters", "seconds", "peak_mib")]
-        ranks = [str(row[f"{column}_rank"]) for column in COLUMNS[:2]]
-        results = [row["title"], cells[0], cells[1], ranks[1], cells[2]]
-        lines.append(f"| {ranks[0]} | {' | '.join(results + costs)} |")
-    return lines
+        lines.append([cell for column in columns for cell in cells[column]] + costs)
+    lines.insert(1, ["---"] * len(lines[0]))
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def draw(rows: dict[str, dict[str, Any]]) -> None:
+def draw(rows: dict[str, dict[str, Any]], picture: Path) -> None:
     """Clean against robust accuracy, a point per method with the spread over seeds."""
     from hf_pmgaft.plots import scatter_with_spread
 
     keys = ("clean", "autoattack", "clean_std", "autoattack_std")
     points = {row["title"].replace("*", ""): tuple(row[key] for key in keys) for row in rows.values()}
-    scatter_with_spread(points, PICTURE, "clean accuracy in %", f"accuracy under APGD-CE and APGD-T at {EPS} in %")
+    scatter_with_spread(points, picture, "clean accuracy in %", f"accuracy under APGD-CE and APGD-T at {EPS} in %")
 
 
 if __name__ == "__main__":
