@@ -92,3 +92,7 @@ def test_searched_style_is_none_to_rank_on(capsys):
     with pytest.raises(SystemExit):
         board.parse(["rank", "--split", "search"])
     assert "no style to rank on" in capsys.readouterr().err
+
+
+def test_backbones_are_the_chosen_runs_of_the_same_seeds():
+    assert board.backbones([("fare", 0, 2), ("apt", 3, 1)]) == [("tecoa", board.chosen("tecoa"), 1)]

@@ -59,6 +59,7 @@ SHIFT = [name for name in yaml.safe_load((HERE / "shift.yaml").read_text()) if n
 CLEAN = ["--attacks", "fgsm"]
 # What is measured, by name: flags of evaluate_robustness.py. The search's is the one that chooses configurations.
 EVALUATIONS = {
+    "training": {},
     "search": {"pgd": PGD},
     "validation": {"autoattack": [*AUTOATTACK, "--max_samples", "30"], "clean": CLEAN},
     "test": {
@@ -88,7 +89,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Seeds of training, for the ranking.")
     parser.add_argument("--jobs", type=int, default=2, help="Runs at once, each with one thread.")
     parser.add_argument("--output_dir", default="outputs/leaderboard", help="Where runs and their reports go.")
-    parser.add_argument("--split", default="test", choices=STYLES, help="Drawing style to rank on, or run's purpose.")
+    parser.add_argument(
+        "--split", default="test", choices=EVALUATIONS, help="Drawing style to rank on; of a run what for."
+    )
     parser.add_argument("--file", help="JSON and PNG of the ranking, without ending; beside the runs if absent.")
     run = parser.add_argument_group("run: one training and its evaluations, as the others start them")
     run.add_argument("--configuration", type=int, default=0, help="Number of the configuration.")
@@ -169,6 +172,10 @@ def report_file(folder: Path, split: str, name: str) -> Path:
     return folder / f"{split}-{name}.json"
 
 
+def report_files(folder: Path, split: str) -> list[Path]:
+    return [report_file(folder, split, name) for name in EVALUATIONS[split]]
+
+
 def write(file: Path, value: Any) -> None:
     """Writes JSON so that a reader never sees a part of it."""
     partial = file.with_suffix(".partial")
@@ -192,7 +199,7 @@ def start(
     def one(todo: tuple[str, int, int]) -> str | None:
         method, configuration, seed = todo
         folder = folder_of(args, *todo)
-        if all(report_file(folder, split, name).exists() for name in EVALUATIONS[split]):
+        if all(file.exists() for file in (folder / "cost.json", *report_files(folder, split))):
             return keep(*todo)
         options = {"configuration": configuration, "seed": seed, "split": split, "output_dir": args.output_dir}
         command = [sys.executable, __file__, "run", "--methods", method, *as_flags(options)]
@@ -207,6 +214,12 @@ def start(
         sys.exit("error: " + "\n".join(failed))
 
 
+def backbones(runs: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """The runs that others are tuned on."""
+    names = [(METHODS[method]["backbone"], seed) for method, _, seed in runs if "backbone" in METHODS[method]]
+    return [(name, chosen(name), seed) for name, seed in names]
+
+
 def load_report(file: Path):
     from hf_pmgaft.report import RobustnessReport
 
@@ -215,7 +228,8 @@ def load_report(file: Path):
 
 def search(args: argparse.Namespace) -> None:
     """Tries every configuration of the methods on the validation style, and keeps what came out."""
-    for name in sorted(args.methods, key=lambda name: "backbone" in METHODS[name]):  # after their backbones
+    for name in args.methods:
+        start(args, backbones([(name, 0, 0)]), "training")
         start(args, ((name, i, 0) for i in range(len(configurations(name)))), "search")
         rows = []
         for i, options in enumerate(configurations(name)):
@@ -256,10 +270,9 @@ def rank(args: argparse.Namespace) -> None:
             write(file, dict(sorted(runs.items())))
 
     todo = {name: [(name, chosen(name), seed) for seed in args.seeds] for name in args.methods}
-    backbones = {METHODS[name]["backbone"] for name in args.methods if "backbone" in METHODS[name]}
-    for names in (backbones, set(args.methods) - backbones):
-        runs = (run for name in args.methods if name in names for run in todo[name])
-        start(args, (run for run in runs if key_of(*run) not in read(file)), args.split, keep)
+    missing = [run for name in args.methods for run in todo[name] if key_of(*run) not in read(file)]
+    start(args, backbones(missing), "training")
+    start(args, missing, args.split, keep)
     if "none" not in read(file):
         for name in columns:
             evaluate(Path(args.output_dir) / "none", name, args.split, HERE / "model")
