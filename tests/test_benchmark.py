@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from hf_pmgaft.attacks import sample_seeds, uniform_noise
 
@@ -47,6 +48,8 @@ def test_the_bare_loop_takes_the_same_step_as_the_trainer(benchmark, tmp_path, m
 
 
 def test_step_prints_a_line_for_each_way_and_each_part(benchmark, tmp_path, capsys):
+    from benchmarks.step import OPERATORS
+
     file = tmp_path / "out.json"
     flags = ["--models", "embedded default", "--tunings", "full", "--methods", "tecoa", "--batch_size", "2"]
     benchmark.main(["step", *flags, "--repeats", "1", "--no-memory", "--output_file", str(file)])
@@ -60,7 +63,19 @@ def test_step_prints_a_line_for_each_way_and_each_part(benchmark, tmp_path, caps
     assert case["medians"]["limit"] == flop["limit"] / case["peak_flop_per_second"]
     assert sum(case["parts"].values()) == pytest.approx(1)
     assert {"attack", "adversarial pass", "backward", "optimizer", "data", "rest"} == set(case["parts"])  # no teacher
+    assert sum(case["operators"].values()) == pytest.approx(1) and "and by operators" in printed
+    assert set(case["operators"]) == {*OPERATORS}
     assert {"processor", "instruction_sets", "threads"} <= set(written["machine"])
+
+
+def test_operators_are_told_apart(benchmark):
+    from benchmarks.step import time_operators
+
+    image, weight = torch.rand(64, 256), torch.rand(256, 512)
+    product = time_operators(lambda: [image @ weight for _ in range(50)])
+    norm = time_operators(lambda: [F.layer_norm(image, (256,)) for _ in range(50)])
+    assert max(product, key=product.get) == "products" and "layer norm" not in product
+    assert norm["layer norm"] > 0.5 and "products" not in norm
 
 
 def test_seconds_of_a_part_are_without_those_of_parts_within_it(benchmark):

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import itertools
 import json
+import re
 import resource
 import statistics
 import sys
@@ -33,12 +34,22 @@ OURS, BARE, LIMIT = "ours", "bare loop", "limit"
 # Noise, losses, logs, and what the host does between the products.
 REST = "rest"
 PARTS = ("attack", "teacher", "clean pass", "adversarial pass", "backward", "optimizer", "data", REST)
+# Kinds of operators, by the names that the profiler of torch gives them; the host is what is between them.
+OPERATORS = {
+    "products": r"aten::(addmm|mm|bmm|baddbmm)(_|$)|convolution|mkldnn",
+    "attention": r"_scaled_dot_product|_flash_attention",
+    "layer norm": r"layer_norm",
+    "optimizer": r"adam|aten::_foreach",
+    "copies": r"aten::(copy_|cat|fill_|zero_|stack|index.*|select_backward|slice_backward|clone|gather|scatter.*)$",
+    "elementwise and others": r"aten::",
+    "host": r"",
+}
 
 
 def run(args: argparse.Namespace) -> None:
     """Prints, per case, what each way costs and where our time goes."""
     clock = {"wall": time.perf_counter, "cpu": time.process_time}[args.clock]
-    found, rows, parts = [], [_HEADER], []
+    found, rows, parts, operators = [], [_HEADER], [], []
     for case in cases(args):
         # Memory first, while this process holds nothing.
         memory = {way: run_worker(args, {**case, "way": way}) for way in ways_of(case)} if args.memory else {}
@@ -46,9 +57,11 @@ def run(args: argparse.Namespace) -> None:
         gc.collect()
         found.append(figures)
         rows += case_rows(figures)
-        parts.append([case_name(figures), *(f"{100 * figures['parts'].get(name, 0):.0f} %" for name in PARTS)])
+        for table, key, names in ((parts, "parts", PARTS), (operators, "operators", OPERATORS)):
+            table.append([case_name(figures), *(f"{100 * figures[key].get(name, 0):.0f} %" for name in names)])
         print(f"{case_name(figures)}: done", file=sys.stderr)
     print(render(rows), render([["where our time goes", *PARTS], *parts]), sep="\n\n", end="\n\n")
+    print(render([["and by operators", *OPERATORS], *operators]), end="\n\n")
     write(args, cases=found)
 
 
@@ -100,6 +113,7 @@ def time_case(case: Case, repeats: int, clock: Callable[[], float]) -> dict[str,
             stopwatch = Stopwatch(clock)
             time_parts(ours, stopwatch)
             shares.update(stopwatch.seconds)
+        by_operator = time_operators(ours.step)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     operations[LIMIT] = min(operations.values())
     medians[LIMIT] = operations[LIMIT] / max(rates)
@@ -110,6 +124,7 @@ def time_case(case: Case, repeats: int, clock: Callable[[], float]) -> dict[str,
         "flop": operations,
         "peak_flop_per_second": max(rates),
         "parts": {name: value / total for name, value in shares.items()},
+        "operators": by_operator,
     }
 
 
@@ -193,6 +208,18 @@ def time_parts(ours: Ours, stopwatch: Stopwatch) -> None:
             with stopwatch.part("optimizer"):
                 trainer.optimizer.step()
                 trainer.model.zero_grad()
+
+
+def time_operators(step: Callable[[], None]) -> dict[str, float]:
+    """Shares of a step's time by kinds of operators, each without those that it calls."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        with torch.profiler.record_function("step"):
+            step()
+    seconds = Counter()
+    for event in profile.key_averages():
+        kind = next(kind for kind, pattern in OPERATORS.items() if re.search(pattern, event.key))
+        seconds[kind] += event.self_cpu_time_total
+    return {kind: value / seconds.total() for kind, value in seconds.items()}
 
 
 # ---- Memory ----
