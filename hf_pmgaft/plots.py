@@ -205,6 +205,38 @@ def scatter_with_spread(
     return figure
 
 
+def bars_with_spread(
+    panels: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]], file: str | os.PathLike
+) -> Figure:
+    """A panel per figure, in it a group of bars per method, with whiskers as long as the spreads.
+
+    Args:
+        panels (`dict`): By title, then by condition, such as `"clean"` and a radius, then by method: a mean in % and
+            its spread. A panel may lack conditions, but no method.
+        file (`str`): Where the picture goes.
+    """
+    conditions = list(dict.fromkeys(name for groups in panels.values() for name in groups))
+    methods = list(next(iter(next(iter(panels.values())).values())))
+    figure, (axes,) = _figure(1, len(panels), (0.9 + len(panels) * (1 + 0.55 * len(methods)), 4.2), sharey=True)
+    for axis, (title, groups) in zip(axes, panels.items(), strict=True):
+        width = 0.85 / len(groups)
+        for i, (condition, of_methods) in enumerate(groups.items()):
+            means, spreads = zip(*(of_methods[name] for name in methods), strict=True)
+            places = np.arange(len(methods)) + (i - (len(groups) - 1) / 2) * width
+            style = {"color": _BAR_COLOURS[conditions.index(condition) % len(_BAR_COLOURS)], "label": condition}
+            bars = axis.bar(places, means, width, yerr=spreads, error_kw={"ecolor": "0.25", "elinewidth": 1}, **style)
+            axis.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
+        axis.set_title(title, fontsize=9)
+        axis.set_xticks(range(len(methods)), methods, rotation=35, ha="right", fontsize=8)
+        axis.grid(axis="y", alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set(ylim=(0, 108), yticks=range(0, 101, 20), ylabel="%")
+    handles = {label: bar for axis in axes for bar, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=9)
+    figure.savefig(file, **_PNG)
+    return figure
+
+
 def gallery(
     clean: torch.Tensor,
     adversarial: torch.Tensor,

@@ -47,7 +47,8 @@ SEARCH = HERE / "leaderboard_search.json"
 RUNS = {"test": HERE / "leaderboard_runs.json", "validation": HERE / "leaderboard_validation_runs.json"}
 BUDGET = 8  # configurations of a method
 EPS = "4/255"
-STYLES = {"search": "validation", "validation": "validation", "test": "test"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # environment of a run
+STYLES = {"search": "validation", "validation": "validation", "test": "test", "costs": "test", "stronger": "test"}
 GROUPS = {
     "validation": ("smileys", "food", "travel", "activities", "objects", "symbols"),
     "test": ("smileys", "food", "travel", "activities", "objects", "symbols", "flags"),
@@ -57,6 +58,9 @@ AUTOATTACK = ["--attacks", "autoattack,version=fast"]
 # Further styles that neither training nor any choice saw; the suite also has the two that are measured anyway.
 SHIFT = [name for name in yaml.safe_load((HERE / "shift.yaml").read_text()) if name not in ("twemoji", "noto_v1")]
 CLEAN = ["--attacks", "fgsm"]
+RETRIEVAL = ["--caption_column", "label,tags", "--max_samples"]
+STRONGER = ["--attacks", "pgd,num_steps=20,loss=margin", "pgd,num_steps=20,loss=ce"]
+STRONGER += ["pgd,num_steps=100,restarts=2,loss=margin", "pgd,num_steps=100,restarts=2,loss=ce"]
 # What is measured, by name: flags of evaluate_robustness.py. The search's is the one that chooses configurations.
 EVALUATIONS = {
     "training": {},
@@ -67,6 +71,9 @@ EVALUATIONS = {
         "clean": CLEAN,
         "shift": CLEAN,
     },
+    # For costs.py.
+    "costs": {"retrieval": [*RETRIEVAL, "80", "--num_steps", "20", "--eps", EPS, "8/255"], "shift": PGD},
+    "stronger": {"retrieval": [*RETRIEVAL, "20", *STRONGER], "shift": ["--max_samples", "20", *STRONGER]},
 }
 
 
@@ -160,9 +167,10 @@ def evaluate(folder: Path, name: str, split: str, model: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     style = STYLES[split]
     sets = {"eval_sets": [f"{HERE / 'data'}:{group}@{style}" for group in GROUPS[style]]}
-    sets["prompt_template"] = "an emoji of {}"
     if name == "shift":
         sets = {"suite": str(HERE / "shift.yaml"), "suite_sets": SHIFT}
+    if name not in ("shift", "retrieval"):  # which bring templates along, or have captions
+        sets["prompt_template"] = "an emoji of {}"
     options = {"model": str(model), **sets, "eps": EPS}
     options |= {"output_file": str(file), "verdict_file": str(file.with_suffix(".jsonl"))}
     evaluate_robustness.main([*as_flags(options), *EVALUATIONS[split][name]])
@@ -194,7 +202,6 @@ def start(
 ) -> None:
     """Makes runs (method, configuration, seed) that were not made before, several at once; `keep` is told of each."""
     runs = list(runs)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
     def one(todo: tuple[str, int, int]) -> str | None:
         method, configuration, seed = todo
@@ -205,11 +212,13 @@ def start(
         command = [sys.executable, __file__, "run", "--methods", method, *as_flags(options)]
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("w") as log:
-            done = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+            done = subprocess.run(
+                command, env={**os.environ, **ONE_THREAD}, stdout=log, stderr=subprocess.STDOUT, check=False
+            )
         return f"{folder} ended with code {done.returncode}: see its log.txt" if done.returncode else keep(*todo)
 
     with ThreadPoolExecutor(args.jobs) as pool:
-        failed = [text for text in tqdm(pool.map(one, runs), total=len(runs), desc=split) if text]
+        failed = [text for text in tqdm(pool.map(one, runs), total=len(runs), desc=split, disable=not runs) if text]
     if failed:
         sys.exit("error: " + "\n".join(failed))
 
@@ -259,24 +268,9 @@ def read(file: Path) -> dict[str, Any]:
 
 def rank(args: argparse.Namespace) -> None:
     """Trains the chosen configurations with every seed, measures them, and writes table, figures and picture."""
-    lock, file, columns = Lock(), RUNS[args.split], list(EVALUATIONS[args.split])
-
-    def keep(method: str, configuration: int, seed: int) -> None:
-        with lock:
-            runs = read(file)
-            runs[key_of(method, configuration, seed)] = outcome(
-                folder_of(args, method, configuration, seed), args.split
-            )
-            write(file, dict(sorted(runs.items())))
-
+    file, columns = RUNS[args.split], list(EVALUATIONS[args.split])
     todo = {name: [(name, chosen(name), seed) for seed in args.seeds] for name in args.methods}
-    missing = [run for name in args.methods for run in todo[name] if key_of(*run) not in read(file)]
-    start(args, backbones(missing), "training")
-    start(args, missing, args.split, keep)
-    if "none" not in read(file):
-        for name in columns:
-            evaluate(Path(args.output_dir) / "none", name, args.split, HERE / "model")
-        write(file, {"none": outcome(Path(args.output_dir) / "none", args.split), **read(file)})
+    complete(args, [run for runs in todo.values() for run in runs])
     runs = read(file)
     ranked = {key_of(*run) for name in args.methods for run in todo[name]} | {"none"}
     protocols = {json.dumps(runs[key]["protocols"]) for key in ranked}
@@ -298,6 +292,31 @@ def rank(args: argparse.Namespace) -> None:
     name = args.file or str(file).removesuffix("_runs.json")
     write(Path(f"{name}.json"), result)
     draw(rows, Path(f"{name}.png"))
+
+
+def complete(args: argparse.Namespace, runs: list[tuple[str, int, int]]) -> None:
+    """Makes what the kept runs lack of these and of the untuned model."""
+    lock, file = Lock(), RUNS[args.split]
+
+    def keep(method: str, configuration: int, seed: int) -> None:
+        with lock:
+            runs = read(file)
+            folder = folder_of(args, method, configuration, seed)
+            runs[key_of(method, configuration, seed)] = outcome(folder, args.split)
+            write(file, dict(sorted(runs.items())))
+
+    missing = [run for run in runs if key_of(*run) not in read(file)]
+    start(args, backbones(missing), "training")
+    start(args, missing, args.split, keep)
+    if "none" not in read(file):
+        measure_none(args, args.split)
+        write(file, {"none": outcome(Path(args.output_dir) / "none", args.split), **read(file)})
+
+
+def measure_none(args: argparse.Namespace, split: str) -> None:
+    """Measures the untuned model, if that was not done before."""
+    for name in EVALUATIONS[split]:
+        evaluate(Path(args.output_dir) / "none", name, split, HERE / "model")
 
 
 def key_of(method: str, configuration: int, seed: int) -> str:
