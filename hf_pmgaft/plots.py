@@ -217,8 +217,12 @@ def bars_with_spread(
     """
     conditions = list(dict.fromkeys(name for groups in panels.values() for name in groups))
     methods = list(next(iter(next(iter(panels.values())).values())))
-    figure, (axes,) = _figure(1, len(panels), (0.9 + len(panels) * (1 + 0.55 * len(methods)), 4.2), sharey=True)
-    for axis, (title, groups) in zip(axes, panels.items(), strict=True):
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure, grid = _figure(rows, columns, (columns * (0.8 + 0.6 * len(methods)), 0.4 + 3.3 * rows), sharey=True)
+    for axis in grid.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (title, groups) in zip(grid.flat, panels.items(), strict=False):
         width = 0.85 / len(groups)
         for i, (condition, of_methods) in enumerate(groups.items()):
             means, spreads = zip(*(of_methods[name] for name in methods), strict=True)
@@ -229,9 +233,11 @@ def bars_with_spread(
         axis.set_title(title, fontsize=9)
         axis.set_xticks(range(len(methods)), methods, rotation=35, ha="right", fontsize=8)
         axis.grid(axis="y", alpha=0.3)
+        axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set(ylim=(0, 108), yticks=range(0, 101, 20), ylabel="%")
-    handles = {label: bar for axis in axes for bar, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    for axis in grid[:, 0]:
+        axis.set(ylim=(0, 108), yticks=range(0, 101, 20), ylabel="%")
+    handles = {label: bar for axis in grid.flat for bar, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=9)
     figure.savefig(file, **_PNG)
     return figure

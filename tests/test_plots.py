@@ -8,6 +8,7 @@ from PIL import Image
 from hf_pmgaft.intervals import wilson_interval
 from hf_pmgaft.plots import (
     attention_gallery,
+    bars_with_spread,
     clean_against_robust,
     gallery,
     robustness_bars,
@@ -368,3 +369,20 @@ def test_a_constant_attention_map_is_drawn_as_nothing(tmp_path):
     options = {"predictions": {"a": torch.zeros(2, 1, dtype=torch.long)}, "class_names": NAMES, "labels": [0]}
     figure = attention_gallery({"a": images}, {"a": flat}, file=tmp_path / "gallery.png", **options)
     assert np.abs(figure.axes[2].images[1].get_array()).max() == 0
+
+
+def test_bars_with_spread_has_a_panel_per_figure_and_a_bar_per_method_and_condition(tmp_path):
+    accuracy = {
+        "clean": {"none": (84.0, 0.0), "FARE": (80.0, 1.0)},
+        "4/255": {"none": (2.0, 0.0), "FARE": (40.0, 0.5)},
+    }
+    figure = bars_with_spread({"accuracy": accuracy, "recall": {"4/255": accuracy["4/255"]}}, tmp_path / "bars.png")
+    first, second = figure.axes
+    assert [patch.get_height() for patch in first.patches] == [84, 80, 2, 40]
+    assert [patch.get_height() for patch in second.patches] == [2, 40]
+    assert [text.get_text() for text in first.get_xticklabels()] == ["none", "FARE"]
+    assert first.patches[2].get_facecolor() == second.patches[0].get_facecolor() != first.patches[0].get_facecolor()
+    (whiskers,) = second.containers[-1].errorbar.lines[2]
+    assert [segment[:, 1].tolist() for segment in whiskers.get_segments()] == [[2, 2], [39.5, 40.5]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["clean", "4/255"]
+    assert (tmp_path / "bars.png").stat().st_size > 5000

@@ -66,7 +66,7 @@ PANELS = {
     "I2T R@1": "retrieval, I2T R@1\n(PGD-20)",
     "caption, chrf": "LLaVA's captions, chrF++\n(PGD-50)",
     "shift": "natural shift, accuracy\n(PGD-20)",
-    "target 'warning', success": "success of the attack that makes\nLLaVA write “warning” (PGD-50)",
+    "target 'warning', success": "attack that makes LLaVA write “warning”:\nsuccess, the lower the better (PGD-50)",
 }
 # By task, radius and method: a figure in % of each seed.
 Figures = dict[str, dict[str, dict[str, list[float]]]]
