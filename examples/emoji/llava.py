@@ -2,7 +2,6 @@
 
     python examples/emoji/llava.py                      # train, install in llava/, measure; a quarter of an hour
     python examples/emoji/llava.py --steps check        # measure the shipped model, rewrite its card
-    python examples/emoji/llava.py --steps compare      # attack it through robust towers: the table of the README
 
 The vision tower is that of model/, frozen; projector and language model are trained from scratch, to answer three
 questions about the drawings of the training styles, augmented as in pre-training. What comes out is an ordinary
@@ -11,15 +10,13 @@ questions about the drawings of the training styles, augmented as in pre-trainin
 Steps, in this order:
   train     if .build/ does not hold the drawings, `build.py --steps fetch,data` first; then train, install in llava/
   check     how often it is right in drawing styles that no training saw, and without an image; writes the card
-  compare   train the towers of three methods with several seeds, attack the LLaVA through each (not run by default)
 
-Choices were made on the validation style.
+costs.py attacks it through robust towers. Choices were made on the validation style.
 """
 
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
 from collections import Counter
@@ -281,42 +278,7 @@ def measure(model, data: list[dict], question: str) -> list[str]:
     return [question, str(len(data)), right, span, near, blind, guessed, most]
 
 
-# ----------------------------------------------------------------------------------------------------- other towers in
-
-
-def compare(args) -> None:
-    """Trains towers as compare.py does, attacks the LLaVA through its own and each of them, and prints means."""
-    import attack_llava
-    import compare as methods
-
-    runs = argparse.Namespace(output_dir=args.output_dir, eps=["4/255", "8/255"], flags=[])
-    # Seed by seed, so that a run that is cut short has all methods of the first seeds.
-    folders = {(m, seed): methods.train(runs, m, seed) for seed in args.seeds for m in args.methods}
-    report, texts = Path(args.output_dir) / "llava.json", Path(args.output_dir) / "llava.jsonl"
-    command = ["--towers", *map(str, folders.values()), "--eps", *runs.eps, "--num_images", str(args.num_images)]
-    attack_llava.main([*command, *args.flags, "--output_file", str(report), "--verdict_file", str(texts)])
-    written = json.loads(report.read_text(encoding="utf-8"))
-    found = written["towers"]
-    towers = {attack_llava.OWN: [attack_llava.OWN]}
-    towers |= {methods.METHODS[m][0]: [folders[m, seed].name for seed in args.seeds] for m in args.methods}
-    rows = [["task", "figure in %", "radius", *towers]]
-    for task, of_radii in found[attack_llava.OWN].items():
-        for radius, (name, *_) in of_radii.items():
-            cells = [[100 * found[tower][task][radius][name] for tower in names] for names in towers.values()]
-            rows.append([task, name, radius, *map(mean, cells)])
-    print(render(rows, "markdown"))
-    if args.file:
-        summary = {"table": rows, "seeds": args.seeds, "protocol": written["protocol"]}
-        Path(args.file).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def mean(values: list[float]) -> str:
-    """The mean over seeds, and their standard deviation if there are several."""
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.1f}{spread}"
-
-
-STEPS = {"train": train, "check": check, "compare": compare}
+STEPS = {"train": train, "check": check}
 
 
 def main() -> None:
@@ -325,13 +287,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     for name, (default, meaning) in SETTINGS.items():
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{meaning}; default: %(default)s")
-    towers = parser.add_argument_group("compare")
-    towers.add_argument("--methods", nargs="+", default=["tecoa", "pmg_aft", "fare"], help="default: %(default)s")
-    towers.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the towers; default: %(default)s")
-    towers.add_argument("--num_images", type=int, default=50, help="default: %(default)s")
-    towers.add_argument("--output_dir", default="outputs/compare", help="default: %(default)s")
-    towers.add_argument("--file", help="write table and protocol as JSON too")
-    towers.add_argument("flags", nargs="*", help="after --: further flags of attack_llava.py")
     args = parser.parse_args()
     for step in args.steps:
         print(f"== {step}", flush=True)
