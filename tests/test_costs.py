@@ -24,7 +24,7 @@ def test_figures_are_means_and_deviations_over_seeds(costs):
         "accuracy": {"clean": {"none": [80.0], "fare": [70.0, 74.0]}, "4/255": {"none": [2.0], "fare": [40, 41]}}
     }
     found = costs.summarized(figures)["accuracy"]
-    assert found["clean"]["fare"] == {"mean": 72.0, "std": round(statistics.stdev([70, 74]), 2), "by_seed": [70, 74]}
+    assert found["clean"]["fare"] == {"mean": 72.0, "std": round(statistics.stdev([70, 74]), 3), "by_seed": [70, 74]}
     assert found["4/255"]["none"] == {"mean": 2.0, "std": 0.0, "by_seed": [2.0]}
     lines = costs.table(figures, {"none": "none", "fare": "FARE"})
     assert lines[0] == "| figure in % | radius | none | FARE |"

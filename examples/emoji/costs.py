@@ -210,9 +210,9 @@ def summarized(figures: Figures) -> dict[str, Any]:
     for task, radius, of_methods in rows_of(figures):
         found.setdefault(task, {})[radius] = {
             name: {
-                "mean": round(statistics.fmean(values), 2),
-                "std": round(spread(values), 2),
-                "by_seed": [round(value, 2) for value in values],
+                "mean": round(statistics.fmean(values), 3),
+                "std": round(spread(values), 3),
+                "by_seed": [round(value, 3) for value in values],
             }
             for name, values in of_methods.items()
         }

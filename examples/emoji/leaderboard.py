@@ -353,7 +353,7 @@ def row_of(title: str, runs: list[dict[str, Any]], columns: Iterable[str]) -> di
         means = [100 * statistics.fmean(map(statistics.fmean, groups)) for groups in verdicts]
         row["verdicts"][column] = verdicts
         row |= {column: statistics.fmean(means), f"{column}_std": statistics.stdev(means) if len(means) > 1 else 0.0}
-        row[f"{column}_by_seed"] = [round(mean, 2) for mean in means]
+        row[f"{column}_by_seed"] = [round(mean, 3) for mean in means]
     for key in ("parameters", "seconds", "peak_mib"):
         row[key] = statistics.median(run["cost"].get(key, 0) for run in runs)
     return row
