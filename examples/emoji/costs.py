@@ -1,6 +1,6 @@
 """What it costs to be robust: towers of the leaderboard side by side, in all that people do with a CLIP.
 
-    python examples/emoji/costs.py                                # about two hours of one core
+    python examples/emoji/costs.py                                # about an hour of one core
     python examples/emoji/costs.py --stronger --seeds 0           # does a stronger attack change the order?
     python examples/emoji/costs.py --methods tecoa pmg_aft fare qt_aft
 
