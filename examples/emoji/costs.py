@@ -42,23 +42,10 @@ STAGES = {
 }
 RECALLS = [f"{way} R@{k}" for way in ("I2T", "T2I") for k in (1, 5, 10)]
 # What attack_llava.py is asked for, by the end that its radii get in the table.
+FEW = ["--eps", board.EPS, "--num_images", "16", "--tasks", "targeted", "caption", "--targets", "warning"]
 LLAVA = {
     "costs": {"": ["--eps", board.EPS, TWICE]},
-    "stronger": {
-        end: [
-            "--eps",
-            board.EPS,
-            "--num_images",
-            "16",
-            "--tasks",
-            "targeted",
-            "caption",
-            "--targets",
-            "warning",
-            *flags,
-        ]
-        for end, flags in {"": [], ", stronger": ["--num_steps", "200", "--restarts", "2"]}.items()
-    },
+    "stronger": {"": FEW, ", stronger": [*FEW, "--num_steps", "200", "--restarts", "2"]},
 }
 # Panels of the picture.
 PANELS = {
@@ -93,12 +80,13 @@ def main(argv: list[str] | None = None) -> None:
     kind = "stronger" if args.stronger else "costs"
     runs = {name: [(name, board.chosen(name), seed) for seed in args.seeds] for name in args.methods}
     every = [run for of_method in runs.values() for run in of_method]
-    board.start(args, [*board.backbones(every), *every], "training")
+    board.start(args, board.backbones(every), "training")
+    board.start(args, every, "training")
     if not args.stronger:
         board.complete(args, every)
     folders = {NONE: [Path(args.output_dir) / NONE]}
     folders |= {name: [board.folder_of(args, *run) for run in of_method] for name, of_method in runs.items()}
-    with ThreadPoolExecutor(2) as pool:  # the LLaVA is one process, and goes on beside the others
+    with ThreadPoolExecutor(1) as pool:  # the LLaVA is one process, and goes on beside the others
         written = pool.submit(write_texts, args, kind, folders)
         board.start(args, every, kind)
         board.measure_none(args, kind)
