@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     lines = table(figures, titles)
     print("\n".join(lines))
     file = args.file or str(HERE / ("costs_stronger" if args.stronger else "costs"))
-    summary = {"table": lines, "seeds": args.seeds, "protocols": protocols(args, kind, folders)}
+    summary = {"table": lines, "seeds": args.seeds, "protocols": protocols(args, kind, folders, every)}
     board.write(Path(f"{file}.json"), {**summary, "figures": summarized(figures)})
     draw(figures, titles, f"{file}.png")
 
@@ -165,9 +165,11 @@ def by_texts(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Pat
     return found
 
 
-def protocols(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Path]]) -> dict[str, Any]:
+def protocols(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Path]], runs: list) -> dict[str, Any]:
     """Protocols of the parts, by their hashes; of the LLaVA in full. Each must be the same of all towers."""
-    found = {"classification": board.read(board.RUNS["test"])[NONE]["protocols"]} if kind == "costs" else {}
+    found: dict[str, Any] = {}
+    if kind == "costs":
+        found["classification"] = board.common_protocol({NONE} | {board.key_of(*run) for run in runs}, "test")
     for part in board.EVALUATIONS[kind]:
         files = [board.report_file(folder, kind, part) for of_method in folders.values() for folder in of_method]
         hashes = {board.load_report(file).protocol_hash for file in files}

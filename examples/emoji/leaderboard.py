@@ -272,10 +272,9 @@ def rank(args: argparse.Namespace) -> None:
     todo = {name: [(name, chosen(name), seed) for seed in args.seeds] for name in args.methods}
     complete(args, [run for runs in todo.values() for run in runs])
     runs = read(file)
-    ranked = {key_of(*run) for name in args.methods for run in todo[name]} | {"none"}
-    protocols = {json.dumps(runs[key]["protocols"]) for key in ranked}
-    if len(protocols) > 1:
-        sys.exit(f"error: {file.name} holds runs of several protocols, which cannot be compared: {sorted(protocols)}.")
+    protocol = common_protocol(
+        {"none"} | {key_of(*run) for of_method in todo.values() for run in of_method}, args.split
+    )
     rows = {"none": row_of("no fine-tuning", [runs["none"]], columns)}
     for name in args.methods:
         title = METHODS[name]["title"] + (" *(second-hand)*" if METHODS[name].get("second_hand") else "")
@@ -288,10 +287,19 @@ def rank(args: argparse.Namespace) -> None:
     lines = table(sorted(rows.values(), key=lambda row: (row["autoattack_rank"], -row["autoattack"])), columns)
     print("\n".join(lines))
     kept = {name: {key: value for key, value in row.items() if key != "verdicts"} for name, row in rows.items()}
-    result = {"table": lines, "rows": kept, "seeds": args.seeds, "protocols": runs["none"]["protocols"]}
+    result = {"table": lines, "rows": kept, "seeds": args.seeds, "protocols": protocol}
     name = args.file or str(file).removesuffix("_runs.json")
     write(Path(f"{name}.json"), result)
     draw(rows, Path(f"{name}.png"))
+
+
+def common_protocol(keys: Iterable[str], split: str) -> dict[str, str]:
+    """The protocols that kept runs follow, by column, if they are the same."""
+    file = RUNS[split]
+    protocols = {json.dumps(read(file)[key]["protocols"]) for key in keys}
+    if len(protocols) > 1:
+        sys.exit(f"error: {file.name} holds runs of several protocols, which cannot be compared: {sorted(protocols)}.")
+    return json.loads(protocols.pop())
 
 
 def complete(args: argparse.Namespace, runs: list[tuple[str, int, int]]) -> None:
