@@ -3,9 +3,12 @@
 import importlib
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from hf_pmgaft.report import RobustnessReport, SetResult
 
 EMOJI = Path(__file__).parent.parent / "examples/emoji"
 
@@ -31,6 +34,36 @@ def test_figures_are_means_and_deviations_over_seeds(costs):
     assert lines[2:] == ["| accuracy | clean | 80.0 | 72.0 ± 2.8 |", "| accuracy | 4/255 | 2.0 | 40.5 ± 0.7 |"]
 
 
+def report(stands, protocol, figure="accuracy"):
+    """Of two sets: clean accuracies .9 and .7, and what stands after each attack."""
+    sets = [SetResult(f"{i} {figure}", 5, 10, clean, 0.1, stands, figure=figure) for i, clean in enumerate((0.9, 0.7))]
+    return RobustnessReport({"attacks": [], "seed": protocol}, sets)
+
+
+def test_reports_and_texts_become_the_figures_of_their_methods(costs, tmp_path):
+    args = costs.parse(["--methods", "--output_dir", str(tmp_path)])
+    folders = {"none": [tmp_path / "none"], "fare": [tmp_path / "fare-0", tmp_path / "fare-1"]}
+    for i, folder in enumerate([*folders["none"], *folders["fare"]]):
+        folder.mkdir()
+        ranks = report({"m4": 0.5 + i / 10, "c4": 0.4 + i / 10, "m8": 0.3, "c8": 0.2 + i / 10}, 0, "I2T R@1")
+        ranks.sets += [replace(result, figure=name) for result in ranks.sets for name in costs.RECALLS[1:]]
+        ranks.save(costs.board.report_file(folder, "costs", "retrieval"))
+        report({"m4": 0.6 - i / 10}, i == 2).save(costs.board.report_file(folder, "costs", "shift"))
+    texts = {"own tower": 0.75, "fare-0": 0.5, "fare-1": 0.25}
+    towers = {name: {"caption": {"clean": {"chrf": value}}} for name, value in texts.items()}
+    costs.board.write(costs.text_file(args, "costs", ""), {"towers": towers, "protocol": {"seed": 0}})
+
+    found = costs.by_reports(folders, "costs")
+    assert found["I2T R@1"]["clean"] == {"none": [pytest.approx(80)], "fare": [pytest.approx(80)] * 2}
+    assert found["I2T R@1"]["4/255"] == {"none": [pytest.approx(40)], "fare": [pytest.approx(50), pytest.approx(60)]}
+    assert found["I2T R@1"]["8/255"] == {"none": [pytest.approx(20)], "fare": [pytest.approx(30), pytest.approx(40)]}
+    assert found["shift"]["4/255"] == {"none": [pytest.approx(60)], "fare": [pytest.approx(50), pytest.approx(40)]}
+    assert costs.by_texts(args, "costs", folders) == {"caption, chrf": {"clean": {"none": [75], "fare": [50, 25]}}}
+    costs.board.write(costs.board.RUNS["test"], {"none": {"protocols": {}}})
+    with pytest.raises(SystemExit, match="reports of shift follow several protocols"):
+        costs.protocols(args, "costs", folders, [])
+
+
 @pytest.mark.parametrize("kind", ["costs", pytest.param("stronger", marks=pytest.mark.slow)])
 def test_every_part_is_measured_and_shown(costs, monkeypatch, tmp_path, kind, capsys):
     board, quick = costs.board, ["--num_steps", "1", "--max_samples", "12"]
@@ -54,6 +87,7 @@ def test_every_part_is_measured_and_shown(costs, monkeypatch, tmp_path, kind, ca
     assert {"I2T R@1", "T2I R@10", "shift", "caption, chrf", "target 'warning', success"} <= set(figures)
     assert list(figures["I2T R@1"]) == list(figures["caption, chrf"]) == ["clean", "4/255", attacked]
     report = board.load_report(board.report_file(tmp_path / "none", kind, "retrieval")).of("I2T R@5")
+    assert all(entry["prompt_templates"] == ["{}"] for entry in report.protocol["sets"].values())
     for place, radius in ((1, "4/255"), (3, attacked)):
         by_hand = [list(result.attacks.values())[place] for result in report.sets]
         assert figures["I2T R@5"][radius]["none"]["mean"] == pytest.approx(50 * sum(by_hand), abs=0.01)

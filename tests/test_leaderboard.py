@@ -48,6 +48,8 @@ def test_difference_is_paired_over_images_and_seeds():
     rows = [{"verdicts": {"clean": verdicts}} for verdicts in (first, second)]
     assert board.ahead(*rows, "clean") == (25 > half)
     assert not board.ahead(rows[1], rows[0], "clean") and not board.ahead(rows[0], rows[0], "clean")
+    hardly = {"verdicts": {"clean": [[[1, 0, 1, 0], [1, 0]]]}}, {"verdicts": {"clean": [[[0, 0, 1, 0], [1, 0]]]}}
+    assert board.difference(*(row["verdicts"]["clean"] for row in hardly))[0] > 0 and not board.ahead(*hardly, "clean")
 
 
 def test_single_run_is_paired_with_every_seed_and_the_spread_of_seeds_counts():
