@@ -7,7 +7,7 @@ import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DynamoBackend
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.nn.functional import all_gather
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -160,6 +161,17 @@ def attack_context(model: nn.Module, precision: str) -> contextlib.AbstractConte
     if precision == "bf16":
         return torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
     return full_precision(model) if precision == "fp32" else contextlib.nullcontext()
+
+
+def show_trained(model: nn.Module, run: Callable[[], object]) -> None:
+    """Lets FSDP2 see in a pass without a graph, before any attack, which weights are trained.
+
+    In its first pass it settles in what precision gradients are handed over, by the weights that are trained then; in
+    an attack none is, and in bf16 the first training pass would fail. All processes must take part.
+    """
+    if isinstance(model, FSDPModule):
+        with torch.no_grad():
+            run()
 
 
 def local_part(parameter: nn.Parameter) -> torch.Tensor:

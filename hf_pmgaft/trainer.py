@@ -41,6 +41,7 @@ from .engines import (
     full_precision,
     load_whole_models,
     prepare_for_engines,
+    show_trained,
 )
 from .evaluation import evaluate_robustness
 from .heads import Head
@@ -184,6 +185,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         self.last_report: RobustnessReport | None = None
         self._sums: dict[str, torch.Tensor] = {}
         self._finite = torch.ones((), device=self.args.device)
+        self._shown: nn.Module | None = None
         self._newest_checkpoint: Path | None = None
         args.enable_jit_checkpoint = stop_on_sigterm
         self._sigterm = checkpoints.StopOnSigterm()
@@ -531,6 +533,9 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         # with its parameters frozen, so nothing of the attack reaches their gradients; texts are constants.
         inner = self.accelerator.unwrap_model(self.model)
         own = self.student(inner, classifier.detached())
+        if self._shown is not inner:  # the engine has just made it
+            show_trained(inner, lambda: own.embed(images[:1]))
+            self._shown = inner
         loss_fn = self.objective.attack_loss(own, teacher, labels)
         precision = self.args.attack_precision
         if isinstance(self._training_attack, SharedPerturbation):

@@ -2,7 +2,8 @@
 
 One launch per engine runs all of its cases (a launch costs 20 seconds); the tests look at what it left. The table of
 the README is made from the dicts below: `python tests/test_engines.py` prints it. On two GPUs,
-`ENGINES_ON=gpu python -m pytest tests/test_engines.py` runs the same by NCCL, with fp16 and FSDP2 in bf16 besides.
+`ENGINES_ON=gpu python -m pytest tests/test_engines.py` runs the same by NCCL, with fp16 and FSDP2 in bf16 besides; on
+one GPU likewise by one process, but for DDP, which is of several.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from conftest import CLASS_NAMES, SIZE, fit_model, make_images, make_processor
 from peft import LoraConfig
 from test_trainer import LORA, make_trainer
@@ -51,6 +53,7 @@ CASES = {
 # What an engine is called, how it wraps the model, and the cases that run on it.
 DEEPSPEED, FSDP = "DeepSpeedEngine", "FSDPCLIPModel"
 ON_GPU = os.environ.get("ENGINES_ON", "cpu") == "gpu"
+PROCESSES = min(2, torch.cuda.device_count()) if ON_GPU else 2
 TUNED = ("lora", "prompts", "both towers")
 FAST = ("full", "accumulation", "gradient checkpointing", *TUNED, "patch tokens", "bf16")
 FAST += ("fp16",) if ON_GPU else ()
@@ -62,9 +65,11 @@ ENGINES = {
     "zero2_offload": ("DeepSpeed ZeRO-2, optimizer offloaded", DEEPSPEED, FAST),
     "zero3": ("DeepSpeed ZeRO-3", DEEPSPEED, FAST),
     "zero3_offload": ("DeepSpeed ZeRO-3, optimizer offloaded", DEEPSPEED, FAST),
-    "fsdp2": ("FSDP2", FSDP, (*(FAST if ON_GPU else FAST[:-1]), "sharded checkpoints")),
+    "fsdp2": ("FSDP2", FSDP, (*FAST, "sharded checkpoints")),
 }
 RESUMED = ("full", *TUNED, "sharded checkpoints")
+if PROCESSES < 2:
+    ENGINES.pop("ddp")
 RUNS = [(engine, case) for engine, (_, _, cases) in ENGINES.items() for case in cases]
 COMPILED = ("ddp", "zero1", "zero1_offload", "zero2", "zero2_offload", "fsdp2")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -109,6 +114,7 @@ def allow_engines_on_cpu(engine: str) -> None:
         from accelerate import DistributedType, PartialState
 
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+        transformers.training_args.is_torch_bf16_gpu_available = lambda: True  # which it asks for where use_cpu is not
         PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
     elif engine.startswith("zero"):
         import deepspeed
@@ -259,8 +265,9 @@ def run_all(engine: str, model: Path, folder: Path, *cases: str) -> None:
 # ---- What the tests look at ----
 
 
-def launch(engine: str, model: Path, folder: Path, *cases: str, processes: int = 2) -> dict:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+def launch(engine: str, model: Path, folder: Path, *cases: str, processes: int = PROCESSES) -> dict:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command += [__file__, engine, *map(str, (model, folder, *cases))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
@@ -329,14 +336,17 @@ def alone(fitted, tmp_path_factory):
 @pytest.mark.parametrize(("engine", "case"), RUNS)
 def test_two_processes_ran_in_the_engine_and_lost_what_one_loses(launched, alone, engine, case):
     found = launched(engine)[1][case]
-    assert (found["processes"], found["wrapper"]) == (2, held_by(engine, case))
+    assert (found["processes"], found["wrapper"]) == (PROCESSES, held_by(engine, case))
     assert len(set(found["digests"])) == 1
     one = alone("full" if case == "sharded checkpoints" else case)
     assert len(found["lines"]) == len(one) == 4
-    # Later steps may part: sign() and Adam amplify round-off. Rounding to bf16 is not the same in every engine.
+    # Later steps may part: sign() and Adam amplify round-off. Rounding to bf16 is not the same in every engine, nor on
+    # processors with and without products in bf16.
     # Engines that shard weights compute the plain image tower, one process the lean one.
     for step, (ours, theirs) in enumerate(zip(found["lines"][:3], one, strict=False)):
-        tolerance = {"rel": 0, "abs": 0.02} if case in HALF else {"rel": 1e-4 if step else 1e-5, "abs": 1e-6}
+        tolerance = {"rel": (1e-2 if ON_GPU else 1e-4) if step else 1e-5, "abs": 1e-6}
+        if case in HALF:
+            tolerance = {"rel": 0.3} if step else {"abs": 0.005}
         assert set(ours) == set(theirs) > {"loss", *(["clean_attention"] if case == "patch tokens" else ["clean_kl"])}
         for key in set(ours) - NOT_COMPARED:
             if case not in HALF or key == "loss":
@@ -372,9 +382,9 @@ def test_the_checkpoint_is_a_plain_model_with_the_live_ones_logits(launched, eng
 @pytest.mark.parametrize(("engine", "case"), RUNS)
 def test_the_engine_evaluates_as_one_process_the_saved_model(launched, engine, case):
     folder, found = launched(engine)
-    model = saved(folder, case)
+    model = saved(folder, case).to("cuda" if ON_GPU else "cpu")
     data = ZeroShotDataset(make_images(13, seed=9), make_processor(), None, PROMPT, name="own")
-    args = PMGAFTConfig(output_dir=str(folder), eval_eps="48/255", eval_num_steps=3, use_cpu=True)
+    args = PMGAFTConfig(output_dir=str(folder), eval_eps="48/255", eval_num_steps=3, use_cpu=not ON_GPU)
     options = {"seed": args.seed, "progress": False}
     ours = evaluate_robustness(model, make_processor(), [data], [args.eval_attack_spec()], **options)
     ours, theirs = json.loads(json.dumps(ours.to_dict())), found[case]["report"]
@@ -391,6 +401,7 @@ def test_a_resumed_run_ends_bit_equal(launched, engine, case):
     assert found["resumed"]["lines"] == found["lines"]
 
 
+@pytest.mark.skipif(PROCESSES < 2, reason="there is one GPU")
 def test_ddp_and_one_process_go_on_with_each_others_checkpoints(launched, fitted, alone, tmp_path):
     folder, found = launched("ddp")
     trainer = start(tmp_path, fitted, "none", "full")
@@ -402,6 +413,7 @@ def test_ddp_and_one_process_go_on_with_each_others_checkpoints(launched, fitted
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(PROCESSES < 2, reason="there is one GPU")
 @pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3", "fsdp2"])
 def test_one_process_of_an_engine_goes_on_with_the_checkpoint_of_two(launched, fitted, alone, tmp_path, engine):
     checkpoint = launched(engine)[0] / "full" / "checkpoint-2"
@@ -412,6 +424,7 @@ def test_one_process_of_an_engine_goes_on_with_the_checkpoint_of_two(launched, f
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(PROCESSES < 2, reason="there is one GPU")
 @pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3", "fsdp2"])
 def test_two_processes_of_an_engine_go_on_with_the_checkpoint_of_one(fitted, alone, tmp_path, engine):
     skip_what_is_not_installed(engine)
@@ -433,7 +446,7 @@ def test_a_checkpoint_in_parts_is_refused_by_another_engine(launched, fitted, tm
 @pytest.mark.parametrize("engine", ENGINES)
 def test_nan_on_one_process_stops_all_and_keeps_the_last_good_checkpoint(launched, engine):
     folder, found = launched(engine)
-    assert len(found["poisoned"]) == 2 and all("NaN" in reason for reason in found["poisoned"])
+    assert len(found["poisoned"]) == PROCESSES and all("NaN" in reason for reason in found["poisoned"])
     kept = sorted(path.parent.name for path in (folder / "poisoned").glob("checkpoint-*/complete.json"))
     assert kept == ["checkpoint-1"]
 
@@ -441,7 +454,7 @@ def test_nan_on_one_process_stops_all_and_keeps_the_last_good_checkpoint(launche
 @pytest.mark.parametrize("engine", ENGINES)
 def test_sigterm_to_one_process_stops_all_after_the_same_step_with_a_checkpoint(launched, engine):
     folder, found = launched(engine)
-    assert found["terminated"] == [[True, 2]] * 2
+    assert found["terminated"] == [[True, 2]] * PROCESSES
     assert newest_complete(folder / "terminated") == (str(folder / "terminated" / "checkpoint-2"), [])
 
 
@@ -450,7 +463,7 @@ def test_sigterm_to_one_process_stops_all_after_the_same_step_with_a_checkpoint(
 def test_compiled_engines_lose_what_one_plain_process_loses(fitted, alone, tmp_path, engine):
     skip_what_is_not_installed(engine)
     found = launch(engine, fitted, tmp_path, "compile")["compile"]
-    assert (found["processes"], found["wrapper"]) == (2, held_by(engine, "compile"))
+    assert (found["processes"], found["wrapper"]) == (PROCESSES, held_by(engine, "compile"))
     # Compiled arithmetic rounds in other places, and from the second step on sign() has amplified it.
     for ours, theirs, tolerance in zip(found["lines"], alone("full"), (1e-5, 1e-3, 1e-3), strict=False):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=tolerance)
@@ -461,6 +474,7 @@ def test_compiled_engines_lose_what_one_plain_process_loses(fitted, alone, tmp_p
     assert torch.allclose(logits, torch.tensor(found["logits"]), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.skipif(ON_GPU, reason="the table is of the CPU")
 def test_readme_shows_what_is_tested():
     assert table() in (ROOT / "README.md").read_text(encoding="utf-8")
 
