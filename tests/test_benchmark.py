@@ -74,8 +74,7 @@ def test_operators_are_told_apart(benchmark):
     image, weight = torch.rand(64, 256), torch.rand(256, 512)
     product = time_operators(lambda: [image @ weight for _ in range(50)])
     norm = time_operators(lambda: [F.layer_norm(image, (256,)) for _ in range(50)])
-    assert max(product, key=product.get) == "products" and "layer norm" not in product
-    assert norm["layer norm"] > 0.5 and "products" not in norm
+    assert set(product) - set(norm) == {"products"} and set(norm) - set(product) == {"layer norm"}
 
 
 def test_seconds_of_a_part_are_without_those_of_parts_within_it(benchmark):
