@@ -13,8 +13,8 @@ step: a training step by (a) the plain loop, as commonly written: prompts encode
 the attack, a teacher with a graph; the same with the text cached by hand; (b) the package's trainer; a bare loop of
 the arithmetic that is needed, whose distance to ours is what the trainer costs; (c) the limit, the counted operations
 of the bare loop at the rate of a large matrix product. Peak memory is that of a second step in a process of its own,
-above what the imports take; saved activations are what graphs hold for their backward passes. Then where our time
-goes.
+above what the imports take, or on a GPU of its allocator; saved activations are what graphs hold for their backward
+passes. Then where our time goes.
 
 data: images per second from the files to the batch, beside what a step needs.
 
@@ -77,6 +77,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     step.add_argument("--prompts", nargs="+", type=int, default=PROMPTS[:1], help="Class prompts of the ViT-B/32.")
     step.add_argument("--num_steps", nargs="+", type=int, default=NUM_STEPS[:1], help="Attack steps.")
     step.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: where others use the cores, too.")
+    step.add_argument("--bf16", action="store_true", help="In bf16 mixed precision instead of float32.")
     step.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="Measure memory, too.")
 
     data.add_argument("--workers", nargs="+", type=int, default=[0, 2], help="Worker processes that load.")
@@ -97,7 +98,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     memory.add_argument("--tunings", nargs="+", default=TUNED, choices=TUNED, help="What is trained.")
     memory.add_argument("--batch_sizes", nargs="+", type=int, help="Two or more, to draw a line through.")
     memory.add_argument("--gib", type=float, default=4, help="Memory to find the largest batch for.")
-    memory.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Whose memory.")
     for flag in ("--bf16", "--gradient_checkpointing"):
         memory.add_argument(flag, action=argparse.BooleanOptionalAction, default=True, help="Measure that, too.")
 
@@ -113,6 +113,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         part.add_argument("--batch_size", type=int, help="Images in a step; 8 of the ViT-B/32, 64 else.")
     for part in (step, data, scale, memory, settings):
         part.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="What to train.")
+    for part in (step, memory):
+        part.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Whose time and memory.")
     for part in (step, scale, memory, settings):
         part.add_argument("--worker", help=argparse.SUPPRESS)
     for part in parts.choices.values():

@@ -61,6 +61,7 @@ def machine() -> dict[str, Any]:
         "torch_uses": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": {name: metadata.version(name) for name in ("torch", "transformers", "peft")},
     }
 
@@ -69,7 +70,8 @@ def write(args: argparse.Namespace, **figures: Any) -> None:
     """Says on what it was measured, and writes the figures where they were asked for."""
     known = machine()
     sets, threads = ", ".join(known["instruction_sets"]), known["threads"]
-    print(f"{known['processor']} ({sets}), {threads} of {known['cores']} cores.")
+    gpu = f"{known['gpu']}; " if known["gpu"] else ""
+    print(f"{gpu}{known['processor']} ({sets}), {threads} of {known['cores']} cores.")
     if args.output_file:
         content = {"part": args.part, "arguments": vars(args), **figures, "machine": known}
         Path(args.output_file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

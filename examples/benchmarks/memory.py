@@ -82,8 +82,8 @@ def work(args: argparse.Namespace) -> None:
     case: Case = json.loads(args.worker)
     before, cuda = resident(), case["device"] == "cuda"
     with tempfile.TemporaryDirectory() as folder:
-        options = {"bf16": case["bf16"], "gradient_checkpointing": case["gradient_checkpointing"]}
-        trainer = Ours(case, folder, max_steps=2, use_cpu=not cuda, **options).trainer
+        options = {"max_steps": 2, "gradient_checkpointing": case["gradient_checkpointing"]}
+        trainer = Ours(case, folder, **options).trainer
         trainer.add_callback(peak := Peak(trainer.model, before, cuda))
         trainer.train()
     print(json.dumps({"peak": peak.peak, "saved": peak.saved.peak}))

@@ -49,6 +49,8 @@ OPERATORS = {
 def run(args: argparse.Namespace) -> None:
     """Prints, per case, what each way costs and where our time goes."""
     clock = {"wall": time.perf_counter, "cpu": time.process_time}[args.clock]
+    if args.device == "cuda":
+        clock = synchronized(clock)
     found, rows, parts, operators = [], [_HEADER], [], []
     for case in cases(args):
         # Memory first, while this process holds nothing.
@@ -70,6 +72,7 @@ def cases(args: argparse.Namespace) -> list[Case]:
     grid = itertools.product(args.models, args.methods, args.tunings, args.prompts, args.num_steps)
     found = [dict(zip(("model", "method", "tuning", "prompts", "num_steps"), row, strict=True)) for row in grid]
     for case in found:
+        case |= {"device": args.device, "bf16": args.bf16}
         case["batch_size"] = args.batch_size or BATCH[case["model"]]
         if case["model"] == "embedded default":
             case["prompts"] = len(emoji_images().features["label"].names)
@@ -80,6 +83,7 @@ def cases(args: argparse.Namespace) -> list[Case]:
 
 def case_name(case: Case) -> str:
     name = f"{case['model']} {case['method']} {case['tuning']}, batch {case['batch_size']}, K {case['num_steps']}"
+    name += ", bf16" * case["bf16"]
     return f"{name}, {case['prompts']} prompts" if case["prompts"] else name
 
 
@@ -89,6 +93,16 @@ def ways_of(case: Case) -> list[str]:
 
 
 # ---- Time ----
+
+
+def synchronized(clock: Callable[[], float]) -> Callable[[], float]:
+    """The clock once the GPU has done what it was told."""
+
+    def read() -> float:
+        torch.cuda.synchronize()
+        return clock()
+
+    return read
 
 
 def time_case(case: Case, repeats: int, clock: Callable[[], float]) -> dict[str, Any]:
@@ -105,7 +119,7 @@ def time_case(case: Case, repeats: int, clock: Callable[[], float]) -> dict[str,
         seconds: dict[str, list[float]] = defaultdict(list)
         rates, shares = [], Counter()
         for _ in range(repeats):
-            rates.append(gemm_rate(clock))
+            rates.append(gemm_rate(clock, case["device"], torch.bfloat16 if case["bf16"] else torch.float32))
             for name, step in steps.items():
                 start = clock()
                 step()
@@ -113,7 +127,7 @@ def time_case(case: Case, repeats: int, clock: Callable[[], float]) -> dict[str,
             stopwatch = Stopwatch(clock)
             time_parts(ours, stopwatch)
             shares.update(stopwatch.seconds)
-        by_operator = time_operators(ours.step)
+        by_operator = time_operators(ours.step, case["device"])
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     operations[LIMIT] = min(operations.values())
     medians[LIMIT] = operations[LIMIT] / max(rates)
@@ -149,9 +163,10 @@ class OperationCounter(TorchDispatchMode):
         return out
 
 
-def gemm_rate(clock: Callable[[], float], edge: int = 2048) -> float:
-    """Floating point operations per second of a product of two square matrices in float32."""
-    left, right = torch.rand(2, edge, edge)
+def gemm_rate(clock: Callable[[], float], device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+    """Floating point operations per second of a product of two square matrices."""
+    edge = 8192 if device == "cuda" else 2048
+    left, right = torch.rand(2, edge, edge, device=device).to(dtype)
     left @ right
     start = clock()
     for _ in range(3):
@@ -210,15 +225,17 @@ def time_parts(ours: Ours, stopwatch: Stopwatch) -> None:
                 trainer.model.zero_grad()
 
 
-def time_operators(step: Callable[[], None]) -> dict[str, float]:
-    """Shares of a step's time by kinds of operators, each without those that it calls."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+def time_operators(step: Callable[[], None], device: str = "cpu") -> dict[str, float]:
+    """Shares of a step's time by kinds of operators, each without those that it calls; on a GPU, of its time."""
+    cpu, cuda = torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA
+    with torch.profiler.profile(activities=[cpu, cuda] if device == "cuda" else [cpu]) as profile:
         with torch.profiler.record_function("step"):
             step()
     seconds = Counter()
     for event in profile.key_averages():
-        kind = next(kind for kind, pattern in OPERATORS.items() if re.search(pattern, event.key))
-        seconds[kind] += event.self_cpu_time_total
+        if event.device_type == torch.autograd.DeviceType.CPU:  # kernels count with the operator that started them
+            kind = next(kind for kind, pattern in OPERATORS.items() if re.search(pattern, event.key))
+            seconds[kind] += event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
     return {kind: value / seconds.total() for kind, value in seconds.items()}
 
 
@@ -231,19 +248,21 @@ def work(args: argparse.Namespace) -> None:
     Two steps, since the second is the first that begins with the optimizer's state.
     """
     case = json.loads(args.worker)
-    before = resident()
+    before, device = resident(), case["device"]
     with tempfile.TemporaryDirectory() as folder:
         if case["way"] == OURS:
             step, model = (ours := Ours(case, folder)).step, ours.trainer.model
         else:
             step, model = (own := WRITTEN[case["way"]](case, {})).step, own.model
             size, edge = case["batch_size"], model.config.vision_config.image_size
-            own.batch |= {"pixel_values": torch.rand(size, 3, edge, edge), "labels": torch.arange(size) % 2}
+            own.batch["pixel_values"] = torch.rand(size, 3, edge, edge, device=device)
+            own.batch["labels"] = torch.arange(size, device=device) % 2
         step()
-        forget_peak()
+        forget_peak(device)
         with (saved := SavedActivations(model)):
             step()
-        print(json.dumps({"peak": resident("VmHWM") - before, "saved": saved.peak}))
+        peak = torch.cuda.max_memory_allocated() if device == "cuda" else resident("VmHWM") - before
+        print(json.dumps({"peak": peak, "saved": saved.peak}))
 
 
 def resident(field: str = "VmRSS") -> int:
@@ -255,8 +274,10 @@ def resident(field: str = "VmRSS") -> int:
     return 1024 * int(line.split()[1])
 
 
-def forget_peak() -> None:
+def forget_peak(device: str = "cpu") -> None:
     """Lets the peak begin anew, so that what building the models took is left out."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -52,7 +52,8 @@ class Ours:
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            use_cpu=True,
+            use_cpu=case.get("device", "cpu") == "cpu",
+            bf16=case.get("bf16", False),
         )
         self.trainer = PMGAFTTrainer(
             model,
@@ -81,10 +82,11 @@ class Written:
 
     def __init__(self, case: Case, batch: dict[str, torch.Tensor]):
         self.case, self.batch = case, batch
+        device = torch.device(case.get("device", "cpu"))
         self.model, processor = make_model(case["model"])
-        self.teacher = copy.deepcopy(self.model).eval()
+        self.teacher = copy.deepcopy(self.model.to(device)).eval()
         self.mean, self.std = (
-            torch.tensor(values).view(1, 3, 1, 1)
+            torch.tensor(values, device=device).view(1, 3, 1, 1)
             for values in (processor.image_processor.image_mean, processor.image_processor.image_std)
         )
         names = [f"class {i}" for i in range(max(case["prompts"], 2))]
@@ -96,7 +98,7 @@ class Written:
             max_length=self.model.config.text_config.max_position_embeddings,
             truncation=True,
             return_tensors="pt",
-        )
+        ).to(device)
         self.prompts = {key: tokens[key] for key in ("input_ids", "attention_mask")}
         with torch.no_grad():
             self.texts = encode_class_names(self.model, processor, names)
@@ -114,12 +116,17 @@ class Written:
     def freeze(self) -> None:
         """Nothing: as commonly written, everything keeps its gradient, and the optimizer alone leaves things out."""
 
+    def precision(self) -> torch.autocast:
+        return torch.autocast(self.mean.device.type, torch.bfloat16, enabled=self.case.get("bf16", False))
+
     def embeds(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-        return model.get_image_features(pixel_values=(images - self.mean) / self.std).pooler_output
+        with self.precision():
+            return model.get_image_features(pixel_values=(images - self.mean) / self.std).pooler_output.float()
 
     def logits(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         if not self.text_cached:
-            return model(pixel_values=(images - self.mean) / self.std, **self.prompts).logits_per_image
+            with self.precision():
+                return model(pixel_values=(images - self.mean) / self.std, **self.prompts).logits_per_image.float()
         return self.scale * F.normalize(self.embeds(model, images), dim=-1) @ self.texts.T
 
     def guide(self, images: torch.Tensor) -> torch.Tensor:
@@ -184,7 +191,8 @@ class Bare(Written):
     measured against."""
 
     def embeds(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-        return get_backbone(model).image_embeds(model, (images - self.mean) / self.std)
+        with self.precision():
+            return get_backbone(model).image_embeds(model, (images - self.mean) / self.std).float()
 
     def freeze(self) -> None:
         self.teacher.requires_grad_(False)
