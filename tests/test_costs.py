@@ -83,13 +83,17 @@ def test_every_part_is_measured_and_shown(costs, monkeypatch, tmp_path, kind, ca
     argv = ["--methods", "--output_dir", str(tmp_path), "--file", str(tmp_path / "out")]
     costs.main([*argv, *(["--stronger"] if kind == "stronger" else [])])
     written = json.loads((tmp_path / "out.json").read_text())
-    figures, attacked = written["figures"], "4/255, stronger" if kind == "stronger" else "8/255"
+    figures, places = written["figures"], {"4/255": 1, "8/255": 3}
+    if kind == "stronger":
+        places = {"4/255": 1, "4/255, stronger": 3, "8/255": 5, "8/255, stronger": 7}
     assert {"I2T R@1", "T2I R@10", "shift", "caption, chrf", "target 'warning', success"} <= set(figures)
-    assert list(figures["I2T R@1"]) == list(figures["caption, chrf"]) == ["clean", "4/255", attacked]
+    assert list(figures["I2T R@1"]) == ["clean", *places] and {*figures["caption, chrf"]} == {"clean", *places}
     report = board.load_report(board.report_file(tmp_path / "none", kind, "retrieval")).of("I2T R@5")
     assert all(entry["prompt_templates"] == ["{}"] for entry in report.protocol["sets"].values())
-    for place, radius in ((1, "4/255"), (3, attacked)):
+    for radius, place in places.items():
         by_hand = [list(result.attacks.values())[place] for result in report.sets]
+        name = list(report.sets[0].attacks)[place]
+        assert radius[:5] in name and ("PGD-2" in name) == ("stronger" in radius)
         assert figures["I2T R@5"][radius]["none"]["mean"] == pytest.approx(50 * sum(by_hand), abs=0.01)
     if kind == "costs":
         assert (

@@ -8,8 +8,9 @@ Each method at the configuration that the leaderboard chose, with each seed, cle
 of training and at twice it: classification (the leaderboard's own figures, AutoAttack `fast`, at the first radius),
 retrieval of captions and images (PGD-20 on both losses, 80 images of each of the seven groups that were not tuned on),
 what the LLaVA of llava/ writes through the tower (attack_llava.py, PGD-50 on 50 images), and the drawing styles of
-shift.yaml (PGD-20 with the margin loss, at the first radius). --stronger goes on, at the first radius and on fewer
-images, from these attacks to 100 steps with two restarts (of the LLaVA 200).
+shift.yaml (PGD-20 with the margin loss, at the first radius). --stronger goes on from these attacks to 100 steps with
+two restarts, on 20 images of each set (of the LLaVA to 200 steps, on the same 50 images, for two of its tasks); what a
+smaller radius or a weaker attack fooled stays fooled.
 
 Finished runs are kept in --output_dir, which the leaderboard shares, and not made again. Table and figures of each
 seed go to costs.json, the picture to costs.png; of --stronger to costs_stronger.json and .png.
@@ -36,16 +37,16 @@ TWICE = "8/255"
 STAGES = {
     "costs": {"retrieval": {board.EPS: 1, TWICE: 3}, "shift": {board.EPS: 0}},
     "stronger": {
-        "retrieval": {board.EPS: 1, f"{board.EPS}, stronger": 3},
+        "retrieval": {board.EPS: 1, f"{board.EPS}, stronger": 3, TWICE: 5, f"{TWICE}, stronger": 7},
         "shift": {board.EPS: 1, f"{board.EPS}, stronger": 3},
     },
 }
 RECALLS = [f"{way} R@{k}" for way in ("I2T", "T2I") for k in (1, 5, 10)]
 # What attack_llava.py is asked for, by the end that its radii get in the table.
-FEW = ["--eps", board.EPS, "--num_images", "16", "--tasks", "targeted", "caption", "--targets", "warning"]
+TWO_TASKS = ["--eps", board.EPS, TWICE, "--tasks", "targeted", "caption", "--targets", "warning"]
 LLAVA = {
     "costs": {"": ["--eps", board.EPS, TWICE]},
-    "stronger": {"": FEW, ", stronger": [*FEW, "--num_steps", "200", "--restarts", "2"]},
+    "stronger": {"": TWO_TASKS, ", stronger": [*TWO_TASKS, "--num_steps", "200", "--restarts", "2"]},
 }
 # Panels of the picture.
 PANELS = {

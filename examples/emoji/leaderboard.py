@@ -73,7 +73,10 @@ EVALUATIONS = {
     },
     # For costs.py.
     "costs": {"retrieval": [*RETRIEVAL, "80", "--num_steps", "20", "--eps", EPS, "8/255"], "shift": PGD},
-    "stronger": {"retrieval": [*RETRIEVAL, "20", *STRONGER], "shift": ["--max_samples", "20", *STRONGER]},
+    "stronger": {
+        "retrieval": [*RETRIEVAL, "20", *STRONGER, "--eps", EPS, "8/255"],
+        "shift": ["--max_samples", "20", *STRONGER],
+    },
 }
 
 
