@@ -104,15 +104,16 @@ class VisionLanguageModel:
         ids = self.answer_ids(target)
         if not target.strip() or not len(ids):
             raise ValueError("You passed an empty target, which every text contains. Pass a text to be written.")
+        shown = target if len(target) <= 60 else f"{target[:60]}..."
         if len(ids) > max_new_tokens:
             raise ValueError(
-                f"You passed the target {target!r} of {len(ids)} tokens, but the model is to write at most "
+                f"You passed the target {shown!r} of {len(ids)} tokens, but the model is to write at most "
                 f"{max_new_tokens}. Raise max_new_tokens, or shorten the target."
             )
         asked = len(self.prompt_ids(question))
         if asked + len(ids) > self.context:
             raise ValueError(
-                f"You passed the target {target!r} of {len(ids)} tokens, which with the {asked} of image and prompt "
+                f"You passed the target {shown!r} of {len(ids)} tokens, which with the {asked} of image and prompt "
                 f"is longer than the model's context of {self.context}. Shorten the target or the prompt."
             )
         again = self.tokenizer.decode(ids, skip_special_tokens=True)
