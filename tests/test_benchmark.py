@@ -47,15 +47,17 @@ def test_the_bare_loop_takes_the_same_step_as_the_trainer(benchmark, tmp_path, m
     assert ((steps - expected).abs() < 1e-6).float().mean() > 0.99
 
 
-def test_step_prints_a_line_for_each_way_and_each_part(benchmark, tmp_path, capsys):
+@pytest.mark.parametrize("precision", [[], ["--bf16"]], ids=["float32", "bf16"])
+def test_step_prints_a_line_for_each_way_and_each_part(benchmark, tmp_path, capsys, precision):
     from benchmarks.step import OPERATORS
 
     file = tmp_path / "out.json"
     flags = ["--models", "embedded default", "--tunings", "full", "--methods", "tecoa", "--batch_size", "2"]
-    benchmark.main(["step", *flags, "--repeats", "1", "--no-memory", "--output_file", str(file)])
+    benchmark.main(["step", *flags, *precision, "--repeats", "1", "--no-memory", "--output_file", str(file)])
     printed, written = capsys.readouterr().out, json.loads(file.read_text())
     (case,) = written["cases"]
     ways = ["plain", "plain, text cached", "ours", "bare loop"]
+    assert case["bf16"] == (", bf16" in printed) == bool(precision)
     assert list(case["seconds"]) == ways and list(case["medians"]) == [*ways, "limit"]
     assert all(f"\n  {way} " in printed for way in case["medians"])
     flop = case["flop"]

@@ -2,8 +2,8 @@
 
 One launch per engine runs all of its cases (a launch costs 20 seconds); the tests look at what it left. The table of
 the README is made from the dicts below: `python tests/test_engines.py` prints it. On two GPUs,
-`ENGINES_ON=gpu python -m pytest tests/test_engines.py` runs the same by NCCL, with fp16 and FSDP2 in bf16 besides; on
-one GPU likewise by one process, but for DDP, which is of several.
+`ENGINES_ON=gpu python -m pytest tests/test_engines.py` runs the same by NCCL, with fp16 besides; on one GPU likewise
+by one process, but for DDP, which is of several.
 """
 
 import contextlib
