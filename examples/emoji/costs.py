@@ -1,7 +1,7 @@
 """What it costs to be robust: towers of the leaderboard side by side, in all that people do with a CLIP.
 
     python examples/emoji/costs.py                           # half an hour of one core, after the leaderboard
-    python examples/emoji/costs.py --stronger --seeds 0      # does a stronger attack change the order?
+    python examples/emoji/costs.py --stronger                # does a stronger attack change the order?
     python examples/emoji/costs.py --methods tecoa pmg_aft fare qt_aft
 
 Each method at the configuration that the leaderboard chose, with each seed, clean and attacked in L-inf at the radius
