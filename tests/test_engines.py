@@ -346,7 +346,7 @@ def test_two_processes_ran_in_the_engine_and_lost_what_one_loses(launched, alone
     for step, (ours, theirs) in enumerate(zip(found["lines"][:3], one, strict=False)):
         tolerance = {"rel": (1e-2 if ON_GPU else 1e-4) if step else 1e-5, "abs": 1e-6}
         if case in HALF:
-            tolerance = {"rel": 0.3} if step else {"abs": 0.005}
+            tolerance = {"rel": 0.2, "abs": 0.02} if step else {"rel": 0, "abs": 0.01}
         assert set(ours) == set(theirs) > {"loss", *(["clean_attention"] if case == "patch tokens" else ["clean_kl"])}
         for key in set(ours) - NOT_COMPARED:
             if case not in HALF or key == "loss":
