@@ -38,10 +38,11 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from hf_pmgaft.attacks import parse_radius, sample_seeds
+from hf_pmgaft.fingerprints import fingerprint
 from hf_pmgaft.intervals import wilson_interval
 from hf_pmgaft.plots import answer_gallery
 from hf_pmgaft.tables import FORMATS, render
-from hf_pmgaft.verdicts import Verdicts, fingerprint
+from hf_pmgaft.verdicts import Verdicts
 
 if TYPE_CHECKING:  # what brings in transformers' models comes where it is used, so that --help is quick
     from hf_pmgaft import VisionLanguageModel

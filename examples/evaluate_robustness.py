@@ -30,11 +30,11 @@ import yaml
 from accelerate import PartialState
 
 from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES, parse_radius
+from hf_pmgaft.attacks.spec import norm_of
 from hf_pmgaft.backbones import at_resolution
 from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_curve
 from hf_pmgaft.report import RobustnessReport, compare_reports
 from hf_pmgaft.tables import FORMATS, attack_rows, comparison_rows, corruption_rows, render, report_rows
-from hf_pmgaft.threats import norm_of
 from hf_pmgaft.tuning.folder import load_model
 from hf_pmgaft.verdicts import VERDICTS
 

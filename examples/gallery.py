@@ -27,9 +27,9 @@ from accelerate import PartialState
 from torch import nn
 
 from hf_pmgaft.attacks import NORMS, frozen, sample_seeds
+from hf_pmgaft.attacks.spec import attack_name, check_attack, run_attack
 from hf_pmgaft.backbones import get_backbone, text_attention
 from hf_pmgaft.plots import attention_gallery
-from hf_pmgaft.threats import attack_name, check_attack, run_attack
 from hf_pmgaft.tuning.folder import load_model
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_pmgaft.attacks.spec import attack_name
 from hf_pmgaft.backbones import at_resolution
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
 from hf_pmgaft.objectives import make_objective
 from hf_pmgaft.plots import robustness_bars
 from hf_pmgaft.report import RobustnessReport
-from hf_pmgaft.threats import attack_name
 from hf_pmgaft.tuning.folder import load_model
 
 if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick

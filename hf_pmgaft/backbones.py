@@ -13,6 +13,7 @@ from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from .lean import lean
+from .modes import at_least_float32
 
 Parts = nn.Module  # a whole model, or its image side alone; both have the modules of `Backbone.vision_modules`
 
@@ -175,7 +176,7 @@ def text_attention(patch_embeds: torch.Tensor, text_embeds: torch.Tensor) -> tor
         `torch.Tensor`: `[B,h,w]`, cosines in [-1,1], neither scaled nor resized; float32, or float64 as given.
     """
     # Normalised over the channels of each token, as in the paper; in fp32 whatever autocast made of the embeddings.
-    patches = patch_embeds if patch_embeds.dtype == torch.float64 else patch_embeds.float()
+    patches = at_least_float32(patch_embeds)
     with torch.autocast(patches.device.type, enabled=False):
         texts = F.normalize(text_embeds.to(patches.dtype), dim=-1)
         return torch.einsum("bhwd,bd->bhw", F.normalize(patches, dim=-1), texts)

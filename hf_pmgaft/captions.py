@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from .attacks import uniform_noise
+from .noise import uniform_noise
 from .prompts import prompt_name
 
 # Public sets call them so: CC3M, Flickr30k, text-to-image sets, webdataset folders, COCO, LAION.

@@ -23,13 +23,14 @@ from huggingface_hub import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
+from .attacks.spec import attack_name
 from .backbones import BACKBONES, ENCODERS
 from .config import PMGAFTConfig
-from .objectives import OBJECTIVES, Objective
+from .objectives import OBJECTIVES
+from .objectives.base import Objective
 from .report import RobustnessReport, SetResult
 from .tables import attack_rows, render
-from .threats import attack_name
-from .tuning import Tuning
+from .tuning.base import Tuning
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 HEADER = "| set | images | clean before | clean after | robust before | robust after | 95 % interval |"

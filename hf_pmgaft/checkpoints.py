@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -14,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
-from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .engines import any_process
+from .distributed import any_process
+from .fingerprints import differences, digest
 
 MANIFEST = "complete.json"
+FORMAT = 2  # of the manifest: what fingerprints are made of
 
 
 def seal(folder: str | os.PathLike, fingerprint: dict) -> None:
@@ -34,7 +33,7 @@ def seal(folder: str | os.PathLike, fingerprint: dict) -> None:
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     partial = folder / f"{MANIFEST}.partial"
     with partial.open("w", encoding="utf-8") as file:
-        json.dump({"files": sizes, "fingerprint": fingerprint}, file, indent=1)
+        json.dump({"format": FORMAT, "files": sizes, "fingerprint": fingerprint}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     partial.rename(folder / MANIFEST)
@@ -142,18 +141,6 @@ class StopOnSigterm(TrainerCallback):
         self.received = True
 
 
-def weights_digest(model: nn.Module) -> str:
-    """A checksum of a model's weights, of whatever device, without adapters in it."""
-    adapted = hasattr(model, "peft_config")
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict(keep_vars=True).items()):
-        if value.is_meta or adapted and value.requires_grad:
-            continue
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:12]
-
-
 def data_fingerprint(dataset: Any) -> dict[str, Any]:
     """Length of a training set and, where they can be read without decoding, checksums of labels and some images.
 
@@ -169,27 +156,25 @@ def data_fingerprint(dataset: Any) -> dict[str, Any]:
     for kind, columns in texts.items():
         columns = [column for column in columns if column in rows.column_names]
         if columns:
-            found[kind] = _digest(*(repr(list(rows.select_columns(name)[name])).encode() for name in columns))
+            found[kind] = digest(repr(list(rows.select_columns(name)[name])).encode() for name in columns)
     if hasattr(dataset, "image_column"):
         few = rows.select(range(0, len(rows), len(rows) // 16 or 1))[dataset.image_column]
-        found["images"] = _digest(*(image["bytes"] or b"" for image in few if isinstance(image, dict)))
+        found["images"] = digest(image["bytes"] or b"" for image in few if isinstance(image, dict))
     return found
 
 
-def _digest(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:12]
-
-
-def differences(folder: str | os.PathLike, fingerprint: dict) -> str | None:
+def other_run(folder: str | os.PathLike, fingerprint: dict) -> str | None:
     """Why a checkpoint is of another kind of run, naming the keys that differ, or `None` if it is not."""
-    saved, now = _flat((read_manifest(folder) or {}).get("fingerprint", {})), _flat(fingerprint)
+    manifest = read_manifest(folder) or {"fingerprint": {}}
+    if manifest.get("format") != FORMAT:
+        return (
+            f"Checkpoint {str(folder)!r} was written in another format ({manifest.get('format', 1)}, not {FORMAT}), "
+            'whose fingerprints of models are not those of today (CHANGELOG.md, "Format of checkpoints"). Its '
+            "weights can be loaded; resume it with the version that wrote it, or train anew from them."
+        )
     differing = [
-        f"{key}: {saved.get(key)!r} there, {now.get(key)!r} now"
-        for key in sorted(set(saved) | set(now))
-        if saved.get(key) != now.get(key)
+        f"{key}: {there!r} there, {now!r} now"
+        for key, (there, now) in differences(manifest["fingerprint"], fingerprint).items()
     ]
     if not differing:
         return None
@@ -197,11 +182,3 @@ def differences(folder: str | os.PathLike, fingerprint: dict) -> str | None:
         f"Checkpoint {str(folder)!r} was made by a run with other settings, so going on from it would mix two runs. "
         "They differ in:\n  " + "\n  ".join(differing) + "\nUse the same settings or another output_dir."
     )
-
-
-def _flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted keys."""
-    flat = {}
-    for key, value in entries.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import inspect
 import json
 import os
 import re
@@ -16,12 +15,15 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from .attacks import LOSSES, NORMS, TRAINING_ATTACKS, make_attack, parse_radius, pgd
-from .engines import ATTACK_PRECISIONS, after_devices, before_devices, broadcast_buffers
+from .attacks import TRAINING_ATTACKS
+from .attacks.ball import NORMS, parse_radius
+from .attacks.losses import LOSSES
+from .attacks.spec import training_attack, training_options, try_attack
+from .engines import after_devices, before_devices, broadcast_buffers
+from .modes import ATTACK_PRECISIONS
 from .objectives import OBJECTIVES, make_objective
 from .tuning import TUNINGS, make_tuning
 
@@ -174,19 +176,17 @@ class PMGAFTConfig(TrainingArguments):
             )
 
     def _check_attack(self):
-        known, options = _attack_options(self.attack), self.attack_kwargs or {}
+        options = self.attack_kwargs or {}
+        known = training_options(self.attack) - _OWN_ARGUMENTS
         unknown = sorted(set(options) - known)
         if unknown:
             raise ValueError(
                 f"Attack {self.attack!r} takes no {', '.join(unknown)} in attack_kwargs. It takes: {sorted(known)}; "
                 "the radius and the steps have arguments of their own."
             )
-        # Tried on one small image, so that an option's wrong value shows before training.
-        trial = torch.full((1, 3, 2, 2), 0.5)
         try:
-            attack = make_attack(TRAINING_ATTACKS[self.attack])
-            attack(lambda x: x.flatten(1), trial, torch.tensor([0]), **self.attack_options())
-        except (TypeError, ValueError) as error:
+            try_attack(f"Attack {self.attack!r}", *training_attack(self.attack, self.attack_options()))
+        except ValueError as error:
             raise ValueError(
                 f"Attack {self.attack!r} cannot take attack_kwargs={options} ({error}). Correct them."
             ) from error
@@ -387,15 +387,6 @@ def _check_json(name: str, value: Any) -> None:
         raise ValueError(
             f"You passed {name}={value}, which is no JSON ({error}). Write such as '{{\"alpha\": 2.0}}'."
         ) from error
-
-
-def _attack_options(attack: str) -> set[str]:
-    """What `attack_kwargs` may hold: the attack's parameters that are no arguments of their own."""
-    parameters = inspect.signature(make_attack(TRAINING_ATTACKS[attack])).parameters.values()
-    names = {parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD}
-    if len(names) < len(parameters):
-        names |= set(inspect.signature(pgd).parameters)  # `**options` are handed on to it
-    return names - {"classifier", "images", "labels", "loss_fn", "seeds", "targeted", "any_iterate"} - _OWN_ARGUMENTS
 
 
 _OWN_ARGUMENTS = {"eps", "norm", "num_steps", "step_size", "random_start"}

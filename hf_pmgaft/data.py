@@ -19,8 +19,8 @@ from PIL import ExifTags, Image, ImageOps
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
-from .attacks import sample_seeds, uniform_noise
 from .captions import Captions, check_captions, padding_id, stack_captions
+from .noise import sample_seeds, uniform_noise
 from .prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
 from .zero_shot import pixel_statistics
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DynamoBackend
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.nn.functional import all_gather
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
@@ -61,10 +57,6 @@ def before_devices(args: TrainingArguments) -> None:
             raise ValueError("You asked for FSDP, whose checkpoints older accelerate resumes wrongly. Install 1.15.")
         # A model this small needs none of it, and it fails on buffers.
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
-
-
-# In what the training attack may compute, see `PMGAFTConfig`.
-ATTACK_PRECISIONS = ("bf16", "follow", "fp32")
 
 
 def after_devices(
@@ -130,21 +122,6 @@ def broadcast_buffers() -> bool | None:
     return None if minds else False
 
 
-@contextlib.contextmanager
-def full_precision(model: nn.Module) -> Iterator[None]:
-    """Runs a model without the autocast that Accelerate put into the instance's `forward`; then puts it back."""
-    original, wrapped = getattr(model, "_original_forward", None), model.__dict__.get("forward")
-    replace = original is not None and wrapped is not None
-    if replace:
-        model.forward = original
-    try:
-        with torch.autocast(next(model.parameters()).device.type, enabled=False):
-            yield
-    finally:
-        if replace:
-            model.forward = wrapped
-
-
 def compile_blocks(blocks: nn.ModuleList, args: TrainingArguments, accelerator: Accelerator) -> None:
     """Compiles blocks in place, as one and the same region, for attack and training passes under any wrapper.
 
@@ -154,13 +131,6 @@ def compile_blocks(blocks: nn.ModuleList, args: TrainingArguments, accelerator: 
     accelerator.state.dynamo_plugin.backend = DynamoBackend.NO
     for block in blocks[:-1]:
         block.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode)
-
-
-def attack_context(model: nn.Module, precision: str) -> contextlib.AbstractContextManager:
-    """Lets a model compute in one of `ATTACK_PRECISIONS`."""
-    if precision == "bf16":
-        return torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
-    return full_precision(model) if precision == "fp32" else contextlib.nullcontext()
 
 
 def show_trained(model: nn.Module, run: Callable[[], object]) -> None:
@@ -245,53 +215,5 @@ def check_unwrapped(model: nn.Module) -> None:
         )
 
 
-def any_process(flag: bool) -> bool:
-    """Whether the flag is set on any process; all processes must ask together. No accelerator waits for it."""
-    if process_share()[1] == 1:
-        return flag
-    value = torch.tensor(int(flag))
-    dist.all_reduce(value, group=_cpu_group(dist.group.WORLD))
-    return bool(value)
-
-
-@functools.cache
-def _cpu_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
-    return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
-
-
 def _flag(name: str) -> bool:
     return os.environ.get(name, "false").lower() in ("1", "true", "yes")
-
-
-def process_share() -> tuple[int, int]:
-    """This process's number and how many there are."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return 0, 1
-    return dist.get_rank(), dist.get_world_size()
-
-
-def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over processes; all must ask together."""
-    count = process_share()[1]
-    if count == 1:
-        return value
-    value = value.clone()
-    dist.all_reduce(value)
-    return value / count
-
-
-def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """The rows `[B,...]` of all processes, `[P*B,...]`; gradients find their way back to the process of each row."""
-    if process_share()[1] == 1:
-        return rows
-    return torch.cat(all_gather(rows.contiguous()))
-
-
-def gather(values: list) -> list:
-    """The lists of all processes joined, on every process."""
-    rank, count = process_share()
-    if count == 1:
-        return values
-    parts: list = [None] * count
-    dist.all_gather_object(parts, values)
-    return [value for part in parts for value in part]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 import platform
 import time
@@ -13,22 +11,15 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 from . import __version__
 from . import flags as smells
-from .attacks import correct, frozen, known, parse_radius, sample_seeds
-from .backbones import get_backbone, get_encoder, unwrap_peft
-from .data import EvaluationImages, ZeroShotDataset
-from .engines import check_unwrapped, full_precision, gather, process_share
-from .heads import Head
-from .metrics.robust_accuracy.robust_accuracy import RobustAccuracy
-from .report import RobustnessReport, SetResult
-from .retrieval import RETRIEVAL_ATTACKS, TARGET_ATTACKS, Gallery, RetrievalDataset, judge_retrieval, judged_retrieval
-from .threats import (
+from .attacks.ball import parse_radius
+from .attacks.losses import correct
+from .attacks.spec import (
     AUTOATTACK,
     Spec,
     attack_name,
@@ -41,7 +32,19 @@ from .threats import (
     threat_name,
     within_threat,
 )
-from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, VERDICTS, Judged, Verdicts, fingerprint
+from .backbones import get_backbone, get_encoder, unwrap_peft
+from .data import EvaluationImages, ZeroShotDataset
+from .distributed import gather, process_share
+from .engines import check_unwrapped
+from .fingerprints import digest_of_image, digest_of_list, fingerprint
+from .heads import Head
+from .metrics.robust_accuracy.robust_accuracy import RobustAccuracy
+from .modes import frozen, full_precision
+from .noise import sample_seeds
+from .registry import known
+from .report import RobustnessReport, SetResult
+from .retrieval import RETRIEVAL_ATTACKS, TARGET_ATTACKS, Gallery, RetrievalDataset, judge_retrieval, judged_retrieval
+from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, VERDICTS, Judged, Verdicts
 from .zero_shot import (
     ClassPrompts,
     ZeroShotClassifier,
@@ -85,7 +88,7 @@ def evaluate_robustness(
             [`RetrievalDataset`] with its own captions the report has several rows, a recall each, and every image is
             attacked, as long as the attack goes, whatever was found before: the gallery needs all of them.
         attacks (list of `dict`): Each `{"attack": name, "eps": "4/255", ...}` with the attack's own options; see
-            `hf_pmgaft.threats.check_attack`.
+            `hf_pmgaft.AttackSpec`.
         verdict (`str`): `"any_iterate"`: no image is attacked that is misclassified clean or was fooled before, which
             is faster and never kinder; or `"last_iterate"`: every attack on every image, as many papers do.
         eight_bit (`bool`): Also judge the adversarial images after rounding them to 8 bits.
@@ -148,7 +151,7 @@ def evaluate_robustness(
     results = [[_result(row, plan.specs, headline) for row in rows] for plan, rows in zip(plans, judged, strict=True)]
     for plan in plans:
         pixels = verdicts.of(plan.data.name, PIXELS)
-        protocol["sets"][plan.data.name]["images"] = _digest([pixels[row] for row in plan.rows])
+        protocol["sets"][plan.data.name]["images"] = digest_of_list([pixels[row] for row in plan.rows])
     return RobustnessReport(protocol, sum(results, []), described, _flags(gather(probed), results, plans))
 
 
@@ -176,7 +179,7 @@ class _Plan:
     def texts(self) -> str:
         """What tells texts apart that are encoded once."""
         kind = ["captions"] if isinstance(self.data, Gallery) else []
-        return _digest([self.data.class_names, self.data.prompt_templates, *kind])
+        return digest_of_list([self.data.class_names, self.data.prompt_templates, *kind])
 
 
 def _plan(data: EvaluationImages, rows: list[int], attacks: Sequence[Spec], seed: int) -> _Plan:
@@ -272,7 +275,7 @@ class _Judge:
 
     def digests(self, images: torch.Tensor, labels: torch.Tensor) -> list[str]:
         """What tells images with their labels from others."""
-        return [_pixel_digest(*pair) for pair in zip(images, labels, strict=True)]
+        return [digest_of_image(*pair) for pair in zip(images, labels, strict=True)]
 
     def _check_images(self, reader: _Reader, rows: Sequence[int]) -> None:
         """Raises `ValueError` if verdicts on file are of other images than the set's."""
@@ -280,7 +283,7 @@ class _Judge:
         digests = self.verdicts.of(name, PIXELS)
         known = [row for row in rows if row in digests]
         for row in tqdm(known, f"{name}: images on file", disable=not (known and self.progress), unit="img"):
-            if _pixel_digest(*reader.read(row)) != digests[row]:
+            if digest_of_image(*reader.read(row)) != digests[row]:
                 raise ValueError(
                     f"The verdict file holds verdicts on other images or labels of {name!r}: row {row} differs. Pass "
                     "another file, or remove it."
@@ -462,8 +465,8 @@ def _protocol(model, plans, attacks, verdict, eight_bit, seed) -> dict[str, Any]
         "sets": {
             plan.data.name: {
                 "num_samples": len(plan.rows),
-                "sample_ids": _digest(plan.rows),
-                "class_names": _digest(plan.data.class_names),
+                "sample_ids": digest_of_list(plan.rows),
+                "class_names": digest_of_list(plan.data.class_names),
                 "num_classes": len(plan.data.class_names),
                 "prompt_templates": plan.data.prompt_templates,
                 "attacked_at": list(plan.data.shape[-2:]) if plan.data.native_size else size,
@@ -504,13 +507,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _pixel_digest(image: torch.Tensor, label: int | list[int] | torch.Tensor) -> str:
-    label = torch.as_tensor(label).tolist()
-    data = np.ascontiguousarray(image.cpu().numpy()).tobytes() + str(label).encode()
-    return hashlib.sha256(data).hexdigest()[:8]
-
-
-def _digest(values: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps(list(values)).encode()).hexdigest()[:12]

@@ -11,10 +11,15 @@ from typing import Any
 
 import torch
 
-from .attacks import LOSSES, correct, frozen, parse_radius, pgd, uniform_noise
+from .attacks.any_iterate import first_fooled
+from .attacks.ball import parse_radius
+from .attacks.losses import LOSSES, correct
+from .attacks.pgd import pgd
+from .attacks.spec import Spec, attack_name, norm_of, threat_name
 from .intervals import wilson_interval
+from .modes import frozen
+from .noise import uniform_noise
 from .report import SetResult
-from .threats import Spec, attack_name, norm_of, threat_name
 
 PROBE_SIZE = 32  # images of a set that the probes look at
 WEAK_ATTACK_GAP = 0.05  # of the images, beyond doubt: what margin attacks may find that cross-entropy missed
@@ -57,8 +62,8 @@ def probe(
             return flags, torch.zeros_like(right)
         images, labels, seeds = images[right], labels[right], seeds[right]
         flags += _zero_gradients(classifier, images, labels, name)
-        huge = pgd(
-            classifier, images, labels, eps=HUGE_EPS, num_steps=20, loss="margin", seeds=seeds, any_iterate=True
+        huge = first_fooled(
+            pgd, classifier, images, labels, eps=HUGE_EPS, norm="linf", num_steps=20, loss="margin", seeds=seeds
         )
         accuracy = correct(classifier(huge).float(), labels).float().mean().item()
         if accuracy > HUGE_EPS_ACCURACY:

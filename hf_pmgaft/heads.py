@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from .data import ZeroShotDataset
-from .zero_shot import ZeroShotClassifier, at_least_float32
+from .fingerprints import digest
+from .modes import at_least_float32
+from .zero_shot import ZeroShotClassifier
 
 
 @dataclass
@@ -91,11 +92,16 @@ class Head:
             yield torch.stack([example["images"].float() for example in examples]), labels
 
     def _digest(self, support: ZeroShotDataset) -> dict[str, Any]:
-        digest, count = hashlib.sha256(), 0
-        for images, labels in self._batches(support):
-            digest.update(images.numpy().tobytes() + labels.numpy().tobytes())
-            count += len(labels)
-        return {"num_samples": count, "images": digest.hexdigest()[:12]}
+        count = 0
+
+        def parts() -> Iterator[bytes]:
+            nonlocal count
+            for images, labels in self._batches(support):
+                count += len(labels)
+                yield images.numpy().tobytes() + labels.numpy().tobytes()
+
+        images = digest(parts())
+        return {"num_samples": count, "images": images}
 
 
 @dataclass

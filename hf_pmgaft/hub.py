@@ -15,8 +15,9 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
 from .backbones import unwrap
-from .engines import gather
-from .tuning import attachment, has_adapter
+from .distributed import gather
+from .tuning.base import attachment
+from .tuning.peft_adapter import has_adapter
 
 logger = logging.getLogger(__name__)
 

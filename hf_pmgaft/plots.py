@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .attacks import parse_radius
+from .attacks.ball import parse_radius
+from .attacks.spec import attack_name, norm_of, threat_name
 from .intervals import wilson_interval
 from .report import RobustnessReport
-from .threats import attack_name, norm_of, threat_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,8 +13,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from .attacks.spec import attack_name, threat_name
+from .fingerprints import differences
 from .intervals import Z_95, PairedDifference, paired_difference, wilson_interval
-from .threats import attack_name, threat_name
 
 KINDS = {"accuracy": "accuracy", "I2T R@": "recall", "T2I R@": "recall", "target@": "target kept out"}
 
@@ -236,7 +237,7 @@ def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: S
     Raises:
         ValueError: if their protocols differ, naming the keys.
     """
-    differing = [key for key in differing_keys(first.protocol, second.protocol) if not _under(key, ignore)]
+    differing = [key for key in differences(first.protocol, second.protocol) if not _under(key, ignore)]
     if differing:
         raise ValueError(
             f"The reports follow different protocols, so that their figures cannot be compared; they differ in "
@@ -255,14 +256,6 @@ def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: S
         shared = [key for key in parts[0] if all(key in part for part in parts)]
         means |= {prefix + key: _mean_difference([part[key] for part in parts]) for key in shared}
     return Comparison(sets, means)
-
-
-def differing_keys(a: Any, b: Any, path: str = "") -> list[str]:
-    """Where two nested dicts differ, keys joined by dots."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        names = sorted({*a, *b})
-        return [key for name in names for key in differing_keys(a.get(name), b.get(name), f"{path}.{name}".strip("."))]
-    return [] if a == b else [path]
 
 
 def _under(key: str, parents: Sequence[str]) -> bool:

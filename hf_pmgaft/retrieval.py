@@ -15,11 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .attacks import sample_seeds, uniform_noise
+from .attacks.spec import Spec, leading_to, norm_of, round_to_8_bits, threat_name, within_threat
 from .data import EvaluationImages, has_transform
-from .threats import Spec, leading_to, norm_of, round_to_8_bits, threat_name, within_threat
+from .modes import at_least_float32
+from .noise import sample_seeds, uniform_noise
 from .verdicts import CLEAN, PIXELS, Judged, Verdicts
-from .zero_shot import ZeroShotClassifier, at_least_float32
+from .zero_shot import ZeroShotClassifier
 
 if TYPE_CHECKING:
     from .evaluation import _Judge, _Plan, _Reader

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,19 @@ from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from . import checkpoints
-from .attacks import SharedPerturbation
+from .attacks.shared_perturbation import SharedPerturbation
 from .backbones import unwrap, unwrap_peft
 from .callbacks import SamplePictures, classified
 from .card import save_model_card
-from .engines import adapt_to_processes, checkpoint_format, gather, local_part
+from .distributed import gather
+from .engines import adapt_to_processes, checkpoint_format, local_part
+from .fingerprints import digest_of_list
 from .hub import EXTRA_STATE
 from .plots import training_curves
-from .tuning import attachment, fold_into_clip, has_adapter, name_of, options_of
+from .tuning import fold_into_clip, name_of, options_of
+from .tuning.base import attachment
 from .tuning.folder import TRAINING_CONFIG, export_class_embeds, load_tuning, save_tuning
+from .tuning.peft_adapter import has_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +58,8 @@ class Saving:
             "tuning": name_of(self.tuning),
             "tuning_options": {} if adapters else options_of(self.tuning),
             "ema_decay": args.ema_decay,
-            "class_names": _digest(self.class_names),
-            "guidance_names": None if names is None else _digest(names),
+            "class_names": digest_of_list(self.class_names or ()),
+            "guidance_names": None if names is None else digest_of_list(names),
             "prompt_templates": self.prompt_templates,
             "train_dataset": checkpoints.data_fingerprint(self.train_dataset),
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -87,7 +89,7 @@ class Saving:
                     f"Checkpoint {str(resume_from_checkpoint)!r} cannot be resumed from: {reason}. Pass a complete "
                     "one, or resume_from_checkpoint=True for the newest of them."
                 )
-            reasons = gather([checkpoints.differences(resume_from_checkpoint, self._fingerprint)])
+            reasons = gather([checkpoints.other_run(resume_from_checkpoint, self._fingerprint)])
             if any(reasons):  # on whatever process, none goes on
                 raise ValueError(next(filter(None, reasons)))
             adapt_to_processes(self.accelerator, str(resume_from_checkpoint))
@@ -292,10 +294,6 @@ class Saving:
 
 def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.partition(".")[2]: value for name, value in state.items() if name.partition(".")[0] == prefix}
-
-
-def _digest(names: Sequence[str] | None) -> str:
-    return hashlib.sha256("\n".join(names or ()).encode()).hexdigest()[:12]
 
 
 def _plain(value: Any) -> Any:

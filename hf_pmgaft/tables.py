@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
+from .attacks.spec import Spec, norm_of, threat_name
 from .intervals import wilson_interval
 from .report import Comparison, RobustnessReport
-from .threats import Spec, norm_of, threat_name
 
 FORMATS = ("text", "markdown", "latex", "html")
 Rows = list[list[str]]

@@ -19,49 +19,31 @@ from transformers import AutoProcessor, EvalPrediction, PreTrainedModel, Trainer
 from transformers.trainer_utils import speed_metrics
 
 from . import checkpoints
-from .attacks import (
-    TRAINING_ATTACKS,
-    SharedPerturbation,
-    frozen,
-    input_gradient,
-    make_attack,
-    make_loss,
-    sample_seeds,
-)
+from .attacks.losses import input_gradient, make_loss
+from .attacks.shared_perturbation import SharedPerturbation
+from .attacks.spec import training_attack
 from .averaging import WeightAverage
 from .backbones import check_patches, get_backbone, get_encoder, unwrap, unwrap_peft
 from .callbacks import SamplePictures, classified
 from .captions import choose_captions, padding_id
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, EvaluationImages, ZeroShotDataset, augment, stack, training_examples
-from .engines import (
-    attack_context,
-    compile_blocks,
-    copy_trained,
-    full_precision,
-    load_whole_models,
-    prepare_for_engines,
-    show_trained,
-)
+from .engines import compile_blocks, copy_trained, load_whole_models, prepare_for_engines, show_trained
 from .evaluation import evaluate_robustness
+from .fingerprints import fingerprint_without_adapter
 from .heads import Head
 from .hub import Pushing
-from .objectives import Objective, make_objective
+from .modes import attack_context, frozen, full_precision
+from .noise import sample_seeds
+from .objectives import make_objective
+from .objectives.base import Objective
 from .prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
 from .report import RobustnessReport
 from .saving import Saving
-from .tuning import (
-    PeftAdapter,
-    Tuning,
-    attachment,
-    has_adapter,
-    keeps_weights,
-    make_tuning,
-    name_of,
-    text_is_live,
-    without_tuning,
-)
+from .tuning import keeps_weights, make_tuning, name_of, text_is_live, without_tuning
+from .tuning.base import Tuning, attachment
 from .tuning.folder import load_model
+from .tuning.peft_adapter import PeftAdapter, has_adapter
 from .zero_shot import ClassPrompts, Views, ZeroShotClassifier, encode_class_names, pixel_statistics
 
 
@@ -146,9 +128,9 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
                 args.accelerator_config.dispatch_batches = False
         self.class_names = self._class_names(class_names, train_dataset)
         self._user_teacher = self._check_teacher(teacher, model)
-        self._weights = {"model": checkpoints.weights_digest(model)}
+        self._weights = {"model": fingerprint_without_adapter(model)}
         if self._user_teacher is not None:
-            self._weights["teacher"] = checkpoints.weights_digest(self._user_teacher)
+            self._weights["teacher"] = fingerprint_without_adapter(self._user_teacher)
         prepare_for_engines(unwrap_peft(model))
         set_seed(args.seed)  # before adapters and prompts draw their first weights
         self.tuning, model = self._tune(model, tuning, peft_config, args)
@@ -191,7 +173,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         self._sigterm = checkpoints.StopOnSigterm()
         if stop_on_sigterm:
             self.add_callback(self._sigterm)
-        self._training_attack = make_attack(TRAINING_ATTACKS[args.attack])
+        self._training_attack, self._attack_options = training_attack(args.attack, args.attack_options())
         self._average = WeightAverage(self.model, args.ema_decay, args.wise_ft) if args.averages_weights else None
         if self._average is not None:
             self.add_callback(self._average)
@@ -540,7 +522,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         precision = self.args.attack_precision
         if isinstance(self._training_attack, SharedPerturbation):
             self._training_attack.begin(int(self.state.epoch or 0))
-        options = self.args.attack_options()
+        options = self._attack_options
         with frozen(inner):
             with attack_context(inner, precision):
                 adversarial = self._training_attack(own, images, labels, loss_fn=loss_fn, seeds=seeds, **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from .report import differing_keys
+from .fingerprints import differences
 
 # What counts as fooled.
 VERDICTS = {
@@ -119,7 +115,7 @@ class Verdicts:
             return
         try:
             found, *batches = map(json.loads, lines)
-            differing = differing_keys(found, header)
+            differing = differences(found, header)
         except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"{file} holds no verdicts ({error}). Pass another file, or remove it.") from error
         if differing:
@@ -130,15 +126,6 @@ class Verdicts:
         for batch in batches:
             values = zip(batch["rows"], batch["verdicts"], strict=True)
             self._values.setdefault((batch["set"], batch["attack"]), {}).update(values)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Tells weights apart: a digest of all of them and their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)  # which every type has
-        digest.update(name.encode() + content.numpy().tobytes())
-    return digest.hexdigest()[:12]
 
 
 def _cut_off(file: Path) -> None:

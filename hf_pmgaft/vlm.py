@@ -13,8 +13,9 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPVisionConfig, LlavaForConditionalGeneration
 
-from .attacks import frozen, pgd
-from .threats import round_to_8_bits, within_threat
+from .attacks.pgd import pgd
+from .attacks.spec import round_to_8_bits, within_threat
+from .modes import frozen
 from .towers import vision_tower
 from .zero_shot import pixel_statistics
 

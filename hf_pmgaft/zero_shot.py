@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from .backbones import get_backbone, get_encoder, unwrap, unwrap_peft
-from .engines import gather_rows
+from .distributed import gather_rows
+from .modes import at_least_float32
 from .prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, prompt_name
 from .tuning.base import attachment
 
@@ -302,11 +303,6 @@ class ZeroShotClassifier:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return self.logits(self.embed(images))
-
-
-def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    """In float32 whatever autocast made of it; float64 stays float64."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 class Views:

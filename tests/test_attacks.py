@@ -10,15 +10,16 @@ from torch import nn
 from hf_pmgaft.attacks import (
     TRAINING_ATTACKS,
     SharedPerturbation,
+    early_stopped_pgd,
     frozen,
-    make_attack,
     normal_noise,
     parse_radius,
     pgd,
     sample_seeds,
     uniform_noise,
 )
-from hf_pmgaft.attacks.pgd import LOSSES, cross_entropy, dlr, margin, targeted_dlr
+from hf_pmgaft.attacks.losses import LOSSES, cross_entropy, dlr, margin, targeted_dlr
+from hf_pmgaft.attacks.spec import AttackSpec, training_attack
 
 F64 = torch.float64
 
@@ -140,18 +141,20 @@ def test_an_image_stops_early_at_its_iterate_and_leaves_the_batch(small, norm, m
             rows.append(len(points))
             return net(points)
 
-        adversarial = pgd(counting, images, labels, num_steps=num_steps, tau=tau, **options)
+        adversarial = early_stopped_pgd(counting, images, labels, num_steps=num_steps, tau=tau, **options)
         torch.testing.assert_close(adversarial, iterates[ends, seeds], rtol=0, atol=1e-6)
         # An image that stops at iterate t is looked at t + 1 times.
         assert sum(rows) == (ends + 1).clamp_max(num_steps).sum() < 8 * num_steps
-        one = pgd(net, images[3:4], labels[3:4], num_steps=num_steps, tau=tau, seeds=seeds[3:4], **options)
+        one = early_stopped_pgd(
+            net, images[3:4], labels[3:4], num_steps=num_steps, tau=tau, seeds=seeds[3:4], **options
+        )
         torch.testing.assert_close(one, adversarial[3:4], rtol=0, atol=1e-6)
 
 
 def test_an_early_stop_that_no_image_reaches_is_the_plain_walk(small):
     net, images, labels = small
     options = {"eps": 0.1, "num_steps": 5}
-    assert torch.equal(pgd(net, images, labels, tau=5, **options), pgd(net, images, labels, **options))
+    assert torch.equal(early_stopped_pgd(net, images, labels, tau=5, **options), pgd(net, images, labels, **options))
 
 
 @pytest.mark.parametrize(
@@ -159,17 +162,25 @@ def test_an_early_stop_that_no_image_reaches_is_the_plain_walk(small):
     [
         ({"tau": True}, "tau=True"),
         ({"tau": 0.5}, "tau=0.5"),
-        ({"tau": 0, "any_iterate": True}, "tau with any_iterate"),
-        ({"tau": 0, "targeted": True}, "tau with a target"),
-        ({"tau": 0, "restarts": 2}, "tau with a target, loss_fn or restarts"),
-        ({"tau": 0, "loss_fn": lambda x: x.sum((1, 2, 3))}, "tau with a target, loss_fn"),
+        ({"tau": 0, "loss_fn": lambda x: x.sum((1, 2, 3))}, "tau with loss_fn"),
     ],
     ids=str,
 )
 def test_an_early_stop_where_it_cannot_work_is_refused(small, options, message):
     net, images, labels = small
     with pytest.raises(ValueError, match=message):
-        pgd(net, images, labels, eps=0.1, **options)
+        early_stopped_pgd(net, images, labels, eps=0.1, **options)
+
+
+def test_an_early_stop_is_no_attack_of_several_runs_and_none_for_the_verdict_of_any_iterate(small):
+    net, images, labels = small
+    with pytest.raises(ValueError, match="tau with restarts"):
+        AttackSpec.of({"attack": "pgd", "eps": 0.1, "tau": 0, "restarts": 2})
+    spec, seeds = AttackSpec.of({"attack": "pgd", "eps": 0.1, "tau": 0}), torch.arange(8)
+    with pytest.raises(ValueError, match="tau with the verdict any_iterate"):
+        spec.run(net, images, labels, seeds, any_iterate=True)
+    expected = early_stopped_pgd(net, images, labels, eps=0.1, tau=0, seeds=seeds)
+    assert torch.equal(spec.run(net, images, labels, seeds), expected)
 
 
 def test_targets_are_reached(small):
@@ -270,7 +281,8 @@ PAIRS = [(name, norm) for name in sorted(TRAINING_ATTACKS) for norm in EPS if (n
 
 def attack(name, norm, net, images, labels, **options):
     options = {"eps": EPS[norm], "norm": norm, "random_start": True, **options}
-    return make_attack(TRAINING_ATTACKS[name])(net, images, labels, **options)
+    attack, options = training_attack(name, options)
+    return attack(net, images, labels, **options)
 
 
 @pytest.mark.parametrize(("name", "norm"), [pair for pair in PAIRS if pair[0] != "shared"])

@@ -200,6 +200,18 @@ def test_another_run_is_refused_with_the_differing_keys(whole, options, key):
     assert trainer.state.global_step == 0
 
 
+def test_checkpoint_of_an_earlier_format_is_refused_by_the_changelog_s_entry(whole, tmp_path):
+    copy_checkpoints(whole(), tmp_path, 4)
+    file = tmp_path / "checkpoint-4" / "complete.json"
+    manifest = json.loads(file.read_text())
+    del manifest["format"]
+    file.write_text(json.dumps(manifest))
+    trainer = start(tmp_path)
+    with pytest.raises(ValueError, match="another format .*CHANGELOG.md"):
+        trainer.train(resume_from_checkpoint=True)
+    assert "Format of checkpoints" in (Path(__file__).parents[1] / "CHANGELOG.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "key"),
     [

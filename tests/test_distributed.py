@@ -16,7 +16,7 @@ from test_trainer import make_trainer
 
 from hf_pmgaft import engines
 from hf_pmgaft.data import ZeroShotDataset
-from hf_pmgaft.engines import gather, process_share
+from hf_pmgaft.distributed import gather, process_share
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.objectives import OBJECTIVES
 

@@ -29,7 +29,7 @@ from hf_pmgaft import PMGAFTConfig, load_model
 from hf_pmgaft.backbones import unwrap
 from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.data import ZeroShotDataset
-from hf_pmgaft.engines import gather, process_share
+from hf_pmgaft.distributed import gather, process_share
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.tuning import attachment
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names

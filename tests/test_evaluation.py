@@ -8,11 +8,11 @@ import torch
 from conftest import fit_model, make_images, make_model
 
 from hf_pmgaft.attacks import sample_seeds
+from hf_pmgaft.attacks.spec import attack_name, run_attack
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.evaluation import evaluate_robustness, sample_ids
 from hf_pmgaft.intervals import wilson_interval
 from hf_pmgaft.report import RobustnessReport, SetResult
-from hf_pmgaft.threats import attack_name, run_attack
 
 PGD = {"attack": "pgd", "eps": "20/255", "num_steps": 5, "loss": "margin"}
 

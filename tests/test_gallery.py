@@ -12,9 +12,9 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import CLIPVisionModel
 
+from hf_pmgaft.attacks.spec import check_attack, within_threat
 from hf_pmgaft.backbones import get_backbone, text_attention
 from hf_pmgaft.data import ZeroShotDataset
-from hf_pmgaft.threats import check_attack, within_threat
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

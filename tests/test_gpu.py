@@ -15,8 +15,8 @@ from transformers import CLIPModel, LlavaForConditionalGeneration, LlavaProcesso
 from hf_pmgaft import VisionLanguageModel, attack_answers, swap_vision_tower
 from hf_pmgaft.attacks import input_gradient, normal_noise, sample_seeds, uniform_noise
 from hf_pmgaft.data import ZeroShotDataset, load_images
-from hf_pmgaft.engines import attack_context
 from hf_pmgaft.evaluation import evaluate_robustness
+from hf_pmgaft.modes import attack_context
 from hf_pmgaft.objectives import OBJECTIVES
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

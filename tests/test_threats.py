@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hf_pmgaft.attacks import ATTACKS, CORRUPTIONS, SEVERITIES, correct
-from hf_pmgaft.threats import attack_name, check_attack, norm_of, run_attack, within_threat
+from hf_pmgaft.attacks.spec import attack_name, check_attack, norm_of, run_attack, within_threat
 
 NORMS = {"cw": ("l2", "linf"), "fgsm": ("l2", "linf"), "pgd": ("l2", "linf")}
 EPS = {"linf": "8/255", "l2": 0.5, "l1": 6.0}

@@ -19,12 +19,12 @@ import torch
 from conftest import fit_model, make_images
 
 from hf_pmgaft.attacks import minimal_l2
+from hf_pmgaft.attacks.spec import attack_name, check_attack
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.flags import noise_flag, probe
 from hf_pmgaft.intervals import paired_difference
 from hf_pmgaft.report import RobustnessReport, compare_reports
-from hf_pmgaft.threats import attack_name, check_attack
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 CE = {"attack": "pgd", "eps": "20/255", "num_steps": 10, "loss": "ce"}

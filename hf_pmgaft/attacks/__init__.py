@@ -8,14 +8,19 @@ cross-entropy. `patch` and `corruption` have a size and a severity instead of a 
 row.
 """
 
-from .any_iterate import AllFooled, AnyIterate, correct, distance, inside
+from ..modes import frozen
+from ..noise import normal_noise, sample_seeds, uniform_noise
+from ..registry import known
+from .any_iterate import AllFooled, AnyIterate, first_fooled
 from .autoattack import apgd, apgd_t, components, fab, fab_t, square
+from .ball import NORMS, distance, inside, parse_radius
 from .corruption import CORRUPTIONS, SEVERITIES, corruption
 from .cw import cw, minimal_l2
-from .noise import normal_noise, sample_seeds, uniform_noise
+from .early_stopped import early_stopped_pgd
+from .losses import LOSSES, correct, input_gradient, make_loss
 from .patch import patch
-from .pgd import LOSSES, NORMS, fgsm, frozen, input_gradient, known, make_loss, parse_radius, pgd
-from .shared import SharedPerturbation, make_attack
+from .pgd import fgsm, pgd
+from .shared_perturbation import SharedPerturbation
 
 ATTACKS = {
     "apgd": apgd,
@@ -29,6 +34,9 @@ ATTACKS = {
     "pgd": pgd,
     "square": square,
 }
+# Those that `first_fooled` serves, by norm; the others keep an image's first misclassified point by themselves.
+SERVED_BY_FIRST_FOOLED = {"cw": ("linf",), "fgsm": NORMS, "pgd": NORMS}
+
 # What can steer an objective: it takes `loss_fn`, and walks where it leads.
 TRAINING_ATTACKS = {"fgsm": fgsm, "pgd": pgd, "shared": SharedPerturbation}
 
@@ -37,6 +45,7 @@ __all__ = [
     "CORRUPTIONS",
     "LOSSES",
     "NORMS",
+    "SERVED_BY_FIRST_FOOLED",
     "SEVERITIES",
     "TRAINING_ATTACKS",
     "AllFooled",
@@ -49,14 +58,15 @@ __all__ = [
     "corruption",
     "cw",
     "distance",
+    "early_stopped_pgd",
     "fab",
     "fab_t",
     "fgsm",
+    "first_fooled",
     "frozen",
     "input_gradient",
     "inside",
     "known",
-    "make_attack",
     "make_loss",
     "minimal_l2",
     "normal_noise",

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+
+from ..modes import frozen
+from .ball import inside, parse_radius
+from .losses import correct
 
 
 class AllFooled(Exception):
@@ -82,24 +87,36 @@ class AnyIterate:
         self._walking = (~self.fooled).nonzero().squeeze(1)
 
 
-def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Which images are classified correctly, `[B,K], [B] -> [B]`; who shares the first place is not.
+def first_fooled(
+    attack: Callable[..., torch.Tensor],
+    classifier: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    eps: float | str,
+    norm: str,
+    **options: Any,
+) -> torch.Tensor:
+    """Runs an attack, and returns per image the first misclassified point on its way, at which its walk ends.
 
-    Of labels `[B,P]` any of an image's P is correct; fewer are filled up by repetition.
+    An image that meets none comes back as the attack returned it. The attack is one that is called by `eps` and
+    `norm` and finds its way in the logits; those of AutoAttack and the patch keep the first point by themselves.
+
+    Example:
+        >>> images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
+        >>> def classifier(images):
+        ...     return images.flatten(1)[:, :2] + torch.tensor([0.01, 0.0])
+        >>> adversarial = first_fooled(pgd, classifier, images, labels, eps="4/255", norm="linf")
+        >>> correct(classifier(adversarial), labels).tolist()
+        [False]
     """
-    labels = labels.view(len(labels), -1)
-    own = logits.gather(1, labels).amax(1, keepdim=True)
-    return (logits.scatter(1, labels, -torch.inf) < own).all(1)
+    watch = AnyIterate(classifier, images, labels, parse_radius(eps, norm), norm)
+    with frozen(classifier):
+        try:
+            last = attack(watch, images, labels, eps=eps, norm=norm, **options)
+            with torch.no_grad():
+                watch(last)
+        except AllFooled:
+            last = images
 
-
-def distance(images: torch.Tensor, points: torch.Tensor, norm: str) -> torch.Tensor:
-    """Length of each perturbation, `[B]`, by norm: `"linf"`, `"l2"` or `"l1"`."""
-    order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
-    return torch.linalg.vector_norm((points - images).flatten(1), order, dim=1)
-
-
-def inside(images: torch.Tensor, points: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
-    """Which points are valid images inside their balls, up to round-off, `[B]`."""
-    flat = points.flatten(1)
-    valid = (flat.amin(1) >= -1e-6) & (flat.amax(1) <= 1 + 1e-6)
-    return valid & (distance(images, points, norm) <= eps * (1 + 1e-5) + 1e-7)
+    return torch.where(watch.fooled.view(-1, 1, 1, 1), watch.adversarial, last)

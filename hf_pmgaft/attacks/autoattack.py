@@ -14,10 +14,13 @@ from unittest import mock
 
 import torch
 
-from .any_iterate import AllFooled, AnyIterate, correct
-from .noise import normal_noise, uniform_noise
-from .pgd import check_images, frozen, known, parse_radius, round_inside
-from .pgd import margin as margin_loss
+from ..modes import frozen
+from ..noise import normal_noise, uniform_noise
+from ..registry import known
+from .any_iterate import AllFooled, AnyIterate
+from .ball import check_images, parse_radius, round_inside
+from .losses import correct
+from .losses import margin as margin_loss
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 APGD_LOSSES = ("ce", "dlr", "margin")

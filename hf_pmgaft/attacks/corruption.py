@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from .noise import normal_noise, uniform_noise
-from .pgd import check_images, known
+from ..noise import normal_noise, uniform_noise
+from ..registry import known
+from .ball import check_images
 
 
 def corruption(

@@ -6,8 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from .any_iterate import AllFooled, AnyIterate, correct, distance
-from .pgd import check_images, frozen, known, margin, parse_radius, pgd
+from ..modes import frozen
+from ..registry import known
+from .any_iterate import AllFooled, AnyIterate
+from .ball import check_images, distance, parse_radius
+from .losses import correct, margin
+from .pgd import pgd
 
 
 def cw(
@@ -21,7 +25,6 @@ def cw(
     search_steps: int = 5,
     learning_rate: float = 0.01,
     initial_const: float = 1.0,
-    any_iterate: bool = True,
     seeds: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Images within `eps` by [`minimal_l2`] in L2, by PGD on the margin loss in L-inf (what papers call CW there).
@@ -30,13 +33,20 @@ def cw(
     does; `search_steps`, `learning_rate` and `initial_const` are of [`minimal_l2`]. In L-inf see [`pgd`].
     """
     if known("norm", norm, ("l2", "linf")) == "linf":
-        options = {"num_steps": num_steps, "any_iterate": any_iterate, "seeds": seeds}
-        return pgd(classifier, images, labels, eps=eps, norm=norm, loss="margin", **options)
+        return pgd(classifier, images, labels, eps=eps, norm=norm, num_steps=num_steps, loss="margin", seeds=seeds)
+
     watch = AnyIterate(classifier, images, labels, parse_radius(eps, norm), norm)
-    options = {"num_steps": num_steps, "search_steps": search_steps, "learning_rate": learning_rate}
     try:
         with frozen(classifier):
-            minimal_l2(watch, images, labels, initial_const=initial_const, **options)
+            minimal_l2(
+                watch,
+                images,
+                labels,
+                num_steps=num_steps,
+                search_steps=search_steps,
+                learning_rate=learning_rate,
+                initial_const=initial_const,
+            )
     except AllFooled:
         pass
     return watch.adversarial

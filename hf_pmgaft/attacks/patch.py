@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import torch
 
+from ..modes import frozen
+from ..noise import uniform_noise
 from .any_iterate import AllFooled, AnyIterate
-from .noise import uniform_noise
-from .pgd import check_images, frozen, pgd
+from .ball import check_images
+from .pgd import pgd
 
 
 def patch(

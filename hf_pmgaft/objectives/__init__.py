@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..options import make
+from ..registry import make
 from .advflyp import AdvFLYP
 from .agft import AGFT
 from .apt import APT

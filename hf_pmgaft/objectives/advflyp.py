@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from ..modes import at_least_float32
 from ..zero_shot import Views, ZeroShotClassifier
-from .base import Objective, at_least_float32, kl_divergence, own_ce
+from .base import Objective, kl_divergence, own_ce
 
 
 @dataclass

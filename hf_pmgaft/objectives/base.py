@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from ..engines import process_share
-from ..zero_shot import Views, ZeroShotClassifier, at_least_float32
+from ..distributed import process_share
+from ..modes import at_least_float32
+from ..zero_shot import Views, ZeroShotClassifier
 
 
 @dataclass

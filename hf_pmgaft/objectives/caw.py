@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..modes import at_least_float32
 from ..zero_shot import Views
-from .base import Objective, at_least_float32, kl_divergence
+from .base import Objective, kl_divergence
 
 
 @dataclass

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import torch
 
+from ..modes import at_least_float32
 from ..zero_shot import Views, ZeroShotClassifier
-from .base import Objective, at_least_float32
+from .base import Objective
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from ..engines import gather_rows
+from ..distributed import gather_rows
 from ..zero_shot import Views, ZeroShotClassifier
 from .agft import soft_cross_entropy
 from .base import Objective, batch_sum

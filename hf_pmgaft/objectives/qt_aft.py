@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import torch
 
+from ..modes import at_least_float32
 from ..zero_shot import Views, ZeroShotClassifier
-from .base import Objective, at_least_float32, own_ce
+from .base import Objective, own_ce
 from .fare import squared_l2
 
 

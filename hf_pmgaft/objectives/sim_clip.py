@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from ..modes import at_least_float32
 from ..zero_shot import Views
-from .base import at_least_float32
 from .fare import FARE
 
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from ..backbones import text_attention
+from ..modes import at_least_float32
 from ..zero_shot import Views, ZeroShotClassifier
-from .base import Objective, at_least_float32
+from .base import Objective
 
 
 @dataclass

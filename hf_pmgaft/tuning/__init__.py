@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from ..backbones import get_encoder, unwrap_peft
-from ..options import make
+from ..registry import make
 from .base import Attachment, Tuning, attachment
 from .deep_prompts import DeepPrompts
 from .last_blocks import LastBlocks

@@ -21,7 +21,8 @@ from transformers.utils import cached_file
 from ..backbones import ENCODERS, at_resolution, unwrap_peft
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from ..zero_shot import encode_class_names
-from . import attachment, make_tuning, name_of, options_of
+from . import make_tuning, name_of, options_of
+from .base import attachment
 
 CONFIG, WEIGHTS = "tuning.json", "tuning.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from ..attacks import sample_seeds, uniform_noise
+from ..noise import sample_seeds, uniform_noise
 from .base import Attachment, Tuning, detach
 
 

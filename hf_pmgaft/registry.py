@@ -60,3 +60,10 @@ def _convert(annotation: Any, value: Any) -> tuple[Any, bool]:
         valid = annotation is float or number == int(number)
         return annotation(number) if valid else value, valid
     return value, annotation not in (int, float) and isinstance(value, typing.get_origin(annotation) or annotation)
+
+
+def known(name: str, value: str, choices) -> str:
+    """The value, or a `ValueError` that lists the choices."""
+    if value not in choices:
+        raise ValueError(f"There is no {name} {value!r}. Choose one of {sorted(choices)}.")
+    return value

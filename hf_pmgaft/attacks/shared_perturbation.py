@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
-from ..engines import mean_over_processes
-from .noise import uniform_noise
-from .pgd import Loss, check_images, frozen, known, make_loss, parse_radius, round_inside
+from ..distributed import mean_over_processes
+from ..modes import at_least_float32, frozen
+from ..noise import uniform_noise
+from ..registry import known
+from .ball import check_images, parse_radius, round_inside
+from .losses import Loss, make_loss
 
 
 class SharedPerturbation:
@@ -77,18 +79,9 @@ class SharedPerturbation:
             for _ in range(num_steps):
                 with torch.enable_grad():
                     delta = delta.detach().requires_grad_()
-                    point = (_walk(images) + std * delta).clamp(0, 1).to(images.dtype)
+                    point = (at_least_float32(images) + std * delta).clamp(0, 1).to(images.dtype)
                     value = loss_fn(point).float().mean()
                     gradient = torch.autograd.grad(value, delta)[0]
                 delta = (delta.detach() + step_size * mean_over_processes(gradient)).clamp(-eps, eps)
         self.delta = delta
-        return round_inside(images, (_walk(images) + std * delta).clamp(0, 1))
-
-
-def _walk(images: torch.Tensor) -> torch.Tensor:
-    return images if images.dtype == torch.float64 else images.float()
-
-
-def make_attack(attack: Callable[..., Any] | type[SharedPerturbation]) -> Callable[..., Any]:
-    """A training attack to call: one with a state of its own is made anew."""
-    return attack() if isinstance(attack, type) else attack
+        return round_inside(images, (at_least_float32(images) + std * delta).clamp(0, 1))

@@ -1,0 +1,103 @@
+"""The ball that an attack may not leave: radii, projection, distance, and points in it."""
+
+from __future__ import annotations
+
+import torch
+
+from ..modes import at_least_float32
+from ..noise import normal_noise, uniform_noise
+
+NORMS = ("l2", "linf")
+
+
+def parse_radius(value: str | float, norm: str = "linf") -> float:
+    """A radius in the scale of images in [0,1], from a number or a fraction such as `"4/255"`.
+
+    Raises:
+        ValueError: if it is no number, negative, or in L-inf above 1.
+    """
+    try:
+        numerator, _, denominator = str(value).partition("/")
+        radius = float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(
+            f"You passed the radius {value!r}, which is no number. Write it as 4/255 or 0.0157."
+        ) from None
+    if not 0 <= radius < float("inf"):
+        raise ValueError(f"You passed the radius {value}, but a ball has a radius of 0 or more. Pass such as 4/255.")
+    if norm == "linf" and radius > 1:
+        raise ValueError(
+            f"You passed the radius {value}, but pixels go from 0 to 1, so it would allow any image. "
+            f"If you meant {value} of 255 grey levels, write {value}/255."
+        )
+    return radius
+
+
+def project(images: torch.Tensor, adversarial: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
+    """The point of the ball around `images`, and then of [0,1], next to `adversarial`."""
+    delta = adversarial - images
+    if norm == "linf":
+        delta = delta.clamp(-eps, eps)
+    else:
+        length = delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        delta = torch.where(length > eps, delta * (eps / length), delta)
+    return (images + delta).clamp(0, 1)
+
+
+def distance(images: torch.Tensor, points: torch.Tensor, norm: str) -> torch.Tensor:
+    """Length of each perturbation, `[B]`, by norm: `"linf"`, `"l2"` or `"l1"`."""
+    order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
+    return torch.linalg.vector_norm((points - images).flatten(1), order, dim=1)
+
+
+def inside(images: torch.Tensor, points: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
+    """Which points are valid images inside their balls, up to round-off, `[B]`."""
+    flat = points.flatten(1)
+    valid = (flat.amin(1) >= -1e-6) & (flat.amax(1) <= 1 + 1e-6)
+    return valid & (distance(images, points, norm) <= eps * (1 + 1e-5) + 1e-7)
+
+
+def round_inside(images: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
+    """`walk` in the images' dtype, each pixel rounded towards the image, so that it stays in the ball."""
+    rounded = walk.to(images.dtype)
+    if rounded.dtype == walk.dtype:
+        return rounded
+    outward = (at_least_float32(rounded) - at_least_float32(images)).abs() > (walk - at_least_float32(images)).abs()
+    return torch.where(outward, torch.nextafter(rounded, images), rounded)
+
+
+def uniform_point(images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, restart: int) -> torch.Tensor:
+    """A point drawn uniformly from the ball around each image, clipped to [0,1]."""
+    images, shape = at_least_float32(images.detach()), images.shape[1:]
+    if norm == "linf":
+        delta = (2 * uniform_noise(seeds, shape, restart) - 1) * eps
+    else:
+        # Of N dimensions, the share u^(1/N) of the radius spreads points evenly over the volume.
+        direction = normal_noise(seeds, shape, restart)
+        direction = direction / direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        fraction = uniform_noise(seeds, (1, 1, 1), restart + 500) ** (1 / shape.numel())
+        delta = direction * fraction * eps
+
+    return (images + delta.to(images.dtype)).clamp(0, 1)
+
+
+def normal_point(
+    images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, restart: int, std: float
+) -> torch.Tensor:
+    """Each image with normal noise of a standard deviation, moved into the ball and [0,1]."""
+    images = at_least_float32(images.detach())
+    noise = normal_noise(seeds, images.shape[1:], restart).to(images.dtype)
+    return project(images, images + std * noise, eps, norm)
+
+
+def check_images(images: torch.Tensor, seeds: torch.Tensor | None) -> None:
+    """Raises `ValueError` unless the images are `[B,C,H,W]` of floating point numbers, with a seed each."""
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(
+            f"You passed images of shape {tuple(images.shape)} and type {images.dtype}; an attack walks through "
+            "[B,C,H,W] of floating point numbers in [0,1]. Convert them."
+        )
+    if seeds is not None and seeds.shape != images.shape[:1]:
+        raise ValueError(
+            f"You passed seeds of shape {tuple(seeds.shape)} for {len(images)} images. Pass one per image."
+        )

@@ -1,0 +1,96 @@
+"""Losses that an attack maximises, and who is classified correctly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from ..modes import at_least_float32
+from ..registry import known
+
+Loss = Callable[[torch.Tensor], torch.Tensor]
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy per sample: `[B,K], [B] -> [B]`; of labels `[B,P]`, that of any of them (MIL-NCE, Miech et al.,
+    CVPR 2020, arXiv 1912.06430, equation 1)."""
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels, reduction="none")
+    others = torch.ones_like(logits, dtype=torch.bool).scatter(1, labels, False)
+    return logits.logsumexp(1) - logits.masked_fill(others, -torch.inf).logsumexp(1)
+
+
+def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Largest wrong logit minus the label's (Carlini and Wagner, 2017, arXiv 1608.04644): above 0 is misclassified.
+
+    Of labels `[B,P]`, minus the largest of theirs.
+    """
+    labels = labels.view(len(labels), -1)
+    return logits.scatter(1, labels, -torch.inf).amax(1) - logits.gather(1, labels).amax(1)
+
+
+def dlr(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Difference of logits ratio (Croce and Hein, ICML 2020, arXiv 2003.01690, equation 6); at least 3 classes."""
+    if logits.shape[1] < 3:
+        raise ValueError(
+            f"The DLR loss divides by the third largest logit, but there are {logits.shape[1]} classes. Use the "
+            "margin loss."
+        )
+    top = logits.topk(3, dim=1).values
+    return margin(logits, labels) / (top[:, 0] - top[:, 2]).clamp_min(1e-12)
+
+
+def targeted_dlr(logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Targeted DLR (same paper, equation 7) of `targets` against the `labels` predicted at the start; 4 classes."""
+    if logits.shape[1] < 4:
+        raise ValueError(
+            f"The targeted DLR loss needs the fourth largest logit, but there are {logits.shape[1]} classes. Use the "
+            "margin loss."
+        )
+    top = logits.topk(4, dim=1).values
+    scale = (top[:, 0] - (top[:, 2] + top[:, 3]) / 2).clamp_min(1e-12)
+    return (_pick(logits, targets) - _pick(logits, labels)) / scale
+
+
+def _pick(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "ce": cross_entropy,
+    "dlr": dlr,
+    "margin": margin,
+}
+
+
+def make_loss(classifier, images, labels, loss: str, targeted: bool = False) -> Loss:
+    """The named loss per image, as a function of the images."""
+    known("loss", loss, LOSSES)
+    if labels is None or classifier is None:
+        raise ValueError("You passed no labels or no classifier, which a named loss needs. Pass them, or `loss_fn`.")
+    if not targeted:
+        return lambda x: LOSSES[loss](at_least_float32(classifier(x)), labels)
+    if loss == "dlr":
+        with torch.no_grad():
+            predicted = classifier(images).argmax(1)
+        return lambda x: targeted_dlr(at_least_float32(classifier(x)), labels, predicted)
+    return lambda x: -LOSSES[loss](at_least_float32(classifier(x)), labels)
+
+
+def input_gradient(loss_fn: Loss, images: torch.Tensor) -> torch.Tensor:
+    """The gradient of each image's loss at `images` `[B,C,H,W]`, of their shape, float32 at least."""
+    with torch.enable_grad():
+        point = images.detach().requires_grad_()
+        return at_least_float32(torch.autograd.grad(at_least_float32(loss_fn(point)).sum(), point)[0])
+
+
+def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Which images are classified correctly, `[B,K], [B] -> [B]`; who shares the first place is not.
+
+    Of labels `[B,P]` any of an image's P is correct; fewer are filled up by repetition.
+    """
+    labels = labels.view(len(labels), -1)
+    own = logits.gather(1, labels).amax(1, keepdim=True)
+    return (logits.scatter(1, labels, -torch.inf) < own).all(1)
