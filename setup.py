@@ -34,10 +34,10 @@ setup(
             "py.typed",
             "templates/*.md",
             "metrics/*/*.py",
-            "benchmarks/*.yaml",
-            "benchmarks/*.json",
-            "benchmarks/*.md",
-            "benchmarks/*/*.txt",
+            "suites/*.yaml",
+            "suites/*.json",
+            "suites/*.md",
+            "suites/*/*.txt",
         ]
     },
     install_requires=[

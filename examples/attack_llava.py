@@ -275,8 +275,8 @@ def emoji_set(args: argparse.Namespace, processor: Any):
 
 def user_set(args: argparse.Namespace, processor: Any):
     """The set that the command line names, likewise; of what it names no column of there is no task."""
-    from hf_pmgaft.captions import Captions
     from hf_pmgaft.data import column_names, load_images, parse_set
+    from hf_pmgaft.data.captions import Captions
 
     data = load_images(*parse_set(args.eval_set))
     columns, features = column_names(data), data.features

@@ -31,11 +31,11 @@ from accelerate import PartialState
 
 from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES, parse_radius
 from hf_pmgaft.attacks.spec import norm_of
-from hf_pmgaft.backbones import at_resolution
+from hf_pmgaft.models.resolution import at_resolution
 from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_curve
 from hf_pmgaft.report import RobustnessReport, compare_reports
 from hf_pmgaft.tables import FORMATS, attack_rows, comparison_rows, corruption_rows, render, report_rows
-from hf_pmgaft.tuning.folder import load_model
+from hf_pmgaft.tuning.saved import load_model
 from hf_pmgaft.verdicts import VERDICTS
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
@@ -153,7 +153,7 @@ def load_sets(args: argparse.Namespace, processor: Any) -> list[EvaluationImages
         raise ValueError(f"You passed --target {args.target!r} without --caption_column, where it has no effect.")
     rows = json.loads(Path(args.sample_ids).read_text(encoding="utf-8")) if args.sample_ids else {}
     if args.suite:
-        from hf_pmgaft.benchmarks import load_suite
+        from hf_pmgaft.suites import load_suite
 
         return load_suite(args.suite, processor, names=args.suite_sets, limit=args.limit, data_root=args.data_root)
     template = args.prompt_template or ("This is a photo of a {}" if args.eval_sets else "an emoji of {}")

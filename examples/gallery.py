@@ -28,10 +28,11 @@ from torch import nn
 
 from hf_pmgaft.attacks import NORMS, frozen, sample_seeds
 from hf_pmgaft.attacks.spec import attack_name, check_attack, run_attack
-from hf_pmgaft.backbones import get_backbone, text_attention
+from hf_pmgaft.models.backbones import get_backbone
 from hf_pmgaft.plots import attention_gallery
-from hf_pmgaft.tuning.folder import load_model
+from hf_pmgaft.tuning.saved import load_model
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
+from hf_pmgaft.zero_shot.views import text_attention
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
     from hf_pmgaft import ZeroShotDataset

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_pmgaft.attacks.spec import attack_name
-from hf_pmgaft.backbones import at_resolution
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
+from hf_pmgaft.models.processors import image_processor_of
+from hf_pmgaft.models.resolution import at_resolution
 from hf_pmgaft.objectives import make_objective
 from hf_pmgaft.plots import robustness_bars
 from hf_pmgaft.report import RobustnessReport
-from hf_pmgaft.tuning.folder import load_model
+from hf_pmgaft.tuning.saved import load_model
 
 if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick
     from hf_pmgaft import PMGAFTTrainer, RetrievalDataset, ZeroShotDataset
@@ -228,7 +229,7 @@ def load_processor(model_args: ModelArguments):
 
     name = required("--model_name_or_path", model_args.model_name_or_path)
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
-    images = getattr(processor, "image_processor", processor)
+    images = image_processor_of(processor)
     if model_args.image_mean is not None:
         images.image_mean = model_args.image_mean
     if model_args.image_std is not None:

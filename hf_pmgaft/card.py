@@ -24,8 +24,8 @@ from huggingface_hub import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from .attacks.spec import attack_name
-from .backbones import BACKBONES, ENCODERS
 from .config import PMGAFTConfig
+from .models.backbones import BACKBONES, ENCODERS
 from .objectives import OBJECTIVES
 from .objectives.base import Objective
 from .report import RobustnessReport, SetResult
@@ -70,7 +70,7 @@ options["max_length"] = model.config.text_config.max_position_embeddings""",
 ENCODER_USAGE = """```python
 import torch
 from hf_pmgaft import load_model
-from hf_pmgaft.backbones import get_encoder
+from hf_pmgaft import get_encoder
 from PIL import Image
 from transformers import AutoImageProcessor
 

@@ -32,27 +32,23 @@ from .attacks.spec import (
     threat_name,
     within_threat,
 )
-from .backbones import get_backbone, get_encoder, unwrap_peft
 from .data import EvaluationImages, ZeroShotDataset
+from .data.evaluation_sets import RetrievalDataset
 from .distributed import gather, process_share
 from .engines import check_unwrapped
 from .fingerprints import digest_of_image, digest_of_list, fingerprint
 from .heads import Head
 from .metrics.robust_accuracy.robust_accuracy import RobustAccuracy
+from .models.backbones import get_backbone, get_encoder, unwrap_peft
+from .models.processors import pixel_statistics
 from .modes import frozen, full_precision
 from .noise import sample_seeds
 from .registry import known
 from .report import RobustnessReport, SetResult
-from .retrieval import RETRIEVAL_ATTACKS, TARGET_ATTACKS, Gallery, RetrievalDataset, judge_retrieval, judged_retrieval
+from .retrieval import RETRIEVAL_ATTACKS, TARGET_ATTACKS, Gallery, judge_retrieval, judged_retrieval
 from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, VERDICTS, Judged, Verdicts
-from .zero_shot import (
-    ClassPrompts,
-    ZeroShotClassifier,
-    check_takes_captions,
-    encode_class_names,
-    encode_prompts,
-    pixel_statistics,
-)
+from .zero_shot.classifier import ZeroShotClassifier
+from .zero_shot.text import ClassPrompts, check_takes_captions, encode_class_names, encode_prompts
 
 DEFAULT_ATTACK = {"attack": "pgd", "eps": "1/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
 KEPT_BYTES = 2**30  # of a set's images, so that not every attack decodes them anew

@@ -13,7 +13,7 @@ from torch import nn
 from .data import ZeroShotDataset
 from .fingerprints import digest
 from .modes import at_least_float32
-from .zero_shot import ZeroShotClassifier
+from .zero_shot.classifier import ZeroShotClassifier
 
 
 @dataclass

@@ -310,7 +310,7 @@ def attention_gallery(
         images (`dict` of `torch.Tensor`): By the model's name, `[2,N,3,H,W]` in [0,1]: clean, and attacked against
             that model.
         attention (`dict` of `torch.Tensor`): Likewise, `[2,N,h,w]`, in any unit, such as the cosines of
-            [`~hf_pmgaft.backbones.text_attention`] with the text of the true class.
+            [`~hf_pmgaft.zero_shot.text_attention`] with the text of the true class.
         predictions (`dict` of `torch.Tensor`): Likewise, `[2,N]`, the predicted classes.
         class_names (`list[str]`): Names by label.
         labels (`list[int]`): N true classes.

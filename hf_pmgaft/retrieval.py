@@ -10,17 +10,16 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from .attacks.spec import Spec, leading_to, norm_of, round_to_8_bits, threat_name, within_threat
-from .data import EvaluationImages, has_transform
+from .data.evaluation_sets import RetrievalDataset
 from .modes import at_least_float32
 from .noise import sample_seeds, uniform_noise
 from .verdicts import CLEAN, PIXELS, Judged, Verdicts
-from .zero_shot import ZeroShotClassifier
+from .zero_shot.classifier import ZeroShotClassifier
 
 if TYPE_CHECKING:
     from .evaluation import _Judge, _Plan, _Reader
@@ -46,68 +45,6 @@ _EMBEDS = " embeds"
 _ROUNDED = " 8 bit"
 _STREAM = 810  # of the numbers that draw targets
 _BLOCK = 2**22  # similarities in memory at once
-
-
-class RetrievalDataset(EvaluationImages):
-    """An image-caption set whose images and captions are retrieved by each other.
-
-    Rows are `{"images": [3,H,W] in [0,1], "captions": list of texts, "sample_id": int}`. The gallery is what is
-    evaluated: `sample_ids`, or `max_samples` of them, and their captions.
-
-    Args:
-        dataset (`datasets.Dataset`): Rows with an image and one or several captions.
-        processor (`CLIPProcessor`): Resizes and crops; its tokenizer cuts captions to its `model_max_length`.
-        caption_column (`str` or `list[str]`): As [`Captions`] takes it: one or several columns of texts or of lists
-            of texts, or `"auto"` for the usual names.
-        prompt_templates (`str` or `list[str]`): Each with one `{}`, which a caption takes to the letter.
-        name (`str`): How the set is called in tables and reports.
-        image_column (`str`, *optional*): The usual names if not given.
-        native_size (`bool`), resize (`int`, *optional*), sample_ids (`list[int]`, *optional*): See
-            [`ZeroShotDataset`].
-        target (`str`, *optional*): The threat is then a pull to this caption of the gallery, and the images that have
-            it are no queries; `"drawn"` draws for each image one that is not its own, by the seed and its row.
-            If not given, all images are attacked away from their own captions; see `THREATS`.
-
-    Raises:
-        ValueError: for columns that hold no captions.
-    """
-
-    label_columns = ()
-
-    def __init__(
-        self,
-        dataset: Any,
-        processor: Any,
-        caption_column: str | Sequence[str] = "auto",
-        prompt_templates: str | Sequence[str] = "{}",
-        name: str = "set",
-        image_column: str | None = None,
-        native_size: bool = False,
-        resize: int | None = None,
-        sample_ids: Sequence[int] | None = None,
-        target: str | None = None,
-    ):
-        if not caption_column:
-            raise ValueError(f"You passed no caption_column for {name!r}, so there is nothing to retrieve. Pass it.")
-        columns = {"caption_column": caption_column, "image_column": image_column, "needs_labels": False}
-        super().__init__(dataset, processor, prompt_templates, name, native_size, resize, sample_ids, **columns)
-        self.target = target
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.dataset[index]
-        images = self.image(self.pixels(row[self.image_column], index), index)
-        return {"images": images, "captions": self.captions.texts(row, index), "sample_id": index}
-
-    def texts(self, rows: Sequence[int]) -> dict[int, list[str]]:
-        """The different captions of some rows, by row, without a look at their images.
-
-        Raises:
-            ValueError: for a row without any.
-        """
-        table = self.dataset
-        if isinstance(table, datasets.Dataset) and not has_transform(table):
-            table = table.with_format(None).select_columns(list({path[0] for path in self.captions.paths.values()}))
-        return {row: list(dict.fromkeys(self.captions.texts(table[row], row))) for row in rows}
 
 
 class Gallery:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .backbones import unwrap
-from .conversion import mismatches
+from .models.backbones import unwrap
+from .models.weights import mismatches
 from .tuning import fold_into_clip
 
 # What weights of equal shapes do not show.

@@ -23,16 +23,17 @@ from .attacks.losses import input_gradient, make_loss
 from .attacks.shared_perturbation import SharedPerturbation
 from .attacks.spec import training_attack
 from .averaging import WeightAverage
-from .backbones import check_patches, get_backbone, get_encoder, unwrap, unwrap_peft
 from .callbacks import SamplePictures, classified
-from .captions import choose_captions, padding_id
 from .config import PMGAFTConfig, check_output_dir
 from .data import Collator, EvaluationImages, ZeroShotDataset, augment, stack, training_examples
+from .data.collator import choose_captions
 from .engines import compile_blocks, copy_trained, load_whole_models, prepare_for_engines, show_trained
 from .evaluation import evaluate_robustness
 from .fingerprints import fingerprint_without_adapter
 from .heads import Head
 from .hub import Pushing
+from .models.backbones import check_patches, get_backbone, get_encoder, unwrap, unwrap_peft
+from .models.processors import padding_id, pixel_statistics
 from .modes import attack_context, frozen, full_precision
 from .noise import sample_seeds
 from .objectives import make_objective
@@ -42,9 +43,11 @@ from .report import RobustnessReport
 from .saving import Saving
 from .tuning import keeps_weights, make_tuning, name_of, text_is_live, without_tuning
 from .tuning.base import Tuning, attachment
-from .tuning.folder import load_model
 from .tuning.peft_adapter import PeftAdapter, has_adapter
-from .zero_shot import ClassPrompts, Views, ZeroShotClassifier, encode_class_names, pixel_statistics
+from .tuning.saved import load_model
+from .zero_shot.classifier import ZeroShotClassifier
+from .zero_shot.text import ClassPrompts, encode_class_names
+from .zero_shot.views import Views
 
 
 class PMGAFTTrainer(Saving, Pushing, Trainer):
@@ -52,7 +55,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
 
     Args:
         model (dual encoder or `str`): The model to tune, or its name or folder: any class of
-            `hf_pmgaft.backbones.BACKBONES`; for objectives without text also an image encoder alone, of `ENCODERS`.
+            `hf_pmgaft.models.BACKBONES`; for objectives without text also an image encoder alone, of `ENCODERS`.
         args (`PMGAFTConfig`, *optional*): Threat model, objective and everything of `TrainingArguments`.
         train_dataset (*optional*): Rows with an image and a label column, or with processor-made `pixel_values` and
             `labels`; map-style or streaming.

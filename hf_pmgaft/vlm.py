@@ -15,9 +15,9 @@ from transformers import CLIPVisionConfig, LlavaForConditionalGeneration
 
 from .attacks.pgd import pgd
 from .attacks.spec import round_to_8_bits, within_threat
+from .models.processors import pixel_statistics
 from .modes import frozen
 from .towers import vision_tower
-from .zero_shot import pixel_statistics
 
 _NUMBERS = "zero one two three four five six seven eight nine ten".split()
 _DIGITS = {"none": "0", **{word: str(number) for number, word in enumerate(_NUMBERS)}}

@@ -11,9 +11,9 @@ from torch import nn
 from transformers import AutoModel
 
 from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer, ZeroShotClassifier, at_resolution, encode_class_names, load_model
-from hf_pmgaft.backbones import BACKBONES, REFUSED, get_backbone, get_encoder
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.engines import prepare_for_engines
+from hf_pmgaft.models.backbones import BACKBONES, REFUSED, get_backbone, get_encoder
 from hf_pmgaft.tuning import make_tuning
 from hf_pmgaft.zero_shot import ClassPrompts
 

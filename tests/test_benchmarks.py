@@ -10,9 +10,9 @@ import pytest
 from conftest import CLASS_NAMES, SIZE, make_images, make_model
 from PIL import Image
 
-from hf_pmgaft.benchmarks import FOLDER, draw_sample_ids, load_suite, read_suite
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.prompts import check_class_names, prompt_name
+from hf_pmgaft.suites import FOLDER, draw_sample_ids, load_suite, read_suite
 
 SUITE = read_suite("paper16")
 IMAGE_SIZES = {"cifar10": (32, 32), "cifar100": (32, 32), "stl10": (96, 96)}

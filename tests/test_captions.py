@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 from transformers import AutoProcessor
 
 from hf_pmgaft.attacks import sample_seeds
-from hf_pmgaft.captions import CAPTION_COLUMNS, check_captions, choose_captions, stack_captions
 from hf_pmgaft.data import (
     Collator,
     ImageClassificationDataset,
@@ -24,6 +23,8 @@ from hf_pmgaft.data import (
     load_images,
     training_examples,
 )
+from hf_pmgaft.data.captions import CAPTION_COLUMNS
+from hf_pmgaft.data.collator import check_captions, choose_captions, stack_captions
 
 EMOJI = Path(__file__).parent.parent / "examples" / "emoji"
 # Images 0 to 5 have one, two, three, one, ... captions, of different lengths.

@@ -16,13 +16,13 @@ from test_encoders import image_processor
 from transformers import CLIPModel
 
 from hf_pmgaft import PMGAFTConfig, ZeroShotClassifier, encode_class_names, load_model
-from hf_pmgaft.backbones import BACKBONES, get_encoder
 from hf_pmgaft.card import model_card, save_eval_results, save_model_card
 from hf_pmgaft.data import training_examples
+from hf_pmgaft.models.backbones import BACKBONES, get_encoder
 from hf_pmgaft.objectives import OBJECTIVES, Objective, make_objective
 from hf_pmgaft.report import RobustnessReport, SetResult
 from hf_pmgaft.tuning import make_tuning
-from hf_pmgaft.tuning.folder import save_tuning
+from hf_pmgaft.tuning.saved import save_tuning
 
 # What the Hub's documentation names for a model card (https://github.com/huggingface/hub-docs/blob/main/modelcard.md,
 # https://huggingface.co/docs/hub/model-cards): the client takes any key, and the Hub does nothing with others. `None`

@@ -39,7 +39,8 @@ from hf_pmgaft import (
     to_open_clip,
     vision_tower,
 )
-from hf_pmgaft.conversion import open_clip_config, read_weights
+from hf_pmgaft.models.open_clip import open_clip_config
+from hf_pmgaft.models.weights import read_weights
 
 ROOT = Path(__file__).parent.parent
 TEXTS = torch.tensor([[0, 5, 9, 1, 1], [0, 7, 3, 4, 1]])  # ends at 1, and is padded by it

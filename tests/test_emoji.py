@@ -10,7 +10,7 @@ import yaml
 from datasets import load_dataset
 from transformers import CLIPModel, CLIPProcessor
 
-from hf_pmgaft.benchmarks import load_suite
+from hf_pmgaft.suites import load_suite
 
 EMOJI = Path(__file__).parent.parent / "examples/emoji"
 GROUPS = ["smileys", "animals", "food", "travel", "activities", "objects", "symbols", "flags"]

@@ -19,8 +19,8 @@ from hf_pmgaft import (
     evaluate_robustness,
     load_model,
 )
-from hf_pmgaft.backbones import ENCODERS, get_encoder
 from hf_pmgaft.data import ZeroShotDataset
+from hf_pmgaft.models.backbones import ENCODERS, get_encoder
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 ATTACK = {"attack": "pgd", "eps": "8/255", "norm": "linf", "num_steps": 3, "loss": "margin"}

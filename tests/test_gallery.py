@@ -13,9 +13,10 @@ from PIL import Image
 from transformers import CLIPVisionModel
 
 from hf_pmgaft.attacks.spec import check_attack, within_threat
-from hf_pmgaft.backbones import get_backbone, text_attention
 from hf_pmgaft.data import ZeroShotDataset
+from hf_pmgaft.models.backbones import get_backbone
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
+from hf_pmgaft.zero_shot.views import text_attention
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PATCH = 4

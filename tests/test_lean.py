@@ -15,8 +15,8 @@ from transformers.models.clip.modeling_clip import CLIPMLP
 
 from hf_pmgaft import ZeroShotClassifier, encode_class_names
 from hf_pmgaft.attacks import pgd
-from hf_pmgaft.backbones import get_encoder
-from hf_pmgaft.lean import TOWERS, lean
+from hf_pmgaft.models.backbones import get_encoder
+from hf_pmgaft.models.lean import TOWERS, lean
 
 EMOJI = Path(__file__).parent.parent / "examples" / "emoji" / "model"
 LEAN = ("CLIPModel", "MetaClip2Model", "ChineseCLIPModel", "AltCLIPModel", "CLIPVisionModel")

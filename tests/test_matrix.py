@@ -13,7 +13,7 @@ from test_trainer import losses, make_trainer, state
 from transformers import AutoProcessor, CLIPModel
 
 from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer, ZeroShotClassifier, encode_class_names, load_model
-from hf_pmgaft.backbones import unwrap_peft
+from hf_pmgaft.models.backbones import unwrap_peft
 from hf_pmgaft.objectives import OBJECTIVES
 from hf_pmgaft.tuning import TUNINGS, attachment, without_tuning
 

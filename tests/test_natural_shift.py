@@ -11,10 +11,10 @@ import pytest
 from conftest import SIZE, make_images, make_model, make_processor
 from PIL import Image
 
-from hf_pmgaft.benchmarks import FOLDER, load_suite, read_suite
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.prompts import prompt_name
+from hf_pmgaft.suites import FOLDER, load_suite, read_suite
 
 SUITE = read_suite("natural_shift")
 IMAGENET = (FOLDER / "class_names/imagenet.txt").read_text().splitlines()

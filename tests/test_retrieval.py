@@ -25,12 +25,13 @@ from hf_pmgaft.attacks import LOSSES, correct
 from hf_pmgaft.attacks.spec import attack_name, check_attack, run_attack
 from hf_pmgaft.data import load_images
 from hf_pmgaft.heads import NearestClassMean
+from hf_pmgaft.models.processors import pixel_statistics
 from hf_pmgaft.prompts import prompt_name
 from hf_pmgaft.report import RobustnessReport
 from hf_pmgaft.retrieval import Gallery, own_ranks, target_ranks, text_to_image_ranks
 from hf_pmgaft.tables import report_rows
 from hf_pmgaft.tuning import make_tuning
-from hf_pmgaft.zero_shot import ZeroShotClassifier, pixel_statistics
+from hf_pmgaft.zero_shot import ZeroShotClassifier
 
 ROOT = Path(__file__).parent.parent
 EMOJI = ROOT / "examples" / "emoji"

@@ -25,7 +25,7 @@ from hf_pmgaft.tuning import (
     make_tuning,
     without_tuning,
 )
-from hf_pmgaft.tuning.folder import save_tuning
+from hf_pmgaft.tuning.saved import save_tuning
 from hf_pmgaft.zero_shot import ClassPrompts
 
 VISION_QUERIES = r"vision_model\..*\.q_proj"

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from conftest import CLASS_NAMES, make_model
 
-from hf_pmgaft.backbones import get_backbone
 from hf_pmgaft.engines import prepare_for_engines
+from hf_pmgaft.models.backbones import get_backbone
 from hf_pmgaft.prompts import check_prompt_templates, prompt_name
 from hf_pmgaft.zero_shot import Views, ZeroShotClassifier, encode_class_names
 

@@ -14,9 +14,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer
-from hf_pmgaft.backbones import get_backbone
 from hf_pmgaft.data import load_images
-from hf_pmgaft.objectives.base import kl_divergence
+from hf_pmgaft.models.backbones import get_backbone
+from hf_pmgaft.objectives.terms import kl_divergence
 from hf_pmgaft.zero_shot import encode_class_names
 
 from .common import EMOJI, make_model

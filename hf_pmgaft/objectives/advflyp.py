@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from ..modes import at_least_float32
-from ..zero_shot import Views, ZeroShotClassifier
-from .base import Objective, kl_divergence, own_ce
+from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.views import Views
+from .base import Objective
+from .terms import kl_divergence, own_ce
 
 
 @dataclass

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
-from ..zero_shot import Views, ZeroShotClassifier
+from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.views import Views
 from .base import Objective
+from .terms import soft_cross_entropy
 
 
 @dataclass
@@ -48,8 +49,3 @@ class AGFT(Objective):
 
     def _target(self, teacher: Views) -> torch.Tensor:
         return (self.gamma * teacher.clean_guidance_logits).softmax(dim=-1)
-
-
-def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """`-sum_k target_k log softmax(logits)_k` per sample: `[B,K], [B,K] -> [B]`."""
-    return -(target * F.log_softmax(logits, dim=-1)).sum(dim=-1)

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 
-from ..distributed import process_share
-from ..modes import at_least_float32
-from ..zero_shot import Views, ZeroShotClassifier
+from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.views import Views
 
 
 @dataclass
@@ -61,23 +59,3 @@ class Objective:
     def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """The unweighted terms, by name, each a scalar. Minimised is the sum of weight times term."""
         raise NotImplementedError
-
-
-def kl_divergence(target_logits: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """KL(softmax(target_logits) || softmax(logits)) per sample: `[B,K], [B,K] -> [B]`. Gradients reach both."""
-    target, source = F.log_softmax(target_logits, dim=-1), F.log_softmax(logits, dim=-1)
-    return F.kl_div(source, target, reduction="none", log_target=True).sum(dim=-1)
-
-
-def batch_sum(values: torch.Tensor) -> torch.Tensor:
-    """The sum over the batch of all processes, whose losses Trainer averages."""
-    return process_share()[1] * values.sum()
-
-
-def own_ce(logits: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each row against the column that it is paired with: `[B,P*B] -> [B]`."""
-    own = process_share()[0] * len(logits) + torch.arange(len(logits), device=logits.device)
-    return F.cross_entropy(logits, own, reduction="none")
-
-
-__all__ = ["Objective", "at_least_float32", "batch_sum", "kl_divergence", "own_ce"]

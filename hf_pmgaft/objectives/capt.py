@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..zero_shot import Views
-from .base import Objective, kl_divergence
+from ..zero_shot.views import Views
+from .base import Objective
+from .terms import kl_divergence
 
 
 @dataclass

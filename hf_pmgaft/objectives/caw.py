@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from ..modes import at_least_float32
-from ..zero_shot import Views
-from .base import Objective, kl_divergence
+from ..zero_shot.views import Views
+from .base import Objective
+from .terms import kl_divergence
 
 
 @dataclass

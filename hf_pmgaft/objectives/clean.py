@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from ..zero_shot import Views
+from ..zero_shot.views import Views
 from .base import Objective
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ..prompts import check_prompt_templates
-from ..zero_shot import ZeroShotClassifier
+from ..zero_shot.classifier import ZeroShotClassifier
 from .tga_zsr import TGAZSR
 
 

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import torch
 
-from ..modes import at_least_float32
-from ..zero_shot import Views, ZeroShotClassifier
+from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.views import Views
 from .base import Objective
+from .terms import squared_l2
 
 
 @dataclass
@@ -35,8 +36,3 @@ class FARE(Objective):
 
     def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"squared_l2": squared_l2(student.adversarial_embeds, teacher.clean_embeds).mean()}
-
-
-def squared_l2(embeds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Squared Euclidean distance per sample, in float32 at least: `[B,D], [B,D] -> [B]`."""
-    return (at_least_float32(embeds) - at_least_float32(target)).square().sum(dim=-1)

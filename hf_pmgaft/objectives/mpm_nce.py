@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 
 from ..distributed import gather_rows
-from ..zero_shot import Views, ZeroShotClassifier
-from .agft import soft_cross_entropy
-from .base import Objective, batch_sum
+from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.views import Views
+from .base import Objective
+from .terms import batch_sum, soft_cross_entropy
 
 
 @dataclass

@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from ..zero_shot import Views
-from .base import Objective, batch_sum, kl_divergence
+from ..zero_shot.views import Views
+from .base import Objective
+from .terms import batch_sum, kl_divergence
 
 
 @dataclass

@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 
 from ..modes import at_least_float32
-from ..zero_shot import Views, ZeroShotClassifier
-from .base import Objective, own_ce
-from .fare import squared_l2
+from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.views import Views
+from .base import Objective
+from .terms import own_ce, squared_l2
 
 
 @dataclass

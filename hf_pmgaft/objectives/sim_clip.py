@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..modes import at_least_float32
-from ..zero_shot import Views
+from ..zero_shot.views import Views
 from .fare import FARE
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..zero_shot import Views
+from ..zero_shot.views import Views
 from .base import Objective
 
 

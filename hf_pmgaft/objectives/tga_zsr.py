@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 
-from ..backbones import text_attention
 from ..modes import at_least_float32
-from ..zero_shot import Views, ZeroShotClassifier
+from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.views import Views, text_attention
 from .base import Objective
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..zero_shot import Views, ZeroShotClassifier
-from .base import Objective, kl_divergence
+from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.views import Views
+from .base import Objective
+from .terms import kl_divergence
 
 
 @dataclass

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Dirichlet, kl_divergence
 
-from ..zero_shot import Views
+from ..zero_shot.views import Views
 from .base import Objective
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from ..backbones import get_encoder, unwrap_peft
+from ..models.backbones import get_encoder, unwrap_peft
 from ..registry import make
 from .base import Attachment, Tuning, attachment
 from .deep_prompts import DeepPrompts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..backbones import BACKBONES, get_backbone
+from ..models.backbones import BACKBONES, get_backbone
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ..backbones import Backbone, get_encoder
+from ..models.backbones import Backbone, get_encoder
 from .base import Tuning
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..backbones import get_encoder
+from ..models.backbones import get_encoder
 from .base import Tuning
 
 

@@ -14,7 +14,9 @@ from typing import Any
 import datasets
 import yaml
 
-from ..data import LABEL_COLUMNS, ZeroShotDataset, find_column, load_images
+from ..data.columns import LABEL_COLUMNS, find_column
+from ..data.evaluation_sets import ZeroShotDataset
+from ..data.sources import load_images
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, prompt_name
 
 FOLDER = Path(__file__).parent

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 import transformers
@@ -18,9 +17,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
-from ..backbones import ENCODERS, at_resolution, unwrap_peft
-from ..prompts import DEFAULT_PROMPT_TEMPLATES
-from ..zero_shot import encode_class_names
+from ..models.backbones import ENCODERS, unwrap_peft
+from ..models.resolution import at_resolution
 from . import make_tuning, name_of, options_of
 from .base import attachment
 
@@ -116,19 +114,3 @@ def _plain_model(name: str) -> nn.Module:
 def _find(name: str, file: str) -> str | None:
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     return cached_file(name, file, **quiet, _raise_exceptions_for_gated_repo=False)
-
-
-def export_class_embeds(
-    model: nn.Module,
-    processor: Any,
-    class_names: Sequence[str],
-    file: str | os.PathLike,
-    prompt_templates: str | Sequence[str] = DEFAULT_PROMPT_TEMPLATES,
-) -> torch.Tensor:
-    """Writes the class embeddings `[K,D]` of a class list as safetensors, with the names as its metadata.
-
-    With them and the base model's image features a learned prompt serves without this package.
-    """
-    embeds = encode_class_names(model, processor, class_names, prompt_templates).cpu()
-    save_file({"class_embeds": embeds}, file, metadata={"class_names": json.dumps(list(class_names))})
-    return embeds

@@ -1,4 +1,4 @@
-"""Captions of images: columns of texts -> token ids beside the pixels; one caption per image, chosen by its seed."""
+"""Captions of images: columns of texts -> token ids beside the pixels."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from .noise import uniform_noise
-from .prompts import prompt_name
+from ..models.processors import padding_id, tokenizer_of
+from ..prompts import prompt_name
 
 # Public sets call them so: CC3M, Flickr30k, text-to-image sets, webdataset folders, COCO, LAION.
 CAPTION_COLUMNS = ("caption", "captions", "text", "txt", "sentences", "sentence", "raw", "TEXT")
 TEXT_TYPES = ("string", "large_string", "null")
-# The numbers that choose captions are a stream of their own, apart from the augmentation's and the attack's.
-STREAM = 800
 
 
 class Captions:
@@ -84,81 +81,8 @@ class Captions:
         return " ".join(value.split())
 
 
-def stack_captions(rows: Sequence[Mapping[str, Any]], pad_token_id: int = 0) -> dict[str, torch.Tensor]:
-    """Batches the token ids of rows that have different numbers of captions, of different lengths.
-
-    Args:
-        rows (`list[dict]`): `input_ids`, and `attention_mask` if there is one: `[C,L]`, or `[L]` for a single caption.
-        pad_token_id (`int`): Fills up `input_ids`.
-
-    Returns:
-        `dict`: `input_ids` and `attention_mask` `[B,C,L]`, int64, with the most captions and the greatest length of
-            any row, unused captions being copies of the row's first; `num_captions` `[B]`, int64.
-    """
-    ids = [_token_table(row["input_ids"], row.get("sample_id", "?")) for row in rows]
-    masks = [
-        _token_table(row["attention_mask"], row.get("sample_id", "?"))
-        if "attention_mask" in row
-        else torch.ones_like(x)
-        for row, x in zip(rows, ids, strict=True)
-    ]
-    count, length = max(len(x) for x in ids), max(x.shape[1] for x in ids)
-
-    def fill(table: torch.Tensor, value: int) -> torch.Tensor:
-        table = F.pad(table, (0, length - table.shape[1]), value=value)
-        return torch.cat([table, table[:1].expand(count - len(table), -1)])
-
-    return {
-        "input_ids": torch.stack([fill(x, pad_token_id) for x in ids]),
-        "attention_mask": torch.stack([fill(x, 0) for x in masks]),
-        "num_captions": torch.tensor([len(x) for x in ids]),
-    }
-
-
-def check_captions(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The captions of any collator's batch in the shapes of `stack_captions`, or `ValueError` if they do not fit."""
-    ids, size = batch["input_ids"], len(batch["pixel_values"])
-    mask = batch.get("attention_mask", torch.ones_like(ids))
-    if ids.ndim not in (2, 3) or ids.is_floating_point() or len(ids) != size or mask.shape != ids.shape:
-        raise ValueError(
-            f"The captions are {ids.dtype} of shape {list(ids.shape)} with an attention mask {list(mask.shape)}, for "
-            f"{size} images. Pass integers [B,L], or [B,C,L] for C captions of each image, and a mask of the same "
-            "shape or none."
-        )
-    if ids.ndim == 2:
-        ids, mask = ids.unsqueeze(1), mask.unsqueeze(1)
-    counts = batch.get("num_captions", torch.full((size,), ids.shape[1]))
-    if counts.shape != (size,) or ((counts < 1) | (counts > ids.shape[1])).any():
-        raise ValueError(
-            f"The batch holds num_captions={counts.tolist()} for {size} images with room for {ids.shape[1]} captions "
-            "each. Pass one number per image, from 1 to that."
-        )
-    return {"input_ids": ids.long(), "attention_mask": mask.long(), "num_captions": counts.long()}
-
-
-def choose_captions(batch: Mapping[str, torch.Tensor], seeds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One caption of each image, uniformly among its own, a function of the image's seed alone.
-
-    Args:
-        batch (`dict`): `input_ids` and `attention_mask` `[B,C,L]`, `num_captions` `[B]`, as the collator makes them.
-        seeds (`torch.Tensor`): `[B]`, int64, such as `sample_seeds(seed, step, sample_id)`.
-
-    Returns:
-        `tuple[torch.Tensor, torch.Tensor]`: `input_ids` and `attention_mask` of the chosen captions, `[B,L]`.
-    """
-    # A number below 1 in 24 bits times a count of that many bits or fewer rounds to less than the count.
-    chosen = (uniform_noise(seeds, (), STREAM) * batch["num_captions"]).long()
-    rows = torch.arange(len(chosen), device=chosen.device)
-    return batch["input_ids"][rows, chosen], batch["attention_mask"][rows, chosen]
-
-
-def padding_id(processor: Any) -> int:
-    """What fills up token ids: the tokenizer's padding, or 0 where there is none to ask."""
-    return getattr(getattr(processor, "tokenizer", processor), "pad_token_id", None) or 0
-
-
 def _tokenizer(processor: Any) -> Any:
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer = tokenizer_of(processor)
     if not hasattr(tokenizer, "model_max_length"):
         raise ValueError(
             f"You passed caption_column with a {type(processor).__name__}, which has no tokenizer to make token ids "
@@ -235,20 +159,4 @@ def _text_type(name: str, path: Sequence[str], features: Mapping) -> Any:
 def _hint(name: str, records: Any) -> str:
     return (
         f", or a field such as {f'{name}.{next(iter(records))}'!r}" if isinstance(records, Mapping) and records else ""
-    )
-
-
-def _token_table(value: Any, row: Any) -> torch.Tensor:
-    """Token ids of a row as `[C,L]`, int64."""
-    try:
-        table = torch.as_tensor(value)
-        table = table.unsqueeze(0) if table.ndim == 1 else table
-        if table.ndim == 2 and table.numel() and not table.is_floating_point():
-            return table.long()
-        reason = f"it is {table.dtype} of shape {list(table.shape)}"
-    except (TypeError, ValueError) as error:
-        reason = str(error)
-    raise ValueError(
-        f"The token ids or mask of row {row} make no captions ({reason}). Pass integers [L], or [C,L] for C captions "
-        "padded to one length."
     )

@@ -13,7 +13,6 @@ from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from .lean import lean
-from .modes import at_least_float32
 
 Parts = nn.Module  # a whole model, or its image side alone; both have the modules of `Backbone.vision_modules`
 
@@ -159,90 +158,6 @@ class VisionTower(nn.Module):
         """The embeddings and, `[B,h,w,D]`, the patch tokens in their space."""
         output = self.vision_model(pixel_values=pixel_values)
         return self.backbone.embeds(self, output), self.backbone._on_grid(self, output, pixel_values)
-
-
-def text_attention(patch_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
-    """Where an image looks like a text: the map of text-guided attention (TGA-ZSR, arXiv 2410.21802).
-
-    Equation: `A_ij = cos(z_ij, t)`, where `z_ij` is the patch token at row i and column j of the grid in the space of
-    image and text embeddings, and `t` the text. Differentiable; the paper scales each map to its range and resizes it
-    to the image before maps are compared.
-
-    Args:
-        patch_embeds (`torch.Tensor`): `[B,h,w,D]`, of a [`Backbone`]'s `image_and_patch_embeds`.
-        text_embeds (`torch.Tensor`): `[B,D]`, one text per image, such as that of its class.
-
-    Returns:
-        `torch.Tensor`: `[B,h,w]`, cosines in [-1,1], neither scaled nor resized; float32, or float64 as given.
-    """
-    # Normalised over the channels of each token, as in the paper; in fp32 whatever autocast made of the embeddings.
-    patches = at_least_float32(patch_embeds)
-    with torch.autocast(patches.device.type, enabled=False):
-        texts = F.normalize(text_embeds.to(patches.dtype), dim=-1)
-        return torch.einsum("bhwd,bd->bhw", F.normalize(patches, dim=-1), texts)
-
-
-def at_resolution(model: nn.Module, processor: Any, image_size: int) -> tuple[nn.Module, Any]:
-    """A model and its processor for images of another size, by position embeddings interpolated once.
-
-    The family's own interpolation in transformers is used. The size is part of the configurations, so what is saved
-    and loaded, trained and evaluated is an ordinary model of that size.
-
-    Args:
-        model (`PreTrainedModel`): A plain model.
-        processor (*optional*): Its processor or image processor.
-        image_size (`int`): Height and width, a multiple of the patch size.
-
-    Returns:
-        `tuple`: The model and processor that were given, if they are of this size, else new ones.
-
-    Raises:
-        ValueError: for a model that has no position embeddings to interpolate, or a size that is not made of patches.
-    """
-    row = get_encoder(model)
-    if image_size == row.image_size(model):
-        return model, processor
-    name, embeddings = next(
-        ((name, module) for name, module in model.named_modules() if hasattr(module, "interpolate_pos_encoding")),
-        (None, None),
-    )
-    patch = getattr(getattr(model.config, "vision_config", model.config), "patch_size", None)
-    if embeddings is None or unwrap_peft(model) is not model or "tuning" in model._modules:
-        raise ValueError(
-            f"You passed image_size={image_size} for a {type(model).__name__} in which transformers interpolates no "
-            "position embeddings, or one with an adapter. Pass a plain model of another family, or its own "
-            f"image_size={row.image_size(model)}."
-        )
-    if image_size < patch or image_size % patch:
-        raise ValueError(f"You passed image_size={image_size}, no multiple of the patch size. Pass one of {patch}.")
-    config = copy.deepcopy(model.config)
-    getattr(config, "vision_config", config).image_size = image_size
-    larger, state = type(model)(config), model.state_dict()
-    (key,) = [k for k, value in larger.state_dict().items() if value.shape != state[k].shape]
-    width, before = state[key].shape[-1], state[key].shape[-2]
-    count = before - (row.image_size(model) // patch) ** 2 + (image_size // patch) ** 2
-    with torch.no_grad():
-        tokens = state[key].new_zeros(1, count, width)  # asked for their number alone
-        positions = embeddings.interpolate_pos_encoding(tokens, image_size, image_size)
-    larger.load_state_dict({**state, key: positions.view(larger.state_dict()[key].shape)})
-    larger = larger.to(device=model.device, dtype=model.dtype).train(model.training)
-    return larger, None if processor is None else _processor_of_size(processor, image_size)
-
-
-def _processor_of_size(processor: Any, image_size: int) -> Any:
-    processor = copy.deepcopy(processor)
-    images = getattr(processor, "image_processor", processor)
-    square = {"height": image_size, "width": image_size}
-    size = dict(images.size)
-    crop = dict(getattr(images, "crop_size", None) or {})
-    if "shortest_edge" in size:  # in proportion to the crop, where the two differ
-        edge = max(crop.values()) if crop and getattr(images, "do_center_crop", False) else size["shortest_edge"]
-        images.size = type(images.size)(shortest_edge=round(size["shortest_edge"] * image_size / edge))
-    else:
-        images.size = type(images.size)(**square)
-    if crop:
-        images.crop_size = type(images.crop_size)(**square)
-    return processor
 
 
 def check_patches(backbone: Backbone, model: nn.Module) -> None:

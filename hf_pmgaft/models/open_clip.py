@@ -1,23 +1,20 @@
-"""CLIP between transformers and open_clip; robust checkpoints as their authors publish them."""
+"""Checkpoints of open_clip, read and written: published FARE and TeCoA weights as a `CLIPModel`, and back."""
 
 from __future__ import annotations
 
 import copy
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel
 from transformers.utils import cached_file
 
-from .tuning import fold_into_clip
-from .tuning.folder import load_model
+from .weights import mismatches, read_weights
 
 # open_clip's names of weights, and those of transformers.
 NAMES = {
@@ -50,18 +47,10 @@ CLIP_VOCABULARY = 49408
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # as open_clip looks for them
 FILE_TYPES = (".pt", ".pth", ".tar", ".bin", ".safetensors")
-# Where training scripts put the weights. TeCoA's `state_dict` is that of a prompt, beside the vision tower.
-WRAPPERS = ("vision_encoder_state_dict", "state_dict")
-# TeCoA's checkpoints hold an accuracy as NumPy's float64, under the module's name in NumPy 1 or 2.
-NUMPY_NUMBER = [
-    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    np.dtype,
-    type(np.dtype(np.float64)),
-]
 
 
-def load_open_clip(checkpoint: str | os.PathLike, base: CLIPModel | str) -> CLIPModel:
-    """A published checkpoint as a `CLIPModel`, to evaluate or to train on.
+def read_open_clip(checkpoint: str | os.PathLike, base: CLIPModel) -> CLIPModel:
+    """Reads a published checkpoint into a copy of the model that it was made from.
 
     It reads what open_clip saves, whole or of the vision tower alone (TeCoA, arXiv 2212.07016, and what grew out of
     its code: under `vision_encoder_state_dict`; FARE, arXiv 2402.12336: bare), and the names of transformers, whole or
@@ -70,7 +59,7 @@ def load_open_clip(checkpoint: str | os.PathLike, base: CLIPModel | str) -> CLIP
     Args:
         checkpoint (`str` or `PathLike`): A `.pt`, `.pth.tar`, `.bin` or `.safetensors` file, or the folder or Hub id
             of what open_clip pushes.
-        base (`CLIPModel` or `str`): The model that was made robust, or its Hub id or folder; left as it is. It gives
+        base (`CLIPModel`): The model that was made robust; left as it is. It gives
             what the checkpoint does not hold: the configuration, its activation included (`quick_gelu` for OpenAI's
             models), and the text tower where the checkpoint has none.
 
@@ -80,12 +69,11 @@ def load_open_clip(checkpoint: str | os.PathLike, base: CLIPModel | str) -> CLIP
             `base`; the message names them.
     """
     weights = read_weights(_find(checkpoint))
-    base = _plain_clip(load_model(base) if isinstance(base, str) else base)
     if any(name.startswith(("vision_model.", "embeddings.")) for name in weights):
         names, expected = {name: (name,) for name in base.state_dict()}, base.state_dict()
         vision, prefix = ("vision_model.", "visual_projection."), "vision_model."
     else:
-        names, expected = open_clip_names(base.config), to_open_clip(base)
+        names, expected = open_clip_names(base.config), open_clip_weights(base)
         vision = prefix = "visual."
     if any(name.startswith(vision) for name in weights):
         prefix = ""  # the vision tower's own file leaves it out
@@ -102,17 +90,8 @@ def load_open_clip(checkpoint: str | os.PathLike, base: CLIPModel | str) -> CLIP
     return model.eval()
 
 
-def to_open_clip(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a `CLIPModel`, with what was trained beside them folded in, under open_clip's names.
-
-    As in a `state_dict`, they may share memory with the model. The `CLIP` of open_clip opens them with
-    `load_state_dict`; its `quick_gelu` must be what the model's `hidden_act` says.
-
-    Raises:
-        TypeError: for another dual encoder.
-        ValueError: for learned prompts, which do not fold.
-    """
-    model = _plain_clip(model)
+def open_clip_weights(model: CLIPModel) -> dict[str, torch.Tensor]:
+    """The weights of a model under open_clip's names; as in a `state_dict`, they may share memory with the model."""
     state, weights = model.state_dict(), {}
     for name, parts in open_clip_names(model.config).items():
         value = state[parts[0]] if len(parts) == 1 else torch.cat([state[part] for part in parts])
@@ -120,17 +99,12 @@ def to_open_clip(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return weights
 
 
-def save_open_clip(model: torch.nn.Module, processor: Any, folder: str | os.PathLike) -> None:
-    """Writes a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` opens, and its `get_tokenizer`.
-
-    Args:
-        model (`CLIPModel` or PEFT model): With equal activations in both towers.
-        processor (`CLIPProcessor`): Its statistics, resizing and tokenizer are written beside the weights.
-    """
-    model, folder = _plain_clip(model), Path(folder)
+def write_open_clip(model: CLIPModel, processor: Any, folder: str | os.PathLike) -> None:
+    """Writes weights, configuration and tokenizer as open_clip reads them from a folder."""
+    folder = Path(folder)
     config = open_clip_config(model.config, processor)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(to_open_clip(model), folder / WEIGHTS[0])
+    save_file(open_clip_weights(model), folder / WEIGHTS[0])
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     processor.tokenizer.save_pretrained(folder)
 
@@ -203,61 +177,6 @@ def _pooling(config: Any) -> dict[str, Any]:
     return {} if highest else {"pool_type": "eos", "eos_id": config.eos_token_id}
 
 
-def read_weights(file: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The state dict in a file, out of what training scripts put around it; no pickle can run code.
-
-    Raises:
-        OSError: if there is no such file.
-        ValueError: if it is damaged, or holds more than tensors, plain containers and numbers.
-    """
-    try:
-        if Path(file).suffix == ".safetensors":
-            weights = load_file(file)
-        else:
-            with torch.serialization.safe_globals(NUMPY_NUMBER):
-                weights = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # whatever a damaged file makes a reader stumble over
-        # Not torch's own message, which goes on to say how to read it all the same.
-        needed = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {needed[1]}, and what it calls could do anything" if needed else "it is damaged"
-        raise ValueError(
-            f"{file} cannot be read as plain weights: {reason}. "
-            "Have it saved anew by torch.save(model.state_dict(), file) or as safetensors."
-        ) from error
-    for wrapper in WRAPPERS:
-        if isinstance(weights, Mapping) and isinstance(weights.get(wrapper), Mapping):
-            weights = weights[wrapper]
-            break
-    values = list(weights.values()) if isinstance(weights, Mapping) else []
-    if not values or not all(isinstance(value, torch.Tensor) for value in values):
-        raise ValueError(
-            f"{file} holds no state dict, neither bare nor under one of {', '.join(WRAPPERS)}. "
-            "Save it anew by torch.save(model.state_dict(), file)."
-        )
-    return {name.removeprefix("module."): value for name, value in weights.items()}  # DataParallel's prefix
-
-
-def mismatches(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str:
-    """By which names and shapes two state dicts differ, as text; empty if by none."""
-    shapes = [
-        f"{name} is {list(found[name].shape)} in place of {list(expected[name].shape)}"
-        for name in sorted(expected.keys() & found.keys())
-        if found[name].shape != expected[name].shape
-    ]
-    lists = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - expected.keys()),
-        "of another shape": shapes,
-    }
-    return "; ".join(f"{kind}: {_some(names)}" for kind, names in lists.items() if names)
-
-
-def _some(names: list[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def _split(
     weights: Mapping[str, torch.Tensor], names: Mapping[str, tuple[str, ...]], prefix: str
 ) -> dict[str, torch.Tensor]:
@@ -267,13 +186,6 @@ def _split(
         value = value.T if prefix + name in TRANSPOSED else value
         split.update({parts[0]: value} if len(parts) == 1 else zip(parts, value.chunk(len(parts)), strict=True))
     return split
-
-
-def _plain_clip(model: torch.nn.Module) -> CLIPModel:
-    model = fold_into_clip(model)
-    if not isinstance(model, CLIPModel):
-        raise TypeError(f"You passed a {type(model).__name__}, but open_clip's CLIP is a CLIPModel here. Pass one.")
-    return model
 
 
 def _find(checkpoint: str | os.PathLike) -> str:

@@ -1,0 +1,216 @@
+"""Sets that are evaluated: images with class names, and images with captions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import datasets
+import torch
+from torch.utils.data import Dataset
+
+from ..models.processors import image_processor_of
+from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_prompt_templates
+from .columns import has_transform
+from .rows import LabelledImages
+
+
+class EvaluationImages(LabelledImages, Dataset):
+    """Images in [0,1] at the size at which they are attacked, and the templates of the texts they are judged by.
+
+    The size is the model's, after the processor's resize and crop, or their own with `native_size=True`.
+
+    Args:
+        dataset (`datasets.Dataset`), processor (`CLIPProcessor`): See [`ZeroShotDataset`].
+        prompt_templates, name, native_size, resize, sample_ids: Likewise.
+        columns: Class names and columns, as [`LabelledImages`] takes them.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        processor: Any,
+        prompt_templates: str | Sequence[str],
+        name: str,
+        native_size: bool,
+        resize: int | None,
+        sample_ids: Sequence[int] | None,
+        **columns: Any,
+    ):
+        if not hasattr(dataset, "__len__"):
+            raise ValueError(
+                f"The evaluation set {name!r} is a stream, whose rows have no numbers to draw and report them by. "
+                "Load it without streaming."
+            )
+        if resize is not None:
+            check_resize(resize, native_size, image_processor_of(processor))
+        options = {"normalize": False, "native_size": native_size, "resize": resize}
+        super().__init__(dataset, processor, **options, **columns)
+        self.prompt_templates = check_prompt_templates(prompt_templates)
+        self.sample_ids = None if sample_ids is None else check_sample_ids(sample_ids, len(dataset), name)
+        self.name = name
+        self.native_size = native_size
+        self.resize = resize
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def image(self, pixels: torch.Tensor, index: int) -> torch.Tensor:
+        """The pixels of a row in [0,1], `[3,H,W]`; `ValueError` if they are of another size than the first row's."""
+        if pixels.shape != self.shape:
+            raise ValueError(
+                f"The image in row {index} of {self.name!r} is {list(pixels.shape)}, that in row 0 "
+                f"{list(self.shape)}; images of several sizes make no batch. Leave native_size off, or use a "
+                "processor that crops."
+            )
+        return pixels.clamp(0, 1)
+
+    @cached_property
+    def shape(self) -> torch.Size:
+        """`[3,H,W]` of the first image, which all others must have."""
+        return self.pixels(self.dataset[0][self.image_column], 0).shape
+
+
+class ZeroShotDataset(EvaluationImages):
+    """An evaluation set that carries its own class names and templates.
+
+    Rows are `{"images": [3,H,W] in [0,1], "labels": int, "sample_id": int}`, at the size at which they are attacked:
+    the model's, after the processor's resize and crop, or their own with `native_size=True`.
+
+    Args:
+        dataset (`datasets.Dataset`): Rows with an image and a label column.
+        processor (`CLIPProcessor`): Resizes and crops.
+        class_names (`list[str]`, *optional*): Those of the label column's `ClassLabel` if not given.
+        prompt_templates (`str` or `list[str]`): Each with one `{}`.
+        name (`str`): How the set is called in tables and reports.
+        image_column, label_column (`str`, *optional*): The usual names if not given.
+        native_size (`bool`): Attack the images at their own size; they must all have the same.
+        resize (`int`, *optional*): Shortest edge, in pixels, before the processor's centre crop; the processor's own
+            if not given.
+        sample_ids (`list[int]`, *optional*): The rows that are evaluated; all if not given. They are indices of
+            `dataset`, and so of this set too, whose length stays that of `dataset`.
+        border (`int`): Pixels that are cut off at each edge before anything else.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        processor: Any,
+        class_names: Sequence[str] | None = None,
+        prompt_templates: str | Sequence[str] = DEFAULT_PROMPT_TEMPLATES,
+        name: str = "set",
+        image_column: str | None = None,
+        label_column: str | None = None,
+        native_size: bool = False,
+        resize: int | None = None,
+        sample_ids: Sequence[int] | None = None,
+        border: int = 0,
+    ):
+        if not isinstance(border, int) or border < 0:
+            raise ValueError(f"You passed border={border!r}, which is no number of pixels. Pass 0 or more.")
+        columns = {"class_names": class_names, "image_column": image_column, "label_column": label_column}
+        super().__init__(dataset, processor, prompt_templates, name, native_size, resize, sample_ids, **columns)
+        self.border = border
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self.example(self.dataset[index], index)
+        images = self.image(example["pixel_values"], index)
+        return {"images": images, "labels": example["labels"], "sample_id": index}
+
+
+def check_resize(resize: int, native_size: bool, processor: Any) -> None:
+    """Raises `ValueError` if resizing the shortest edge to `resize` does not lead to images of the model's size."""
+    if native_size:
+        raise ValueError(
+            f"You passed native_size and resize={resize}, but images keep their own size or are resized, not both. "
+            "Drop one of the two."
+        )
+    crop = getattr(processor, "crop_size", None)
+    if not crop or not getattr(processor, "do_center_crop", False):
+        raise ValueError(
+            f"You passed resize={resize}, but this {type(processor).__name__} does not crop, so the images would not "
+            "have the model's size. Drop resize, or use a processor with do_center_crop."
+        )
+    # A crop beyond the image would be filled with black.
+    edge = max(crop["height"], crop["width"])
+    if resize < edge:
+        raise ValueError(f"You passed resize={resize}, less than the processor's crop of {edge}. Pass {edge} or more.")
+
+
+def check_sample_ids(sample_ids: Sequence[int], size: int, name: str) -> list[int]:
+    """Returns the rows as a list, or raises `ValueError` if one lies outside the set or stands twice."""
+    ids = [int(i) for i in sample_ids]
+    outside = [i for i in ids if not 0 <= i < size]
+    if outside or not ids:
+        raise ValueError(
+            f"You passed the sample ids {outside[:5]} for {name!r}, which has the rows 0 to {size - 1}. Pass at least "
+            "one, and only rows of this set."
+        )
+    if len(set(ids)) < len(ids):
+        twice = [i for i, count in Counter(ids).items() if count > 1][:5]
+        raise ValueError(f"You passed the sample ids {twice} of {name!r} more than once. Pass each row once.")
+    return ids
+
+
+class RetrievalDataset(EvaluationImages):
+    """An image-caption set whose images and captions are retrieved by each other.
+
+    Rows are `{"images": [3,H,W] in [0,1], "captions": list of texts, "sample_id": int}`. The gallery is what is
+    evaluated: `sample_ids`, or `max_samples` of them, and their captions.
+
+    Args:
+        dataset (`datasets.Dataset`): Rows with an image and one or several captions.
+        processor (`CLIPProcessor`): Resizes and crops; its tokenizer cuts captions to its `model_max_length`.
+        caption_column (`str` or `list[str]`): As [`Captions`] takes it: one or several columns of texts or of lists
+            of texts, or `"auto"` for the usual names.
+        prompt_templates (`str` or `list[str]`): Each with one `{}`, which a caption takes to the letter.
+        name (`str`): How the set is called in tables and reports.
+        image_column (`str`, *optional*): The usual names if not given.
+        native_size (`bool`), resize (`int`, *optional*), sample_ids (`list[int]`, *optional*): See
+            [`ZeroShotDataset`].
+        target (`str`, *optional*): The threat is then a pull to this caption of the gallery, and the images that have
+            it are no queries; `"drawn"` draws for each image one that is not its own, by the seed and its row.
+            If not given, all images are attacked away from their own captions; see `THREATS`.
+
+    Raises:
+        ValueError: for columns that hold no captions.
+    """
+
+    label_columns = ()
+
+    def __init__(
+        self,
+        dataset: Any,
+        processor: Any,
+        caption_column: str | Sequence[str] = "auto",
+        prompt_templates: str | Sequence[str] = "{}",
+        name: str = "set",
+        image_column: str | None = None,
+        native_size: bool = False,
+        resize: int | None = None,
+        sample_ids: Sequence[int] | None = None,
+        target: str | None = None,
+    ):
+        if not caption_column:
+            raise ValueError(f"You passed no caption_column for {name!r}, so there is nothing to retrieve. Pass it.")
+        columns = {"caption_column": caption_column, "image_column": image_column, "needs_labels": False}
+        super().__init__(dataset, processor, prompt_templates, name, native_size, resize, sample_ids, **columns)
+        self.target = target
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.dataset[index]
+        images = self.image(self.pixels(row[self.image_column], index), index)
+        return {"images": images, "captions": self.captions.texts(row, index), "sample_id": index}
+
+    def texts(self, rows: Sequence[int]) -> dict[int, list[str]]:
+        """The different captions of some rows, by row, without a look at their images.
+
+        Raises:
+            ValueError: for a row without any.
+        """
+        table = self.dataset
+        if isinstance(table, datasets.Dataset) and not has_transform(table):
+            table = table.with_format(None).select_columns(list({path[0] for path in self.captions.paths.values()}))
+        return {row: list(dict.fromkeys(self.captions.texts(table[row], row))) for row in rows}
