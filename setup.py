@@ -32,7 +32,9 @@ setup(
     package_data={
         "hf_pmgaft": [
             "py.typed",
-            "templates/*.md",
+            "*.pyi",
+            "*/*.pyi",
+            "hub/templates/*.md",
             "metrics/*/*.py",
             "suites/*.yaml",
             "suites/*.json",
@@ -53,6 +55,7 @@ setup(
         "numpy>=2.0",
         "pyyaml>=6.0.1",
         "tqdm>=4.66.3",
+        "lazy_loader>=0.4",
     ],
     extras_require=extras,
 )

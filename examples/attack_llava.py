@@ -38,11 +38,11 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from hf_pmgaft.attacks import parse_radius, sample_seeds
+from hf_pmgaft.evaluation.intervals import wilson_interval
+from hf_pmgaft.evaluation.tables import FORMATS, render
+from hf_pmgaft.evaluation.verdicts import Verdicts
 from hf_pmgaft.fingerprints import fingerprint
-from hf_pmgaft.intervals import wilson_interval
 from hf_pmgaft.plots import answer_gallery
-from hf_pmgaft.tables import FORMATS, render
-from hf_pmgaft.verdicts import Verdicts
 
 if TYPE_CHECKING:  # what brings in transformers' models comes where it is used, so that --help is quick
     from hf_pmgaft import VisionLanguageModel
@@ -297,7 +297,7 @@ def user_set(args: argparse.Namespace, processor: Any):
 
 def make_tasks(args, model: VisionLanguageModel, prompt: str, rows: Sequence[int], captions, asked) -> list[Task]:
     """The tasks in order, targets checked."""
-    from hf_pmgaft.vlm import caption_score, contains, vqa_accuracy
+    from hf_pmgaft.downstream.llava import caption_score, contains, vqa_accuracy
 
     tasks, count = [], len(rows)
     for target in read_targets(args) if "targeted" in args.tasks else ():

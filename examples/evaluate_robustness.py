@@ -31,12 +31,12 @@ from accelerate import PartialState
 
 from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES, parse_radius
 from hf_pmgaft.attacks.spec import norm_of
+from hf_pmgaft.evaluation.report import RobustnessReport, compare_reports
+from hf_pmgaft.evaluation.tables import FORMATS, attack_rows, comparison_rows, corruption_rows, render, report_rows
+from hf_pmgaft.evaluation.verdicts import VERDICTS
 from hf_pmgaft.models.resolution import at_resolution
 from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_curve
-from hf_pmgaft.report import RobustnessReport, compare_reports
-from hf_pmgaft.tables import FORMATS, attack_rows, comparison_rows, corruption_rows, render, report_rows
 from hf_pmgaft.tuning.saved import load_model
-from hf_pmgaft.verdicts import VERDICTS
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
     from hf_pmgaft import RetrievalDataset, ZeroShotDataset
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     from transformers import AutoProcessor
 
     from hf_pmgaft import evaluate_robustness
-    from hf_pmgaft.heads import make_head
+    from hf_pmgaft.evaluation.heads import make_head
 
     state = PartialState()
     processor = AutoProcessor.from_pretrained(args.model, trust_remote_code=False)

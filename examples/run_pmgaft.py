@@ -21,13 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_pmgaft.arguments import parse_args
 from hf_pmgaft.attacks.spec import attack_name
-from hf_pmgaft.config import PMGAFTConfig, check_output_dir, parse_args
+from hf_pmgaft.config import PMGAFTConfig, check_output_dir
+from hf_pmgaft.evaluation.report import RobustnessReport
 from hf_pmgaft.models.processors import image_processor_of
 from hf_pmgaft.models.resolution import at_resolution
 from hf_pmgaft.objectives import make_objective
 from hf_pmgaft.plots import robustness_bars
-from hf_pmgaft.report import RobustnessReport
 from hf_pmgaft.tuning.saved import load_model
 
 if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick
@@ -185,7 +186,7 @@ def set_up(argv: list[str]) -> tuple[PMGAFTTrainer, ModelArguments, DataArgument
     from transformers import AutoProcessor
 
     from hf_pmgaft import PMGAFTTrainer
-    from hf_pmgaft.heads import make_head
+    from hf_pmgaft.evaluation.heads import make_head
 
     check_output_dir(args.output_dir)
     args.resume_from_checkpoint = resume_argument(args)
@@ -319,7 +320,7 @@ def resume_argument(args: PMGAFTConfig) -> str | bool | None:
         return None
     if str(resume).lower() != "true":
         return resume
-    from hf_pmgaft.checkpoints import newest_complete
+    from hf_pmgaft.training.checkpoints import newest_complete
 
     newest_complete(args.output_dir)
     return True

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import json
 import os
 import re
-import sys
 import tempfile
-import typing
-from collections.abc import Collection, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
 from .attacks import TRAINING_ATTACKS
 from .attacks.ball import NORMS, parse_radius
@@ -246,104 +240,6 @@ def check_output_dir(output_dir: str | os.PathLike) -> None:
             f"You passed output_dir={str(output_dir)!r}, which cannot be written to ({error.strerror}), so the "
             "checkpoint would be lost. Pass a folder that you may write to."
         ) from error
-
-
-class ArgumentParser(HfArgumentParser):
-    """Raises what is wrong with a command line instead of printing all its options first."""
-
-    def error(self, message: str):
-        raise ValueError(f"{message}. See --help for all options.")
-
-
-def parse_args(dataclass_types: Sequence[type], argv: Sequence[str] | None = None, description: str | None = None):
-    """Parses a command line into dataclasses; `--config file.yaml` sets defaults that flags override.
-
-    Unknown and abbreviated keys are refused, in the file as on the command line. `{config_dir}` in the file stands for
-    its folder, and `null` for an option that is not given. A flag that names another objective or attack than the file
-    drops the file's options of that one.
-
-    Returns:
-        `tuple`: One instance per dataclass.
-
-    Raises:
-        ValueError: for an unknown option or a value of the wrong kind.
-    """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = ArgumentParser(dataclass_types, description=description, formatter_class=formatter, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="YAML file of defaults, which flags override.")
-    config = ArgumentParser([], add_help=False, allow_abbrev=False)
-    config.add_argument("--config")
-    known = {entry.name: entry for cls in dataclass_types for entry in fields(cls) if entry.init}
-    file = config.parse_known_args(argv)[0].config
-    if file is not None:
-        values = _without_options_of_others(_read_yaml(file, known), argv)
-        # A list for an option that is one word on the command line (`report_to`) cannot be written as a flag.
-        lists = {key: value for key, value in values.items() if isinstance(value, list) and known[key].type is str}
-        parser.set_defaults(**lists)
-        argv = [flag for key, value in values.items() if key not in lists for flag in _flags(known[key], value)] + argv
-    unknown = parser.parse_known_args(argv)[1]
-    if unknown:
-        names = [word.partition("=")[0] for word in unknown if word.startswith("-")] or unknown
-        raise ValueError(f"The command line has what are no options: {_near_misses(names, known)}.")
-    *parsed, _ = parser.parse_args_into_dataclasses(args=argv, look_for_args_file=False)
-    return tuple(parsed)
-
-
-def _read_yaml(file: str, known: Collection[str]) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ValueError(
-            f"You passed --config {file}, which cannot be read ({error.strerror}). Pass a YAML file."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"You passed --config {file}, which is no YAML ({error}). Correct it.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"You passed --config {file}, which holds no `option: value` lines. Write one per option.")
-    unknown = sorted(str(key) for key in values if key not in known)
-    if unknown:
-        raise ValueError(f"{file} has keys that are no options: {_near_misses(unknown, known)}.")
-    return _resolve(values, str(Path(file).parent))
-
-
-def _without_options_of_others(values: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
-    kept = dict(values)
-    for name in ("objective", "attack"):
-        flag = ArgumentParser([], add_help=False, allow_abbrev=False)
-        flag.add_argument(f"--{name}")
-        named = getattr(flag.parse_known_args(list(argv))[0], name)
-        if named is not None and named != values.get(name):
-            kept.pop(f"{name}_kwargs", None)
-    return kept
-
-
-def _near_misses(unknown: Sequence[str], known: Collection[str]) -> str:
-    near = {key: difflib.get_close_matches(key.lstrip("-").replace("-", "_"), known, 1) for key in unknown}
-    hints = ", ".join(f"{key} (did you mean {match[0]}?)" if match else key for key, match in near.items())
-    return f"{hints}. See --help for all options"
-
-
-def _flags(option: Field, value: Any) -> list[str]:
-    """An entry of the file as the flags that say the same, so that both are checked by the same parser."""
-    if value is None:
-        return []
-    if typing.get_origin(option.type) is list:
-        return [f"--{option.name}", *map(str, value if isinstance(value, list) else [value])]
-    if isinstance(value, dict):
-        value = json.dumps(value)
-    elif isinstance(value, bool):  # YAML 1.1 reads `no` as false, which some options have as a word
-        value = "true" if value else "no"
-    return [f"--{option.name}={value}"]
-
-
-def _resolve(value: Any, folder: str) -> Any:
-    """Text with `{config_dir}` replaced by the file's own folder, so that a file can name its neighbours."""
-    if isinstance(value, list):
-        return [_resolve(entry, folder) for entry in value]
-    if isinstance(value, dict):
-        return {key: _resolve(entry, folder) for key, entry in value.items()}
-    return value.replace("{config_dir}", folder) if isinstance(value, str) else value
 
 
 def _check_choice(name: str, value: str, choices) -> None:

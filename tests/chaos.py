@@ -28,7 +28,7 @@ import run_pmgaft  # noqa: E402
 import torch  # noqa: E402
 from conftest import make_images, make_model, make_processor  # noqa: E402
 
-from hf_pmgaft import checkpoints  # noqa: E402
+from hf_pmgaft.training import checkpoints  # noqa: E402
 
 STEPS = 240
 HOWS = ("all", "while saving", "sigterm", "one")

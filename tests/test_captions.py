@@ -487,7 +487,7 @@ def test_the_script_reads_captions_and_shots_from_flags_and_yaml(tmp_path, monke
     monkeypatch.syspath_prepend(str(EMOJI.parent))
     from run_pmgaft import DataArguments, load_training_set
 
-    from hf_pmgaft.config import parse_args
+    from hf_pmgaft.arguments import parse_args
 
     processor = AutoProcessor.from_pretrained(EMOJI / "model")
     flags = ["--dataset_name", f"{EMOJI}/data:finetune", "--caption_column", "label,tags", "--shots", "1"]

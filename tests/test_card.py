@@ -16,11 +16,11 @@ from test_encoders import image_processor
 from transformers import CLIPModel
 
 from hf_pmgaft import PMGAFTConfig, ZeroShotClassifier, encode_class_names, load_model
-from hf_pmgaft.card import model_card, save_eval_results, save_model_card
 from hf_pmgaft.data import training_examples
+from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
+from hf_pmgaft.hub.card import model_card, save_eval_results, save_model_card
 from hf_pmgaft.models.backbones import BACKBONES, get_encoder
 from hf_pmgaft.objectives import OBJECTIVES, Objective, make_objective
-from hf_pmgaft.report import RobustnessReport, SetResult
 from hf_pmgaft.tuning import make_tuning
 from hf_pmgaft.tuning.saved import save_tuning
 
@@ -417,7 +417,7 @@ def test_papers_are_links(options):
 def test_a_licence_of_its_own_keeps_name_and_link(options, tmp_path, monkeypatch):
     readme = tmp_path / "base.md"
     readme.write_text("---\nlicense: other\nlicense_name: theirs\nlicense_link: LICENSE\n---\n")
-    monkeypatch.setattr("hf_pmgaft.card.hf_hub_download", lambda repo, file: str(readme))
+    monkeypatch.setattr("hf_pmgaft.hub.card.hf_hub_download", lambda repo, file: str(readme))
     data = model_card(**{**options, "base_model": "user/clip"}).data
     assert (data.license, data.license_name) == ("other", "theirs")
     assert data.license_link == "https://huggingface.co/user/clip/blob/main/LICENSE"

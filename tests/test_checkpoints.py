@@ -16,7 +16,8 @@ from peft import LoraConfig, get_peft_model
 from test_trainer import LORA, make_trainer
 from transformers import CLIPModel, TrainerCallback, TrainerState
 
-from hf_pmgaft import PMGAFTTrainer, checkpoints
+from hf_pmgaft import PMGAFTTrainer
+from hf_pmgaft.training import checkpoints
 
 FILES = [
     "config.json",

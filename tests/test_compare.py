@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_pmgaft.report import RobustnessReport, SetResult
+from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ATTACKS = ["PGD-50 margin linf 4/255", "PGD-50 margin linf 8/255"]

@@ -9,7 +9,7 @@ import pytest
 from transformers import TrainingArguments
 
 from hf_pmgaft import PMGAFTConfig
-from hf_pmgaft.config import parse_args
+from hf_pmgaft.arguments import parse_args
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_pmgaft.report import RobustnessReport, SetResult
+from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
 
 EMOJI = Path(__file__).parent.parent / "examples/emoji"
 

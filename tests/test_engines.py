@@ -26,11 +26,11 @@ from transformers import CLIPModel, TrainerCallback
 from transformers.utils import is_accelerate_available
 
 from hf_pmgaft import PMGAFTConfig, load_model
-from hf_pmgaft.checkpoints import newest_complete
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.distributed import gather, process_share
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.models.backbones import unwrap
+from hf_pmgaft.training.checkpoints import newest_complete
 from hf_pmgaft.tuning import attachment
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 

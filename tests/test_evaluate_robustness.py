@@ -10,7 +10,7 @@ from conftest import make_images
 
 from hf_pmgaft.attacks import CORRUPTIONS
 from hf_pmgaft.attacks.spec import check_attack
-from hf_pmgaft.report import RobustnessReport
+from hf_pmgaft.evaluation.report import RobustnessReport
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DATA = EXAMPLES / "emoji" / "data"

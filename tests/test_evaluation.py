@@ -11,8 +11,8 @@ from hf_pmgaft.attacks import sample_seeds
 from hf_pmgaft.attacks.spec import attack_name, run_attack
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.evaluation import evaluate_robustness, sample_ids
-from hf_pmgaft.intervals import wilson_interval
-from hf_pmgaft.report import RobustnessReport, SetResult
+from hf_pmgaft.evaluation.intervals import wilson_interval
+from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
 
 PGD = {"attack": "pgd", "eps": "20/255", "num_steps": 5, "loss": "margin"}
 
@@ -42,7 +42,7 @@ def test_attack_lowers_accuracy_and_the_verdict_is_the_worst_case(fitted, data):
 
 
 def test_larger_radii_attack_only_what_smaller_ones_left(fitted, data, monkeypatch):
-    from hf_pmgaft import evaluation
+    from hf_pmgaft.evaluation import evaluate as evaluation
 
     attacked = []
 
@@ -70,7 +70,7 @@ def test_verdicts_depend_neither_on_the_batch_size_nor_on_the_other_images(fitte
 
 
 def test_texts_are_encoded_once(fitted, monkeypatch):
-    from hf_pmgaft import evaluation
+    from hf_pmgaft.evaluation import evaluate as evaluation
 
     encoded, plain = [], evaluation.encode_class_names
 
@@ -89,7 +89,7 @@ def test_texts_are_encoded_once(fitted, monkeypatch):
 
 
 def test_every_attacked_image_keeps_the_noise_of_its_row(fitted, data, monkeypatch):
-    from hf_pmgaft import evaluation
+    from hf_pmgaft.evaluation import evaluate as evaluation
 
     attacked = {}
 
@@ -154,7 +154,7 @@ def test_means_count_every_set_the_same():
 
 
 def test_an_attack_that_leaves_its_ball_is_found_out(fitted, data, monkeypatch):
-    from hf_pmgaft import evaluation
+    from hf_pmgaft.evaluation import evaluate as evaluation
 
     def cheat(*args):
         return (run_attack(*args) + 0.1).clamp(0, 1)

@@ -29,9 +29,10 @@ from safetensors.torch import load, save
 from test_trainer import LORA, make_trainer
 from transformers import AutoProcessor, CLIPModel, CLIPVisionModel, TrainerCallback, pipeline
 
-import hf_pmgaft.hub
-from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer, checkpoints, evaluate_robustness, load_model
+import hf_pmgaft.hub.upload
+from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer, evaluate_robustness, load_model
 from hf_pmgaft.data import ZeroShotDataset
+from hf_pmgaft.training import checkpoints
 
 ROOT = Path(__file__).parent.parent
 TOKEN, READER = "hf_ownerSecretDistinct", "hf_readerSecretDistinct"
@@ -244,7 +245,7 @@ def weights(content: bytes) -> torch.Tensor:
 
 
 def test_a_checkpoint_is_not_rotated_away_while_it_is_uploaded(hub, tmp_path, monkeypatch, caplog):
-    later, upload = threading.Event(), hf_pmgaft.hub.upload
+    later, upload = threading.Event(), hf_pmgaft.hub.upload.upload
 
     def slow(folder, *args, **options):
         assert later.wait(20)
@@ -255,7 +256,7 @@ def test_a_checkpoint_is_not_rotated_away_while_it_is_uploaded(hub, tmp_path, mo
             if state.global_step == 3:
                 later.set()
 
-    monkeypatch.setattr("hf_pmgaft.hub.upload", slow)
+    monkeypatch.setattr("hf_pmgaft.hub.upload.upload", slow)
     options = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}
     run_of(tmp_path, hub_strategy="checkpoint", callbacks=[Release()], **options).train()
     assert "last-checkpoint/model.safetensors" in hub.repos["user/clip"].files

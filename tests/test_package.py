@@ -88,7 +88,7 @@ for name in ("run_pmgaft", "evaluate_robustness", "gallery", "attack_llava", "co
     except SystemExit as done:
         assert not done.code
     seen()
-import hf_pmgaft.trainer
+import hf_pmgaft.training.trainer
 seen()
 """
     done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)

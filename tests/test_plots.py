@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from hf_pmgaft.attacks.spec import check_attack, threat_name
-from hf_pmgaft.intervals import wilson_interval
+from hf_pmgaft.evaluation.intervals import wilson_interval
+from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
 from hf_pmgaft.plots import (
     attention_gallery,
     bars_with_spread,
@@ -16,7 +17,6 @@ from hf_pmgaft.plots import (
     robustness_curve,
     training_curves,
 )
-from hf_pmgaft.report import RobustnessReport, SetResult
 
 PGD = {"attack": "pgd", "eps": "4/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
 AUTOATTACK = {"attack": "autoattack", "eps": "4/255", "norm": "linf", "version": "fast"}

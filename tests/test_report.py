@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import CLIPModel
 
-from hf_pmgaft.report import RobustnessReport, SetResult
+from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PGD = {"attack": "pgd", "eps": "4/255", "norm": "linf", "num_steps": 20, "loss": "margin", "restarts": 1}

@@ -24,12 +24,12 @@ from hf_pmgaft import RetrievalDataset, ZeroShotDataset, compare_reports, evalua
 from hf_pmgaft.attacks import LOSSES, correct
 from hf_pmgaft.attacks.spec import attack_name, check_attack, run_attack
 from hf_pmgaft.data import load_images
-from hf_pmgaft.heads import NearestClassMean
+from hf_pmgaft.evaluation.heads import NearestClassMean
+from hf_pmgaft.evaluation.report import RobustnessReport
+from hf_pmgaft.evaluation.retrieval import Gallery, own_ranks, target_ranks, text_to_image_ranks
+from hf_pmgaft.evaluation.tables import report_rows
 from hf_pmgaft.models.processors import pixel_statistics
 from hf_pmgaft.prompts import prompt_name
-from hf_pmgaft.report import RobustnessReport
-from hf_pmgaft.retrieval import Gallery, own_ranks, target_ranks, text_to_image_ranks
-from hf_pmgaft.tables import report_rows
 from hf_pmgaft.tuning import make_tuning
 from hf_pmgaft.zero_shot import ZeroShotClassifier
 
@@ -99,7 +99,7 @@ LEVELS = 6 * (np.arange(15) - 7)  # grey levels by which the images of the close
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_attacked_recall_of_a_model_with_a_closed_form_optimum_is_right(norm, monkeypatch):
     """The angle of an embedding is `w x`, which a ball moves by at most `eps |w|`, of the dual norm."""
-    from hf_pmgaft import evaluation
+    from hf_pmgaft.evaluation import evaluate as evaluation
 
     signs = np.random.default_rng(0).choice([-1, 1], (SIZE, SIZE, 3))
     pictures = [Image.fromarray((128 + level * signs).astype(np.uint8)) for level in LEVELS]
@@ -144,7 +144,7 @@ def test_attacked_recall_of_a_model_with_a_closed_form_optimum_is_right(norm, mo
 
 
 def test_text_to_image_recall_is_of_the_images_that_the_attack_returned_and_each_is_made_once(emoji, monkeypatch):
-    from hf_pmgaft import evaluation
+    from hf_pmgaft.evaluation import evaluate as evaluation
 
     returned = {}
 
@@ -276,7 +276,7 @@ def test_a_gallery_of_some_images_is_the_report_of_those_rows(emoji):
 
 
 def test_a_file_cut_off_anywhere_is_gone_on_with(emoji, tmp_path, monkeypatch):
-    from hf_pmgaft import evaluation
+    from hf_pmgaft.evaluation import evaluate as evaluation
 
     file = tmp_path / "verdicts.jsonl"
     options = {"attacks": [CE], "batch_size": 8, "verdict_file": file, "eight_bit": True}
@@ -326,7 +326,8 @@ def test_two_processes_report_what_one_reports(tmp_path):
 
 
 def test_texts_are_encoded_once_and_no_whole_similarity_matrix_is_made(emoji, monkeypatch):
-    from hf_pmgaft import evaluation, retrieval
+    from hf_pmgaft.evaluation import evaluate as evaluation
+    from hf_pmgaft.evaluation import retrieval
 
     encoded, sizes, plain, rank = [], [], evaluation.encode_prompts, retrieval.own_ranks
     monkeypatch.setattr(evaluation, "encode_prompts", lambda *args: encoded.append(1) or plain(*args))
@@ -338,7 +339,7 @@ def test_texts_are_encoded_once_and_no_whole_similarity_matrix_is_made(emoji, mo
 
 
 def test_blocks_are_no_more_than_blocks(monkeypatch):
-    from hf_pmgaft import retrieval
+    from hf_pmgaft.evaluation import retrieval
 
     torch.manual_seed(0)
     texts, images = (F.normalize(torch.randn(n, 4), dim=-1) for n in (50, 13))
@@ -373,7 +374,7 @@ MANY = [f"a red disc {i}" for i in range(12)]
     ],
 )
 def test_sets_that_cannot_be_retrieved_are_refused_before_any_work(tmp_path, monkeypatch, captions, options, message):
-    from hf_pmgaft import evaluation
+    from hf_pmgaft.evaluation import evaluate as evaluation
 
     monkeypatch.setattr(evaluation, "_encode", lambda *args: pytest.fail("work was done"))
     monkeypatch.setattr(RetrievalDataset, "__getitem__", lambda *args: pytest.fail("an image was read"))
@@ -461,7 +462,7 @@ def test_accuracies_and_recalls_stand_in_one_report_and_have_no_mean_of_both(bot
 
 def test_the_card_carries_the_figures(both, tmp_path):
     from hf_pmgaft import PMGAFTConfig
-    from hf_pmgaft.card import save_model_card
+    from hf_pmgaft.hub.card import save_model_card
     from hf_pmgaft.objectives import make_objective
     from hf_pmgaft.tuning import make_tuning
 

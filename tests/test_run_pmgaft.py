@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, AutoProcessor, CLIPModel, Dinov2Mod
 from hf_pmgaft import load_model
 from hf_pmgaft.data import ZeroShotDataset, load_images
 from hf_pmgaft.evaluation import evaluate_robustness
-from hf_pmgaft.report import RobustnessReport
+from hf_pmgaft.evaluation.report import RobustnessReport
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "examples" / "emoji" / "data"

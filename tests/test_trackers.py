@@ -10,7 +10,7 @@ from PIL import Image
 from test_trainer import make_trainer
 from transformers import CLIPModel, TrainerCallback
 
-from hf_pmgaft.callbacks import SamplePictures
+from hf_pmgaft.training.callbacks import SamplePictures
 
 TERMS = {"adversarial_ce", "teacher_kl", "clean_kl"}
 TOKEN = "hf_thisisasecret"

@@ -22,9 +22,9 @@ from hf_pmgaft.attacks import minimal_l2
 from hf_pmgaft.attacks.spec import attack_name, check_attack
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.evaluation import evaluate_robustness
-from hf_pmgaft.flags import noise_flag, probe
-from hf_pmgaft.intervals import paired_difference
-from hf_pmgaft.report import RobustnessReport, compare_reports
+from hf_pmgaft.evaluation.intervals import paired_difference
+from hf_pmgaft.evaluation.report import RobustnessReport, compare_reports
+from hf_pmgaft.evaluation.sanity import noise_flag, probe
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 CE = {"attack": "pgd", "eps": "20/255", "num_steps": 10, "loss": "ce"}
@@ -58,7 +58,7 @@ def run(fitted, data, attacks=(MARGIN,), **options) -> RobustnessReport:
 
 def test_each_attack_goes_on_from_what_the_ones_before_left(fitted, data, monkeypatch):
     pytest.importorskip("pyautoattack")
-    from hf_pmgaft import evaluation
+    from hf_pmgaft.evaluation import evaluate as evaluation
 
     attacked = []
     plain = evaluation.run_attack
@@ -108,7 +108,7 @@ def test_the_last_iterate_on_all_images_is_never_below_any_iterate(fitted, data)
 
 
 def test_last_iterates_attack_every_image_and_ignore_the_clean_verdict(fitted, data, monkeypatch):
-    from hf_pmgaft import evaluation
+    from hf_pmgaft.evaluation import evaluate as evaluation
 
     sizes = []
     plain = evaluation.run_attack
@@ -165,7 +165,7 @@ def test_rows_of_a_set_can_be_fixed(fitted):
 
 
 def test_progress_shows_the_running_accuracy_and_the_time_left(fitted, data, monkeypatch, capsys):
-    from hf_pmgaft import evaluation
+    from hf_pmgaft.evaluation import evaluate as evaluation
 
     monkeypatch.setattr(evaluation, "time", SimpleNamespace(monotonic=itertools.count(step=3).__next__))
     result = run(fitted, data, batch_size=10, probes=False, progress=True).sets[0]
@@ -193,7 +193,7 @@ def test_a_file_cut_off_anywhere_is_gone_on_with(fitted, data, tmp_path):
 
 
 def test_verdicts_on_file_are_not_made_again(fitted, data, tmp_path, monkeypatch):
-    from hf_pmgaft import evaluation
+    from hf_pmgaft.evaluation import evaluate as evaluation
 
     file = tmp_path / "verdicts.jsonl"
     whole = run(fitted, data, verdict_file=file).to_dict()

@@ -22,9 +22,10 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from hf_pmgaft import VisionLanguageModel, attack_answers, vision_tower, vlm
+from hf_pmgaft import VisionLanguageModel, attack_answers, vision_tower
 from hf_pmgaft.data import read_image
-from hf_pmgaft.vlm import caption_score, contains, normalise_answer, vqa_accuracy
+from hf_pmgaft.downstream import llava as vlm
+from hf_pmgaft.downstream.llava import caption_score, contains, normalise_answer, vqa_accuracy
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 EMOJI = EXAMPLES / "emoji"

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from hf_pmgaft.data import Collator, training_examples
-from hf_pmgaft.tables import render
+from hf_pmgaft.evaluation.tables import render
 
 from .common import BATCH, make_model, write
 from .steps import Ours, emoji_images

@@ -14,8 +14,8 @@ from transformers import AutoModel, AutoProcessor
 from hf_pmgaft.attacks import correct, sample_seeds, uniform_noise
 from hf_pmgaft.data import ZeroShotDataset, load_images
 from hf_pmgaft.evaluation import evaluate_robustness
+from hf_pmgaft.evaluation.tables import render
 from hf_pmgaft.prompts import prompt_name
-from hf_pmgaft.tables import render
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 from .common import EMOJI, write

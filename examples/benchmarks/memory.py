@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from hf_pmgaft.tables import render
+from hf_pmgaft.evaluation.tables import render
 
 from .common import run_worker, write
 from .step import SavedActivations, forget_peak, resident

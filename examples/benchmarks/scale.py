@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer
 from hf_pmgaft.data import load_images
-from hf_pmgaft.tables import render
+from hf_pmgaft.evaluation.tables import render
 
 from .common import BATCH, EMOJI, SCRIPT, make_model, write
 

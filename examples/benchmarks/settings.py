@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from hf_pmgaft.tables import render
+from hf_pmgaft.evaluation.tables import render
 
 from .common import BATCH, run_worker, write
 from .step import forget_peak, resident

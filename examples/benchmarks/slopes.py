@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from typing import Any
 
-from hf_pmgaft.tables import render
+from hf_pmgaft.evaluation.tables import render
 
 from .common import write
 from .step import count_operations

@@ -24,7 +24,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from hf_pmgaft.tables import render
+from hf_pmgaft.evaluation.tables import render
 from hf_pmgaft.zero_shot import Views
 
 from .common import BATCH, run_worker, write

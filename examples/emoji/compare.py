@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import evaluate_robustness
 import run_pmgaft
 
-from hf_pmgaft.report import RobustnessReport, SetResult
+from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
 
 WORDS = str(Path(__file__).parent / "data" / "guidance_names.txt")
 # How the table names a method, and the flags of run_pmgaft.py that make it.

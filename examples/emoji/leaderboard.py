@@ -233,7 +233,7 @@ def backbones(runs: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]
 
 
 def load_report(file: Path):
-    from hf_pmgaft.report import RobustnessReport
+    from hf_pmgaft.evaluation.report import RobustnessReport
 
     return RobustnessReport.load(file)
 

@@ -46,9 +46,9 @@ from transformers import (
 
 from hf_pmgaft import swap_vision_tower, vision_tower
 from hf_pmgaft.data import LabelledImages
-from hf_pmgaft.intervals import wilson_interval
-from hf_pmgaft.tables import render
-from hf_pmgaft.vlm import caption_score
+from hf_pmgaft.downstream.llava import caption_score
+from hf_pmgaft.evaluation.intervals import wilson_interval
+from hf_pmgaft.evaluation.tables import render
 
 MODEL = Path(__file__).parent / "llava"
 STYLES = {"validation": "noto-v1", "test": "twemoji"}

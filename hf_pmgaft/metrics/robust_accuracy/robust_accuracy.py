@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from hf_pmgaft.intervals import wilson_interval
+from ...evaluation.intervals import wilson_interval
 
 _DESCRIPTION = """
 Share of images that are classified correctly clean and under every attack (worst case per image). It is an upper bound

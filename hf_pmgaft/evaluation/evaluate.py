@@ -15,11 +15,10 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from . import __version__
-from . import flags as smells
-from .attacks.ball import parse_radius
-from .attacks.losses import correct
-from .attacks.spec import (
+from ..__init__ import __version__
+from ..attacks.ball import parse_radius
+from ..attacks.losses import correct
+from ..attacks.spec import (
     AUTOATTACK,
     Spec,
     attack_name,
@@ -32,23 +31,24 @@ from .attacks.spec import (
     threat_name,
     within_threat,
 )
-from .data import EvaluationImages, ZeroShotDataset
-from .data.evaluation_sets import RetrievalDataset
-from .distributed import gather, process_share
-from .engines import check_unwrapped
-from .fingerprints import digest_of_image, digest_of_list, fingerprint
+from ..data import EvaluationImages, ZeroShotDataset
+from ..data.evaluation_sets import RetrievalDataset
+from ..distributed import gather, process_share
+from ..engines import check_unwrapped
+from ..fingerprints import digest_of_image, digest_of_list, fingerprint
+from ..metrics.robust_accuracy.robust_accuracy import RobustAccuracy
+from ..models.backbones import get_backbone, get_encoder, unwrap_peft
+from ..models.processors import pixel_statistics
+from ..modes import frozen, full_precision
+from ..noise import sample_seeds
+from ..registry import known
+from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.text import ClassPrompts, check_takes_captions, encode_class_names, encode_prompts
+from . import sanity as smells
 from .heads import Head
-from .metrics.robust_accuracy.robust_accuracy import RobustAccuracy
-from .models.backbones import get_backbone, get_encoder, unwrap_peft
-from .models.processors import pixel_statistics
-from .modes import frozen, full_precision
-from .noise import sample_seeds
-from .registry import known
 from .report import RobustnessReport, SetResult
 from .retrieval import RETRIEVAL_ATTACKS, TARGET_ATTACKS, Gallery, judge_retrieval, judged_retrieval
 from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, VERDICTS, Judged, Verdicts
-from .zero_shot.classifier import ZeroShotClassifier
-from .zero_shot.text import ClassPrompts, check_takes_captions, encode_class_names, encode_prompts
 
 DEFAULT_ATTACK = {"attack": "pgd", "eps": "1/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
 KEPT_BYTES = 2**30  # of a set's images, so that not every attack decodes them anew
@@ -88,7 +88,7 @@ def evaluate_robustness(
         verdict (`str`): `"any_iterate"`: no image is attacked that is misclassified clean or was fooled before, which
             is faster and never kinder; or `"last_iterate"`: every attack on every image, as many papers do.
         eight_bit (`bool`): Also judge the adversarial images after rounding them to 8 bits.
-        probes (`bool`): Look for masked gradients on a few images of each set; see `hf_pmgaft.flags`.
+        probes (`bool`): Look for masked gradients on a few images of each set; see `hf_pmgaft.evaluation.sanity`.
         batch_size (`int`): Images at once.
         max_samples (`int`, *optional*): Images per set, chosen by the seed; all if not given.
         seed (`int`): Of the attacks' noise and the choice of images.

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .data import ZeroShotDataset
-from .fingerprints import digest
-from .modes import at_least_float32
-from .zero_shot.classifier import ZeroShotClassifier
+from ..data import ZeroShotDataset
+from ..fingerprints import digest
+from ..modes import at_least_float32
+from ..zero_shot.classifier import ZeroShotClassifier
 
 
 @dataclass

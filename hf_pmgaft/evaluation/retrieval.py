@@ -14,15 +14,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .attacks.spec import Spec, leading_to, norm_of, round_to_8_bits, threat_name, within_threat
-from .data.evaluation_sets import RetrievalDataset
-from .modes import at_least_float32
-from .noise import sample_seeds, uniform_noise
+from ..attacks.spec import Spec, leading_to, norm_of, round_to_8_bits, threat_name, within_threat
+from ..data.evaluation_sets import RetrievalDataset
+from ..modes import at_least_float32
+from ..noise import sample_seeds, uniform_noise
+from ..zero_shot.classifier import ZeroShotClassifier
 from .verdicts import CLEAN, PIXELS, Judged, Verdicts
-from .zero_shot.classifier import ZeroShotClassifier
 
 if TYPE_CHECKING:
-    from .evaluation import _Judge, _Plan, _Reader
+    from .evaluate import _Judge, _Plan, _Reader
+
 
 RECALL_AT = (1, 5, 10)
 # Others leave an image at its first wrong answer, too early for recall at 10 and for the gallery.

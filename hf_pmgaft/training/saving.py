@@ -14,21 +14,21 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..attacks.shared_perturbation import SharedPerturbation
+from ..distributed import gather
+from ..engines import adapt_to_processes, checkpoint_format, local_part
+from ..fingerprints import digest_of_list
+from ..hub.card import save_model_card
+from ..hub.upload import EXTRA_STATE
+from ..models.backbones import unwrap, unwrap_peft
+from ..plots.reports import training_curves
+from ..tuning import fold_into_clip, name_of, options_of
+from ..tuning.base import attachment
+from ..tuning.peft_adapter import has_adapter
+from ..tuning.saved import TRAINING_CONFIG, load_tuning, save_tuning
+from ..zero_shot.text import export_class_embeds
 from . import checkpoints
-from .attacks.shared_perturbation import SharedPerturbation
 from .callbacks import SamplePictures, classified
-from .card import save_model_card
-from .distributed import gather
-from .engines import adapt_to_processes, checkpoint_format, local_part
-from .fingerprints import digest_of_list
-from .hub import EXTRA_STATE
-from .models.backbones import unwrap, unwrap_peft
-from .plots import training_curves
-from .tuning import fold_into_clip, name_of, options_of
-from .tuning.base import attachment
-from .tuning.peft_adapter import has_adapter
-from .tuning.saved import TRAINING_CONFIG, load_tuning, save_tuning
-from .zero_shot.text import export_class_embeds
 
 logger = logging.getLogger(__name__)
 

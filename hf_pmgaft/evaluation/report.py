@@ -13,8 +13,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .attacks.spec import attack_name, threat_name
-from .fingerprints import differences
+from ..attacks.spec import attack_name, threat_name
+from ..fingerprints import differences
 from .intervals import Z_95, PairedDifference, paired_difference, wilson_interval
 
 KINDS = {"accuracy": "accuracy", "I2T R@": "recall", "T2I R@": "recall", "target@": "target kept out"}
@@ -158,7 +158,7 @@ class RobustnessReport:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: attacks, the table, flags and the picture."""
-        from .tables import render, report_rows  # which reads reports
+        from .tables import render, report_rows
 
         attacks = ", ".join(map(attack_name, self.headline_attacks))
         parts = [f"<p>{self.measure} in %, robust under {escape(attacks)}; protocol {self.protocol_hash}</p>"]

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from .models.backbones import unwrap
-from .models.weights import mismatches
-from .tuning import fold_into_clip
+from ..models.backbones import unwrap
+from ..models.weights import mismatches
+from ..tuning import fold_into_clip
 
 # What weights of equal shapes do not show.
 MEANING = ("num_attention_heads", "hidden_act", "layer_norm_eps", "image_size", "patch_size")

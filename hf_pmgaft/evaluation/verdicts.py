@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .fingerprints import differences
+from ..fingerprints import differences
 
 # What counts as fooled.
 VERDICTS = {

@@ -16,8 +16,8 @@ import datasets
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .distributed import any_process
-from .fingerprints import differences, digest
+from ..distributed import any_process
+from ..fingerprints import differences, digest
 
 MANIFEST = "complete.json"
 FORMAT = 2  # of the manifest: what fingerprints are made of

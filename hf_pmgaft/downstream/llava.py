@@ -13,10 +13,10 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPVisionConfig, LlavaForConditionalGeneration
 
-from .attacks.pgd import pgd
-from .attacks.spec import round_to_8_bits, within_threat
-from .models.processors import pixel_statistics
-from .modes import frozen
+from ..attacks.pgd import pgd
+from ..attacks.spec import round_to_8_bits, within_threat
+from ..models.processors import pixel_statistics
+from ..modes import frozen
 from .towers import vision_tower
 
 _NUMBERS = "zero one two three four five six seven eight nine ten".split()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from .attacks.spec import Spec, norm_of, threat_name
+from ..attacks.spec import Spec, norm_of, threat_name
 from .intervals import wilson_interval
 from .report import Comparison, RobustnessReport
 

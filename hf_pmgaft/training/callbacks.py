@@ -13,10 +13,10 @@ from PIL import Image
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
-from .attacks.spec import check_attack, run_attack
-from .data import EvaluationImages, ZeroShotDataset
-from .evaluation import sample_ids
-from .plots import gallery
+from ..attacks.spec import check_attack, run_attack
+from ..data import EvaluationImages, ZeroShotDataset
+from ..evaluation.evaluate import sample_ids
+from ..plots.reports import gallery
 
 if TYPE_CHECKING:
     from .trainer import PMGAFTTrainer

@@ -23,14 +23,14 @@ from huggingface_hub import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
-from .attacks.spec import attack_name
-from .config import PMGAFTConfig
-from .models.backbones import BACKBONES, ENCODERS
-from .objectives import OBJECTIVES
-from .objectives.base import Objective
-from .report import RobustnessReport, SetResult
-from .tables import attack_rows, render
-from .tuning.base import Tuning
+from ..attacks.spec import attack_name
+from ..config import PMGAFTConfig
+from ..evaluation.report import RobustnessReport, SetResult
+from ..evaluation.tables import attack_rows, render
+from ..models.backbones import BACKBONES, ENCODERS
+from ..objectives import OBJECTIVES
+from ..objectives.base import Objective
+from ..tuning.base import Tuning
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 HEADER = "| set | images | clean before | clean after | robust before | robust after | 95 % interval |"

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .attacks.ball import parse_radius
-from .attacks.spec import attack_name, norm_of, threat_name
-from .intervals import wilson_interval
-from .report import RobustnessReport
+from ..attacks.ball import parse_radius
+from ..attacks.spec import attack_name, norm_of, threat_name
+from ..evaluation.intervals import wilson_interval
+from ..evaluation.report import RobustnessReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 _NO_TERMS = {"grad_norm", "learning_rate", "epoch", "step", "num_input_tokens_seen"}
 _EVAL_MEANS = {"eval_mean_clean_accuracy": ("o", "tab:blue"), "eval_mean_robust_accuracy": ("D", "tab:red")}

@@ -14,10 +14,10 @@ from huggingface_hub import CommitInfo, auth_check, run_as_future, upload_folder
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
-from .distributed import gather
-from .models.backbones import unwrap
-from .tuning.base import attachment
-from .tuning.peft_adapter import has_adapter
+from ..distributed import gather
+from ..models.backbones import unwrap
+from ..tuning.base import attachment
+from ..tuning.peft_adapter import has_adapter
 
 logger = logging.getLogger(__name__)
 

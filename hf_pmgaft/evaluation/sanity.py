@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from .attacks.any_iterate import first_fooled
-from .attacks.ball import parse_radius
-from .attacks.losses import LOSSES, correct
-from .attacks.pgd import pgd
-from .attacks.spec import Spec, attack_name, norm_of, threat_name
+from ..attacks.any_iterate import first_fooled
+from ..attacks.ball import parse_radius
+from ..attacks.losses import LOSSES, correct
+from ..attacks.pgd import pgd
+from ..attacks.spec import Spec, attack_name, norm_of, threat_name
+from ..modes import frozen
+from ..noise import uniform_noise
 from .intervals import wilson_interval
-from .modes import frozen
-from .noise import uniform_noise
 from .report import SetResult
 
 PROBE_SIZE = 32  # images of a set that the probes look at

@@ -18,36 +18,36 @@ from torch.utils.data import IterableDataset
 from transformers import AutoProcessor, EvalPrediction, PreTrainedModel, Trainer, set_seed
 from transformers.trainer_utils import speed_metrics
 
+from ..attacks.losses import input_gradient, make_loss
+from ..attacks.shared_perturbation import SharedPerturbation
+from ..attacks.spec import training_attack
+from ..config import PMGAFTConfig, check_output_dir
+from ..data import Collator, EvaluationImages, ZeroShotDataset, augment, stack, training_examples
+from ..data.collator import choose_captions
+from ..engines import compile_blocks, copy_trained, load_whole_models, prepare_for_engines, show_trained
+from ..evaluation.evaluate import evaluate_robustness
+from ..evaluation.heads import Head
+from ..evaluation.report import RobustnessReport
+from ..fingerprints import fingerprint_without_adapter
+from ..hub.upload import Pushing
+from ..models.backbones import check_patches, get_backbone, get_encoder, unwrap, unwrap_peft
+from ..models.processors import padding_id, pixel_statistics
+from ..modes import attack_context, frozen, full_precision
+from ..noise import sample_seeds
+from ..objectives import make_objective
+from ..objectives.base import Objective
+from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
+from ..tuning import keeps_weights, make_tuning, name_of, text_is_live, without_tuning
+from ..tuning.base import Tuning, attachment
+from ..tuning.peft_adapter import PeftAdapter, has_adapter
+from ..tuning.saved import load_model
+from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.text import ClassPrompts, encode_class_names
+from ..zero_shot.views import Views
 from . import checkpoints
-from .attacks.losses import input_gradient, make_loss
-from .attacks.shared_perturbation import SharedPerturbation
-from .attacks.spec import training_attack
 from .averaging import WeightAverage
 from .callbacks import SamplePictures, classified
-from .config import PMGAFTConfig, check_output_dir
-from .data import Collator, EvaluationImages, ZeroShotDataset, augment, stack, training_examples
-from .data.collator import choose_captions
-from .engines import compile_blocks, copy_trained, load_whole_models, prepare_for_engines, show_trained
-from .evaluation import evaluate_robustness
-from .fingerprints import fingerprint_without_adapter
-from .heads import Head
-from .hub import Pushing
-from .models.backbones import check_patches, get_backbone, get_encoder, unwrap, unwrap_peft
-from .models.processors import padding_id, pixel_statistics
-from .modes import attack_context, frozen, full_precision
-from .noise import sample_seeds
-from .objectives import make_objective
-from .objectives.base import Objective
-from .prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
-from .report import RobustnessReport
 from .saving import Saving
-from .tuning import keeps_weights, make_tuning, name_of, text_is_live, without_tuning
-from .tuning.base import Tuning, attachment
-from .tuning.peft_adapter import PeftAdapter, has_adapter
-from .tuning.saved import load_model
-from .zero_shot.classifier import ZeroShotClassifier
-from .zero_shot.text import ClassPrompts, encode_class_names
-from .zero_shot.views import Views
 
 
 class PMGAFTTrainer(Saving, Pushing, Trainer):

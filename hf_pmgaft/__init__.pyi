@@ -1,0 +1,33 @@
+__version__: str
+
+from .attacks import ATTACKS as ATTACKS
+from .attacks.spec import AttackSpec as AttackSpec
+from .config import PMGAFTConfig as PMGAFTConfig
+from .data.evaluation_sets import RetrievalDataset as RetrievalDataset
+from .data.evaluation_sets import ZeroShotDataset as ZeroShotDataset
+from .data.sources import load_images as load_images
+from .downstream.llava import VisionLanguageModel as VisionLanguageModel
+from .downstream.llava import attack_answers as attack_answers
+from .downstream.open_clip import load_open_clip as load_open_clip
+from .downstream.open_clip import save_open_clip as save_open_clip
+from .downstream.open_clip import to_open_clip as to_open_clip
+from .downstream.towers import swap_vision_tower as swap_vision_tower
+from .downstream.towers import vision_tower as vision_tower
+from .evaluation.evaluate import evaluate_robustness as evaluate_robustness
+from .evaluation.heads import LinearProbe as LinearProbe
+from .evaluation.heads import NearestClassMean as NearestClassMean
+from .evaluation.report import RobustnessReport as RobustnessReport
+from .evaluation.report import compare_reports as compare_reports
+from .models.backbones import get_encoder as get_encoder
+from .models.resolution import at_resolution as at_resolution
+from .objectives import OBJECTIVES as OBJECTIVES
+from .objectives import Objective as Objective
+from .suites.suite import load_suite as load_suite
+from .training.callbacks import SamplePictures as SamplePictures
+from .training.trainer import PMGAFTTrainer as PMGAFTTrainer
+from .tuning import TUNINGS as TUNINGS
+from .tuning import fold_into_clip as fold_into_clip
+from .tuning.saved import load_model as load_model
+from .zero_shot.classifier import ZeroShotClassifier as ZeroShotClassifier
+from .zero_shot.text import encode_class_names as encode_class_names
+from .zero_shot.text import export_class_embeds as export_class_embeds
