@@ -1,28 +1,15 @@
 """Arguments: YAML defaults, flags over them, and messages that say what to change."""
 
-import importlib.util
-import sys
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
+import run_pmgaft
+from support.paths import EXAMPLES
 from transformers import TrainingArguments
 
 from hf_pmgaft import PMGAFTConfig
 from hf_pmgaft.arguments import parse_args
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-def load_example(name: str):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-run_pmgaft = load_example("run_pmgaft")
 TYPES = (run_pmgaft.ModelArguments, run_pmgaft.DataArguments, PMGAFTConfig)
 
 

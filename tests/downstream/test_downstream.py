@@ -1,0 +1,734 @@
+"""What people do with a robust checkpoint: other classes, LLaVA, open_clip, exports; and checkpoints of others."""
+
+import copy
+import importlib.util
+import json
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from support.llava import equal_weights, make_llava
+from support.paths import ROOT
+from support.tiny import CLASS_NAMES, draw, make_images, make_model, make_processor
+from support.trainers import make_trainer
+from torch import nn
+from transformers import (
+    AltCLIPConfig,
+    AltCLIPModel,
+    AutoModel,
+    CLIPForImageClassification,
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
+    LlavaForConditionalGeneration,
+)
+
+from hf_pmgaft import (
+    ZeroShotDataset,
+    evaluate_robustness,
+    load_model,
+    load_open_clip,
+    save_open_clip,
+    swap_vision_tower,
+    to_open_clip,
+    vision_tower,
+)
+from hf_pmgaft.models.open_clip import open_clip_config
+from hf_pmgaft.models.weights import read_weights
+
+TEXTS = torch.tensor([[0, 5, 9, 1, 1], [0, 7, 3, 4, 1]])  # ends at 1, and is padded by it
+
+
+class Block(nn.Module):
+    """A transformer block of open_clip's CLIP, with its names; written from its description, not with our table."""
+
+    def __init__(self, width, heads, inner, act):
+        super().__init__()
+        self.ln_1, self.attn = nn.LayerNorm(width), nn.MultiheadAttention(width, heads, batch_first=True)
+        self.ln_2, self.mlp = nn.LayerNorm(width), nn.Sequential()
+        for name, part in {"c_fc": nn.Linear(width, inner), "act": act, "c_proj": nn.Linear(inner, width)}.items():
+            self.mlp.add_module(name, part)
+
+    def forward(self, x, mask=None):
+        y = self.ln_1(x)
+        x = x + self.attn(y, y, y, attn_mask=mask, need_weights=False)[0]
+        return x + self.mlp(self.ln_2(x))
+
+
+class QuickGELU(nn.Module):
+    def forward(self, x):
+        return x * torch.sigmoid(1.702 * x)
+
+
+def blocks(config):
+    act = {"gelu": nn.GELU, "quick_gelu": QuickGELU}[config.hidden_act]()
+    sizes = config.hidden_size, config.num_attention_heads, config.intermediate_size
+    transformer = nn.Module()
+    transformer.resblocks = nn.ModuleList(Block(*sizes, act) for _ in range(config.num_hidden_layers))
+    return transformer
+
+
+class Visual(nn.Module):
+    def __init__(self, config, dim):
+        super().__init__()
+        width, size = config.hidden_size, config.patch_size
+        self.conv1 = nn.Conv2d(3, width, size, size, bias=False)
+        self.class_embedding = nn.Parameter(torch.zeros(width))
+        self.positional_embedding = nn.Parameter(torch.zeros((config.image_size // size) ** 2 + 1, width))
+        self.ln_pre, self.transformer, self.ln_post = nn.LayerNorm(width), blocks(config), nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.zeros(width, dim))
+
+    def forward(self, x):
+        x = self.conv1(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], dim=1) + self.positional_embedding
+        x = self.ln_pre(x)
+        for block in self.transformer.resblocks:
+            x = block(x)
+        return self.ln_post(x[:, 0]) @ self.proj
+
+
+class OpenClip(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        text, width = config.text_config, config.text_config.hidden_size
+        self.eos = text.eos_token_id
+        self.visual = Visual(config.vision_config, config.projection_dim)
+        self.transformer, self.ln_final = blocks(text), nn.LayerNorm(width)
+        self.token_embedding = nn.Embedding(text.vocab_size, width)
+        self.positional_embedding = nn.Parameter(torch.zeros(text.max_position_embeddings, width))
+        self.text_projection = nn.Parameter(torch.zeros(width, config.projection_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(0.0))
+
+    def encode_text(self, ids):
+        length = ids.shape[1]
+        x = self.token_embedding(ids) + self.positional_embedding[:length]
+        mask = torch.full((length, length), -torch.inf).triu(1)
+        for block in self.transformer.resblocks:
+            x = block(x, mask)
+        return self.ln_final(x)[torch.arange(len(ids)), (ids == self.eos).int().argmax(1)] @ self.text_projection
+
+    def forward(self, images, ids):
+        images, texts = self.visual(images), self.encode_text(ids)
+        return self.logit_scale.exp() * nn.functional.normalize(images) @ nn.functional.normalize(texts).T
+
+
+def other_clip(model: CLIPModel, seed: int = 7) -> OpenClip:
+    """A model of open_clip's kind and the shapes of `model`, with weights of its own."""
+    torch.manual_seed(seed)
+    other = OpenClip(model.config).eval()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+    return other
+
+
+def make_clip(act: str = "quick_gelu", **changes) -> CLIPModel:
+    model = make_model(**changes)
+    config = copy.deepcopy(model.config)
+    config.vision_config.hidden_act = config.text_config.hidden_act = act
+    changed = CLIPModel(config).eval()
+    changed.load_state_dict(model.state_dict())
+    return changed
+
+
+def logits(model: CLIPModel, pixel_values: torch.Tensor, ids: torch.Tensor = TEXTS) -> torch.Tensor:
+    return model(pixel_values=pixel_values, input_ids=ids).logits_per_image
+
+
+def features(model: CLIPModel, pixel_values: torch.Tensor) -> torch.Tensor:
+    return model.visual_projection(model.vision_model(pixel_values=pixel_values).pooler_output)
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def pixel_values() -> torch.Tensor:
+    return torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def robust(tmp_path_factory) -> Path:
+    """A checkpoint as the trainer leaves it, after a step of training."""
+    folder = tmp_path_factory.mktemp("robust")
+    with torch.enable_grad():
+        trainer = make_trainer(folder, max_steps=1)
+        trainer.train()
+    trainer.save_model()
+    assert not equal_weights(trainer.model, make_model(), "vision_model.")
+    return folder
+
+
+# --- the classes of transformers
+
+
+def test_vision_model_gives_the_hidden_states_of_the_tuned_clip(robust, pixel_values):
+    model = CLIPModel.from_pretrained(robust)
+    tower = CLIPVisionModel.from_pretrained(robust)
+
+    expected, found = model.vision_model(pixel_values), tower(pixel_values)
+
+    torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state, rtol=0, atol=0)
+    torch.testing.assert_close(found.pooler_output, expected.pooler_output, rtol=0, atol=0)
+
+
+def test_vision_model_with_projection_gives_the_image_embeddings(robust, pixel_values):
+    tower = CLIPVisionModelWithProjection.from_pretrained(robust)
+
+    expected = CLIPModel.from_pretrained(robust)(pixel_values=pixel_values, input_ids=TEXTS).image_embeds
+    found = nn.functional.normalize(tower(pixel_values).image_embeds)
+
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_image_classifier_starts_from_the_features_of_the_tuned_clip(robust, pixel_values):
+    classifier = CLIPForImageClassification.from_pretrained(robust, num_labels=5)
+
+    patches = CLIPModel.from_pretrained(robust).vision_model(pixel_values).last_hidden_state[:, 1:]
+
+    torch.testing.assert_close(classifier(pixel_values).logits, classifier.classifier(patches.mean(1)))
+
+
+def test_exported_tower_gives_equal_embeddings_at_any_batch_size(robust, pixel_values, tmp_path):
+    tower = CLIPVisionModelWithProjection.from_pretrained(robust).eval()
+    batch = {0: torch.export.Dim.DYNAMIC}
+
+    program = torch.export.export(tower, (pixel_values[:2],), dynamic_shapes=(batch,))
+    torch.export.save(program, tmp_path / "tower.pt2")
+    found = torch.export.load(tmp_path / "tower.pt2").module()(pixel_values)
+
+    torch.testing.assert_close(found["image_embeds"], tower(pixel_values).image_embeds, rtol=0, atol=1e-6)
+
+
+def test_onnx_tower_gives_equal_embeddings(robust, pixel_values, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    tower = CLIPVisionModelWithProjection.from_pretrained(robust).eval()
+
+    torch.onnx.export(tower, (pixel_values,), tmp_path / "tower.onnx", dynamo=True, verbose=False)
+    session = runtime.InferenceSession(tmp_path / "tower.onnx")
+    found, *_ = session.run(None, {session.get_inputs()[0].name: pixel_values.numpy()})
+
+    torch.testing.assert_close(torch.from_numpy(found), tower(pixel_values).image_embeds, rtol=0, atol=1e-5)
+
+
+# --- LLaVA
+
+
+def image_features(llava, pixel_values):
+    return torch.stack(list(llava.get_image_features(pixel_values).pooler_output))
+
+
+@pytest.mark.parametrize("layer, strategy", [(-2, "default"), (-1, "full"), ([-3, -1], "default")])
+def test_llava_looks_through_the_robust_tower(robust, pixel_values, layer, strategy):
+    llava = make_llava(vision_feature_layer=layer, vision_feature_select_strategy=strategy)
+    model = load_model(str(robust))
+    before = image_features(llava, pixel_values)
+
+    swap_vision_tower(llava, model)
+
+    states = model.vision_model(pixel_values, output_hidden_states=True).hidden_states
+    chosen = torch.cat([states[i] for i in (layer if isinstance(layer, list) else [layer])], dim=-1)
+    expected = llava.model.multi_modal_projector(chosen[:, 1:] if strategy == "default" else chosen)
+    found = image_features(llava, pixel_values)
+    assert found.shape == before.shape and found.dtype == before.dtype
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert not torch.allclose(found, before)
+
+
+def test_swap_leaves_every_other_weight_and_all_shapes_and_types(robust):
+    llava, model = make_llava(torch.bfloat16), load_model(str(robust)).bfloat16()
+    before = copy.deepcopy(llava.state_dict())
+
+    swap_vision_tower(llava, model)
+
+    after = llava.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all("vision_tower" in name for name in changed)
+    assert {n: (v.shape, v.dtype) for n, v in before.items()} == {n: (v.shape, v.dtype) for n, v in after.items()}
+    assert equal_weights(vision_tower(llava), vision_tower(model))
+    assert vision_tower(llava) is not vision_tower(model)
+
+
+def test_llava_answers_by_what_the_new_tower_sees(robust, pixel_values):
+    llava = make_llava()
+    ids = torch.tensor([[1, *[39] * 16, 5, 6]])
+    before = llava(input_ids=ids, pixel_values=pixel_values[:1]).logits
+
+    swap_vision_tower(llava, load_model(str(robust)))
+
+    after = llava(input_ids=ids, pixel_values=pixel_values[:1]).logits
+    assert after.shape == before.shape
+    assert not torch.allclose(after, before)
+
+
+def test_a_swapped_llava_is_saved_and_loaded_as_any(robust, pixel_values, tmp_path):
+    llava = make_llava()
+    swap_vision_tower(llava, load_model(str(robust)))
+
+    llava.save_pretrained(tmp_path)
+    again = LlavaForConditionalGeneration.from_pretrained(tmp_path)
+
+    torch.testing.assert_close(image_features(again, pixel_values), image_features(llava, pixel_values))
+
+
+def tuned_by_lora() -> nn.Module:
+    torch.manual_seed(5)
+    config = LoraConfig(r=2, target_modules=r"vision_model\..*\.(q_proj|fc1)", init_lora_weights=False)
+    return get_peft_model(make_model(), config).eval()
+
+
+@pytest.mark.parametrize("kind", ["vision_model", "with_projection", "classifier", "lora", "llava"])
+def test_the_tower_may_come_from_any_model_that_has_one(robust, kind, pixel_values):
+    donor = {
+        "vision_model": lambda: CLIPVisionModel.from_pretrained(robust),
+        "with_projection": lambda: CLIPVisionModelWithProjection.from_pretrained(robust),
+        "classifier": lambda: CLIPForImageClassification.from_pretrained(robust, num_labels=2),
+        "lora": tuned_by_lora,
+        "llava": lambda: make_llava(vision_feature_layer=1),  # the same as -2 of two layers
+    }[kind]()
+    expected = vision_tower(donor)(pixel_values).pooler_output
+    llava = make_llava()
+
+    swap_vision_tower(llava, donor)
+
+    torch.testing.assert_close(vision_tower(llava)(pixel_values).pooler_output, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "vision, message",
+    [
+        ({"hidden_size": 48}, r"class_embedding is \[48\] in place of \[32\]"),
+        ({"num_hidden_layers": 3}, r"unexpected: .*encoder\.layers\.2"),
+        ({"num_hidden_layers": 1}, r"missing: .*encoder\.layers\.1"),
+        ({"patch_size": 8}, r"patch_embedding\.weight is \[32, 3, 8, 8\] in place of \[32, 3, 4, 4\]"),
+        ({"image_size": 32}, r"position_embedding\.weight is \[65, 32\] in place of \[17, 32\]"),
+        ({"num_attention_heads": 4}, "num_attention_heads is 4, not 2"),
+        ({"hidden_act": "gelu"}, "hidden_act is gelu, not quick_gelu"),
+        ({"layer_norm_eps": 1e-6}, "layer_norm_eps is 1e-06, not 1e-05"),
+        ({"vision_feature_layer": -1}, "vision_feature_layer is -1, not -2"),
+    ],
+)
+def test_a_tower_of_another_make_is_refused_by_name_and_nothing_changes(vision, message):
+    config = {**make_model().config.vision_config.to_dict(), **vision}
+    llava, tower = make_llava(), CLIPVisionModel(CLIPVisionConfig(**config))
+    before = copy.deepcopy(llava)
+
+    with pytest.raises(ValueError, match=message):
+        swap_vision_tower(llava, tower)
+
+    assert equal_weights(llava, before)
+
+
+def trained_for_the_last_layer() -> CLIPModel:
+    model = make_model()
+    model.config.vision_config.vision_feature_layer = -1
+    return model
+
+
+@pytest.mark.parametrize(
+    "donor, message",
+    [
+        (lambda: make_model().half(), r"dtype is torch\.float16, not torch\.float32"),
+        (trained_for_the_last_layer, "vision_feature_layer is -1, not -2"),
+        (lambda: make_llava(vision_feature_layer=-1), "vision_feature_layer is -1, not -2"),
+        (lambda: make_llava(vision_feature_layer=[-2, -1]), r"vision_feature_layer is \[-2, -1\], not -2"),
+        (lambda: make_llava(vision_feature_select_strategy="full"), "select_strategy is full, not default"),
+        (lambda: make_model().to("meta"), "meta device"),
+    ],
+)
+def test_a_tower_of_another_dtype_or_hidden_layer_is_refused_by_name(donor, message):
+    llava = make_llava()
+    before = copy.deepcopy(llava)
+
+    with pytest.raises(ValueError, match=message):
+        swap_vision_tower(llava, donor())
+
+    assert equal_weights(llava, before)
+
+
+def test_what_has_no_vision_tower_is_refused():
+    with pytest.raises(TypeError, match="Linear, which has no vision tower"):
+        swap_vision_tower(make_llava(), nn.Linear(2, 2))
+
+
+# --- checkpoints of open_clip's kind
+
+
+@pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
+def test_whole_open_clip_checkpoint_gives_equal_logits(act, pixel_values, tmp_path):
+    base = make_clip(act)
+    other, before = other_clip(base), copy.deepcopy(base)
+    torch.save(other.state_dict(), tmp_path / "open_clip.pt")
+
+    model = load_open_clip(tmp_path / "open_clip.pt", base)
+
+    torch.testing.assert_close(logits(model, pixel_values), other(pixel_values, TEXTS), rtol=1e-5, atol=1e-5)
+    assert equal_weights(base, before)
+
+
+@pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
+def test_open_clip_gives_equal_logits_with_our_weights(act, pixel_values):
+    model = make_clip(act)
+    other = OpenClip(model.config).eval()
+
+    other.load_state_dict(to_open_clip(model))  # strict
+
+    torch.testing.assert_close(other(pixel_values, TEXTS), logits(model, pixel_values), rtol=1e-5, atol=1e-5)
+
+
+def test_there_and_back_changes_no_bit(tmp_path):
+    model = make_clip()
+    torch.save(to_open_clip(model), tmp_path / "open_clip.pt")
+
+    assert equal_weights(model, load_open_clip(tmp_path / "open_clip.pt", make_clip(seed=1)))
+
+
+def test_adapters_are_folded_in_on_the_way_to_open_clip(pixel_values):
+    tuned = tuned_by_lora()
+    other = OpenClip(tuned.get_base_model().config).eval()
+
+    other.load_state_dict(to_open_clip(tuned))
+
+    torch.testing.assert_close(other(pixel_values, TEXTS), logits(tuned, pixel_values), rtol=1e-5, atol=1e-5)
+
+
+def fare(other):
+    return other.visual.state_dict()
+
+
+def tecoa(other):
+    """As the authors' training script saves: the vision tower beside a prompt, an optimizer and NumPy's accuracy."""
+    optimizer = torch.optim.SGD(other.visual.parameters(), lr=1e-5, momentum=0.9)
+    return {
+        "epoch": 1,
+        "state_dict": {"module.pad_up": torch.zeros(1)},
+        "add_prompter": {},
+        "vision_encoder_state_dict": other.visual.state_dict(),
+        "best_acc1": np.float64(38.18),
+        "optimizer": optimizer.state_dict(),
+    }
+
+
+def parallel(other):
+    return {f"module.{name}": value for name, value in other.visual.state_dict().items()}
+
+
+@pytest.mark.parametrize("layout", [fare, tecoa, parallel])
+def test_published_vision_tower_gives_equal_features_beside_the_text_tower_of_its_base(layout, pixel_values, tmp_path):
+    base = make_clip()
+    other = other_clip(base)
+    torch.save(layout(other), tmp_path / "vision.pth.tar")
+
+    model = load_open_clip(tmp_path / "vision.pth.tar", base)
+
+    torch.testing.assert_close(features(model, pixel_values), other.visual(pixel_values), rtol=1e-5, atol=1e-5)
+    assert equal_weights(model, base, "text_") and equal_weights(model, base, "logit_scale")
+    assert not equal_weights(model, base, "vision_model.")
+
+
+def test_accuracies_of_numpy_1_are_read_too(tmp_path):
+    content = {"state_dict": {"conv1.weight": torch.ones(1)}, "best_acc1": np.float64(1)}
+    torch.save(content, tmp_path / "new.pt", _use_new_zipfile_serialization=False)
+    new = (tmp_path / "new.pt").read_bytes()
+    old = new.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    assert old != new
+    (tmp_path / "old.pt").write_bytes(old)
+
+    assert read_weights(tmp_path / "old.pt")["conv1.weight"] == 1
+
+
+def test_checkpoint_of_open_clips_training_gives_equal_logits(pixel_values, tmp_path):
+    base = make_clip()
+    other = other_clip(base)
+    weights = {f"module.{name}": value for name, value in other.state_dict().items()}
+    torch.save({"epoch": 3, "name": "run", "state_dict": weights}, tmp_path / "epoch_3.pt")
+
+    model = load_open_clip(tmp_path / "epoch_3.pt", base)
+
+    torch.testing.assert_close(logits(model, pixel_values), other(pixel_values, TEXTS), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_folder_as_open_clip_pushes_it_gives_equal_logits(name, pixel_values, tmp_path):
+    base = make_clip()
+    base.save_pretrained(tmp_path / "base")
+    other = other_clip(base)
+    (tmp_path / "open_clip").mkdir()
+    {"s": save_file, "b": torch.save}[name.rpartition(".")[2][0]](other.state_dict(), tmp_path / "open_clip" / name)
+
+    model = load_open_clip(tmp_path / "open_clip", str(tmp_path / "base"))
+
+    torch.testing.assert_close(logits(model, pixel_values), other(pixel_values, TEXTS), rtol=1e-5, atol=1e-5)
+
+
+def test_vision_tower_under_the_names_of_transformers_gives_equal_features(robust, pixel_values, tmp_path):
+    tuned = CLIPVisionModelWithProjection.from_pretrained(robust)
+    torch.save(tuned.state_dict(), tmp_path / "tower.pt")
+
+    model = load_open_clip(tmp_path / "tower.pt", make_model(seed=4))
+
+    torch.testing.assert_close(features(model, pixel_values), tuned(pixel_values).image_embeds)
+
+
+def test_bare_vision_model_lacks_its_projection_and_opens_where_none_is_needed(robust, pixel_values, tmp_path):
+    tuned = CLIPVisionModel.from_pretrained(robust)
+    torch.save(tuned.state_dict(), tmp_path / "tower.pt")
+
+    with pytest.raises(ValueError, match=r"missing: visual_projection\.weight\. Pass as base"):
+        load_open_clip(tmp_path / "tower.pt", make_model())
+
+    plain = CLIPVisionModel(tuned.config).eval()
+    plain.load_state_dict(read_weights(tmp_path / "tower.pt"))
+    torch.testing.assert_close(plain(pixel_values).pooler_output, tuned(pixel_values).pooler_output)
+
+
+def test_published_tower_is_evaluated_and_trained_on(tmp_path):
+    other = other_clip(make_model())
+    torch.save(fare(other), tmp_path / "fare.pt")
+    model, processor = load_open_clip(tmp_path / "fare.pt", make_model()), make_processor()
+    data = ZeroShotDataset(make_images(8), processor, CLASS_NAMES, "a photo of the {}")
+
+    report = evaluate_robustness(
+        model, processor, {"shapes": data}, [{"attack": "pgd", "eps": "8/255", "num_steps": 2}]
+    )
+    start = copy.deepcopy(model)
+    with torch.enable_grad():
+        make_trainer(tmp_path / "run", model=model, max_steps=1).train()
+
+    assert report.sets[0].num_samples == 8
+    assert equal_weights(start, load_open_clip(tmp_path / "fare.pt", make_model()))
+    assert not equal_weights(model, start, "vision_model.")
+
+
+# --- checkpoints that do not fit, or are none
+
+
+def without(name):
+    return lambda weights: {n: v for n, v in weights.items() if n != name}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            without("transformer.resblocks.1.attn.in_proj_bias"),
+            r"missing: transformer\.resblocks\.1\.attn\.in_proj_bias\.",
+        ),
+        (without("proj"), r"missing: proj\."),
+        (lambda w: {**w, "prompt_pos_embedding": torch.zeros(2)}, r"unexpected: prompt_pos_embedding\."),
+        (lambda w: {**w, "proj": w["proj"].T}, r"proj is \[24, 32\] in place of \[32, 24\]"),
+        (lambda w: {**w, "ln_pre.bias": torch.zeros(7)}, r"ln_pre\.bias is \[7\] in place of \[32\]"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(change, message, tmp_path):
+    base = make_clip()
+    torch.save(change(fare(other_clip(base))), tmp_path / "fare.pt")
+
+    with pytest.raises(ValueError, match=message):
+        load_open_clip(tmp_path / "fare.pt", base)
+
+
+def test_a_missing_weight_of_the_text_tower_is_named_not_taken_from_the_base(tmp_path):
+    base = make_clip()
+    torch.save(without("ln_final.bias")(other_clip(base).state_dict()), tmp_path / "open_clip.pt")
+
+    with pytest.raises(ValueError, match=r"missing: ln_final\.bias\."):
+        load_open_clip(tmp_path / "open_clip.pt", base)
+
+
+def test_another_architecture_is_named_in_ten_keys_not_in_hundreds(tmp_path):
+    torch.save({f"layer{i}.weight": torch.zeros(1) for i in range(30)}, tmp_path / "resnet.pt")
+
+    with pytest.raises(ValueError, match=r"layer0\.weight, .* and 20 more") as refusal:
+        load_open_clip(tmp_path / "resnet.pt", make_model())
+
+    assert len(str(refusal.value)) < 1500
+
+
+class Malicious:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, file: file.write_bytes(pickle.dumps(content))])
+def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(save, tmp_path):
+    weights = fare(other_clip(make_model()))
+    save({"state_dict": weights, "args": Malicious(tmp_path / "created")}, tmp_path / "evil.pt")
+
+    with pytest.raises(ValueError, match="cannot be read as plain weights") as refusal:
+        load_open_clip(tmp_path / "evil.pt", make_model())
+
+    assert not (tmp_path / "created").exists()
+    assert "weights_only" not in str(refusal.value)  # no hint how to do it all the same
+    pickle.loads(pickle.dumps(Malicious(tmp_path / "created"))).close()
+    assert (tmp_path / "created").exists()  # it would have
+
+
+def test_what_a_pickle_asks_for_is_named(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
+
+    with pytest.raises(
+        ValueError, match=r"asks for torch\.nn\.modules\.linear\.Linear.*torch\.save\(model\.state_dict"
+    ):
+        read_weights(tmp_path / "module.pt")
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.bin", "weights.safetensors"])
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * 64])
+def test_damaged_files_are_refused(name, damage, tmp_path):
+    weights = {"conv1.weight": torch.ones(100)}
+    save_file(weights, tmp_path / name) if name.endswith("s") else torch.save(weights, tmp_path / name)
+    (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+
+    with pytest.raises(ValueError, match=f"{name} cannot be read as plain weights: it is damaged"):
+        read_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 1}, torch.ones(2), [1], {"state_dict": {"lr": 0.1}}])
+def test_files_without_weights_are_refused(content, tmp_path):
+    torch.save(content, tmp_path / "file.pt")
+
+    with pytest.raises(ValueError, match="holds no state dict"):
+        read_weights(tmp_path / "file.pt")
+
+
+@pytest.mark.parametrize("name", ["fare_eps_2.pt", "folder"])
+def test_a_checkpoint_that_is_not_there_is_said_so(name, tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"{name} is no file, nor does it hold open_clip_model.safetensors"):
+        load_open_clip(tmp_path / name, make_model())
+
+
+def test_another_dual_encoder_has_no_names_in_open_clip():
+    tiny = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    text = dict(**tiny, vocab_size=9, project_dim=8)
+    model = AltCLIPModel(AltCLIPConfig(text_config=text, vision_config={**tiny, "image_size": 8, "patch_size": 4}))
+    with pytest.raises(TypeError, match="You passed a AltCLIPModel"):
+        to_open_clip(model)
+
+
+# --- open_clip itself
+
+
+@pytest.mark.parametrize("act, eos", [("gelu", 1), ("quick_gelu", 1), ("quick_gelu", 31)])
+def test_open_clip_opens_what_is_saved_for_it_with_equal_logits(act, eos, pixel_values, tmp_path):
+    open_clip = pytest.importorskip("open_clip")
+    model, processor = make_clip(act), make_processor()
+    model.config.text_config.eos_token_id = model.text_model.config.eos_token_id = eos
+    model = CLIPModel(model.config).eval()
+    save_open_clip(model, processor, tmp_path)
+
+    other, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
+    ids = open_clip.get_tokenizer(f"local-dir:{tmp_path}")(["a photo of the red disc", "a blue square"])
+    if eos == 31:  # as the highest id, by which open_clip pools unless told otherwise
+        ids[:, 9] = 31
+    texts, image = other.eval().encode_text(ids), draw(0, np.random.default_rng(0))
+    found = (
+        other.logit_scale.exp() * other.encode_image(pixel_values, normalize=True) @ nn.functional.normalize(texts).T
+    )
+
+    torch.testing.assert_close(found, logits(model, pixel_values, ids), rtol=1e-5, atol=1e-5)
+    expected = processor.image_processor(image, return_tensors="pt").pixel_values[0]
+    assert (transform(image) - expected).abs().max() <= 1.01 / 255 / min(processor.image_processor.image_std)
+
+
+@pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
+def test_what_open_clip_saves_opens_with_equal_logits(act, pixel_values, tmp_path):
+    open_clip = pytest.importorskip("open_clip")
+    base = make_clip(act)
+    save_open_clip(base, make_processor(), tmp_path)
+    config = json.loads((tmp_path / "open_clip_config.json").read_text())["model_cfg"]
+    torch.manual_seed(11)
+    other = open_clip.CLIP(**config).eval()
+    torch.save(other.state_dict(), tmp_path / "whole.pt")
+    torch.save(other.visual.state_dict(), tmp_path / "visual.pt")
+
+    whole, visual = load_open_clip(tmp_path / "whole.pt", base), load_open_clip(tmp_path / "visual.pt", base)
+
+    ids = nn.functional.pad(TEXTS, (0, 11), value=1)
+    images, texts, scale, *_ = other(pixel_values, ids)
+    torch.testing.assert_close(logits(whole, pixel_values, ids), scale * images @ texts.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(features(visual, pixel_values), other.encode_image(pixel_values), rtol=1e-5, atol=1e-5)
+
+
+def test_open_clip_configuration_has_the_inner_width_after_its_rounding():
+    model = make_model()
+    model.config.vision_config.intermediate_size = 4304
+    model.config.vision_config.hidden_size = 1152
+
+    tower = open_clip_config(model.config, make_processor())["model_cfg"]["vision_cfg"]
+    assert int(tower["width"] * tower["mlp_ratio"]) == 4304
+
+
+def test_towers_of_two_activations_have_no_open_clip_configuration(tmp_path):
+    model = make_model()
+    model.config.vision_config.hidden_act = "gelu"
+    with pytest.raises(ValueError, match="activations gelu and quick_gelu"):
+        save_open_clip(model, make_processor(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# --- the command line and the README
+
+
+@pytest.fixture(scope="module")
+def convert():
+    spec = importlib.util.spec_from_file_location("convert", ROOT / "examples" / "convert.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_script_makes_a_folder_of_a_published_file_and_of_that_an_open_clip_folder(convert, pixel_values, tmp_path):
+    base = make_clip()
+    base.save_pretrained(tmp_path / "base")
+    make_processor().save_pretrained(tmp_path / "base")
+    other = other_clip(base)
+    torch.save(tecoa(other), tmp_path / "tecoa.pth.tar")
+
+    source, there = str(tmp_path / "tecoa.pth.tar"), str(tmp_path / "there")
+    convert.main(["--from", source, "--base", str(tmp_path / "base"), "--output_dir", there])
+    convert.main(["--from", there, "--to", "open_clip", "--output_dir", str(tmp_path / "back")])
+
+    model = AutoModel.from_pretrained(there)
+    torch.testing.assert_close(features(model, pixel_values), other.visual(pixel_values), rtol=1e-5, atol=1e-5)
+    assert equal_weights(model, load_open_clip(tmp_path / "back", base))
+
+
+def test_script_says_that_a_file_needs_its_base(convert, capsys):
+    with pytest.raises(SystemExit):
+        convert.main(["--from", "fare.pt", "--output_dir", "out"])
+    assert "--to transformers needs --base" in capsys.readouterr().err
+
+
+def test_snippets_of_the_readme_run(robust, pixel_values, tmp_path, monkeypatch):
+    (code,) = re.findall(r"## Downstream\n+```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    make_llava(torch.float16).save_pretrained("llava")
+    other = other_clip(make_model())
+    torch.save(fare(other), "fare_eps_2.pt")
+    names = {"llava-hf/llava-1.5-7b-hf": "llava", "user/clip-pmgaft": robust, "openai/clip-vit-large-patch14": robust}
+    for name, local in names.items():
+        assert name in code
+        code = code.replace(name, str(local))
+
+    exec(code, found := {})
+
+    assert equal_weights(vision_tower(found["llava"]), vision_tower(load_model(str(robust)).half()))
+    torch.testing.assert_close(features(found["fare"], pixel_values), other.visual(pixel_values), rtol=1e-5, atol=1e-5)
+    assert equal_weights(found["fare"], load_open_clip("fare2-open-clip", str(robust)))
+    exported = torch.export.load("tower.pt2").module()(pixel_values)["image_embeds"]
+    torch.testing.assert_close(exported, features(CLIPModel.from_pretrained(robust), pixel_values))
