@@ -103,6 +103,7 @@ def first_fooled(
     `norm` and finds its way in the logits; those of AutoAttack and the patch keep the first point by themselves.
 
     Example:
+        >>> from hf_pmgaft.attacks import pgd
         >>> images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
         >>> def classifier(images):
         ...     return images.flatten(1)[:, :2] + torch.tensor([0.01, 0.0])
