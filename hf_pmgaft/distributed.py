@@ -33,14 +33,18 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     return torch.cat(all_gather(rows.contiguous()))
 
 
-def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over processes; all must ask together."""
-    count = process_share()[1]
-    if count == 1:
+def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over processes; all must ask together."""
+    if process_share()[1] == 1:
         return value
     value = value.clone()
     dist.all_reduce(value)
-    return value / count
+    return value
+
+
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over processes; all must ask together."""
+    return sum_over_processes(value) / process_share()[1]
 
 
 def any_process(flag: bool) -> bool:

@@ -52,12 +52,18 @@ def differences(a: Any, b: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
         >>> differences({"seed": 0, "versions": {"torch": "2.7"}}, {"seed": 0, "versions": {"torch": "2.8"}})
         {'versions.torch': ('2.7', '2.8')}
     """
-    if isinstance(a, dict) and isinstance(b, dict):
-        differing = {}
-        for name in sorted({*a, *b}):
-            differing |= differences(a.get(name), b.get(name), f"{path}.{name}".strip("."))
-        return differing
-    return {} if a == b else {path: (a, b)}
+    # A dict that one side lacks differs in all of its keys.
+    if isinstance(a, dict) and b is None:
+        b = {}
+    if isinstance(b, dict) and a is None:
+        a = {}
+    if not (isinstance(a, dict) and isinstance(b, dict)):
+        return {} if a == b else {path: (a, b)}
+
+    differing = {}
+    for name in sorted({*a, *b}):
+        differing |= differences(a.get(name), b.get(name), f"{path}.{name}".strip("."))
+    return differing
 
 
 def _digest_of_weights(weights: Mapping[str, torch.Tensor]) -> str:

@@ -1,5 +1,6 @@
 """Every example of a docstring runs, and prints what it says."""
 
+import contextlib
 import doctest
 import importlib
 import pkgutil
@@ -17,6 +18,8 @@ OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 @pytest.fixture(scope="module")
 def names() -> dict:
     """What examples may use without making it: a tiny CLIP that has learned four classes, and images of them."""
+    with contextlib.suppress(ImportError):
+        import deepspeed  # noqa: F401 (which talks when it is imported)
     model, processor = fit_model()
     dataset = make_images(16)
     pixel_values = processor.image_processor(list(dataset["image"]), return_tensors="pt", do_normalize=False)

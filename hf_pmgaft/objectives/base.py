@@ -28,6 +28,11 @@ class Objective:
     uses_text: ClassVar[bool] = True
 
     @property
+    def steers_attack(self) -> bool:
+        """Whether the attack maximises a loss of the objective's own."""
+        return type(self).attack_loss is not Objective.attack_loss
+
+    @property
     def weights(self) -> dict[str, float]:
         """The weight of each term of `loss`, by its name."""
         raise NotImplementedError

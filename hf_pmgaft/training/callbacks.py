@@ -1,106 +1,102 @@
-"""Sample pictures of an evaluation set, clean and attacked: for trackers, notebooks and files."""
+"""What happens beside the steps of training: SIGTERM ends it, and weights are averaged."""
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 
-import numpy as np
 import torch
-from PIL import Image
+from torch import nn
 from transformers import TrainerCallback
-from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
-from ..attacks.spec import check_attack, run_attack
-from ..data import EvaluationImages, ZeroShotDataset
-from ..evaluation.evaluate import sample_ids
-from ..plots.reports import gallery
-
-if TYPE_CHECKING:
-    from .trainer import PMGAFTTrainer
+from ..distributed import any_process
 
 
-def classified(sets: Mapping[str, EvaluationImages] | None) -> ZeroShotDataset | None:
-    """The first evaluation set with classes, of which pictures can be shown."""
-    return next((data for data in (sets or {}).values() if isinstance(data, ZeroShotDataset)), None)
+class StopOnSigterm(TrainerCallback):
+    """On SIGTERM, ends training with a checkpoint after the running step, on all processes after the same one.
 
-
-class SamplePictures(TrainerCallback):
-    """Shows a few images of an evaluation set at every evaluation: clean, perturbation, adversarial, predictions.
-
-    The picture goes to TensorBoard, trackio and wandb, as far as the run reports to them, as `eval/samples`, and into
-    `trainer.last_report`, which a notebook shows. A trainer that reports to a tracker has this callback by itself.
-
-    Args:
-        trainer (`PMGAFTTrainer`): Whose model is attacked, by its evaluation attack.
-        data (`ZeroShotDataset`, *optional*): The trainer's first such evaluation set if not given.
-        count (`int`): Images, chosen by the run's seed.
+    Trainer's own callback waits on each process for itself, so that they would stop at different steps, saves in the
+    middle of a step, where dropout has drawn its numbers, and swallows the signal outside of training.
     """
 
-    def __init__(self, trainer: PMGAFTTrainer, data: ZeroShotDataset | None = None, count: int = 8):
-        self.trainer = trainer
-        self.data = classified(trainer.eval_dataset) if data is None else data
-        self.spec = check_attack(trainer.args.eval_attack_spec())
-        self.rows = sample_ids(len(self.data), count, trainer.args.seed)
-        self.clean = self.adversarial = self.labels = None
-        self.predictions: dict[str, list[int]] = {}
+    def __init__(self):
+        self.received = False
 
-    def on_evaluate(self, args, state, control, **kwargs):
-        self.attack("model")
-        self.show()
-
-    def attack(self, name: str) -> None:
-        """Attacks the model as it is now; its predictions stand under `name` in the pictures from here on.
-
-        All processes take part, since the engine may have shared out the weights.
-        """
-        trainer, data = self.trainer, self.data
-        if self.clean is None:
-            rows = [data[row] for row in self.rows]
-            self.clean = torch.stack([row["images"] for row in rows])
-            self.labels = [row["labels"] for row in rows]
-        images, labels = self.clean.to(trainer.args.device), torch.tensor(self.labels, device=trainer.args.device)
-        with trainer.evaluation_model() as model:
-            classifier = trainer.evaluation_classifier(model, data)
-            seeds = torch.arange(len(labels), device=labels.device)
-            adversarial = run_attack(self.spec, classifier, images, labels, seeds)
-            with torch.no_grad():
-                self.predictions[name] = classifier(adversarial).argmax(1).tolist()
-        self.adversarial = adversarial.cpu()
-
-    def save(self, file: str | os.PathLike | io.BytesIO) -> None:
-        """Draws clean image, perturbation and adversarial image; each model is shown against its own attack."""
-        gallery(
-            self.clean,
-            self.adversarial,
-            self.data.class_names,
-            self.labels,
-            self.predictions,
-            file,
-            eps=self.spec["eps"],
-            norm=self.spec["norm"],
-        )
-
-    def show(self) -> None:
-        """Hands the picture to the report and to the trackers of the run."""
-        trainer = self.trainer
-        self.save(file := io.BytesIO())
-        if trainer.last_report is not None:
-            trainer.last_report.picture = file.getvalue()
-        if not trainer.is_world_process_zero():
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catches the signal; only the main thread can."""
+        self.received = False
+        if threading.current_thread() is not threading.main_thread():
+            yield
             return
-        pixels, step = np.asarray(Image.open(file).convert("RGB")), trainer.state.global_step
-        for callback in trainer.callback_handler.callbacks:
-            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
-                callback.tb_writer.add_image("eval/samples", pixels, step, dataformats="HWC")
-                callback.tb_writer.flush()
-            elif isinstance(callback, WandbCallback):
-                import wandb
+        before = signal.signal(signal.SIGTERM, self._receive)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
-                wandb.log({"eval/samples": wandb.Image(pixels), "train/global_step": step})
-            elif isinstance(callback, TrackioCallback):
-                import trackio
+    def on_step_end(self, args, state, control, **kwargs):
+        self.received = any_process(self.received)
+        if self.received:
+            control.should_evaluate = False
+            control.should_save = control.should_training_stop = True
 
-                trackio.log({"eval/samples": trackio.Image(pixels), "train/global_step": step})
+    def _receive(self, *_):
+        self.received = True
+
+
+class WeightAverage(TrainerCallback):
+    """Keeps an average of the trained weights, over steps, with those before training, or both.
+
+    Over steps: `average <- decay average + (1 - decay) weights` after each (as R-Adapter does, arXiv 2408.05749). With
+    the original: `(1 - share) original + share tuned` (WiSE-FT, arXiv 2109.01903, equation 1), where the tuned weights
+    are the average over steps, if there is one.
+
+    Args:
+        model (`nn.Module`): Whose trained weights are averaged, as they are before training; each process must hold
+            them whole.
+        decay (`float`, *optional*): Of the moving average, from 0 to below 1.
+        share (`float`, *optional*): Of the tuned weights in the mix, above 0, to 1.
+    """
+
+    def __init__(self, model: nn.Module, decay: float | None = None, share: float | None = None):
+        self.model = model
+        self.decay = decay
+        self.share = share
+        self.values: dict[str, torch.Tensor] = {}  # the moving average
+        self.original = {} if share is None else self._copies()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.decay is not None and (not self.values or state.global_step == 0):
+            self.values = self._copies()
+
+    @torch.no_grad()
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.decay is None:
+            return
+        for name, weight in self._trained():
+            self.values[name].lerp_(weight, 1 - self.decay)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Puts the averages in the weights' place, and afterwards the weights back."""
+        weights = dict(self._trained())
+        last = {name: weight.data for name, weight in weights.items()}
+        for name, value in last.items():
+            average = self.values.get(name, value).to(value.device)
+            if name in self.original:
+                average = torch.lerp(self.original[name].to(value.device), average, self.share)
+            weights[name].data = average
+        try:
+            yield
+        finally:
+            for name, value in last.items():
+                weights[name].data = value
+
+    def _copies(self) -> dict[str, torch.Tensor]:
+        return {name: weight.detach().clone() for name, weight in self._trained()}
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]

@@ -1,25 +1,32 @@
-"""A checkpoint is complete or ignored: its last file lists all others with their sizes; SIGTERM makes one."""
+"""A checkpoint is complete or ignored: its last file lists all others with their sizes."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import datasets
-from transformers import TrainerCallback
+import torch
+from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..distributed import any_process
-from ..fingerprints import differences, digest
+from ..config import PMGAFTConfig
+from ..distributed import gather
+from ..fingerprints import differences, digest, digest_of_list
+from ..objectives import Objective
+from ..tuning import Tuning, name_of, options_of
+from .texts import Texts
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "complete.json"
+# What peft sets or changes by itself.
+UNCHECKED_ADAPTER_KEYS = ("base_model_name_or_path", "inference_mode", "peft_version")
 FORMAT = 2  # of the manifest: what fingerprints are made of
 
 
@@ -93,6 +100,34 @@ def newest_complete(output_dir: str | os.PathLike) -> tuple[str, list[str]]:
     )
 
 
+def to_resume(asked_for: str | os.PathLike | bool | None, output_dir: str, fingerprint: dict) -> Path | None:
+    """The checkpoint to go on from: the one that was asked for, or with `True` the newest complete one of the run.
+
+    All processes must ask together.
+
+    Raises:
+        ValueError: if there is none, it is incomplete, or of another kind of run on whatever process.
+    """
+    if not asked_for:
+        return None
+    folder = asked_for
+    if asked_for is True:
+        folder, skipped = newest_complete(output_dir)
+        for reason in skipped:
+            logger.warning("Skipped an incomplete checkpoint: %s", reason)
+
+    reason = defect(folder)
+    if reason is not None:
+        raise ValueError(
+            f"Checkpoint {str(folder)!r} cannot be resumed from: {reason}. Pass a complete one, or "
+            "resume_from_checkpoint=True for the newest of them."
+        )
+    reasons = [reason for reason in gather([other_run(folder, fingerprint)]) if reason is not None]
+    if reasons:
+        raise ValueError(reasons[0])
+    return Path(folder)
+
+
 def rotate(output_dir: str | os.PathLike, limit: int | None, keep: Collection[Path]) -> None:
     """Removes checkpoints until `limit` are left: those cut off first, then the oldest, and never one of `keep`.
 
@@ -108,59 +143,34 @@ def rotate(output_dir: str | os.PathLike, limit: int | None, keep: Collection[Pa
         shutil.rmtree(path, ignore_errors=True)
 
 
-class StopOnSigterm(TrainerCallback):
-    """On SIGTERM, ends training with a checkpoint after the running step, on all processes after the same one.
-
-    Trainer's own callback waits on each process for itself, so that they would stop at different steps, saves in the
-    middle of a step, where dropout has drawn its numbers, and swallows the signal outside of training.
-    """
-
-    def __init__(self):
-        self.received = False
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catches the signal; only the main thread can."""
-        self.received = False
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGTERM, self._receive)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.received = any_process(self.received)
-        if self.received:
-            control.should_evaluate = False
-            control.should_save = control.should_training_stop = True
-
-    def _receive(self, *_):
-        self.received = True
-
-
 def data_fingerprint(dataset: Any) -> dict[str, Any]:
-    """Length of a training set and, where they can be read without decoding, checksums of labels and some images.
+    """Length of a training set and, where they can be read without decoding, digests of its texts and some images.
 
     The `_fingerprint` of `datasets` will not do: it changes with the cache's dates.
     """
-    found: dict[str, Any] = {"samples": len(dataset) if hasattr(dataset, "__len__") else None}
-    rows, captions = getattr(dataset, "dataset", None), getattr(dataset, "captions", None)
-    if not isinstance(rows, datasets.Dataset):
-        return found
-    rows = rows.with_format(None)
-    texts = {"labels": [getattr(dataset, "label_column", "labels")]}
-    texts["captions"] = [] if captions is None else [path[0] for path in captions.paths.values()]
-    for kind, columns in texts.items():
-        columns = [column for column in columns if column in rows.column_names]
+    entries: dict[str, Any] = {"samples": len(dataset) if hasattr(dataset, "__len__") else None}
+    table = getattr(dataset, "dataset", None)
+    if not isinstance(table, datasets.Dataset):
+        return entries
+    table = table.with_format(None)
+
+    # Labels and captions, column by column
+    captions = getattr(dataset, "captions", None)
+    columns_of = {
+        "labels": [getattr(dataset, "label_column", "labels")],
+        "captions": [] if captions is None else [path[0] for path in captions.paths.values()],
+    }
+    for kind, columns in columns_of.items():
+        columns = [column for column in columns if column in table.column_names]
         if columns:
-            found[kind] = digest(repr(list(rows.select_columns(name)[name])).encode() for name in columns)
+            entries[kind] = digest(repr(list(table.select_columns(name)[name])).encode() for name in columns)
+
+    # Sixteen images or so, as files hold them
     if hasattr(dataset, "image_column"):
-        few = rows.select(range(0, len(rows), len(rows) // 16 or 1))[dataset.image_column]
-        found["images"] = digest(image["bytes"] or b"" for image in few if isinstance(image, dict))
-    return found
+        every = len(table) // 16 or 1
+        images = table.select(range(0, len(table), every))[dataset.image_column]
+        entries["images"] = digest(image["bytes"] or b"" for image in images if isinstance(image, dict))
+    return entries
 
 
 def other_run(folder: str | os.PathLike, fingerprint: dict) -> str | None:
@@ -182,3 +192,42 @@ def other_run(folder: str | os.PathLike, fingerprint: dict) -> str | None:
         f"Checkpoint {str(folder)!r} was made by a run with other settings, so going on from it would mix two runs. "
         "They differ in:\n  " + "\n  ".join(differing) + "\nUse the same settings or another output_dir."
     )
+
+
+def run_fingerprint(
+    args: PMGAFTConfig, objective: Objective, tuning: Tuning, texts: Texts, model: nn.Module, dataset: Any
+) -> dict[str, Any]:
+    """What a run must share with another for one to resume the other's checkpoints, but for weights and engine.
+
+    Args:
+        model: Prepared for the tuning, with parameters of their whole shapes.
+        dataset: What is trained on.
+    """
+    adapters = {
+        name: {key: value for key, value in config.to_dict().items() if key not in UNCHECKED_ADAPTER_KEYS}
+        for name, config in getattr(model, "peft_config", {}).items()
+    }
+    return {
+        "objective": type(objective).__name__,
+        "objective_options": vars(objective),
+        "attack": args.attack,
+        "attack_options": args.attack_options(),
+        "attack_precision": args.attack_precision,
+        "augmentation": args.augmentation,
+        "adapters": adapters,
+        "tuning": name_of(tuning),
+        "tuning_options": {} if adapters else options_of(tuning),
+        "ema_decay": args.ema_decay,
+        "class_names": digest_of_list(texts.class_names or ()),
+        "guidance_names": None if texts.guidance_names is None else digest_of_list(texts.guidance_names),
+        "prompt_templates": texts.prompt_templates,
+        "train_dataset": data_fingerprint(dataset),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "seed": args.seed,
+    }
+
+
+def part_of(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The entries under a prefix, without it: `"average.weight"` of the part `"average"` is `"weight"`."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}

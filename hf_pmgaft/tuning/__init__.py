@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -40,6 +40,43 @@ def make_tuning(tuning: str | Tuning, options: Mapping[str, Any] | None = None) 
     if isinstance(tuning, Tuning):
         return tuning
     return PeftAdapter.from_options(options or {}) if tuning == "peft" else make("tuning", TUNINGS, tuning, options)
+
+
+def prepare_tuning(
+    model: nn.Module,
+    tuning: str | Tuning,
+    options: Mapping[str, Any] | None,
+    peft_config: Any,
+    class_names: Sequence[str] | None,
+) -> tuple[Tuning, nn.Module]:
+    """A tuning, and the model prepared for it: frozen but for what is trained.
+
+    A model that carries an adapter, or what another tuning added in an earlier run, is trained on as it is.
+
+    Raises:
+        ValueError: for an adapter with a tuning that trains something else, or options that do not fit.
+    """
+    tuning = make_tuning(tuning, options)
+    if peft_config is not None or has_adapter(model):
+        if name_of(tuning) not in ("vision_tower", "peft"):
+            raise ValueError(
+                f"You passed an adapter and tuning={name_of(tuning)!r}, which trains something else. Pass one of "
+                "them; `layers_to_transform` of the peft config chooses blocks."
+            )
+        if peft_config is not None or not isinstance(tuning, PeftAdapter):
+            tuning = PeftAdapter(peft_config)
+
+    attached = attachment(unwrap_peft(model))
+    if attached is None:
+        model = tuning.for_classes(class_names).prepare(model)
+        attached = attachment(unwrap_peft(model))
+    else:
+        tuning = attached.options
+        model.requires_grad_(False)
+        attached.requires_grad_(True)
+    if attached is not None:
+        attached.at_test = False
+    return tuning, model
 
 
 def name_of(tuning: Tuning) -> str:
@@ -109,6 +146,7 @@ __all__ = [
     "make_tuning",
     "name_of",
     "options_of",
+    "prepare_tuning",
     "text_is_live",
     "without_tuning",
 ]

@@ -8,13 +8,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import cached_file
 
 from ..models.backbones import ENCODERS, unwrap_peft
@@ -37,6 +38,17 @@ def save_tuning(model: nn.Module, folder: str | os.PathLike, base_model: str | N
     save_file({name: value.detach().contiguous() for name, value in added.state_dict().items()}, folder / WEIGHTS)
     config = {"tuning": name_of(added.options), "options": options_of(added.options), "base_model": base_model}
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def save_weights(model: nn.Module, folder: str | os.PathLike, base_model: str | None) -> None:
+    """Writes a model as `load_model` opens it: whole, or what an adapter or another tuning added to `base_model`."""
+    if attachment(unwrap_peft(model)) is not None:
+        save_tuning(model, folder, base_model)
+    elif model is unwrap_peft(model):
+        weights = {name: value for name, value in model.state_dict().items() if not name.startswith("objective.")}
+        model.save_pretrained(folder, state_dict=weights)
+    else:
+        model.save_pretrained(folder)
 
 
 def load_tuning(model: nn.Module, folder: str | os.PathLike) -> None:
@@ -87,6 +99,13 @@ def load_model(name: str, base_model: nn.Module | str | None = None) -> nn.Modul
         config = json.loads(Path(file).read_text(encoding="utf-8"))
         return PeftModel.from_pretrained(_base(name, base_model, config["base_model_name_or_path"]), name)
     return _plain_model(name)
+
+
+def load_pair(model: nn.Module | str, processor: Any = None) -> tuple[nn.Module, Any]:
+    """A model and its processor, each loaded if the model is a name and the processor is not given."""
+    if not isinstance(model, str):
+        return model, processor
+    return load_model(model), processor or AutoProcessor.from_pretrained(model, trust_remote_code=False)
 
 
 def _base(name: str, given: nn.Module | str | None, named: str | None) -> nn.Module:

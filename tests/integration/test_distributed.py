@@ -47,20 +47,20 @@ def run_data(kind: str, folder: Path, processes: int) -> dict[str, str]:
     images = images.to_iterable_dataset() if streaming else images
     options |= {"max_steps": 5, "per_device_train_batch_size": 8 // processes, "augmentation": 1.0}
     trainer = make_trainer(folder / f"{kind}-{processes}", images, num_steps=1, learning_rate=0.0, **options)
-    seen, ids, loss, attack = {}, [], trainer.compute_loss, trainer._attack
+    seen, ids, loss, attack = {}, [], trainer.compute_loss, trainer.step.perturb
 
     def compute_loss(model, inputs, *args, **kwargs):
         ids[:] = inputs["sample_id"].tolist()
         return loss(model, inputs, *args, **kwargs)
 
-    def record(images, *args):
-        adversarial = attack(images, *args)
+    def record(inner, student, images, *args):
+        adversarial, agreement = attack(inner, student, images, *args)
         for i, row in enumerate(ids):
             content = images[i].numpy().tobytes() + adversarial[i].numpy().tobytes()
             seen[f"{trainer.state.global_step} {row}"] = hashlib.sha256(content).hexdigest()
-        return adversarial
+        return adversarial, agreement
 
-    trainer.compute_loss, trainer._attack = compute_loss, record
+    trainer.compute_loss, trainer.step.perturb = compute_loss, record
     trainer.train()
     check_processes(trainer, processes)
     return dict(gather([*seen.items()]))

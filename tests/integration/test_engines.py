@@ -173,7 +173,7 @@ def run_case(folder: Path, model: Path, engine: str, case: str) -> dict:
     wrapped.eval()
     added = attachment(unwrap(trainer.model))
     with torch.no_grad(), added.as_at_test() if added else contextlib.nullcontext():
-        student = trainer.student(wrapped).replace(**trainer._live_texts(wrapped))
+        student = trainer.step.student(wrapped).replace(**trainer.step.live_texts(wrapped))
         found["logits"] = student(probe_images().to(trainer.args.device)).tolist()
     if engine.startswith("zero"):
         with pytest.raises(TypeError, match="DeepSpeed's engine"):

@@ -154,7 +154,7 @@ def test_a_gradient_that_overflows_costs_a_step_and_not_the_run(tmp_path):
 def test_the_attack_has_its_gradient_in_half_precision(precision, tmp_path):
     trainer = make_trainer(tmp_path, **GPU)
     inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    classifier = trainer.student(trainer.model)
+    classifier = trainer.step.student(trainer.model)
     images = inputs["pixel_values"] * classifier.std + classifier.mean
     signs = []
     for context in (torch.autocast("cuda", dtype=HALF[precision]), attack_context(trainer.model, "fp32")):

@@ -55,7 +55,7 @@ def test_a_pair_trains_what_it_says_and_comes_back_as_it_was_saved(tmp_path, obj
     trainer = make(tmp_path, objective, tuning, max_steps=2)
     processor = trainer.processing_class
     before, plain = state(trainer.model), logits(make_model(), processor)
-    guide = trainer.teacher()(images := torch.rand(2, 3, 16, 16))
+    guide = trainer.step.guide(images := torch.rand(2, 3, 16, 16))
     trainer.train()
 
     weights = trainer.objective.weights
@@ -66,8 +66,8 @@ def test_a_pair_trains_what_it_says_and_comes_back_as_it_was_saved(tmp_path, obj
     for name, value in trainer.model.state_dict().items():
         if not name.endswith(NO_GRADIENT):
             assert torch.equal(value, before[name]) != (name in trained), name
-    torch.testing.assert_close(trainer.teacher()(images), guide, rtol=0, atol=0)
-    if trainer._teacher is None:
+    torch.testing.assert_close(trainer.step.guide(images), guide, rtol=0, atol=0)
+    if trainer.teacher.is_student:
         with without_tuning(trainer.model):
             torch.testing.assert_close(logits(unwrap_peft(trainer.model), processor), plain, rtol=1e-5, atol=1e-5)
 
@@ -75,7 +75,7 @@ def test_a_pair_trains_what_it_says_and_comes_back_as_it_was_saved(tmp_path, obj
         tuned = logits(live, processor)
     assert (tuned - plain).abs().max() > 1e-4
     trainer.save_model(str(tmp_path / "saved"))
-    again = load_model(str(tmp_path / "saved"), make_model() if trainer._teacher is None else None)
+    again = load_model(str(tmp_path / "saved"), make_model() if trainer.teacher.is_student else None)
     torch.testing.assert_close(logits(again.eval(), processor), tuned, rtol=1e-5, atol=1e-4)
 
     if tuning in PROMPTS:
@@ -103,8 +103,8 @@ def test_resumed_training_ends_with_the_same_bits(tmp_path, objective, tuning):
     assert losses(resumed) == losses(whole)
     for name, value in resumed.model.state_dict().items():
         assert torch.equal(value, whole.model.state_dict()[name]), name
-    for name, value in resumed._average.values.items():
-        assert torch.equal(value, whole._average.values[name]), name
+    for name, value in resumed.average.values.items():
+        assert torch.equal(value, whole.average.values[name]), name
 
 
 @pytest.mark.parametrize(("objective", "tuning"), ONCE, ids=lambda value: value.replace(" ", "_"))

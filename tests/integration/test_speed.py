@@ -137,7 +137,7 @@ def test_gradients_and_the_graph_are_gone_when_a_step_ends(tmp_path):
     trainer = make_trainer(tmp_path, max_steps=2, callbacks=[watch])
     trainer.train()
     assert min(watch.before) > 0 and watch.after == [0, 0]
-    assert not any(value.requires_grad for value in (*trainer._sums.values(), trainer._finite))
+    assert not any(value.requires_grad for value in trainer.means.tensors())
 
 
 @pytest.mark.parametrize("peft_config", [None, LoraConfig(**LORA)], ids=["whole tower", "LoRA"])
@@ -228,7 +228,7 @@ def test_compiled_blocks_serve_attack_and_training_and_neither_evaluation_nor_ch
                 assert block._compiled_call_impl is not None
                 block.compile(backend=backend)
             assert blocks[-1]._compiled_call_impl is None
-            attack = trainer._attack
+            attack = trainer.step.perturb
 
             def in_attack(*args, attack=attack):
                 phase.append("attack")
@@ -237,7 +237,7 @@ def test_compiled_blocks_serve_attack_and_training_and_neither_evaluation_nor_ch
                 finally:
                     phase.pop()
 
-            trainer._attack = in_attack
+            trainer.step.perturb = in_attack
         trainer.train()
         found[name] = losses(trainer)
     assert {"attack", "training"} == set(ran)

@@ -126,7 +126,7 @@ def test_lora_sits_in_the_vision_tower_and_the_teacher_is_the_model_without_it(t
         "lora_" in key and "vision_model" in key and ".head.attention." not in key for key in adapter
     )
     assert all(not torch.equal(value, now[key]) for key, value in adapter.items())
-    torch.testing.assert_close(trainer.teacher().encode_image(pixels()), before, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(trainer.step.guide.encode_image(pixels()), before, atol=1e-5, rtol=1e-5)
     adapted = trainer.backbone.image_embeds(trainer.model.eval(), pixels())
     assert not torch.allclose(adapted, before, atol=1e-4)
     trainer.save_merged(str(tmp_path / "merged"))

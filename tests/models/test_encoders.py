@@ -117,7 +117,7 @@ def test_a_self_supervised_teacher_guides_clip_by_its_own_pixels_size_and_class_
     trainer = make_trainer(tmp_path, model, **options)
     images = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
 
-    embeds = trainer.teacher().embed(images)
+    embeds = trainer.step.guide.embed(images)
     trainer.train()
 
     small = F.interpolate(images, size=(8, 8), mode="bicubic", align_corners=False)
@@ -147,7 +147,7 @@ def test_an_adapter_in_an_encoder_has_the_encoder_without_it_as_its_teacher(tmp_
 
     trained = [key for key, value in trainer.model.named_parameters() if value.requires_grad]
     assert trained and all("lora_" in key for key in trained)
-    torch.testing.assert_close(trainer.teacher().encode_image(pixels()), before, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(trainer.step.guide.encode_image(pixels()), before, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(trainer.backbone.image_embeds(trainer.model, pixels()), before, atol=1e-4)
 
 

@@ -255,7 +255,7 @@ def test_adapter_s_settings_are_compared_whatever_the_order_of_its_sets(tmp_path
     def adapter(**options):
         trainer = start(tmp_path, peft_config=LoraConfig(**{**LORA, **options}), max_steps=1, save_strategy="no")
         trainer.train()
-        return trainer._fingerprint["adapters"]["default"]
+        return json.loads(json.dumps(trainer.fingerprint(), default=sorted))["adapters"]["default"]
 
     plain = adapter(exclude_modules=["out_proj", "k_proj", "fc2", "pre_layrnorm"])
     assert plain["exclude_modules"] == ["fc2", "k_proj", "out_proj", "pre_layrnorm"]

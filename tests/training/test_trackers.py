@@ -10,7 +10,7 @@ from support.tiny import make_images
 from support.trainers import make_trainer
 from transformers import CLIPModel, TrainerCallback
 
-from hf_pmgaft.training.callbacks import SamplePictures
+from hf_pmgaft.training.sample_pictures import SamplePictures
 
 TERMS = {"adversarial_ce", "teacher_kl", "clean_kl"}
 TOKEN = "hf_thisisasecret"

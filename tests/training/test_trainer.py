@@ -32,10 +32,10 @@ def test_the_attack_leaves_no_gradient_and_the_step_descends_on_the_objective_al
 
     # The same loss written out with the same adversarial images must give the same gradients.
     adversarial = attack(trainer, *attack_inputs(trainer, batch))
-    classifier = trainer.student(trainer.model)
+    classifier = trainer.step.student(trainer.model)
     log_p = classifier(adversarial).log_softmax(1)
     clean = classifier(attack_inputs(trainer, batch)[0]).log_softmax(1)
-    teacher = trainer.teacher()(adversarial).log_softmax(1)
+    teacher = trainer.step.guide(adversarial).log_softmax(1)
     expected = -log_p[range(8), batch["labels"]].mean()
     expected = expected + (teacher.exp() * (teacher - log_p)).sum(1).mean()
     expected = expected + (clean.exp() * (clean - log_p)).sum(1).mean()
@@ -49,14 +49,15 @@ def test_the_attack_leaves_no_gradient_and_the_step_descends_on_the_objective_al
 
 
 def attack(trainer, images, labels, seeds):
-    classifier, teacher = trainer.student(trainer.model), Views(trainer.teacher(), images)
-    return trainer._attack(images, labels, seeds, classifier, teacher)
+    step = trainer.step
+    student, teacher = step.student(trainer.model), Views(step.guide, images)
+    return step.perturb(trainer.model, student, images, labels, seeds, teacher)[0]
 
 
 def attack_inputs(trainer, batch):
     from hf_pmgaft.attacks import sample_seeds
 
-    classifier = trainer.student(trainer.model)
+    classifier = trainer.step.student(trainer.model)
     images = (batch["pixel_values"] * classifier.std + classifier.mean).clamp(0, 1)
     return images, batch["labels"], sample_seeds(trainer.args.seed, 0, batch["sample_id"])
 
@@ -155,8 +156,8 @@ def test_a_bf16_attack_leaves_training_in_float32_and_tells_the_share_of_equal_s
 
 def test_what_a_bf16_attack_asks_of_the_teacher_is_in_float32(tmp_path):
     trainer = make_trainer(tmp_path, objective="fare", attack_precision="bf16", max_steps=1)
-    dtypes, encode = [], trainer._encode_by_teacher
-    trainer._encode_by_teacher = lambda *args, **kwargs: dtypes.append((out := encode(*args, **kwargs)).dtype) or out
+    dtypes, encode = [], trainer.teacher.encode
+    trainer.teacher.encode = lambda *args, **kwargs: dtypes.append((out := encode(*args, **kwargs)).dtype) or out
     trainer.train()
     assert dtypes == [torch.float32]
 
@@ -222,8 +223,8 @@ def test_lora_trains_the_adapter_alone_with_the_base_model_as_its_teacher(tmp_pa
     trainer = make_trainer(tmp_path, peft_config=LoraConfig(**LORA), max_steps=3)
     base = state(trainer.model.get_base_model())
     images = torch.rand(2, 3, 16, 16)
-    guide = trainer.teacher()(images)
-    assert trainer._teacher is None
+    guide = trainer.step.guide(images)
+    assert trainer.teacher.is_student
     trainer.train()
 
     for name, value in trainer.model.get_base_model().state_dict().items():
@@ -232,8 +233,8 @@ def test_lora_trains_the_adapter_alone_with_the_base_model_as_its_teacher(tmp_pa
         elif "lora_B" in name:
             assert value.abs().sum() > 0, f"{name} did not change"
             assert "vision_model" in name
-    torch.testing.assert_close(trainer.teacher()(images), guide)
-    student = trainer.student(trainer.model)(images)
+    torch.testing.assert_close(trainer.step.guide(images), guide)
+    student = trainer.step.student(trainer.model)(images)
     assert (student - guide).abs().max() > 1e-3
 
     trainer.save_merged(str(tmp_path / "merged"))
@@ -259,7 +260,7 @@ def test_a_given_teacher_guides_with_its_own_texts(tmp_path):
     images = torch.rand(2, 3, 16, 16)
     embeds = encode_class_names(other, trainer.processing_class, CLASS_NAMES, "a photo of the {}")
     expected = ZeroShotClassifier.from_model(other, trainer.processing_class, embeds)(images)
-    torch.testing.assert_close(trainer.teacher()(images), expected)
+    torch.testing.assert_close(trainer.step.guide(images), expected)
 
 
 def test_evaluate_covers_several_sets_each_with_its_own_classes(tmp_path):

@@ -129,16 +129,16 @@ def test_a_peft_model_trains_its_own_adapter_and_is_its_own_teacher(tmp_path):
     peft_model = get_peft_model(make_model(), LoraConfig(r=2, target_modules=VISION_QUERIES))
     shake(peft_model)
     trainer = make_trainer(tmp_path, model=peft_model, max_steps=2)
-    assert trainer.model is peft_model and trainer._teacher is None
+    assert trainer.model is peft_model and trainer.teacher.is_student
     before, images = state(peft_model), torch.rand(2, 3, 16, 16)
     plain = make_trainer(tmp_path, model=make_model()).teacher()(images)
-    torch.testing.assert_close(trainer.teacher()(images), plain)
-    assert (trainer.student(trainer.model)(images) - plain).abs().max() > 1e-3
+    torch.testing.assert_close(trainer.step.guide(images), plain)
+    assert (trainer.step.student(trainer.model)(images) - plain).abs().max() > 1e-3
 
     trainer.train()
     for name, value in peft_model.state_dict().items():
         assert torch.equal(value, before[name]) != ("lora_" in name), name
-    torch.testing.assert_close(trainer.teacher()(images), plain)
+    torch.testing.assert_close(trainer.step.guide(images), plain)
 
 
 def test_a_saved_adapter_goes_on_if_it_is_loaded_as_trainable(tmp_path):
@@ -376,7 +376,7 @@ def test_mix_takes_the_moving_average_for_the_tuned_weights(tmp_path):
     trainer = make_trainer(tmp_path, wise_ft=0.25, ema_decay=0.5, max_steps=3)
     original = trainer.model.visual_projection.weight.detach().clone()
     trainer.train()
-    average = trainer._average.values["visual_projection.weight"]
+    average = trainer.average.values["visual_projection.weight"]
     with trainer.evaluation_model() as model:
         torch.testing.assert_close(model.visual_projection.weight, 0.75 * original + 0.25 * average)
 
@@ -425,9 +425,9 @@ def test_training_and_evaluation_read_the_same_prompts(tmp_path, tuning):
     trainer.train()
     with trainer.evaluation_model() as model:
         evaluated = encode_class_names(model, trainer.processing_class, CLASS_NAMES, "a photo of the {}")
-        trained = trainer._live_texts(model)["class_embeds"]
+        trained = trainer.step.live_texts(model)["class_embeds"]
     torch.testing.assert_close(trained, evaluated)
     assert (trained - trainer.class_embeds).abs().max() > 1e-3
     if tuning != "r_adapter":  # start token, places, name, end token
         start = trainer.processing_class.tokenizer.bos_token_id
-        assert trainer._prompts["class_embeds"].input_ids[:, :4].eq(start).all()
+        assert trainer.step.live_prompts["class_embeds"].input_ids[:, :4].eq(start).all()

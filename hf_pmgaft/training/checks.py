@@ -1,0 +1,131 @@
+"""What cannot go together, said before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from ..config import PMGAFTConfig
+from ..models.backbones import check_patches, get_backbone, get_encoder, unwrap_peft
+from ..models.processors import pixel_statistics
+from ..objectives import Objective
+from ..prompts import check_class_names
+from ..tuning import Tuning, keeps_weights, name_of, text_is_live
+from ..tuning.base import attachment
+
+
+def check_processor(processor: Any) -> None:
+    """Raises `ValueError` for a model object without its processor, `TypeError` for one without pixel statistics."""
+    if processor is None:
+        raise ValueError(
+            "You passed a model object without its processor, so neither prompts nor pixels can be made. Pass "
+            "`processing_class=CLIPProcessor.from_pretrained(...)`."
+        )
+    pixel_statistics(processor)
+
+
+def check_text(objective: Objective, model: nn.Module, has_evaluation: bool, has_head: bool) -> None:
+    """Raises `ValueError` for a model without a text tower where one is needed."""
+    if get_encoder(model).text_modules:
+        return
+    kind = type(unwrap_peft(model)).__name__
+    if objective.uses_text:
+        raise ValueError(
+            f"You passed objective {type(objective).__name__} with a {kind}, which has no text tower to compare "
+            "images with. Pass an objective of image features alone (fare, sim_clip), or a dual encoder."
+        )
+    if has_evaluation and not has_head:
+        raise ValueError(
+            f"You passed eval_dataset with a {kind}, which has no text tower to classify by. Pass `head`, such as "
+            "NearestClassMean(support)."
+        )
+
+
+def check_teacher(teacher: nn.Module, model: nn.Module, objective: Objective) -> None:
+    """Raises `ValueError` for a teacher that cannot guide this model, `TypeError` for one that is no encoder."""
+    backbone = get_backbone(teacher) if objective.uses_text else get_encoder(teacher)
+    if teacher is model or unwrap_peft(teacher) is unwrap_peft(model):
+        raise ValueError(
+            "You passed the model itself as its teacher, so the teacher would change while it guides. Leave "
+            "`teacher` out (a frozen copy is made), or pass another object."
+        )
+    if objective.uses_patches:
+        check_patches(backbone, unwrap_peft(teacher))
+
+    # Same pixels in, embeddings of the same space out
+    student, plain_student, plain_teacher = get_encoder(model), unwrap_peft(model), unwrap_peft(teacher)
+    student_width, teacher_width = student.width(plain_student.config), backbone.width(plain_teacher.config)
+    if not objective.uses_text:
+        if student_width != teacher_width:
+            raise ValueError(
+                f"The embeddings of the teacher, a {type(plain_teacher).__name__}, have {teacher_width} dimensions, "
+                f"the model's {student_width}, so there is no distance between them. Pass a teacher of the model's "
+                "width."
+            )
+        return
+    student_shape = (student.image_size(plain_student), student_width)
+    teacher_shape = (backbone.image_size(plain_teacher), teacher_width)
+    if student_shape != teacher_shape:
+        raise ValueError(
+            f"The teacher's image size and embedding width are {teacher_shape}, the model's {student_shape}; their "
+            "predictions on the same pixels cannot be compared. Pass a teacher of the model's shape."
+        )
+
+
+def check_pair(objective: Objective, tuning: Tuning, model: nn.Module, args: PMGAFTConfig) -> None:
+    """Raises `ValueError` for an objective, a tuning, a prepared model or arguments that do not fit each other."""
+    objective_name, tuning_name = type(objective).__name__, name_of(tuning)
+    attached = attachment(unwrap_peft(model))
+
+    # The text side
+    if text_is_live(model) and not objective.uses_text:
+        raise ValueError(
+            f"You passed objective {objective_name} with tuning {tuning_name!r}, which learns on the text side, where "
+            "the objective sends no gradient. Choose a tuning of the vision tower, or an objective with text."
+        )
+    if objective.uses_captions and attached is not None and not attached.takes_captions:
+        raise ValueError(
+            f"You passed objective {objective_name}, which reads captions, with tuning {tuning_name!r}, whose prompts "
+            "have places for class names alone. Choose another tuning, or an objective over classes."
+        )
+
+    # The image side
+    if objective.uses_patches:
+        check_patches(get_encoder(model), unwrap_peft(model))
+    if args.torch_compile and get_encoder(model).vision_layers is None:
+        raise ValueError(
+            f"You passed torch_compile with a {type(unwrap_peft(model)).__name__}, whose vision tower may be of "
+            "any kind, so its blocks, which would be compiled, are not known. Leave torch_compile out."
+        )
+
+    # The attack, and what is done with the weights
+    if objective.steers_attack and (args.attack_kwargs or {}).get("tau") is not None:
+        raise ValueError(
+            f"You passed tau in attack_kwargs with objective {objective_name}, whose attack maximises a loss of its "
+            "own, without logits that would say when to stop. Leave tau out, or choose pmg_aft or tecoa."
+        )
+    if args.wise_ft is not None and keeps_weights(model):
+        raise ValueError(
+            f"You passed wise_ft with tuning {tuning_name!r}, which adds to the original weights and leaves them, so "
+            "that there is nothing to mix. Leave wise_ft out, or tune 'vision_tower' or 'last_blocks'."
+        )
+
+
+def training_class_names(given: Sequence[str] | None, dataset: Any, objective: Objective) -> list[str] | None:
+    """The class names of training: the given ones, else those of the set; none where an objective needs none.
+
+    Raises:
+        ValueError: if there are none, and no prompt could be made.
+    """
+    if given is not None:
+        return check_class_names(given)
+    names = getattr(dataset, "class_names", None)
+    are_optional = objective.uses_captions or not objective.uses_text
+    if names is None and dataset is not None and not are_optional:
+        raise ValueError(
+            "The training set holds `pixel_values` but no class names, so no prompt can be made. Pass "
+            "`class_names`, one name per label."
+        )
+    return names

@@ -1,0 +1,138 @@
+"""A Trainer whose evaluation is `evaluate_robustness`: clean and attacked, set by set, with reports and pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers.trainer_utils import speed_metrics
+
+from ..config import PMGAFTConfig
+from ..data.evaluation_sets import ZeroShotDataset
+from ..evaluation.evaluate import evaluate_robustness
+from ..evaluation.heads import Head
+from ..evaluation.report import RobustnessReport
+from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.text import encode_class_names
+from . import outputs
+from .base_trainer import BaseTrainer
+from .datasets import clean_predictions, evaluation_sets
+from .sample_pictures import SamplePictures, first_with_classes
+
+
+class EvaluatingTrainer(BaseTrainer):
+    """What [`PMGAFTTrainer`] is in evaluation.
+
+    Args:
+        head (`Head`, *optional*): Classifies instead of the class names.
+        prompt_templates (`list[str]`): For evaluation sets that come without their own.
+        kwargs: As in `Trainer`.
+
+    Attributes:
+        first_report (`RobustnessReport`, *optional*): The first one that was made before training.
+        last_report (`RobustnessReport`, *optional*): The last one that was made.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: PMGAFTConfig,
+        *,
+        head: Head | None,
+        prompt_templates: Sequence[str],
+        eval_dataset: Any,
+        processing_class: Any,
+        **kwargs: Any,
+    ):
+        self.head = head
+        self._prompt_templates = prompt_templates
+        self.first_report: RobustnessReport | None = None
+        self.last_report: RobustnessReport | None = None
+        super().__init__(
+            model,
+            args,
+            eval_dataset=evaluation_sets(eval_dataset, processing_class, prompt_templates),
+            processing_class=processing_class,
+            **kwargs,
+        )
+        if self.args.report_to:
+            outputs.name_run(self.args)
+            if first_with_classes(self.eval_dataset):
+                self.add_callback(SamplePictures(self))
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
+        """Clean and robust accuracy of every evaluation set, and their means over sets, by `evaluate_robustness`.
+
+        Returns:
+            `dict[str, float]`: `<prefix>_<set>_clean_accuracy`, `<prefix>_<set>_robust_accuracy`,
+            `<prefix>_mean_clean_accuracy`, `<prefix>_mean_robust_accuracy`. The whole report, with its protocol, is
+            kept as `trainer.last_report`.
+        """
+        start = time.time()
+        sets = evaluation_sets(eval_dataset, self.processing_class, self._prompt_templates) or self.eval_dataset
+        if not sets:
+            raise ValueError("There is nothing to evaluate. Pass `eval_dataset` to the trainer or to `evaluate`.")
+        report = self.evaluate_robustness(sets)
+        metrics = report.metrics(metric_key_prefix)
+
+        if self.compute_metrics is not None:
+            for name, data in sets.items():
+                if isinstance(data, ZeroShotDataset):
+                    with self.evaluation_model() as model:
+                        classifier = self.evaluation_classifier(model, data)
+                        predictions = clean_predictions(classifier, data, self.args.eval_batch_size)
+                    extra = self.compute_metrics(predictions)
+                    metrics.update({f"{metric_key_prefix}_{name}_{key}": value for key, value in extra.items()})
+
+        num_samples = sum(result.num_samples for result in report.sets)
+        metrics.update(speed_metrics(metric_key_prefix, start, num_samples=num_samples))
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def evaluate_robustness(self, sets: Any = None, verdict_file: str | Path | None = None) -> RobustnessReport:
+        """The report behind `evaluate`, under the threat model of the configuration.
+
+        The first one made before training and the last one made are kept for the model card. With a `verdict_file`
+        the same call goes on where it was killed.
+        """
+        with self.evaluation_model() as model:
+            self.last_report = evaluate_robustness(
+                model,
+                self.processing_class,
+                sets or self.eval_dataset,
+                [self.args.eval_attack_spec()],
+                batch_size=self.args.eval_batch_size,
+                max_samples=self.args.eval_max_samples,
+                seed=self.args.seed,
+                verdict_file=verdict_file,
+                progress=not self.args.disable_tqdm,
+                head=self.head,
+            )
+        if self.state.global_step == 0 and self.first_report is None:
+            self.first_report = self.last_report
+        return self.last_report
+
+    def evaluation_classifier(self, model: nn.Module, data: ZeroShotDataset) -> ZeroShotClassifier:
+        """What classifies the images of an evaluation set: its class names, or the head."""
+        if self.head is not None:
+            return self.head.fit(model, self.processing_class, data)
+        embeds = encode_class_names(model, self.processing_class, data.class_names, data.prompt_templates)
+        return ZeroShotClassifier.from_model(model, self.processing_class, embeds)
+
+    def save_reports(self) -> None:
+        """Writes what was measured so far: `robustness.json`, that of before training, sample pictures and curves.
+
+        All processes must call it.
+        """
+        report = self.last_report
+        if report is not None and report.picture is None and first_with_classes(self.eval_dataset):
+            pictures = SamplePictures(self)
+            pictures.attack("model")
+            pictures.show()
+        if self.is_world_process_zero():
+            history = self.state.log_history if self.state.global_step else ()
+            outputs.write_reports(Path(self.args.output_dir), self.first_report, report, history)

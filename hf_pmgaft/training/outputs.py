@@ -1,0 +1,68 @@
+"""What a trainer writes beside its checkpoints: reports, pictures, and models that serve without this package."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainingArguments
+
+from ..evaluation.report import RobustnessReport
+from ..models.backbones import unwrap, unwrap_peft
+from ..plots.reports import training_curves
+from ..tuning.base import attachment
+
+logger = logging.getLogger(__name__)
+
+
+def name_run(args: TrainingArguments) -> None:
+    """Names the run for its trackers, if nobody did. An evaluation after training goes on with the run by its name,
+    which trackio has ended by then."""
+    folder = Path(args.output_dir).resolve().name
+    args.run_name = args.run_name or f"{folder}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def write_reports(
+    folder: Path,
+    before: RobustnessReport | None,
+    after: RobustnessReport | None,
+    log_history: Sequence[Mapping[str, Any]],
+) -> None:
+    """Writes `robustness.json`, `robustness_before.json`, `gallery.png` and `training_curves.png`, as far as there is
+    something to write."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if after is not None:
+        after.save(folder / "robustness.json")
+        if after.picture is not None:
+            (folder / "gallery.png").write_bytes(after.picture)
+    if before is not None and before is not after:
+        before.save(folder / "robustness_before.json")
+    if log_history:
+        training_curves(log_history, folder / "training_curves.png")
+
+
+def check_merges(model: nn.Module) -> None:
+    """Raises `ValueError` if what was trained beside a model's weights cannot become part of them."""
+    attached = attachment(unwrap_peft(model))
+    if attached is not None and not attached.folds:
+        attached.fold(model)
+
+
+def merges(model: nn.Module) -> bool:
+    """Whether what was trained beside a model's weights can become part of them."""
+    attached = attachment(unwrap(model))
+    return attached is None or attached.folds
+
+
+def warn_of_local_base(base_name: str | None) -> None:
+    """Warns of an adapter whose base model is a folder of this machine."""
+    if base_name and Path(base_name).is_dir():
+        logger.warning(
+            "What is pushed loads beside its base model, a folder of this machine (%s). Push the base model too "
+            "and train from its Hub name, or push the merged model (`merged=True`, --push_merged).",
+            base_name,
+        )

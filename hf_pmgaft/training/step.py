@@ -1,0 +1,405 @@
+"""One step of adversarial training: batch -> attack -> views -> terms -> loss. All of it is in this file.
+
+The step needs a plain model alone, and serves in a loop of one's own; the trainer calls the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate.utils import extract_model_from_parallel
+from torch import nn
+
+from ..attacks.losses import input_gradient, make_loss
+from ..attacks.shared_perturbation import SharedPerturbation
+from ..attacks.spec import training_attack
+from ..config import PMGAFTConfig
+from ..data.augmentation import augment
+from ..data.collator import choose_captions
+from ..engines import prepare_for_engines, show_trained
+from ..models.backbones import get_encoder, unwrap, unwrap_peft
+from ..models.processors import padding_id
+from ..modes import attack_context, frozen
+from ..noise import sample_seeds
+from ..objectives import Objective, make_objective
+from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
+from ..tuning import Tuning, keeps_weights, make_tuning, text_is_live, without_tuning
+from ..tuning.base import attachment
+from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.text import ClassPrompts
+from ..zero_shot.views import Views
+from .learned import learned_by_objective
+from .teacher import Teacher
+from .texts import Texts
+
+SIGN_AGREEMENT = "attack_sign_agreement"
+
+
+@dataclass
+class StepResult:
+    """What one step computed.
+
+    Attributes:
+        loss (`torch.Tensor`): The weighted sum of the terms, a scalar with a gradient.
+        means (`dict[str, torch.Tensor]`): For the logs, without gradients: the unweighted terms, and accuracies of the
+            logits that were computed anyway.
+        student (`Views`), teacher (`Views`): What each made of the batch.
+    """
+
+    loss: torch.Tensor
+    means: dict[str, torch.Tensor]
+    student: Views
+    teacher: Views
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """The student's logits of the adversarial images `[B,K]`; of the clean ones where none were made."""
+        return self.student.clean_logits if self.student.adversarial is None else self.student.adversarial_logits
+
+
+class AdversarialStep:
+    """Attacks a batch, and computes an objective's loss on it.
+
+    Args:
+        objective (`Objective`): Which terms, and what the attack maximises.
+        student_head, teacher_head (`ZeroShotClassifier`): The texts of each, encoded before training.
+        teacher (`Teacher`): The frozen guide.
+        attack (`Callable`): A training attack, with its options, as `hf_pmgaft.attacks.spec.training_attack` gives it.
+        attack_options (`dict`): Radius, norm, steps and what else the attack takes.
+        attack_precision (`str`): In what the attack computes, see [`PMGAFTConfig`].
+        augmentation (`float`): Strength of the augmentation, 0 to 1.
+        seed (`int`): All randomness of an image follows from it, the step and the image's `sample_id`.
+        live_prompts (`dict`): Prompts that are encoded anew in each step, where training changes what a text means.
+        text_is_live (`bool`): Whether training changes what a text means.
+        pad_token_id (`int`): What fills up captions.
+
+    Example:
+        >>> import copy
+        >>> student = copy.deepcopy(model)
+        >>> step = AdversarialStep.of(student, processor, class_names, objective="pmg_aft", eps="8/255", num_steps=2)
+        >>> optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-4)
+        >>> for number in range(3):
+        ...     batch = {"pixel_values": 2 * images - 1, "labels": labels, "sample_id": torch.arange(len(labels))}
+        ...     step(student, batch, number).loss.backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        student_head: ZeroShotClassifier,
+        teacher_head: ZeroShotClassifier,
+        teacher: Teacher,
+        attack: Callable[..., torch.Tensor],
+        attack_options: Mapping[str, Any],
+        *,
+        attack_precision: str = "follow",
+        augmentation: float = 0.0,
+        seed: int = 0,
+        live_prompts: Mapping[str, ClassPrompts] | None = None,
+        text_is_live: bool = False,
+        pad_token_id: int = 0,
+    ):
+        self.objective = objective
+        self.student_head = student_head
+        self.teacher_head = teacher_head
+        self.teacher = teacher
+        self.attack = attack
+        self.attack_options = dict(attack_options)
+        self.attack_precision = attack_precision
+        self.augmentation = augmentation
+        self.seed = seed
+        self.live_prompts = dict(live_prompts or {})
+        self.text_is_live = text_is_live
+        self.pad_token_id = pad_token_id
+        self._shown: nn.Module | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        processor: Any,
+        class_names: Sequence[str] | None,
+        *,
+        objective: str | Objective = "pmg_aft",
+        tuning: str | Tuning = "vision_tower",
+        prompt_templates: str | Sequence[str] = DEFAULT_PROMPT_TEMPLATES,
+        attack: str = "pgd",
+        seed: int = 0,
+        augmentation: float = 0.0,
+        **attack_options: Any,
+    ) -> AdversarialStep:
+        """The step of a plain model in a loop of one's own; its teacher is a copy of the model as it is now.
+
+        Args:
+            model (dual encoder): Prepared in place: what is not tuned is frozen.
+            processor (`CLIPProcessor`): Makes prompts and knows the pixel statistics.
+            class_names (`list[str]`, *optional*): One per label; none for objectives without text.
+            attack_options: `eps`, `norm`, `num_steps`, ... of the attack.
+        """
+        prepare_for_engines(unwrap_peft(model))
+        objective = make_objective(objective)
+        texts = Texts(
+            processor,
+            None if class_names is None else check_class_names(class_names),
+            check_prompt_templates(prompt_templates),
+            non_class_template=objective.non_class_template,
+        )
+        head = texts.head(model, logit_scale=objective.logit_scale, with_text=bool(get_encoder(model).text_modules))
+
+        model = make_tuning(tuning).for_classes(texts.class_names).prepare(model)
+        live = text_is_live(model)
+        attack_function, attack_options = training_attack(attack, attack_options)
+        return cls(
+            objective,
+            head,
+            head,
+            Teacher.of(None, model),
+            attack_function,
+            attack_options,
+            seed=seed,
+            augmentation=augmentation,
+            live_prompts=texts.live_prompts(model, head.device) if live and not objective.uses_captions else None,
+            text_is_live=live,
+            pad_token_id=padding_id(processor),
+        )
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Mapping[str, torch.Tensor],
+        step: int,
+        epoch: int = 0,
+        compare_signs: bool = False,
+    ) -> StepResult:
+        """Attacks the batch and computes the loss; the caller goes backwards.
+
+        Args:
+            model: The model, whatever engine is around it. Gradient passes call it as it is given.
+            batch (`dict`): `pixel_values` `[B,3,H,W]` as the processor makes them, `labels` `[B]` and `sample_id`
+                `[B]`; with captions `input_ids`, `attention_mask` and `num_captions`, see [`Collator`].
+            step (`int`), epoch (`int`): How many were before.
+            compare_signs (`bool`): Whether the means tell, of an attack in bf16, the share of pixels where the
+                gradient has the sign that it has in float32.
+        """
+        inner = extract_model_from_parallel(model)
+        self.teacher.student = inner
+        seeds = sample_seeds(self.seed, step, batch["sample_id"])
+        if (tuning := attachment(unwrap(model))) is not None:
+            tuning.draw(self.seed, step)
+
+        # Student and teacher; nothing is computed before it is asked for
+        student = self.student(model).replace(learned=learned_by_objective(model), **self.live_texts(model))
+        teacher = self.guide
+        if self.objective.uses_captions:
+            student_captions, teacher_captions = self._caption_embeds(model, inner, batch, seeds)
+            student = student.replace(caption_embeds=student_captions)
+            teacher = teacher.replace(caption_embeds=teacher_captions)
+
+        # Images in [0,1], augmented by their own seeds
+        images = batch["pixel_values"].float() * student.std + student.mean
+        images = augment(images.clamp(0, 1), seeds, self.augmentation)
+        labels = batch["labels"]
+        teacher_views = Views(teacher, images)
+
+        # Adversarial images, against the bare student
+        adversarial, agreement = None, {}
+        if self.objective.attacks:
+            adversarial, agreement = self.perturb(
+                inner, student, images, labels, seeds, teacher_views, epoch, compare_signs
+            )
+
+        # Named terms and their weighted sum
+        student_views = Views(student, images, adversarial)
+        teacher_views = teacher_views.on(adversarial)
+        terms = self.objective.loss(student_views, teacher_views, labels)
+        weights = self.objective.weights
+        loss = sum(weights[name] * term for name, term in terms.items())
+
+        means = agreement | _means(terms, student_views, teacher_views, labels)
+        return StepResult(loss, means, student_views, teacher_views)
+
+    def state(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """What objective and attack carry on from step to step, for a checkpoint."""
+        state = {f"objective.{name}": value for name, value in learned_by_objective(model).items()}
+        if isinstance(self.attack, SharedPerturbation):
+            state |= {f"attack.{name}": value for name, value in self.attack.state().items()}
+        return state
+
+    @torch.no_grad()
+    def load_objective(self, model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+        """Gives the objective's own parameters the values of a `state`."""
+        for name, value in learned_by_objective(model).items():
+            value.copy_(state[f"objective.{name}"])
+
+    def load_attack(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Gives an attack that all images share the perturbation of a `state`."""
+        carried = {name.removeprefix("attack."): v for name, v in state.items() if name.startswith("attack.")}
+        if carried and isinstance(self.attack, SharedPerturbation):
+            self.attack.load(carried)
+
+    def student(self, model: nn.Module, head: ZeroShotClassifier | None = None) -> ZeroShotClassifier:
+        """The training classifier around `model`, wrapped or not, at the objective's logit scale.
+
+        Its texts are those of `head`; those before training if it is not given.
+        """
+        backbone = get_encoder(unwrap(model))
+
+        def encode_image(pixel_values: torch.Tensor) -> torch.Tensor:
+            return backbone.image_embeds(model, pixel_values)
+
+        def encode_patches(pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return backbone.image_and_patch_embeds(model, pixel_values)
+
+        return (head or self.student_head).by(encode_image, encode_patches)
+
+    @property
+    def guide(self) -> ZeroShotClassifier:
+        """The teacher with its texts; its passes keep no graph."""
+        return self.teacher.classifier(self.teacher_head)
+
+    def live_texts(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """Class embeddings as the text side that is trained makes them now, with their graph."""
+        return {name: prompts.embed(model) for name, prompts in self.live_prompts.items()}
+
+    def perturb(
+        self,
+        inner: nn.Module,
+        student: ZeroShotClassifier,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        seeds: torch.Tensor,
+        teacher: Views,
+        epoch: int = 0,
+        compare_signs: bool = False,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Adversarial images `[B,3,H,W]`, and the agreement of gradient signs if it is asked for.
+
+        The module inside its engine is attacked: DeepSpeed's engine counts a backward for every pass through it. It
+        runs in eval mode and with its parameters frozen, so nothing of the attack reaches their gradients; texts are
+        constants.
+        """
+        bare = self.student(inner, student.detached())
+        if self._shown is not inner:  # the engine has just made it
+            show_trained(inner, lambda: bare.embed(images[:1]))
+            self._shown = inner
+        if isinstance(self.attack, SharedPerturbation):
+            self.attack.begin(epoch)
+
+        loss_fn = self.objective.attack_loss(bare, teacher, labels)
+        options = self.attack_options
+        with frozen(inner):
+            with attack_context(inner, self.attack_precision):
+                adversarial = self.attack(bare, images, labels, loss_fn=loss_fn, seeds=seeds, **options)
+            if not (compare_signs and self.attack_precision == "bf16"):
+                return adversarial, {}
+
+            loss_fn = loss_fn or make_loss(bare, images, labels, options.get("loss", "ce"))
+            signs = {}
+            for precision in ("bf16", "fp32"):
+                with attack_context(inner, precision):
+                    signs[precision] = input_gradient(loss_fn, adversarial).sign()
+            return adversarial, {SIGN_AGREEMENT: (signs["bf16"] == signs["fp32"]).float().mean()}
+
+    def _caption_embeds(
+        self, model: nn.Module, inner: nn.Module, batch: Mapping[str, torch.Tensor], seeds: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings of one caption per image, `[B,D]`, unit norm, by the student and by the teacher."""
+        if "input_ids" not in batch:
+            raise ValueError(
+                f"The objective {type(self.objective).__name__} pairs images with captions, but the batch holds only "
+                f"{sorted(batch)}. Pass rows with `input_ids`, or a set with a caption column."
+            )
+        tokens = choose_captions(batch, seeds)
+        backbone = get_encoder(unwrap(model))
+
+        def embed(model: nn.Module) -> torch.Tensor:
+            ids, mask = backbone.full_length(model, *tokens, self.pad_token_id)
+            return F.normalize(backbone.text_embeds(model, ids, mask).float(), dim=-1)
+
+        with torch.set_grad_enabled(self.text_is_live):
+            embeds = embed(model)
+        if not self.text_is_live:
+            return embeds, embeds
+        with torch.no_grad(), without_tuning(inner):
+            return embeds, embed(inner)
+
+
+def encode_heads(
+    objective: Objective,
+    texts: Texts,
+    model: nn.Module,
+    teacher: nn.Module | None,
+    teacher_processor: Any,
+    device: torch.device,
+) -> tuple[ZeroShotClassifier, ZeroShotClassifier]:
+    """The heads of student and teacher, each with its own texts, encoded by the models as they came.
+
+    Args:
+        model: The plain student. What its tuning adds is switched off while texts are encoded.
+        teacher (*optional*): A dual encoder of its own; without one the student's texts are the teacher's too.
+        teacher_processor (*optional*): Has its pixel statistics, if they are not the student's.
+    """
+    with without_tuning(model) if keeps_weights(model) else contextlib.nullcontext():
+        has_text = bool(get_encoder(model).text_modules)
+        student_head = texts.head(model, logit_scale=objective.logit_scale, with_text=has_text, device=device)
+    if teacher is None:
+        return student_head, student_head
+
+    teacher_head = texts.head(
+        teacher,
+        logit_scale=objective.logit_scale,
+        image_processor=teacher_processor,
+        with_text=objective.uses_text,
+        device=device,
+    )
+    return student_head, teacher_head
+
+
+def make_step(
+    args: PMGAFTConfig,
+    objective: Objective,
+    texts: Texts,
+    teacher: Teacher,
+    model: nn.Module,
+    heads: tuple[ZeroShotClassifier, ZeroShotClassifier],
+) -> AdversarialStep:
+    """The step of a run: its attack and options as the arguments say, its texts live where training changes them."""
+    attack, attack_options = training_attack(args.attack, args.attack_options())
+    is_live = text_is_live(model)
+    live_prompts = {}
+    if is_live and not objective.uses_captions:
+        live_prompts = texts.live_prompts(model, args.device)
+    return AdversarialStep(
+        objective,
+        *heads,
+        teacher,
+        attack,
+        attack_options,
+        attack_precision=args.attack_precision,
+        augmentation=args.augmentation,
+        seed=args.seed,
+        live_prompts=live_prompts,
+        text_is_live=is_live,
+        pad_token_id=padding_id(texts.processor),
+    )
+
+
+@torch.no_grad()
+def _means(
+    terms: Mapping[str, torch.Tensor], student: Views, teacher: Views, labels: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """The terms, and accuracies of the class logits that were computed anyway, each a mean over the batch."""
+    means = {name: term.detach().float() for name, term in terms.items()}
+    for prefix, views in (("", student), ("teacher_", teacher)):
+        for view, logits in views.computed().items():
+            if view in ("clean_logits", "adversarial_logits"):
+                accuracy = (logits.argmax(1) == labels).float().mean()
+                means[f"{prefix}{view.removesuffix('logits')}accuracy"] = accuracy
+    return means
