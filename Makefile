@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Threads that wait do not spin, which matters when other work shares the cores.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs clean
 
 .venv/done: setup.py
 	$(PYTHON) -m venv .venv
@@ -27,5 +27,13 @@ lint: .venv/done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: .venv/docs-done  ## build docs/ into docs/build; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/build
+	@echo "The pages are in docs/build/index.html."
+
+.venv/docs-done: .venv/done
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf .venv outputs build dist *.egg-info
+	rm -rf .venv outputs build dist docs/build *.egg-info

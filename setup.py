@@ -15,6 +15,7 @@ extras = {
     "onnx": ["onnxscript>=0.5"],
     "vlm": ["sacrebleu>=2.4"],
 }
+extras["docs"] = ["sphinx>=8", "myst-parser>=4", "furo>=2024.8.6"]
 extras["test"] = ["pytest>=8", "setuptools>=77", "tensorboard>=2.19"]
 extras["test"] += extras["deepspeed"] + extras["eval"] + extras["vlm"]
 extras["dev"] = [*extras["test"], "ruff>=0.14"]

@@ -681,7 +681,7 @@ def test_towers_of_two_activations_have_no_open_clip_configuration(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-# --- the command line and the README
+# --- the command line and the page
 
 
 @pytest.fixture(scope="module")
@@ -714,8 +714,8 @@ def test_script_says_that_a_file_needs_its_base(convert, capsys):
     assert "--to transformers needs --base" in capsys.readouterr().err
 
 
-def test_snippets_of_the_readme_run(robust, pixel_values, tmp_path, monkeypatch):
-    (code,) = re.findall(r"## Downstream\n+```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def test_snippets_of_the_page_run(robust, pixel_values, tmp_path, monkeypatch):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs/downstream.md").read_text(), re.S))
     monkeypatch.chdir(tmp_path)
     make_llava(torch.float16).save_pretrained("llava")
     other = other_clip(make_model())

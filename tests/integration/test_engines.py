@@ -1,7 +1,7 @@
 """Every engine of Accelerate trains the same model: losses, checkpoints, resume, adapters, over two processes.
 
-One launch per engine runs all of its cases (a launch costs 20 seconds); the tests look at what it left. The table of
-the README is made from the dicts below: `python tests/test_engines.py` prints it. On two GPUs,
+One launch per engine runs all of its cases (a launch costs 20 seconds); the tests look at what it left. The tables of
+docs/distributed.md are made from the dicts below: `python tests/test_engines.py` prints them. On two GPUs,
 `ENGINES_ON=gpu python -m pytest tests/test_engines.py` runs the same by NCCL, with fp16 besides; on one GPU likewise
 by one process, but for DDP, which is of several.
 """
@@ -76,13 +76,18 @@ NOT_COMPARED = {"learning_rate", "epoch", "step"}
 
 
 def table() -> str:
-    """What the tests see work on two processes, as the README shows it."""
-    lines = [f"| engine | {' | '.join(FAST)} | compile |", "|---" * (2 + len(FAST)) + "|"]
+    """What the tests see work on two processes, in two tables, as docs/distributed.md shows it."""
+    rows = [["engine", *FAST, "compile"]]
     for engine, (name, _, cases) in ENGINES.items():
         cells = ["yes" if case in cases else "not run" for case in FAST]
         cells.append("yes" if engine in COMPILED else "refused" if engine.startswith("zero3") else "not run")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return markdown([row[:6] for row in rows]) + "\n\n" + markdown([row[:1] + row[6:] for row in rows])
+
+
+def markdown(rows: list[list[str]]) -> str:
+    header, *body = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([header, "|---" * len(rows[0]) + "|", *body])
 
 
 # ---- What runs in each process ----
@@ -462,8 +467,8 @@ def test_compiled_engines_lose_what_one_plain_process_loses(fitted, alone, tmp_p
 
 
 @pytest.mark.skipif(ON_GPU, reason="the table is of the CPU")
-def test_readme_shows_what_is_tested():
-    assert table() in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_docs_show_what_is_tested():
+    assert table() in (ROOT / "docs/distributed.md").read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":

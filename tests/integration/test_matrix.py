@@ -162,14 +162,9 @@ def test_the_loss_falls_on_the_embedded_default(tmp_path, objective, tuning):
     assert max(curve[-2:]) < 0.95 * curve[0], curve
 
 
-def test_the_method_that_the_readme_adds_trains_once_it_is_listed(tmp_path, monkeypatch):
-    code = (
-        (EMOJI.parents[1] / "README.md")
-        .read_text()
-        .split("## Add a method")[1]
-        .split("```python\n")[1]
-        .split("```")[0]
-    )
+def test_the_method_that_the_page_adds_trains_once_it_is_listed(tmp_path, monkeypatch):
+    page = (EMOJI.parents[1] / "docs/add_a_method.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
     module = types.ModuleType("hf_pmgaft.objectives.mart")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(code, module.__name__, "exec"), module.__dict__)
