@@ -24,6 +24,7 @@ from .objectives import OBJECTIVES as OBJECTIVES
 from .objectives import Objective as Objective
 from .suites.suite import load_suite as load_suite
 from .training.sample_pictures import SamplePictures as SamplePictures
+from .training.step import AdversarialStep as AdversarialStep
 from .training.trainer import PMGAFTTrainer as PMGAFTTrainer
 from .tuning import TUNINGS as TUNINGS
 from .tuning import fold_into_clip as fold_into_clip

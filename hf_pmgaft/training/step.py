@@ -5,8 +5,7 @@ The step needs a plain model alone, and serves in a loop of one's own; the train
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,6 @@ from torch import nn
 from ..attacks.losses import input_gradient, make_loss
 from ..attacks.shared_perturbation import SharedPerturbation
 from ..attacks.spec import training_attack
-from ..config import PMGAFTConfig
 from ..data.augmentation import augment
 from ..data.collator import choose_captions
 from ..engines import prepare_for_engines, show_trained
@@ -28,14 +26,14 @@ from ..modes import attack_context, frozen
 from ..noise import sample_seeds
 from ..objectives import Objective, make_objective
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
-from ..tuning import Tuning, keeps_weights, make_tuning, text_is_live, without_tuning
+from ..tuning import Tuning, prepare_tuning, text_is_live, without_tuning
 from ..tuning.base import attachment
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts
 from ..zero_shot.views import Views
 from .learned import learned_by_objective
 from .teacher import Teacher
-from .texts import Texts
+from .texts import Texts, encode_heads
 
 SIGN_AGREEMENT = "attack_sign_agreement"
 
@@ -67,24 +65,25 @@ class AdversarialStep:
 
     Args:
         objective (`Objective`): Which terms, and what the attack maximises.
-        student_head, teacher_head (`ZeroShotClassifier`): The texts of each, encoded before training.
+        texts (`Texts`): What images are compared with.
+        heads (`tuple[ZeroShotClassifier, ZeroShotClassifier]`): The texts as student and teacher encoded them before
+            training, see [`encode_heads`].
         teacher (`Teacher`): The frozen guide.
-        attack (`Callable`): A training attack, with its options, as `hf_pmgaft.attacks.spec.training_attack` gives it.
+        model (`nn.Module`): The student, prepared for its tuning.
+        attack (`str`): Name of the attack, see `hf_pmgaft.attacks.TRAINING_ATTACKS`.
         attack_options (`dict`): Radius, norm, steps and what else the attack takes.
         attack_precision (`str`): In what the attack computes, see [`PMGAFTConfig`].
         augmentation (`float`): Strength of the augmentation, 0 to 1.
         seed (`int`): All randomness of an image follows from it, the step and the image's `sample_id`.
-        live_prompts (`dict`): Prompts that are encoded anew in each step, where training changes what a text means.
-        text_is_live (`bool`): Whether training changes what a text means.
-        pad_token_id (`int`): What fills up captions.
 
     Example:
         >>> import copy
         >>> student = copy.deepcopy(model)
         >>> step = AdversarialStep.of(student, processor, class_names, objective="pmg_aft", eps="8/255", num_steps=2)
         >>> optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=1e-4)
+        >>> pixel_values = (images - step.student_head.mean) / step.student_head.std
+        >>> batch = {"pixel_values": pixel_values, "labels": labels, "sample_id": torch.arange(len(labels))}
         >>> for number in range(3):
-        ...     batch = {"pixel_values": 2 * images - 1, "labels": labels, "sample_id": torch.arange(len(labels))}
         ...     step(student, batch, number).loss.backward()
         ...     optimizer.step()
         ...     optimizer.zero_grad()
@@ -93,32 +92,33 @@ class AdversarialStep:
     def __init__(
         self,
         objective: Objective,
-        student_head: ZeroShotClassifier,
-        teacher_head: ZeroShotClassifier,
+        texts: Texts,
+        heads: tuple[ZeroShotClassifier, ZeroShotClassifier],
         teacher: Teacher,
-        attack: Callable[..., torch.Tensor],
-        attack_options: Mapping[str, Any],
+        model: nn.Module,
         *,
+        attack: str = "pgd",
+        attack_options: Mapping[str, Any],
         attack_precision: str = "follow",
         augmentation: float = 0.0,
         seed: int = 0,
-        live_prompts: Mapping[str, ClassPrompts] | None = None,
-        text_is_live: bool = False,
-        pad_token_id: int = 0,
     ):
         self.objective = objective
-        self.student_head = student_head
-        self.teacher_head = teacher_head
+        self.student_head, self.teacher_head = heads
         self.teacher = teacher
-        self.attack = attack
-        self.attack_options = dict(attack_options)
+        self.teacher.student = model
+        self.attack, self.attack_options = training_attack(attack, attack_options)
         self.attack_precision = attack_precision
         self.augmentation = augmentation
         self.seed = seed
-        self.live_prompts = dict(live_prompts or {})
-        self.text_is_live = text_is_live
-        self.pad_token_id = pad_token_id
+        self._pad_token_id = padding_id(texts.processor)
         self._shown: nn.Module | None = None
+
+        # Prompts that are encoded anew in each step, where training changes what a text means
+        self.text_is_live = text_is_live(model)
+        self.live_prompts: dict[str, ClassPrompts] = {}
+        if self.text_is_live and not objective.uses_captions:
+            self.live_prompts = texts.live_prompts(model, self.student_head.device)
 
     @classmethod
     def of(
@@ -138,7 +138,7 @@ class AdversarialStep:
         """The step of a plain model in a loop of one's own; its teacher is a copy of the model as it is now.
 
         Args:
-            model (dual encoder): Prepared in place: what is not tuned is frozen.
+            model (dual encoder or PEFT model): Prepared in place: what is not tuned is frozen.
             processor (`CLIPProcessor`): Makes prompts and knows the pixel statistics.
             class_names (`list[str]`, *optional*): One per label; none for objectives without text.
             attack_options: `eps`, `norm`, `num_steps`, ... of the attack.
@@ -151,23 +151,19 @@ class AdversarialStep:
             check_prompt_templates(prompt_templates),
             non_class_template=objective.non_class_template,
         )
-        head = texts.head(model, logit_scale=objective.logit_scale, with_text=bool(get_encoder(model).text_modules))
+        heads = encode_heads(objective, texts, model)
 
-        model = make_tuning(tuning).for_classes(texts.class_names).prepare(model)
-        live = text_is_live(model)
-        attack_function, attack_options = training_attack(attack, attack_options)
+        _, model = prepare_tuning(model, tuning, None, None, texts.class_names)
         return cls(
             objective,
-            head,
-            head,
+            texts,
+            heads,
             Teacher.of(None, model),
-            attack_function,
-            attack_options,
-            seed=seed,
+            model,
+            attack=attack,
+            attack_options=attack_options,
             augmentation=augmentation,
-            live_prompts=texts.live_prompts(model, head.device) if live and not objective.uses_captions else None,
-            text_is_live=live,
-            pad_token_id=padding_id(processor),
+            seed=seed,
         )
 
     def __call__(
@@ -320,7 +316,7 @@ class AdversarialStep:
         backbone = get_encoder(unwrap(model))
 
         def embed(model: nn.Module) -> torch.Tensor:
-            ids, mask = backbone.full_length(model, *tokens, self.pad_token_id)
+            ids, mask = backbone.full_length(model, *tokens, self._pad_token_id)
             return F.normalize(backbone.text_embeds(model, ids, mask).float(), dim=-1)
 
         with torch.set_grad_enabled(self.text_is_live):
@@ -329,66 +325,6 @@ class AdversarialStep:
             return embeds, embeds
         with torch.no_grad(), without_tuning(inner):
             return embeds, embed(inner)
-
-
-def encode_heads(
-    objective: Objective,
-    texts: Texts,
-    model: nn.Module,
-    teacher: nn.Module | None,
-    teacher_processor: Any,
-    device: torch.device,
-) -> tuple[ZeroShotClassifier, ZeroShotClassifier]:
-    """The heads of student and teacher, each with its own texts, encoded by the models as they came.
-
-    Args:
-        model: The plain student. What its tuning adds is switched off while texts are encoded.
-        teacher (*optional*): A dual encoder of its own; without one the student's texts are the teacher's too.
-        teacher_processor (*optional*): Has its pixel statistics, if they are not the student's.
-    """
-    with without_tuning(model) if keeps_weights(model) else contextlib.nullcontext():
-        has_text = bool(get_encoder(model).text_modules)
-        student_head = texts.head(model, logit_scale=objective.logit_scale, with_text=has_text, device=device)
-    if teacher is None:
-        return student_head, student_head
-
-    teacher_head = texts.head(
-        teacher,
-        logit_scale=objective.logit_scale,
-        image_processor=teacher_processor,
-        with_text=objective.uses_text,
-        device=device,
-    )
-    return student_head, teacher_head
-
-
-def make_step(
-    args: PMGAFTConfig,
-    objective: Objective,
-    texts: Texts,
-    teacher: Teacher,
-    model: nn.Module,
-    heads: tuple[ZeroShotClassifier, ZeroShotClassifier],
-) -> AdversarialStep:
-    """The step of a run: its attack and options as the arguments say, its texts live where training changes them."""
-    attack, attack_options = training_attack(args.attack, args.attack_options())
-    is_live = text_is_live(model)
-    live_prompts = {}
-    if is_live and not objective.uses_captions:
-        live_prompts = texts.live_prompts(model, args.device)
-    return AdversarialStep(
-        objective,
-        *heads,
-        teacher,
-        attack,
-        attack_options,
-        attack_precision=args.attack_precision,
-        augmentation=args.augmentation,
-        seed=args.seed,
-        live_prompts=live_prompts,
-        text_is_live=is_live,
-        pad_token_id=padding_id(texts.processor),
-    )
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import nn
 
 from ..models.backbones import get_encoder, unwrap_peft
+from ..objectives import Objective
+from ..tuning import keeps_weights, without_tuning
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts, encode_class_names
 
@@ -86,3 +89,36 @@ class Texts:
             for name, names in lists.items()
             if names is not None
         }
+
+
+def encode_heads(
+    objective: Objective,
+    texts: Texts,
+    model: nn.Module,
+    teacher: nn.Module | None = None,
+    teacher_processor: Any = None,
+    device: torch.device | None = None,
+) -> tuple[ZeroShotClassifier, ZeroShotClassifier]:
+    """The heads of student and teacher, each with its own texts, encoded by the models as they came.
+
+    Args:
+        model: The plain student. What its tuning adds is switched off while texts are encoded.
+        teacher (*optional*): A dual encoder of its own; without one the student's texts are the teacher's too.
+        teacher_processor (*optional*): Has its pixel statistics, if they are not the student's.
+        device (`torch.device`, *optional*): Of training; the student's if not given.
+    """
+    device = device or next(model.parameters()).device
+    with without_tuning(model) if keeps_weights(model) else contextlib.nullcontext():
+        has_text = bool(get_encoder(model).text_modules)
+        student_head = texts.head(model, logit_scale=objective.logit_scale, with_text=has_text, device=device)
+    if teacher is None:
+        return student_head, student_head
+
+    teacher_head = texts.head(
+        teacher,
+        logit_scale=objective.logit_scale,
+        image_processor=teacher_processor,
+        with_text=objective.uses_text,
+        device=device,
+    )
+    return student_head, teacher_head

@@ -30,9 +30,9 @@ from .checkpoints import run_fingerprint
 from .datasets import collator_for, examples_for
 from .evaluating_trainer import EvaluatingTrainer
 from .learned import Learned
-from .step import SIGN_AGREEMENT, encode_heads, make_step
+from .step import SIGN_AGREEMENT, AdversarialStep
 from .teacher import Teacher
-from .texts import Texts
+from .texts import Texts, encode_heads
 
 
 class PMGAFTTrainer(EvaluatingTrainer):
@@ -158,18 +158,22 @@ class PMGAFTTrainer(EvaluatingTrainer):
         )
         self.teacher.to(self.args.device)
         self.teacher.autocast = self.accelerator.autocast
-        self.teacher.student = self.model
 
         # The step, with its texts encoded once, by the model as it came
         with self.evaluation_model() as plain:
-            self.step = make_step(
-                self.args,
-                self.objective,
-                self.texts,
-                self.teacher,
-                self.model,
-                heads=encode_heads(self.objective, self.texts, plain, teacher, teacher_processor, self.args.device),
-            )
+            heads = encode_heads(self.objective, self.texts, plain, teacher, teacher_processor, args.device)
+        self.step = AdversarialStep(
+            self.objective,
+            self.texts,
+            heads,
+            self.teacher,
+            self.model,
+            attack=args.attack,
+            attack_options=args.attack_options(),
+            attack_precision=args.attack_precision,
+            augmentation=args.augmentation,
+            seed=args.seed,
+        )
         if args.torch_compile:
             compile_blocks(unwrap(self.model).get_submodule(self.backbone.vision_layers), args, self.accelerator)
 
