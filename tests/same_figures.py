@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -29,6 +30,8 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 # The last commit before the code moved into folders by subject.
 BEFORE = "fb212fc9b1d736407409fb39b687a7ceaf21bf80"
@@ -45,6 +48,18 @@ INTENDED = {"from hf_pmgaft.backbones import get_encoder": "from hf_pmgaft impor
 CLASS_NAMES = ["red disc", "green disc", "blue square", "yellow square"]
 WORDS = "a photo of this is an emoji the red green blue yellow disc square image".split()
 LORA = {"r": 2, "target_modules": ["q_proj", "v_proj", "fc1"]}
+# Few steps for every attack.
+SHORT: dict[str, dict[str, Any]] = {
+    "apgd": {"num_steps": 5},
+    "apgd_t": {"num_steps": 5, "num_targets": 2},
+    "corruption": {"kind": "jpeg", "severity": 3},
+    "cw": {"num_steps": 5, "search_steps": 2},
+    "fab": {"num_steps": 5},
+    "fab_t": {"num_steps": 5, "num_targets": 2},
+    "patch": {"size": 6, "num_steps": 3, "places": 2},
+    "pgd": {"num_steps": 3, "loss": "margin", "restarts": 2},
+    "square": {"num_queries": 30},
+}
 
 
 # ---- The two sides ----
@@ -442,7 +457,7 @@ def resume(part: Part) -> dict[str, Any]:
     runs = {
         "pmg_aft": {},
         "shared": {"attack": "shared", "ema_decay": 0.5},
-        "learned terms": {"objective": "capt", "wise_ft": 0.5},
+        "learned terms": {"objective": "qt_aft", "wise_ft": 0.5},
         "captions": {"objective": "advflyp", "augmentation": 0.5},
         "peft": {"tuning": "peft", "tuning_kwargs": LORA, "ema_decay": 0.5},
         "r_adapter": {"tuning": "r_adapter"},
@@ -504,19 +519,230 @@ def attacks(part: Part) -> dict[str, Any]:
     return found
 
 
-# Few steps for every attack.
-SHORT: dict[str, dict[str, Any]] = {
-    "apgd": {"num_steps": 5},
-    "apgd_t": {"num_steps": 5, "num_targets": 2},
-    "corruption": {"kind": "jpeg", "severity": 3},
-    "cw": {"num_steps": 5, "search_steps": 2},
-    "fab": {"num_steps": 5},
-    "fab_t": {"num_steps": 5, "num_targets": 2},
-    "patch": {"size": 6, "num_steps": 3, "places": 2},
-    "pgd": {"num_steps": 3, "loss": "margin", "restarts": 2},
-    "square": {"num_queries": 30},
+def data(part: Part) -> dict[str, Any]:
+    """Rows of evaluation sets, retrieval sets and training sets, few shots, and augmented images."""
+    import torch
+
+    from hf_pmgaft import RetrievalDataset, ZeroShotDataset
+    from hf_pmgaft.data import augment, few_shot, load_images, parse_set, training_examples
+
+    _, processor = emoji(part)
+    food = load_images(*parse_set(f"{part.root}/examples/emoji/data:food@validation"))
+    sets = {"plain": {}, "resize": {"resize": 48}, "native": {"native_size": True}, "border": {"border": 3}}
+    found: dict[str, Any] = {"set": parse_set("NAME:config@split"), "size": len(food)}
+    for name, options in sets.items():
+        rows = ZeroShotDataset(food, processor, name=name, **options)
+        found[name] = {"rows": [rows[i] for i in (0, 7, 50)], "class_names": rows.class_names}
+    captions = RetrievalDataset(food, processor, "label,tags", name="captions")
+    found["captions"] = [captions[i] for i in (0, 7, 50)]
+
+    examples = training_examples(make_images(captions=True), make_processor(), caption_column="auto")
+    found["examples"] = [examples[i] for i in (0, 5)]
+    found["few shots"] = [few_shot(examples, 2, seed).sample_ids for seed in range(3)]
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    found["augmented"] = [augment(images, torch.arange(4), strength) for strength in (0.0, 0.5, 1.0)]
+    return found
+
+
+def models(part: Part) -> dict[str, Any]:
+    """Models at another resolution, for open_clip, in a LLaVA, and class embeddings on disk."""
+    from transformers import LlavaForConditionalGeneration
+
+    import hf_pmgaft as package
+
+    model, processor = emoji(part)
+    larger, resized = package.at_resolution(model, processor, 64)
+    package.save_open_clip(model, processor, part.folder / "open_clip")
+    back = package.load_open_clip(part.folder / "open_clip", model)
+    package.export_class_embeds(model, processor, ["dog", "red fish"], part.folder / "embeds.safetensors")
+    llava = LlavaForConditionalGeneration.from_pretrained(part.root / "examples/emoji/llava")
+    package.swap_vision_tower(llava, model)
+    return {
+        "at resolution": {"weights": larger.state_dict(), "processor": resized.to_dict()},
+        "to open_clip": package.to_open_clip(model),
+        "from open_clip": back.state_dict(),
+        "files": contents(part.folder),
+        "vision tower": package.vision_tower(llava).state_dict(),
+        "loaded": package.load_model(str(part.root / "examples/emoji/model")).state_dict(),
+        "folded": package.fold_into_clip(model).state_dict(),
+    }
+
+
+def reports(part: Part) -> dict[str, Any]:
+    """Whole reports and verdict files of every attack; those of the earlier side are opened and gone on with."""
+    from hf_pmgaft import RobustnessReport, compare_reports, evaluate_robustness
+
+    found: dict[str, Any] = {}
+    evaluations = evaluations_of(part)
+    for name, (model, processor, sets, attack_list, options) in evaluations.items():
+        file = part.folder / f"{name}.jsonl"
+        report = evaluate_robustness(model, processor, sets, attack_list, verdict_file=file, progress=False, **options)
+        report.save(part.folder / f"{name}.json")
+        seen = {"metrics": report.metrics(), "html": report._repr_html_().splitlines(), "measure": report.measure}
+        found[name] = {**report.to_dict(), **seen, "verdict file": [json.loads(x) for x in file.open()]}
+
+    part.wait_for_earlier()
+    for name, (model, processor, sets, attack_list, options) in evaluations.items():
+        own, saved = (RobustnessReport.load(folder / f"{name}.json") for folder in (part.folder, part.earlier))
+        found[name]["saved earlier"] = saved.to_dict()
+        found[name]["compared with earlier"] = compare_reports(saved, own).to_dict()
+        file = Path(shutil.copy(part.earlier / f"{name}.jsonl", part.folder / f"{name} of earlier.jsonl"))
+        lines = file.read_text()
+        options = {**options, "verdict_file": file, "progress": False}
+        found[name]["from earlier verdicts"] = evaluate_robustness(model, processor, sets, attack_list, **options)
+        found[name]["from earlier verdicts"] = found[name]["from earlier verdicts"].to_dict()
+        found[name]["nothing computed anew"] = file.read_text() == lines
+    return found
+
+
+def evaluations_of(part: Part) -> dict[str, tuple]:
+    """By name: model, processor, sets, attacks and options of an evaluation."""
+    from hf_pmgaft import ATTACKS, LinearProbe, NearestClassMean, RetrievalDataset, ZeroShotDataset
+    from hf_pmgaft.data import load_images
+
+    # Every attack with few steps, in two radii of L-inf and in other norms
+    every = [{"attack": "pgd", "eps": "2/255", "num_steps": 5, "loss": "margin"}]
+    for name in sorted(ATTACKS):
+        ball = {} if name in ("patch", "corruption") else {"eps": 0.5 if name == "cw" else "4/255"}
+        every.append({"attack": name, **ball, **SHORT.get(name, {})})
+    every += [{"attack": name, "eps": 0.5, "norm": "l2", **SHORT[name]} for name in ("pgd", "apgd", "square")]
+    every += [{"attack": "apgd", "eps": 6.0, "norm": "l1", "num_steps": 5}, {"attack": "pgd", "eps": "1/255"}]
+    last = {"verdict": "last_iterate", "max_samples": 6, "batch_size": 4}
+
+    clip, processor = emoji(part)
+    folder, template = str(part.root / "examples/emoji/data"), "an emoji of {}"
+    load = {name: load_images(folder, name, "test") for name in ("animals", "smileys", "food")}
+    named = [ZeroShotDataset(load[name], processor, None, template, name) for name in ("animals", "smileys")]
+    captions = [RetrievalDataset(load["food"], processor, "label,tags", name="food captions")]
+    pulled = [RetrievalDataset(load["food"], processor, "label", name="food", target="drawn")]
+    ranked = [{"attack": "pgd", "eps": eps, "num_steps": 3, "loss": "margin"} for eps in ("2/255", "4/255")]
+    ranked += [{"attack": "fgsm", "eps": "4/255"}]
+    noisy = [*ranked, {"attack": "corruption", "kind": "jpeg", "severity": 3}]
+
+    # AutoAttack has its own numbers of steps, so the model and its set are tiny.
+    tiny, tiny_processor = make_model(), make_processor()
+    few, support = (
+        ZeroShotDataset(make_images(size), tiny_processor, name=name) for size, name in ((6, "few"), (32, "support"))
+    )
+    auto = [{"attack": "autoattack", "eps": "4/255", "version": version} for version in ("fast", "standard")]
+    default = {"attack": "pgd", "eps": "1/255"}
+    return {
+        "any iterate": (clip, processor, named, every, {"eight_bit": True, "max_samples": 10}),
+        "last iterate": (clip, processor, named, every, last),
+        "retrieval": (clip, processor, captions, noisy, {"max_samples": 16, "eight_bit": True}),
+        "retrieval last iterate": (clip, processor, captions, noisy, {**last, "max_samples": 16}),
+        "target": (clip, processor, pulled, ranked, {"max_samples": 16}),
+        "autoattack": (tiny, tiny_processor, [few], auto, {"eight_bit": True}),
+        "nearest class mean": (tiny, tiny_processor, [few], [default], {"head": NearestClassMean(support)}),
+        "linear probe": (tiny, tiny_processor, [few], [default], {"head": LinearProbe(support), "seed": 3}),
+    }
+
+
+def emoji(part: Part) -> tuple:
+    """The CLIP of the emoji and its processor."""
+    from transformers import AutoProcessor, CLIPModel
+
+    folder = part.root / "examples/emoji/model"
+    return CLIPModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+
+
+def demo(part: Part) -> dict[str, Any]:
+    """The embedded default and an adapter by the script: all files of its output, and what it prints."""
+    few = ["--max_steps", 6, "--eval_max_samples", 8, "--eval_num_steps", 3, "--logging_steps", 2]
+    adapter = ["--objective", "tecoa", "--lora_r", 4, "--ema_decay", 0.5, "--seed", 1, "--shots", 1]
+    runs = {"default": [] if part.full else few, "adapter": [*few, *adapter]}
+    return {name: run_pmgaft(part, name, *flags) for name, flags in runs.items()}
+
+
+def recipes(part: Part) -> dict[str, Any]:
+    """All recipes as they are written, and two steps of each on the emoji."""
+    folders = [part.root / "examples/configs", part.root / "hf_pmgaft/recipes"]
+    model, images = part.root / "examples/emoji/model", f"{part.root}/examples/emoji/data:finetune"
+    small = ["--model_name_or_path", model, "--dataset_name", images, "--image_column", "image", "--do_eval", "no"]
+    small += ["--shots", 1, "--max_steps", 2, "--per_device_train_batch_size", 16, "--logging_steps", 1]
+    small += ["--dataloader_num_workers", 0, "--save_strategy", "no"]
+    found: dict[str, Any] = {}
+    for file in sorted({file.stem: file for folder in folders for file in folder.glob("*.yaml")}.values()):
+        # Paths from the recipe's folder are another way where it has moved.
+        written = re.sub(r"\{config_dir\}[^\s\"]*/", "", file.read_text(encoding="utf-8"))
+        recipe = yaml.safe_load(written)
+        flags = ["--caption_column", "tags"] if "caption_column" in recipe else []
+        if recipe.get("tuning") == "deep_prompts":
+            flags += ["--tuning_kwargs", json.dumps({**recipe["tuning_kwargs"], "depth": 2})]
+        found[file.stem] = {"written": recipe, **run_pmgaft(part, file.stem, "--config", file, *small, *flags)}
+    return found
+
+
+def run_pmgaft(part: Part, name: str, *flags: Any) -> dict[str, Any]:
+    """What the training script prints and writes."""
+    folder = part.folder / name
+    printed = script(part, "run_pmgaft.py", *flags, "--output_dir", folder, "--report_to", "none", "--use_cpu", "true")
+    return {"printed": printed, "files": contents(folder)}
+
+
+def outputs(part: Part) -> dict[str, Any]:
+    """Tables in all formats, pictures, the comparison of two reports, model cards, and the results that are stored."""
+    first, second, found = part.folder / "first.json", part.folder / "second.json", {}
+    flags = ["--max_samples", 6, "--num_steps", 3, "--eight_bit", "--eps", "2/255", "4/255"]
+    verdicts = ["--verdict_file", part.folder / "verdicts.jsonl", "--output_file", first]
+    for style in ("text", "markdown", "latex", "html"):
+        found[style] = script(part, "evaluate_robustness.py", *flags, *verdicts, "--format", style)
+
+    model, processor = emoji(part)
+    for parameter in model.vision_model.parameters():
+        parameter.data.mul_(1.1)
+    for half in (model, processor):
+        half.save_pretrained(part.folder / "other")
+    other = ["--model", part.folder / "other", "--output_file", second]
+    found["other model"] = script(part, "evaluate_robustness.py", *flags, *other)
+    compared = ["--plots", part.folder / "plots", "--output_file", part.folder / "comparison.json"]
+    found["comparison"] = script(part, "evaluate_robustness.py", "--compare", first, second, *compared)
+
+    groups = [f"{part.root}/examples/emoji/data:{name}@validation" for name in ("animals", "flags")]
+    unseen = ["--unseen", "--max_samples", 3, "--num_steps", 2, "--plots", part.folder / "unseen"]
+    found["unseen"] = script(part, "evaluate_robustness.py", *unseen, "--eval_sets", *groups)
+    retrieval = ["--caption_column", "label,tags", "--max_samples", 12, "--num_steps", 2]
+    found["retrieval"] = script(part, "evaluate_robustness.py", *retrieval, "--plots", part.folder / "retrieval")
+    picture = ["--output_file", part.folder / "gallery.png", "--num_steps", 3]
+    found["gallery"] = script(part, "gallery.py", *picture)
+
+    found["files"] = contents(part.folder)
+    for pattern in ("autoattack*.json", "comparison.json", "costs*.json", "leaderboard*.json"):
+        for file in sorted((part.root / "examples").rglob(pattern)):
+            found[f"stored {file.name}"] = content(file)
+    return found
+
+
+def vlm(part: Part) -> dict[str, Any]:
+    """The attacked LLaVA on two images, with its own tower and that of the emoji: figures, texts, picture."""
+    flags = [
+        "--num_images",
+        2,
+        "--num_steps",
+        3,
+        "--max_new_tokens",
+        8,
+        "--towers",
+        part.root / "examples/emoji/model",
+    ]
+    files = {"output_file": "report.json", "verdict_file": "texts.jsonl", "gallery": "gallery.png"}
+    for flag, file in files.items():
+        flags += [f"--{flag}", part.folder / file]
+    return {"printed": script(part, "attack_llava.py", *flags), "files": contents(part.folder)}
+
+
+PARTS = {
+    "demo": demo,
+    "steps": steps,
+    "resume": resume,
+    "attacks": attacks,
+    "data": data,
+    "models": models,
+    "reports": reports,
+    "recipes": recipes,
+    "outputs": outputs,
+    "vlm": vlm,
 }
-PARTS = {"steps": steps, "resume": resume, "attacks": attacks}
 
 
 if __name__ == "__main__":
