@@ -31,11 +31,23 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import datasets
+import numpy as np
+import torch
 import yaml
+from peft import LoraConfig
+from PIL import Image
+from safetensors import safe_open
+from transformers import AutoProcessor, CLIPConfig, CLIPModel, LlavaForConditionalGeneration
+
+HERE = Path(__file__).resolve().parents[1]
+# The tree under test, in place of the folder of this file on the path; its names are read when they are used.
+ROOT = Path(os.environ.get("SAME_FIGURES_ROOT", HERE))
+sys.path[0] = str(ROOT)
+import hf_pmgaft as package  # noqa: E402
 
 # The last commit before the code moved into folders by subject.
 BEFORE = "fb212fc9b1d736407409fb39b687a7ceaf21bf80"
-HERE = Path(__file__).resolve().parents[1]
 SIDES = ("before", "now")
 
 # What cannot be equal and is left out: durations and what follows from them. Paths of the two trees and of the
@@ -46,19 +58,14 @@ TIMES = ("runtime", "samples_per_second", "steps_per_second")
 INTENDED = {"from hf_pmgaft.backbones import get_encoder": "from hf_pmgaft import get_encoder"}
 
 CLASS_NAMES = ["red disc", "green disc", "blue square", "yellow square"]
-WORDS = "a photo of this is an emoji the red green blue yellow disc square image".split()
+COLOURS = [(210, 40, 40), (40, 180, 60), (50, 70, 210), (220, 200, 40)]
 LORA = {"r": 2, "target_modules": ["q_proj", "v_proj", "fc1"]}
 # Few steps for every attack.
 SHORT: dict[str, dict[str, Any]] = {
-    "apgd": {"num_steps": 5},
-    "apgd_t": {"num_steps": 5, "num_targets": 2},
-    "corruption": {"kind": "jpeg", "severity": 3},
-    "cw": {"num_steps": 5, "search_steps": 2},
-    "fab": {"num_steps": 5},
-    "fab_t": {"num_steps": 5, "num_targets": 2},
-    "patch": {"size": 6, "num_steps": 3, "places": 2},
-    "pgd": {"num_steps": 3, "loss": "margin", "restarts": 2},
-    "square": {"num_queries": 30},
+    **{"apgd": {"num_steps": 5}, "apgd_t": {"num_steps": 5, "num_targets": 2}, "square": {"num_queries": 30}},
+    **{"fab": {"num_steps": 5}, "fab_t": {"num_steps": 5, "num_targets": 2}},
+    **{"cw": {"num_steps": 5, "search_steps": 2}, "pgd": {"num_steps": 3, "loss": "margin", "restarts": 2}},
+    **{"patch": {"size": 6, "num_steps": 3, "places": 2}, "corruption": {"kind": "jpeg", "severity": 3}},
 }
 
 
@@ -93,7 +100,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--folder", help="Where both sides write, kept; a temporary folder, removed, if absent.")
     parser.add_argument("--full", action="store_true", help="The whole demo instead of its first steps (10 minutes).")
     parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--root", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -107,21 +113,26 @@ def check_out(commit: str, folder: Path) -> None:
 
 def run_workers(args: argparse.Namespace, folder: Path, roots: dict[str, Path]) -> None:
     """Runs both workers at once, each on one thread, and ends both if one fails."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
+    environment |= {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
     workers = {}
     for side, root in roots.items():
         (folder / side).mkdir(parents=True)
-        offline = {
-            "HF_HUB_OFFLINE": "1",
-            "HF_DATASETS_CACHE": str(folder / side / "cache"),
-            "CUDA_VISIBLE_DEVICES": "",
-        }
-        quiet = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
-        environment = {**os.environ, **threads, **offline, **quiet, "PYTHONPATH": str(root), "MPLBACKEND": "agg"}
-        command = [sys.executable, __file__, "--worker", side, "--root", str(root), "--folder", str(folder)]
-        command += ["--parts", *args.parts] + ["--full"] * args.full
+        own = {"SAME_FIGURES_ROOT": str(root), "HF_DATASETS_CACHE": str(folder / side / "cache")}
+        command = [
+            sys.executable,
+            str(Path(__file__).resolve()),
+            "--worker",
+            side,
+            "--folder",
+            str(folder),
+            "--parts",
+            *args.parts,
+        ]
+        command += ["--full"] if args.full else []
         with (folder / side / "log.txt").open("w") as log:
-            workers[side] = subprocess.Popen(command, env=environment, cwd=root, stderr=log)
+            workers[side] = subprocess.Popen(command, env={**environment, **own}, stderr=log)
 
     try:
         while any(worker.poll() is None for worker in workers.values()):
@@ -178,19 +189,22 @@ def may_be_refused(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 @dataclasses.dataclass
 class Part:
-    """Where a part works: the tree under test, a folder of its own, and that of the earlier side."""
+    """Where a part works: in a folder of its own, beside that of the earlier side."""
 
-    root: Path
     folder: Path
     earlier: Path
     full: bool = False
 
-    def settled(self, text: str) -> str:
-        """A text without the paths of this run, and with the intended changes."""
-        words = {str(self.folder): "OUT", str(self.earlier): "OUT", str(self.root): "ROOT"}
+    def settled(self, value: Any) -> Any:
+        """A text without the paths and durations of this run, and with the intended changes; others as they are."""
+        if not isinstance(value, str):
+            return value
+        value = re.sub(rf"'\w+_({'|'.join(TIMES)})': '[^']*'", "", value)
+        value = re.sub(r"(\.\./)+[^ ]*(?=/examples/)", "ROOT", value)  # the way from the folder to the tree
+        words = {str(self.folder): "OUT", str(self.earlier): "OUT", str(ROOT): "ROOT"}
         for old, new in {**words, **INTENDED}.items():
-            text = text.replace(old, new)
-        return text
+            value = value.replace(old, new)
+        return value
 
     def wait_for_earlier(self) -> None:
         """Waits until the earlier side has written all of this part."""
@@ -199,40 +213,38 @@ class Part:
 
 
 def work(args: argparse.Namespace) -> None:
-    sys.path.remove(str(Path(__file__).parent))  # no test is to be imported by chance
-    import torch
-
-    import hf_pmgaft
-
-    assert Path(hf_pmgaft.__file__).parents[1] == Path(args.root), hf_pmgaft.__file__
-    hf_pmgaft.__version__ = "any"
+    """Writes what each part finds into a file of its own."""
+    assert Path(package.__file__).parents[1] == ROOT, package.__file__
+    package.__version__ = "any"
     torch.set_num_threads(1)
-    out = Path(args.folder)
+    folder = Path(args.folder)
     for name in args.parts:
-        print(f"{args.worker:<7} {name} ...", flush=True)
-        start = time.monotonic()
-        part = Part(Path(args.root), out / args.worker / name, out / "before" / name, args.full)
+        start, part = time.monotonic(), Part(folder / args.worker / name, folder / "before" / name, args.full)
+        say(f"{args.worker:<7} {name} ...")
         part.folder.mkdir()
+        os.chdir(part.folder)
         torch.manual_seed(0)
         with redirect_stdout(sys.stderr):  # which is the log
-            values = {key: settle(part, value) for key, value in flat(PARTS[name](part))}
-        values = {key: value for key, value in values.items() if not key.endswith(TIMES)}
-        text = json.dumps({"seconds": time.monotonic() - start, "values": values})
+            values = {key: part.settled(value) for key, value in flat(PARTS[name](part)) if not key.endswith(TIMES)}
+
+        seconds = time.monotonic() - start
         partial = part.folder.with_suffix(".partial")
-        partial.write_text(text)
+        partial.write_text(json.dumps({"seconds": seconds, "values": values}))
         partial.rename(part.folder.with_suffix(".json"))
-        print(f"{args.worker:<7} {name}: {len(values)} values in {time.monotonic() - start:.0f} s", flush=True)
+        say(f"{args.worker:<7} {name}: {len(values)} values in {seconds:.0f} s")
 
 
-def settle(part: Part, value: Any) -> Any:
-    return part.settled(value) if isinstance(value, str) else value
+def say(text: str) -> None:
+    """A line at once, which the other worker's cannot break."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """The leaves of nested dicts and lists with their path; tensors and other objects as text."""
-    import torch
-
-    if isinstance(value, dict):
+    if isinstance(value, (dict, list, tuple)) and not value:
+        yield name, "nothing"
+    elif isinstance(value, dict):
         for key, entry in value.items():
             yield from flat(entry, f"{name}/{key}".strip("/"))
     elif isinstance(value, (list, tuple)) and len(value) < 1000:
@@ -248,8 +260,6 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def tensor_text(tensor: Any) -> str:
     """Type, shape, digest of all bytes, and the sum for a human eye."""
-    import torch
-
     whole = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(whole.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
     return f"{whole.dtype} {list(whole.shape)} {digest} sum {whole.double().sum().item():.9g}"
@@ -263,15 +273,10 @@ def contents(folder: Path, pattern: str = "*") -> dict[str, Any]:
 
 
 def content(file: Path) -> Any:
-    import numpy as np
-    import torch
-    from PIL import Image
-    from safetensors import safe_open
-
     if file.suffix == ".safetensors":
         with safe_open(file, "pt") as weights:
             return {**(weights.metadata() or {}), **{name: weights.get_tensor(name) for name in weights.keys()}}
-    if file.suffix == ".json":
+    if file.suffix == ".json" and file.name != "tokenizer.json":
         return json.loads(file.read_text(encoding="utf-8"))
     if file.suffix == ".png":
         return torch.from_numpy(np.array(Image.open(file).convert("RGB")))
@@ -282,7 +287,7 @@ def content(file: Path) -> Any:
 
 def script(part: Part, name: str, *flags: Any) -> list[str]:
     """What a script of examples/ prints, run as from the command line."""
-    path, arguments, paths = part.root / "examples" / name, sys.argv, list(sys.path)
+    path, arguments, paths = ROOT / "examples" / name, sys.argv, list(sys.path)
     sys.argv, printed = [str(path), *map(str, flags)], io.StringIO()
     sys.path.insert(0, str(path.parent))
     try:
@@ -293,7 +298,8 @@ def script(part: Part, name: str, *flags: Any) -> list[str]:
             raise RuntimeError(f"{sys.argv} ended with {error.code}") from error
     finally:
         sys.argv, sys.path[:] = arguments, paths
-    return printed.getvalue().splitlines()
+    # DeepSpeed, where it is installed, prints the time at its first import.
+    return [line for line in printed.getvalue().splitlines() if "[WARNING] [real_accelerator" not in line]
 
 
 # ---- The tiny CLIP, its data and its trainer ----
@@ -301,12 +307,9 @@ def script(part: Part, name: str, *flags: Any) -> list[str]:
 
 def make_model(seed: int = 0) -> Any:
     """A random CLIP for images of 16 pixels, whose hidden and projection widths differ."""
-    import torch
-    from transformers import CLIPConfig, CLIPModel
-
     torch.manual_seed(seed)
-    text = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, num_hidden_layers=2, vocab_size=32)
-    text |= dict(max_position_embeddings=16, bos_token_id=0, eos_token_id=1, pad_token_id=1, projection_dim=24)
+    text = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, num_hidden_layers=2, vocab_size=2000)
+    text |= dict(max_position_embeddings=24, bos_token_id=0, eos_token_id=1, pad_token_id=1, projection_dim=24)
     vision = dict(hidden_size=32, intermediate_size=64, num_attention_heads=2, num_hidden_layers=2)
     vision |= dict(image_size=16, patch_size=4, projection_dim=24)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)).eval()
@@ -318,36 +321,21 @@ def make_model(seed: int = 0) -> Any:
 
 
 def make_processor() -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import CLIPProcessor, PreTrainedTokenizerFast
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    start, end, unknown = "<|startoftext|>", "<|endoftext|>", "<unk>"
-    vocabulary = {word: number for number, word in enumerate([start, end, unknown, *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start} $A {end}", special_tokens=[(start, 0), (end, 1)]
-    )
-    tokens = dict(bos_token=start, eos_token=end, pad_token=end, unk_token=unknown, model_max_length=16)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens)
-    images = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    return CLIPProcessor(image_processor=images, tokenizer=fast)
+    """That of the emoji, for images of 16 pixels."""
+    processor = AutoProcessor.from_pretrained(ROOT / "examples/emoji/model")
+    processor.image_processor.size = {"shortest_edge": 16}
+    processor.image_processor.crop_size = {"height": 16, "width": 16}
+    return processor
 
 
 def make_images(size: int = 32, captions: bool = False) -> Any:
     """Noisy discs and squares in four colours on white, with two captions each on demand."""
-    import datasets
-    import numpy as np
-    from PIL import Image
-
     rng, rows = np.random.default_rng(0), {"image": [], "label": []}
-    colours = np.array([(210, 40, 40), (40, 180, 60), (50, 70, 210), (220, 200, 40)])
     for number in range(size):
         label = number % 4
         pixels = np.full((20, 20, 3), 230.0)
         y, x = np.mgrid[:20, :20] - rng.integers(8, 12, size=2)[:, None, None]
-        pixels[x**2 + y**2 < 36 if label < 2 else (abs(x) < 6) & (abs(y) < 6)] = colours[label]
+        pixels[x**2 + y**2 < 36 if label < 2 else (abs(x) < 6) & (abs(y) < 6)] = COLOURS[label]
         pixels += rng.normal(0, 12, pixels.shape)
         rows["image"].append(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
         rows["label"].append(label)
@@ -358,17 +346,15 @@ def make_images(size: int = 32, captions: bool = False) -> Any:
 
 
 def make_trainer(folder: Path, **options: Any) -> Any:
-    from hf_pmgaft import OBJECTIVES, PMGAFTConfig, PMGAFTTrainer
-
     own = ("eval_dataset", "teacher", "guidance_names", "peft_config", "prompt_templates", "train_dataset")
     passed = {key: options.pop(key) for key in own if key in options}
     defaults = dict(output_dir=str(folder), eps="8/255", learning_rate=5e-3, max_steps=3, logging_steps=1)
     defaults |= dict(per_device_train_batch_size=8, per_device_eval_batch_size=8, eval_num_steps=3)
     defaults |= dict(save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True, seed=0)
-    args = PMGAFTConfig(**{**defaults, **options})
-    captions = OBJECTIVES[args.objective].uses_captions
+    args = package.PMGAFTConfig(**{**defaults, **options})
+    captions = package.OBJECTIVES[args.objective].uses_captions
     data = {"train_dataset": make_images(captions=captions), "prompt_templates": "a photo of the {}"}
-    return PMGAFTTrainer(make_model(), args, processing_class=make_processor(), **{**data, **passed})
+    return package.PMGAFTTrainer(make_model(), args, processing_class=make_processor(), **{**data, **passed})
 
 
 def trained(folder: Path, resume: Path | None = None, **options: Any) -> dict[str, Any]:
@@ -403,16 +389,12 @@ def other_options(objective: type) -> dict[str, Any]:
 
 def steps(part: Part) -> dict[str, Any]:
     """Three steps of every objective, every tuning and every kind of step: logs, weights, what is saved."""
-    from peft import LoraConfig
-
-    from hf_pmgaft import OBJECTIVES, TUNINGS, PMGAFTConfig
-
-    runs: dict[str, dict[str, Any]] = {name: {"objective": name} for name in OBJECTIVES}
-    for name, objective in OBJECTIVES.items():
+    runs: dict[str, dict[str, Any]] = {name: {"objective": name} for name in package.OBJECTIVES}
+    for name, objective in package.OBJECTIVES.items():
         runs[f"{name} with other options"] = {"objective": name, "objective_kwargs": other_options(objective)}
 
     small = {"deep_prompts": {"num_tokens": 2, "depth": 1}, "text_context": {"num_tokens": 3}, "peft": LORA}
-    for name in TUNINGS:
+    for name in package.TUNINGS:
         runs[f"tuning {name}"] = {"tuning": name, "tuning_kwargs": small.get(name)}
     for name, other in {
         "deep_prompts": {"num_tokens": 1, "depth": 2, "coupling": "text_to_vision"},
@@ -440,14 +422,17 @@ def steps(part: Part) -> dict[str, Any]:
         "attack in bf16": {"attack_precision": "bf16"},
         "other seed": {"seed": 7},
         "teacher": {"teacher": make_model(seed=3)},
-        "guidance": {"guidance_names": WORDS[7:], "prompt_templates": ["a photo of the {}", "an image of {}"]},
+        "guidance": {
+            "guidance_names": ["red", "green", "blue"],
+            "prompt_templates": ["a photo of the {}", "an image of {}"],
+        },
         "stream": {"train_dataset": make_images().to_iterable_dataset()},
         "evaluation": {"eval_dataset": {"set": make_images(12)}, "eval_strategy": "steps", "eval_steps": 2},
     }
     found: dict[str, Any] = {}
     for name, options in runs.items():
         found[name] = trained(part.folder / name, **options)
-    defaults = PMGAFTConfig(output_dir=str(part.folder), use_cpu=True).to_dict()
+    defaults = package.PMGAFTConfig(output_dir=str(part.folder), use_cpu=True).to_dict()
     found["defaults"] = {key: value for key, value in defaults.items() if key not in ("logging_dir", "run_name")}
     return found
 
@@ -482,14 +467,11 @@ def resume(part: Part) -> dict[str, Any]:
 
 def attacks(part: Part) -> dict[str, Any]:
     """Adversarial images of every attack in every norm, and the noise."""
-    import torch
-
-    from hf_pmgaft import ATTACKS, ZeroShotClassifier, encode_class_names
     from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES, normal_noise, sample_seeds, uniform_noise
 
     model, processor = make_model(), make_processor()
-    texts = encode_class_names(model, processor, CLASS_NAMES, "a photo of the {}")
-    classifier = ZeroShotClassifier.from_model(model, processor, texts)
+    texts = package.encode_class_names(model, processor, CLASS_NAMES, "a photo of the {}")
+    classifier = package.ZeroShotClassifier.from_model(model, processor, texts)
     images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     labels, seeds = torch.arange(6) % 4, sample_seeds(0, 3, torch.arange(6))
     with torch.no_grad():
@@ -498,7 +480,7 @@ def attacks(part: Part) -> dict[str, Any]:
         found[f"{kind} noise"] = [noise(seeds, (3, 5), stream) for stream in range(3)]
 
     runs: dict[str, tuple[str, dict[str, Any]]] = {}
-    for name in sorted(set(ATTACKS) - {"corruption", "patch"}):
+    for name in sorted(set(package.ATTACKS) - {"corruption", "patch"}):
         for norm, eps in {"linf": "4/255", "l2": 0.5, "l1": 4.0}.items():
             if norm != "l1" or name in ("apgd", "apgd_t", "fab", "fab_t", "square"):
                 runs[f"{name} {norm}"] = name, {"eps": eps, "norm": norm, **SHORT.get(name, {})}
@@ -515,30 +497,27 @@ def attacks(part: Part) -> dict[str, Any]:
         for severity in SEVERITIES:
             runs[f"{kind} {severity}"] = "corruption", {"kind": kind, "severity": severity}
     for title, (name, options) in runs.items():
-        found[title] = ATTACKS[name](classifier, images, labels, seeds=seeds, **options)
+        found[title] = package.ATTACKS[name](classifier, images, labels, seeds=seeds, **options)
     return found
 
 
 def data(part: Part) -> dict[str, Any]:
     """Rows of evaluation sets, retrieval sets and training sets, few shots, and augmented images."""
-    import torch
-
-    from hf_pmgaft import RetrievalDataset, ZeroShotDataset
     from hf_pmgaft.data import augment, few_shot, load_images, parse_set, training_examples
 
     _, processor = emoji(part)
-    food = load_images(*parse_set(f"{part.root}/examples/emoji/data:food@validation"))
+    food = load_images(*parse_set(f"{ROOT}/examples/emoji/data:food@validation"))
     sets = {"plain": {}, "resize": {"resize": 48}, "native": {"native_size": True}, "border": {"border": 3}}
     found: dict[str, Any] = {"set": parse_set("NAME:config@split"), "size": len(food)}
     for name, options in sets.items():
-        rows = ZeroShotDataset(food, processor, name=name, **options)
+        rows = package.ZeroShotDataset(food, processor, name=name, **options)
         found[name] = {"rows": [rows[i] for i in (0, 7, 50)], "class_names": rows.class_names}
-    captions = RetrievalDataset(food, processor, "label,tags", name="captions")
+    captions = package.RetrievalDataset(food, processor, "label,tags", name="captions")
     found["captions"] = [captions[i] for i in (0, 7, 50)]
 
     examples = training_examples(make_images(captions=True), make_processor(), caption_column="auto")
     found["examples"] = [examples[i] for i in (0, 5)]
-    found["few shots"] = [few_shot(examples, 2, seed).sample_ids for seed in range(3)]
+    found["few shots"] = [few_shot(examples, 2, seed)[5] for seed in range(3)]
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     found["augmented"] = [augment(images, torch.arange(4), strength) for strength in (0.0, 0.5, 1.0)]
     return found
@@ -546,16 +525,12 @@ def data(part: Part) -> dict[str, Any]:
 
 def models(part: Part) -> dict[str, Any]:
     """Models at another resolution, for open_clip, in a LLaVA, and class embeddings on disk."""
-    from transformers import LlavaForConditionalGeneration
-
-    import hf_pmgaft as package
-
     model, processor = emoji(part)
     larger, resized = package.at_resolution(model, processor, 64)
     package.save_open_clip(model, processor, part.folder / "open_clip")
     back = package.load_open_clip(part.folder / "open_clip", model)
     package.export_class_embeds(model, processor, ["dog", "red fish"], part.folder / "embeds.safetensors")
-    llava = LlavaForConditionalGeneration.from_pretrained(part.root / "examples/emoji/llava")
+    llava = LlavaForConditionalGeneration.from_pretrained(ROOT / "examples/emoji/llava")
     package.swap_vision_tower(llava, model)
     return {
         "at resolution": {"weights": larger.state_dict(), "processor": resized.to_dict()},
@@ -563,33 +538,35 @@ def models(part: Part) -> dict[str, Any]:
         "from open_clip": back.state_dict(),
         "files": contents(part.folder),
         "vision tower": package.vision_tower(llava).state_dict(),
-        "loaded": package.load_model(str(part.root / "examples/emoji/model")).state_dict(),
+        "loaded": package.load_model(str(ROOT / "examples/emoji/model")).state_dict(),
         "folded": package.fold_into_clip(model).state_dict(),
     }
 
 
 def reports(part: Part) -> dict[str, Any]:
     """Whole reports and verdict files of every attack; those of the earlier side are opened and gone on with."""
-    from hf_pmgaft import RobustnessReport, compare_reports, evaluate_robustness
-
     found: dict[str, Any] = {}
     evaluations = evaluations_of(part)
     for name, (model, processor, sets, attack_list, options) in evaluations.items():
         file = part.folder / f"{name}.jsonl"
-        report = evaluate_robustness(model, processor, sets, attack_list, verdict_file=file, progress=False, **options)
+        report = package.evaluate_robustness(
+            model, processor, sets, attack_list, verdict_file=file, progress=False, **options
+        )
         report.save(part.folder / f"{name}.json")
-        seen = {"metrics": report.metrics(), "html": report._repr_html_().splitlines(), "measure": report.measure}
+        seen = {"metrics": report.metrics(), "html": report._repr_html_().splitlines()}
         found[name] = {**report.to_dict(), **seen, "verdict file": [json.loads(x) for x in file.open()]}
 
     part.wait_for_earlier()
     for name, (model, processor, sets, attack_list, options) in evaluations.items():
-        own, saved = (RobustnessReport.load(folder / f"{name}.json") for folder in (part.folder, part.earlier))
+        own, saved = (package.RobustnessReport.load(folder / f"{name}.json") for folder in (part.folder, part.earlier))
         found[name]["saved earlier"] = saved.to_dict()
-        found[name]["compared with earlier"] = compare_reports(saved, own).to_dict()
+        found[name]["compared with earlier"] = package.compare_reports(saved, own).to_dict()
         file = Path(shutil.copy(part.earlier / f"{name}.jsonl", part.folder / f"{name} of earlier.jsonl"))
         lines = file.read_text()
         options = {**options, "verdict_file": file, "progress": False}
-        found[name]["from earlier verdicts"] = evaluate_robustness(model, processor, sets, attack_list, **options)
+        found[name]["from earlier verdicts"] = package.evaluate_robustness(
+            model, processor, sets, attack_list, **options
+        )
         found[name]["from earlier verdicts"] = found[name]["from earlier verdicts"].to_dict()
         found[name]["nothing computed anew"] = file.read_text() == lines
     return found
@@ -597,12 +574,11 @@ def reports(part: Part) -> dict[str, Any]:
 
 def evaluations_of(part: Part) -> dict[str, tuple]:
     """By name: model, processor, sets, attacks and options of an evaluation."""
-    from hf_pmgaft import ATTACKS, LinearProbe, NearestClassMean, RetrievalDataset, ZeroShotDataset
     from hf_pmgaft.data import load_images
 
     # Every attack with few steps, in two radii of L-inf and in other norms
     every = [{"attack": "pgd", "eps": "2/255", "num_steps": 5, "loss": "margin"}]
-    for name in sorted(ATTACKS):
+    for name in sorted(package.ATTACKS):
         ball = {} if name in ("patch", "corruption") else {"eps": 0.5 if name == "cw" else "4/255"}
         every.append({"attack": name, **ball, **SHORT.get(name, {})})
     every += [{"attack": name, "eps": 0.5, "norm": "l2", **SHORT[name]} for name in ("pgd", "apgd", "square")]
@@ -610,11 +586,11 @@ def evaluations_of(part: Part) -> dict[str, tuple]:
     last = {"verdict": "last_iterate", "max_samples": 6, "batch_size": 4}
 
     clip, processor = emoji(part)
-    folder, template = str(part.root / "examples/emoji/data"), "an emoji of {}"
+    folder, template = str(ROOT / "examples/emoji/data"), "an emoji of {}"
     load = {name: load_images(folder, name, "test") for name in ("animals", "smileys", "food")}
-    named = [ZeroShotDataset(load[name], processor, None, template, name) for name in ("animals", "smileys")]
-    captions = [RetrievalDataset(load["food"], processor, "label,tags", name="food captions")]
-    pulled = [RetrievalDataset(load["food"], processor, "label", name="food", target="drawn")]
+    named = [package.ZeroShotDataset(load[name], processor, None, template, name) for name in ("animals", "smileys")]
+    captions = [package.RetrievalDataset(load["food"], processor, "label,tags", name="food captions")]
+    pulled = [package.RetrievalDataset(load["food"], processor, "label", name="food", target="drawn")]
     ranked = [{"attack": "pgd", "eps": eps, "num_steps": 3, "loss": "margin"} for eps in ("2/255", "4/255")]
     ranked += [{"attack": "fgsm", "eps": "4/255"}]
     noisy = [*ranked, {"attack": "corruption", "kind": "jpeg", "severity": 3}]
@@ -622,7 +598,8 @@ def evaluations_of(part: Part) -> dict[str, tuple]:
     # AutoAttack has its own numbers of steps, so the model and its set are tiny.
     tiny, tiny_processor = make_model(), make_processor()
     few, support = (
-        ZeroShotDataset(make_images(size), tiny_processor, name=name) for size, name in ((6, "few"), (32, "support"))
+        package.ZeroShotDataset(make_images(size), tiny_processor, name=name)
+        for size, name in ((6, "few"), (32, "support"))
     )
     auto = [{"attack": "autoattack", "eps": "4/255", "version": version} for version in ("fast", "standard")]
     default = {"attack": "pgd", "eps": "1/255"}
@@ -633,16 +610,14 @@ def evaluations_of(part: Part) -> dict[str, tuple]:
         "retrieval last iterate": (clip, processor, captions, noisy, {**last, "max_samples": 16}),
         "target": (clip, processor, pulled, ranked, {"max_samples": 16}),
         "autoattack": (tiny, tiny_processor, [few], auto, {"eight_bit": True}),
-        "nearest class mean": (tiny, tiny_processor, [few], [default], {"head": NearestClassMean(support)}),
-        "linear probe": (tiny, tiny_processor, [few], [default], {"head": LinearProbe(support), "seed": 3}),
+        "nearest class mean": (tiny, tiny_processor, [few], [default], {"head": package.NearestClassMean(support)}),
+        "linear probe": (tiny, tiny_processor, [few], [default], {"head": package.LinearProbe(support), "seed": 3}),
     }
 
 
 def emoji(part: Part) -> tuple:
     """The CLIP of the emoji and its processor."""
-    from transformers import AutoProcessor, CLIPModel
-
-    folder = part.root / "examples/emoji/model"
+    folder = ROOT / "examples/emoji/model"
     return CLIPModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
 
 
@@ -656,8 +631,8 @@ def demo(part: Part) -> dict[str, Any]:
 
 def recipes(part: Part) -> dict[str, Any]:
     """All recipes as they are written, and two steps of each on the emoji."""
-    folders = [part.root / "examples/configs", part.root / "hf_pmgaft/recipes"]
-    model, images = part.root / "examples/emoji/model", f"{part.root}/examples/emoji/data:finetune"
+    folders = [ROOT / "examples/configs", ROOT / "hf_pmgaft/recipes"]
+    model, images = ROOT / "examples/emoji/model", f"{ROOT}/examples/emoji/data:finetune"
     small = ["--model_name_or_path", model, "--dataset_name", images, "--image_column", "image", "--do_eval", "no"]
     small += ["--shots", 1, "--max_steps", 2, "--per_device_train_batch_size", 16, "--logging_steps", 1]
     small += ["--dataloader_num_workers", 0, "--save_strategy", "no"]
@@ -667,8 +642,9 @@ def recipes(part: Part) -> dict[str, Any]:
         written = re.sub(r"\{config_dir\}[^\s\"]*/", "", file.read_text(encoding="utf-8"))
         recipe = yaml.safe_load(written)
         flags = ["--caption_column", "tags"] if "caption_column" in recipe else []
-        if recipe.get("tuning") == "deep_prompts":
-            flags += ["--tuning_kwargs", json.dumps({**recipe["tuning_kwargs"], "depth": 2})]
+        fitting = {"deep_prompts": {"depth": 2}, "text_context": {"num_tokens": 4}}.get(recipe.get("tuning"))
+        if fitting:
+            flags += ["--tuning_kwargs", json.dumps({**recipe.get("tuning_kwargs", {}), **fitting})]
         found[file.stem] = {"written": recipe, **run_pmgaft(part, file.stem, "--config", file, *small, *flags)}
     return found
 
@@ -682,9 +658,9 @@ def run_pmgaft(part: Part, name: str, *flags: Any) -> dict[str, Any]:
 
 def outputs(part: Part) -> dict[str, Any]:
     """Tables in all formats, pictures, the comparison of two reports, model cards, and the results that are stored."""
-    first, second, found = part.folder / "first.json", part.folder / "second.json", {}
+    first, second, found = "first.json", "second.json", {}  # in the part's folder, where the script runs
     flags = ["--max_samples", 6, "--num_steps", 3, "--eight_bit", "--eps", "2/255", "4/255"]
-    verdicts = ["--verdict_file", part.folder / "verdicts.jsonl", "--output_file", first]
+    verdicts = ["--verdict_file", "verdicts.jsonl", "--output_file", first]
     for style in ("text", "markdown", "latex", "html"):
         found[style] = script(part, "evaluate_robustness.py", *flags, *verdicts, "--format", style)
 
@@ -695,20 +671,20 @@ def outputs(part: Part) -> dict[str, Any]:
         half.save_pretrained(part.folder / "other")
     other = ["--model", part.folder / "other", "--output_file", second]
     found["other model"] = script(part, "evaluate_robustness.py", *flags, *other)
-    compared = ["--plots", part.folder / "plots", "--output_file", part.folder / "comparison.json"]
+    compared = ["--plots", "plots", "--output_file", "comparison.json"]
     found["comparison"] = script(part, "evaluate_robustness.py", "--compare", first, second, *compared)
 
-    groups = [f"{part.root}/examples/emoji/data:{name}@validation" for name in ("animals", "flags")]
-    unseen = ["--unseen", "--max_samples", 3, "--num_steps", 2, "--plots", part.folder / "unseen"]
+    groups = [f"{ROOT}/examples/emoji/data:{name}@validation" for name in ("animals", "flags")]
+    unseen = ["--unseen", "--max_samples", 3, "--num_steps", 2, "--plots", "unseen"]
     found["unseen"] = script(part, "evaluate_robustness.py", *unseen, "--eval_sets", *groups)
     retrieval = ["--caption_column", "label,tags", "--max_samples", 12, "--num_steps", 2]
-    found["retrieval"] = script(part, "evaluate_robustness.py", *retrieval, "--plots", part.folder / "retrieval")
-    picture = ["--output_file", part.folder / "gallery.png", "--num_steps", 3]
+    found["retrieval"] = script(part, "evaluate_robustness.py", *retrieval, "--plots", "retrieval")
+    picture = ["--output_file", "gallery.png", "--num_steps", 3]
     found["gallery"] = script(part, "gallery.py", *picture)
 
     found["files"] = contents(part.folder)
     for pattern in ("autoattack*.json", "comparison.json", "costs*.json", "leaderboard*.json"):
-        for file in sorted((part.root / "examples").rglob(pattern)):
+        for file in sorted((ROOT / "examples").rglob(pattern)):
             found[f"stored {file.name}"] = content(file)
     return found
 
@@ -723,7 +699,7 @@ def vlm(part: Part) -> dict[str, Any]:
         "--max_new_tokens",
         8,
         "--towers",
-        part.root / "examples/emoji/model",
+        ROOT / "examples/emoji/model",
     ]
     files = {"output_file": "report.json", "verdict_file": "texts.jsonl", "gallery": "gallery.png"}
     for flag, file in files.items():
@@ -731,18 +707,7 @@ def vlm(part: Part) -> dict[str, Any]:
     return {"printed": script(part, "attack_llava.py", *flags), "files": contents(part.folder)}
 
 
-PARTS = {
-    "demo": demo,
-    "steps": steps,
-    "resume": resume,
-    "attacks": attacks,
-    "data": data,
-    "models": models,
-    "reports": reports,
-    "recipes": recipes,
-    "outputs": outputs,
-    "vlm": vlm,
-}
+PARTS = {part.__name__: part for part in (demo, steps, resume, attacks, data, models, reports, recipes, outputs, vlm)}
 
 
 if __name__ == "__main__":
