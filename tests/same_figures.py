@@ -25,8 +25,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ import hf_pmgaft as package  # noqa: E402
 # The last commit before the code moved into folders by subject.
 BEFORE = "fb212fc9b1d736407409fb39b687a7ceaf21bf80"
 SIDES = ("before", "now")
+FAILED = "failed with"
 
 # What cannot be equal and is left out: durations and what follows from them. Paths of the two trees and of the
 # worker's folder are replaced by a word. Versions of libraries are those of one environment and stay; that of
@@ -157,11 +159,11 @@ def compare(parts: list[str], folder: Path) -> bool:
         keys = list(dict.fromkeys([*before["values"], *now["values"]]))
         lacks = "(not there)"
         pairs = {key: [json.dumps(side["values"].get(key, lacks)) for side in (before, now)] for key in keys}
-        differing = [key for key, (first, second) in pairs.items() if first != second]
+        differing = [key for key, (first, second) in pairs.items() if first != second or key == FAILED]
 
         result = "equal" + note
         if differing:
-            first, second = pairs[differing[0]]
+            first, second = (text if len(text) < 800 else f"... {text[-800:]}" for text in pairs[differing[0]])
             result = f"{len(differing)} differ, the first is {differing[0]}:\n  before {first}\n  now    {second}"
             equal = False
             (folder / f"{part}_differing.txt").write_text("\n".join(differing) + "\n")
@@ -224,8 +226,12 @@ def work(args: argparse.Namespace) -> None:
         part.folder.mkdir()
         os.chdir(part.folder)
         torch.manual_seed(0)
-        with redirect_stdout(sys.stderr):  # which is the log
-            values = {key: part.settled(value) for key, value in flat(PARTS[name](part)) if not key.endswith(TIMES)}
+        try:
+            with redirect_stdout(sys.stderr):  # which is the log
+                found = dict(flat(PARTS[name](part)))
+        except Exception:  # so that the other parts are still compared
+            found = {FAILED: traceback.format_exc()}
+        values = {key: part.settled(value) for key, value in found.items() if not key.endswith(TIMES)}
 
         seconds = time.monotonic() - start
         partial = part.folder.with_suffix(".partial")
@@ -505,7 +511,7 @@ def data(part: Part) -> dict[str, Any]:
     """Rows of evaluation sets, retrieval sets and training sets, few shots, and augmented images."""
     from hf_pmgaft.data import augment, few_shot, load_images, parse_set, training_examples
 
-    _, processor = emoji(part)
+    _, processor = emoji()
     food = load_images(*parse_set(f"{ROOT}/examples/emoji/data:food@validation"))
     sets = {"plain": {}, "resize": {"resize": 48}, "native": {"native_size": True}, "border": {"border": 3}}
     found: dict[str, Any] = {"set": parse_set("NAME:config@split"), "size": len(food)}
@@ -525,7 +531,7 @@ def data(part: Part) -> dict[str, Any]:
 
 def models(part: Part) -> dict[str, Any]:
     """Models at another resolution, for open_clip, in a LLaVA, and class embeddings on disk."""
-    model, processor = emoji(part)
+    model, processor = emoji()
     larger, resized = package.at_resolution(model, processor, 64)
     package.save_open_clip(model, processor, part.folder / "open_clip")
     back = package.load_open_clip(part.folder / "open_clip", model)
@@ -560,16 +566,22 @@ def reports(part: Part) -> dict[str, Any]:
     for name, (model, processor, sets, attack_list, options) in evaluations.items():
         own, saved = (package.RobustnessReport.load(folder / f"{name}.json") for folder in (part.folder, part.earlier))
         found[name]["saved earlier"] = saved.to_dict()
-        found[name]["compared with earlier"] = package.compare_reports(saved, own).to_dict()
+        found[name]["compared with earlier"] = tried(lambda a, b: package.compare_reports(a, b).to_dict(), saved, own)
+
         file = Path(shutil.copy(part.earlier / f"{name}.jsonl", part.folder / f"{name} of earlier.jsonl"))
-        lines = file.read_text()
-        options = {**options, "verdict_file": file, "progress": False}
-        found[name]["from earlier verdicts"] = package.evaluate_robustness(
-            model, processor, sets, attack_list, **options
-        )
-        found[name]["from earlier verdicts"] = found[name]["from earlier verdicts"].to_dict()
+        lines, options = file.read_text(), {**options, "verdict_file": file, "progress": False}
+        again = tried(package.evaluate_robustness, model, processor, sets, attack_list, **options)
+        found[name]["from earlier verdicts"] = again if isinstance(again, str) else again.to_dict()
         found[name]["nothing computed anew"] = file.read_text() == lines
     return found
+
+
+def tried(ask: Callable, *args: Any, **options: Any) -> Any:
+    """What a call gives, or why it was refused."""
+    try:
+        return ask(*args, **options)
+    except ValueError as error:
+        return f"refused: {error}"
 
 
 def evaluations_of(part: Part) -> dict[str, tuple]:
@@ -585,7 +597,7 @@ def evaluations_of(part: Part) -> dict[str, tuple]:
     every += [{"attack": "apgd", "eps": 6.0, "norm": "l1", "num_steps": 5}, {"attack": "pgd", "eps": "1/255"}]
     last = {"verdict": "last_iterate", "max_samples": 6, "batch_size": 4}
 
-    clip, processor = emoji(part)
+    clip, processor = emoji()
     folder, template = str(ROOT / "examples/emoji/data"), "an emoji of {}"
     load = {name: load_images(folder, name, "test") for name in ("animals", "smileys", "food")}
     named = [package.ZeroShotDataset(load[name], processor, None, template, name) for name in ("animals", "smileys")]
@@ -615,7 +627,7 @@ def evaluations_of(part: Part) -> dict[str, tuple]:
     }
 
 
-def emoji(part: Part) -> tuple:
+def emoji() -> tuple:
     """The CLIP of the emoji and its processor."""
     folder = ROOT / "examples/emoji/model"
     return CLIPModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
@@ -664,7 +676,7 @@ def outputs(part: Part) -> dict[str, Any]:
     for style in ("text", "markdown", "latex", "html"):
         found[style] = script(part, "evaluate_robustness.py", *flags, *verdicts, "--format", style)
 
-    model, processor = emoji(part)
+    model, processor = emoji()
     for parameter in model.vision_model.parameters():
         parameter.data.mul_(1.1)
     for half in (model, processor):
@@ -691,16 +703,7 @@ def outputs(part: Part) -> dict[str, Any]:
 
 def vlm(part: Part) -> dict[str, Any]:
     """The attacked LLaVA on two images, with its own tower and that of the emoji: figures, texts, picture."""
-    flags = [
-        "--num_images",
-        2,
-        "--num_steps",
-        3,
-        "--max_new_tokens",
-        8,
-        "--towers",
-        ROOT / "examples/emoji/model",
-    ]
+    flags = ["--towers", ROOT / "examples/emoji/model", *"--num_images 2 --num_steps 3 --max_new_tokens 8".split()]
     files = {"output_file": "report.json", "verdict_file": "texts.jsonl", "gallery": "gallery.png"}
     for flag, file in files.items():
         flags += [f"--{flag}", part.folder / file]
