@@ -98,7 +98,7 @@ def test_a_teacher_that_is_the_student_without_its_adapter_stays_as_it_was(batch
     model = get_peft_model(make_model(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
     with without_tuning(model):
         plain = make_model().get_image_features(batch["pixel_values"]).pooler_output
-    step = make_step(model, tuning="peft")
+    step = make_step(model)
     step(model, batch, 0)
     assert step.teacher.is_student
     torch.testing.assert_close(step.teacher.encode(batch["pixel_values"]), plain, rtol=1e-5, atol=1e-5)

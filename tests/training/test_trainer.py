@@ -10,7 +10,7 @@ from support.tiny import CLASS_NAMES, make_images, make_model, make_processor
 from support.trainers import LORA, losses, make_trainer, state
 from transformers import CLIPModel, CLIPProcessor, TrainerCallback
 
-from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer
+from hf_pmgaft import AdversarialStep, PMGAFTConfig, PMGAFTTrainer
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.zero_shot import Views, ZeroShotClassifier, encode_class_names
@@ -183,16 +183,16 @@ def test_attack_sees_the_model_in_eval_mode_and_frozen(tmp_path):
 
 def test_noise_follows_the_step_and_the_sample(tmp_path, monkeypatch):
     seen = []
-    attack = PMGAFTTrainer._attack
+    perturb = AdversarialStep.perturb
 
-    def note(self, images, labels, seeds, *views):
-        seen.append((self.state.global_step, *seeds.tolist()))
-        return attack(self, images, labels, seeds, *views)
+    def note(self, inner, student, images, labels, seeds, *rest):
+        seen.append(seeds.tolist())
+        return perturb(self, inner, student, images, labels, seeds, *rest)
 
-    monkeypatch.setattr(PMGAFTTrainer, "_attack", note)
+    monkeypatch.setattr(AdversarialStep, "perturb", note)
     for folder in ("a", "b"):
         make_trainer(tmp_path / folder, make_images(8), max_steps=2).train()
-    (_, *first), (_, *second) = sorted(seen[:2])
+    first, second = seen[:2]
     assert len(set(first) | set(second)) == 16, "a sample's noise is the same in two steps, or that of another sample"
     assert seen[:2] == seen[2:]
 
