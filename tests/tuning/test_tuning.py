@@ -131,7 +131,7 @@ def test_a_peft_model_trains_its_own_adapter_and_is_its_own_teacher(tmp_path):
     trainer = make_trainer(tmp_path, model=peft_model, max_steps=2)
     assert trainer.model is peft_model and trainer.teacher.is_student
     before, images = state(peft_model), torch.rand(2, 3, 16, 16)
-    plain = make_trainer(tmp_path, model=make_model()).teacher()(images)
+    plain = make_trainer(tmp_path, model=make_model()).step.guide(images)
     torch.testing.assert_close(trainer.step.guide(images), plain)
     assert (trainer.step.student(trainer.model)(images) - plain).abs().max() > 1e-3
 
@@ -152,7 +152,7 @@ def test_a_saved_adapter_goes_on_if_it_is_loaded_as_trainable(tmp_path):
         tmp_path, model=PeftModel.from_pretrained(make_model(), tmp_path / "adapter", is_trainable=True), max_steps=1
     )
     images = torch.rand(2, 3, 16, 16)
-    torch.testing.assert_close(again.student(again.model)(images), first.student(first.model.eval())(images))
+    torch.testing.assert_close(again.step.student(again.model)(images), first.step.student(first.model.eval())(images))
     again.train()
     assert again.state.global_step == 1
 
