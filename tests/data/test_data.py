@@ -394,4 +394,4 @@ def test_a_revision_is_asked_of_the_hub(monkeypatch):
     asked = {}
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config, **options: asked.update(options))
     load_images("user/name", split="test", revision="refs/convert/parquet")
-    assert asked == {"split": "test", "streaming": False, "revision": "refs/convert/parquet"}
+    assert asked == {"split": "test", "streaming": False, "revision": "refs/convert/parquet", "data_files": None}

@@ -214,7 +214,7 @@ def test_the_hub_is_asked_for_the_stated_split_and_its_size_checked(monkeypatch,
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     (data,) = load_suite("paper16", processor, names=["fgvc_aircraft"])
-    options = {"split": "test", "streaming": False, "revision": "refs/convert/parquet"}
+    options = {"split": "test", "streaming": False, "revision": "refs/convert/parquet", "data_files": None}
     assert asked == [("HuggingFaceM4/FGVC-Aircraft", None, options)] and len(data) == 3_333
     whole["fgvc_aircraft"] = 3_334
     with pytest.raises(ValueError, match="3334 images, but 3333 are stated"):
