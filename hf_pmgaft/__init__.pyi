@@ -22,7 +22,7 @@ from .models.backbones import get_encoder as get_encoder
 from .models.resolution import at_resolution as at_resolution
 from .objectives import OBJECTIVES as OBJECTIVES
 from .objectives import Objective as Objective
-from .suites.suite import load_suite as load_suite
+from .suites.loading import load_suite as load_suite
 from .training.callbacks import SamplePictures as SamplePictures
 from .training.trainer import PMGAFTTrainer as PMGAFTTrainer
 from .tuning import TUNINGS as TUNINGS

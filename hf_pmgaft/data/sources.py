@@ -124,7 +124,7 @@ def _has_tables_beside_shards(path: Path) -> bool:
 
 
 def _with_paths_from(folder: Path, dataset: Any) -> Any:
-    """The table with paths that start at `folder`: in the usual image columns, and where the first row names a file."""
+    """The table with paths that start at `folder`, in the usual image columns and where the first row names a file."""
     check_has_rows(dataset)
     first = next(iter(dataset))
     texts = {column: value for column, value in first.items() if isinstance(value, str)}
