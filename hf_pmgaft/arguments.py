@@ -117,7 +117,7 @@ def _check_all_known(parser: ArgumentParser, argv: Sequence[str], options: Colle
     _, unknown = parser.parse_known_args(list(argv))
     if unknown:
         flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-        raise ValueError(f"The command line has what are no options: {_near_misses(flags or unknown, options)}.")
+        raise ValueError(f"The command line has words that are no options: {_near_misses(flags or unknown, options)}.")
 
 
 def _near_misses(unknown: Sequence[str], options: Collection[str]) -> str:

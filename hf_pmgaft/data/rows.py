@@ -94,8 +94,10 @@ class ImageRows:
         is_labelled = label_column or class_names is not None or _has_any(dataset, usual_names)
         if is_labelled or not labels_are_optional:
             self.label_column = find_column(dataset, label_column, usual_names, "label")
-            find_names = class_names_or_none if labels_are_optional else class_names_of
-            self.class_names = find_names(dataset, self.label_column, class_names)
+            if labels_are_optional:
+                self.class_names = class_names_or_none(dataset, self.label_column, class_names)
+            else:
+                self.class_names = class_names_of(dataset, self.label_column, class_names)
 
         # All labels are checked before training rather than on the way.
         self.class_numbers = None
