@@ -22,7 +22,7 @@ from .models.backbones import get_encoder as get_encoder
 from .models.resolution import at_resolution as at_resolution
 from .objectives import OBJECTIVES as OBJECTIVES
 from .objectives import Objective as Objective
-from .suites.suite import load_suite as load_suite
+from .suites.loading import load_suite as load_suite
 from .training.sample_pictures import SamplePictures as SamplePictures
 from .training.step import AdversarialStep as AdversarialStep
 from .training.trainer import PMGAFTTrainer as PMGAFTTrainer

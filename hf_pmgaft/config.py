@@ -1,4 +1,4 @@
-"""`PMGAFTConfig`: threat model, objective and tuning beside `TrainingArguments`; command lines with YAML defaults."""
+"""`PMGAFTConfig`: threat model, objective and tuning beside `TrainingArguments`, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -16,17 +16,37 @@ from .attacks import TRAINING_ATTACKS
 from .attacks.ball import NORMS, parse_radius
 from .attacks.losses import LOSSES
 from .attacks.spec import training_attack, training_options, try_attack
-from .engines import after_devices, before_devices, broadcast_buffers
+from .engines import broadcast_buffers, check_engine, check_engine_requested
 from .modes import ATTACK_PRECISIONS
 from .objectives import OBJECTIVES, make_objective
+from .registry import known
 from .tuning import TUNINGS, make_tuning
+
+# Radii and lengths of steps, and counts of things to do. One whose default is `None` may stay `None`.
+RADII = ("eps", "eval_eps", "step_size", "eval_step_size")
+COUNTS = (
+    "num_steps",
+    "eval_num_steps",
+    "eval_restarts",
+    "eval_max_samples",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+)
+# What `attack_kwargs` cannot hold, since these have arguments of their own.
+OWN_ARGUMENTS = {"eps", "norm", "num_steps", "step_size", "random_start"}
+# Flags that newer transformers calls otherwise.
+RENAMED_FLAGS = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 
 
 @dataclass
 class PMGAFTConfig(TrainingArguments):
-    r"""
-    Arguments of [`PMGAFTTrainer`]: those of `transformers.TrainingArguments` and the following. Radii are in the scale
-    of images in [0,1] and may be written as fractions, `"4/255"`.
+    r"""Configures a run of [`PMGAFTTrainer`]: threat model, objective, tuning, and all of `TrainingArguments`.
+
+    Radii are in the scale of images in [0,1] and may be written as fractions, `"4/255"`.
 
     Args:
         > Threat model of training
@@ -38,7 +58,7 @@ class PMGAFTConfig(TrainingArguments):
         step_size (`str`, *optional*): Length of a step; `2.5 * eps / num_steps` if not given (`eps` for one step).
         random_start (`bool`, defaults to `True`): Whether the attack starts at a random point of the ball.
         attack_kwargs (`dict`, *optional*): Further options of the attack, such as `{"loss": "margin"}`, or `{"tau":
-            0}` for PGD that stops early (another recipe, see `hf_pmgaft.attacks.pgd`).
+            0}` for PGD that stops early (another recipe, see `hf_pmgaft.attacks.early_stopped`).
         attack_precision (`str`, defaults to `"follow"`): What the training attack computes in: `"follow"` the run's
             mixed precision; `"fp32"` under mixed precision too; `"bf16"` by autocast while training stays in float32.
             The last is another recipe, since the signs of small gradients change: the logs tell the share of pixels
@@ -72,11 +92,24 @@ class PMGAFTConfig(TrainingArguments):
     `logging_nan_inf_filter=False` (a NaN stops the run instead of being logged as 0), `logging_steps=10`,
     `ddp_broadcast_buffers=False` with older torch, `ddp_find_unused_parameters=False`, `do_eval=True`,
     `enable_jit_checkpoint=True` (SIGTERM saves a checkpoint and ends training), `learning_rate=1e-5`,
-    `weight_decay=1e-4`, `lr_scheduler_type="cosine"`.
+    `weight_decay=1e-4`, `lr_scheduler_type="cosine"`. `gradient_checkpointing` and its options stay where newer
+    transformers calls them `activation_checkpointing`; either name does.
+
+    Raises:
+        ValueError: for what cannot work, before a model or data is loaded.
+
+    Example:
+        >>> args = PMGAFTConfig(output_dir="clip-tecoa", objective="tecoa", eps="4/255", num_steps=10, use_cpu=True)
+        >>> args.attack_options()
+        {'eps': 0.0156..., 'norm': 'linf', 'num_steps': 10, 'step_size': None, 'random_start': True}
+        >>> PMGAFTConfig(eps="4", use_cpu=True)
+        Traceback (most recent call last):
+        ValueError: eps: You passed the radius 4, ... If you meant 4 of 255 grey levels, write 4/255.
     """
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "attack_kwargs", "objective_kwargs", "tuning_kwargs"]
 
+    # Threat model of training
     attack: str = field(default="pgd", metadata={"help": f"Training attack, one of {sorted(TRAINING_ATTACKS)}."})
     norm: str = field(default="linf", metadata={"help": f"Norm of the ball, one of {sorted(NORMS)}."})
     eps: str = field(default="1/255", metadata={"help": "Radius in the scale of images in [0,1], such as 4/255."})
@@ -87,8 +120,11 @@ class PMGAFTConfig(TrainingArguments):
         default=None, metadata={"help": 'Further options of the attack as JSON, such as \'{"loss": "margin"}\'.'}
     )
     attack_precision: str = field(
-        default="follow", metadata={"help": f"Of the training attack, one of {sorted(ATTACK_PRECISIONS)}."}
+        default="follow",
+        metadata={"help": f"What the training attack computes in, one of {sorted(ATTACK_PRECISIONS)}."},
     )
+
+    # Threat model of evaluation
     eval_eps: str | None = field(default=None, metadata={"help": "Radius in evaluation; eps if not given."})
     eval_num_steps: int = field(default=20, metadata={"help": "Steps of the attack in evaluation."})
     eval_step_size: str | None = field(
@@ -99,6 +135,8 @@ class PMGAFTConfig(TrainingArguments):
     eval_max_samples: int | None = field(
         default=None, metadata={"help": "Images per evaluation set; all if not given."}
     )
+
+    # Objective and tuning
     objective: str = field(default="pmg_aft", metadata={"help": f"Objective, one of {sorted(OBJECTIVES)}."})
     objective_kwargs: dict | str | None = field(
         default=None, metadata={"help": "Options of the objective as JSON, such as '{\"alpha\": 2.0}'."}
@@ -115,6 +153,7 @@ class PMGAFTConfig(TrainingArguments):
     )
     augmentation: float = field(default=0.0, metadata={"help": "Strength of the augmentation, 0 to 1."})
 
+    # Changed defaults of `TrainingArguments`
     do_eval: bool = field(default=True, metadata={"help": "Evaluate before and after training."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep image columns and sample ids."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Off: a NaN stops the run."})
@@ -131,85 +170,66 @@ class PMGAFTConfig(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
 
     def __post_init__(self):
+        # What the parent reads. Of the engine it must be told before it sets up its devices.
         for name in self._VALID_DICT_FIELDS:
             _check_json(name, getattr(self, name))
-        before_devices(self)
+        pass_on_renamed_flags(self)
+        check_engine_requested(self)
         super().__post_init__()
-        _check_choice("attack_precision", self.attack_precision, ATTACK_PRECISIONS)
-        stops_early = isinstance(self.attack_kwargs, dict) and self.attack_kwargs.get("tau") is not None
-        after_devices(self, self.attack_precision, self.averages_weights, stops_early)
+
+        # What depends on the devices, which are known from here on.
+        known("attack_precision", self.attack_precision, ATTACK_PRECISIONS)
+        check_engine(self)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no device to copy to, and torch would warn
-        _check_choice("attack", self.attack, TRAINING_ATTACKS)
-        _check_choice("norm", self.norm, NORMS)
-        _check_choice("eval_loss", self.eval_loss, LOSSES)
-        for name in ("eps", "eval_eps", "step_size", "eval_step_size"):
-            if getattr(self, name) is not None or name == "eps":
-                _check_radius(name, getattr(self, name), self.norm)
-        for name in _COUNTS:
-            _check_count(name, getattr(self, name), optional=getattr(type(self), name) is None)
+
+        # Single values. Names come first, since radii are read in the norm.
+        known("attack", self.attack, TRAINING_ATTACKS)
+        known("norm", self.norm, NORMS)
+        known("eval_loss", self.eval_loss, LOSSES)
+        for name in RADII:
+            _check_radius(name, getattr(self, name), self.norm, is_optional=self._is_optional(name))
+        for name in COUNTS:
+            _check_count(name, getattr(self, name), is_optional=self._is_optional(name))
         if not 0 <= self.augmentation <= 1:
             raise ValueError(f"You passed augmentation={self.augmentation}. Pass a strength from 0 (none) to 1.")
+
+        # Options, of which each choice has its own. An objective or tuning may also be an instance, checked when made.
         for name in ("attack_kwargs", "objective_kwargs", "tuning_kwargs"):
-            if not isinstance(getattr(self, name) or {}, dict):
-                raise ValueError(f"You passed {name}={getattr(self, name)!r}. Pass a JSON object or a dict.")
+            _check_dict(name, getattr(self, name))
         if isinstance(self.objective, str):
             make_objective(self.objective, self.objective_kwargs)
         if isinstance(self.tuning, str):
             make_tuning(self.tuning, self.tuning_kwargs)
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ValueError(f"You passed ema_decay={self.ema_decay}. Pass a number from 0 to below 1, such as 0.999.")
-        if self.wise_ft is not None and not 0 < self.wise_ft <= 1:
-            raise ValueError(f"You passed wise_ft={self.wise_ft}. Pass the tuned weights' share, above 0 to 1.")
-        self._check_attack()
-        self._check_hub()
+        _check_averages(self.ema_decay, self.wise_ft)
+
+        # The attack as a whole, tried on a small image, which needs all of the above to be right.
+        _check_attack(self)
+
+        # Places and logs
+        _check_hub(self)
         if self.logging_nan_inf_filter:
             raise ValueError(
                 "You passed logging_nan_inf_filter=True, which logs a NaN loss as 0 and goes on. Leave it off: a NaN "
                 "stops the run and keeps the last good checkpoint."
             )
 
-    def _check_attack(self):
-        options = self.attack_kwargs or {}
-        known = training_options(self.attack) - _OWN_ARGUMENTS
-        unknown = sorted(set(options) - known)
-        if unknown:
-            raise ValueError(
-                f"Attack {self.attack!r} takes no {', '.join(unknown)} in attack_kwargs. It takes: {sorted(known)}; "
-                "the radius and the steps have arguments of their own."
-            )
-        try:
-            try_attack(f"Attack {self.attack!r}", *training_attack(self.attack, self.attack_options()))
-        except ValueError as error:
-            raise ValueError(
-                f"Attack {self.attack!r} cannot take attack_kwargs={options} ({error}). Correct them."
-            ) from error
-
-    def _check_hub(self):
-        if not self.push_to_hub:
-            return
-        from huggingface_hub import get_token
-
-        if self.hub_token is not None and not re.fullmatch(r"[!-~]+", self.hub_token):
-            # The HTTP library would print it in its error.
-            raise ValueError(
-                "You passed a hub_token with spaces, line ends or other characters that no token has. Copy it again."
-            )
-        if not (self.hub_token or get_token()):
-            raise ValueError(
-                "You passed push_to_hub=True, but there is no token to push with, which would be found only after "
-                "training. Run `hf auth login`, set HF_TOKEN or pass hub_token."
-            )
-        if not (self.hub_model_id or Path(self.output_dir).name):
-            raise ValueError("You passed push_to_hub=True without a name. Pass hub_model_id='user/clip-pmgaft'.")
+    def _is_optional(self, name: str) -> bool:
+        """Whether a field may be `None`, as its default is."""
+        return getattr(type(self), name) is None
 
     @property
     def averages_weights(self) -> bool:
         """Whether other weights are evaluated and saved than those of the last step."""
         return self.ema_decay is not None or self.wise_ft is not None
 
+    @property
+    def attack_stops_early(self) -> bool:
+        """Whether the training attack takes fewer steps on some images than on others."""
+        return isinstance(self.attack_kwargs, dict) and self.attack_kwargs.get("tau") is not None
+
     def attack_options(self) -> dict[str, Any]:
-        """Keyword arguments of the training attack."""
+        """Gives the keyword arguments of the training attack."""
         options = {"eps": parse_radius(self.eps, self.norm), "norm": self.norm, **(self.attack_kwargs or {})}
         if self.attack != "fgsm":
             options["num_steps"] = self.num_steps
@@ -217,7 +237,7 @@ class PMGAFTConfig(TrainingArguments):
         return {**options, "random_start": self.random_start}
 
     def eval_attack_spec(self) -> dict[str, Any]:
-        """The evaluation attack as `evaluate_robustness` takes it."""
+        """Gives the evaluation attack as `evaluate_robustness` takes it."""
         return {
             "attack": "pgd",
             "eps": self.eval_eps or self.eps,
@@ -242,39 +262,18 @@ def check_output_dir(output_dir: str | os.PathLike) -> None:
         ) from error
 
 
-def _check_choice(name: str, value: str, choices) -> None:
-    if value not in choices:
-        raise ValueError(f"You passed {name}={value!r}, which there is not. Choose one of {sorted(choices)}.")
+def pass_on_renamed_flags(args: TrainingArguments) -> None:
+    """Passes flags on to the names that newer transformers has for them, which then warns of no former name."""
+    for former, name in RENAMED_FLAGS.items():
+        if hasattr(args, name) and getattr(args, name) is None:
+            setattr(args, name, getattr(args, former))
 
 
-def _check_radius(name: str, value: str | float | None, norm: str) -> None:
-    try:
-        radius = parse_radius(value, norm)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    if radius <= 0:
-        raise ValueError(f"You passed {name}={value}, which leaves no room for an attack. Pass a radius above 0.")
-
-
-_COUNTS = (
-    "num_steps",
-    "eval_num_steps",
-    "eval_restarts",
-    "eval_max_samples",
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
-)
-
-
-def _check_count(name: str, value: Any, optional: bool) -> None:
-    if value is None and optional:
-        return
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"You passed {name}={value}, which is no number of things to do. Pass an integer from 1.")
+# ---- Single values ----
 
 
 def _check_json(name: str, value: Any) -> None:
+    """Raises `ValueError` for a text that begins as a JSON object and is none."""
     if not (isinstance(value, str) and value.startswith("{")):
         return
     try:
@@ -285,4 +284,77 @@ def _check_json(name: str, value: Any) -> None:
         ) from error
 
 
-_OWN_ARGUMENTS = {"eps", "norm", "num_steps", "step_size", "random_start"}
+def _check_dict(name: str, value: Any) -> None:
+    """Raises `ValueError` for options that are not named."""
+    if not isinstance(value or {}, dict):
+        raise ValueError(f"You passed {name}={value!r}. Pass a JSON object or a dict.")
+
+
+def _check_radius(name: str, value: str | float | None, norm: str, is_optional: bool) -> None:
+    """Raises `ValueError` for a radius or length that is no positive number of the norm."""
+    if value is None and is_optional:
+        return
+    try:
+        radius = parse_radius(value, norm)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if radius <= 0:
+        raise ValueError(f"You passed {name}={value}, which leaves no room for an attack. Pass a radius above 0.")
+
+
+def _check_count(name: str, value: Any, is_optional: bool) -> None:
+    """Raises `ValueError` for a count that is no whole number from 1."""
+    if value is None and is_optional:
+        return
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"You passed {name}={value}, which is no number of things to do. Pass an integer from 1.")
+
+
+def _check_averages(ema_decay: float | None, wise_ft: float | None) -> None:
+    """Raises `ValueError` for shares by which no weights can be averaged."""
+    if ema_decay is not None and not 0 <= ema_decay < 1:
+        raise ValueError(f"You passed ema_decay={ema_decay}. Pass a number from 0 to below 1, such as 0.999.")
+    if wise_ft is not None and not 0 < wise_ft <= 1:
+        raise ValueError(f"You passed wise_ft={wise_ft}. Pass the tuned weights' share, above 0 to 1.")
+
+
+# ---- Several values together ----
+
+
+def _check_attack(args: PMGAFTConfig) -> None:
+    """Raises `ValueError` for options that the training attack does not have, or cannot work with."""
+    options = args.attack_kwargs or {}
+    allowed = training_options(args.attack) - OWN_ARGUMENTS
+    unknown = sorted(set(options) - allowed)
+    if unknown:
+        raise ValueError(
+            f"Attack {args.attack!r} takes no {', '.join(unknown)} in attack_kwargs. It takes: {sorted(allowed)}; "
+            "the radius and the steps have arguments of their own."
+        )
+    try:
+        attack, options_of_attack = training_attack(args.attack, args.attack_options())
+        try_attack(f"Attack {args.attack!r}", attack, options_of_attack)
+    except ValueError as error:
+        raise ValueError(
+            f"Attack {args.attack!r} cannot take attack_kwargs={options} ({error}). Correct them."
+        ) from error
+
+
+def _check_hub(args: PMGAFTConfig) -> None:
+    """Raises `ValueError` where a push would fail for want of a token or a name, which would show after training."""
+    if not args.push_to_hub:
+        return
+    from huggingface_hub import get_token
+
+    if args.hub_token is not None and not re.fullmatch(r"[!-~]+", args.hub_token):
+        # The HTTP library would print it in its error.
+        raise ValueError(
+            "You passed a hub_token with spaces, line ends or other characters that no token has. Copy it again."
+        )
+    if not (args.hub_token or get_token()):
+        raise ValueError(
+            "You passed push_to_hub=True, but there is no token to push with, which would be found only after "
+            "training. Run `hf auth login`, set HF_TOKEN or pass hub_token."
+        )
+    if not (args.hub_model_id or Path(args.output_dir).name):
+        raise ValueError("You passed push_to_hub=True without a name. Pass hub_model_id='user/clip-pmgaft'.")

@@ -32,73 +32,88 @@ def prepare_for_engines(model: nn.Module) -> None:
     model.get_input_embeddings = lambda: None
 
 
-def before_devices(args: TrainingArguments) -> None:
-    """What has to stand before `TrainingArguments` sets up its devices.
+def check_engine_requested(args: TrainingArguments) -> None:
+    """Checks the engine that is asked for, and prepares for it, before `TrainingArguments` sets up its devices.
+
+    Args:
+        args (`PMGAFTConfig`): The run's configuration, before its `super().__post_init__()`.
 
     Raises:
-        ValueError: if the engine that is asked for cannot run, or would silently be another one.
+        ValueError: if the engine cannot run, or would silently be another one.
     """
     if args.deepspeed or _flag("ACCELERATE_USE_DEEPSPEED"):
         # It counts its processes wrongly unless it is told.
         args.use_cpu = args.use_cpu or not torch.accelerator.is_available()
+
     if args.fsdp or _flag("ACCELERATE_USE_FSDP"):
-        if args.use_cpu:
-            raise ValueError(
-                "You asked for FSDP on the CPU (use_cpu), where Accelerate would silently run DDP. Use DDP or "
-                "DeepSpeed there, or leave use_cpu out where there are GPUs."
-            )
-        version = (args.fsdp_config or {}).get("version") if not isinstance(args.fsdp_config, str) else None
-        if str(version or os.environ.get("FSDP_VERSION", 2)) == "1":
-            raise ValueError(
-                "You asked for FSDP 1, whose flattened parameters are not supported here. Pass version 2, as in "
-                "examples/accelerate_configs/fsdp2.yaml."
-            )
-        if not is_accelerate_available("1.15.0"):
-            raise ValueError("You asked for FSDP, whose checkpoints older accelerate resumes wrongly. Install 1.15.")
+        _check_fsdp(args)
         # A model this small needs none of it, and it fails on buffers.
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
 
-def after_devices(
-    args: TrainingArguments, attack_precision: str, averages: bool = False, stops_early: bool = False
-) -> None:
-    """What has to stand once `TrainingArguments` knows its devices.
+def _check_fsdp(args: TrainingArguments) -> None:
+    """Raises `ValueError` where FSDP would run as something else, or could not be resumed."""
+    if args.use_cpu:
+        raise ValueError(
+            "You asked for FSDP on the CPU (use_cpu), where Accelerate would silently run DDP. Use DDP or "
+            "DeepSpeed there, or leave use_cpu out where there are GPUs."
+        )
+    version = (args.fsdp_config or {}).get("version") if not isinstance(args.fsdp_config, str) else None
+    if str(version or os.environ.get("FSDP_VERSION", 2)) == "1":
+        raise ValueError(
+            "You asked for FSDP 1, whose flattened parameters are not supported here. Pass version 2, as in "
+            "examples/accelerate_configs/fsdp2.yaml."
+        )
+    if not is_accelerate_available("1.15.0"):
+        raise ValueError("You asked for FSDP, whose checkpoints older accelerate resumes wrongly. Install 1.15.")
+
+
+def check_engine(args: TrainingArguments) -> None:
+    """Checks the run against its engine, and prepares for it, once `TrainingArguments` knows its devices.
+
+    Args:
+        args (`PMGAFTConfig`): The run's configuration, after its `super().__post_init__()`.
 
     Raises:
         ValueError: if a launcher was asked for several processes, and ran one, or if the engine cannot do what is
             asked of it.
     """
-    sharded = args.deepspeed_plugin is not None or args.fsdp or _flag("ACCELERATE_USE_FSDP")
-    if attack_precision == "fp32" and sharded and (args.bf16 or args.fp16):
+    # What engines that hold the weights in parts cannot do
+    is_sharded = args.deepspeed_plugin is not None or args.fsdp or _flag("ACCELERATE_USE_FSDP")
+    if args.attack_precision == "fp32" and is_sharded and (args.bf16 or args.fp16):
         raise ValueError(
             "You asked for attack_precision='fp32', but under DeepSpeed and FSDP in bf16 or fp16 the weights that the "
             "attack runs through are not in float32. Leave attack_precision out, or use DDP."
         )
-    if attack_precision == "bf16" and (sharded or args.fp16):
+    if args.attack_precision == "bf16" and (is_sharded or args.fp16):
         raise ValueError(
             "You asked for attack_precision='bf16' with fp16, DeepSpeed or FSDP, which choose the precision of every "
             "pass themselves. Leave attack_precision out, or train in float32 on one process or by DDP."
         )
-    if stops_early and sharded:
+    if args.attack_stops_early and is_sharded:
         raise ValueError(
             "You asked for tau in attack_kwargs under DeepSpeed or FSDP, whose processes must take equally many "
             "passes through the model, while an attack that stops early takes fewer. Leave tau out, or use DDP."
         )
-    if averages and sharded:
+    if args.averages_weights and is_sharded:
         raise ValueError(
             "You asked for ema_decay or wise_ft under DeepSpeed or FSDP, where no process holds the weights that "
             "would be averaged. Leave them out, or use DDP."
         )
+
+    # Compilation, which `compile_blocks` does in place of Accelerate
     if args.torch_compile and getattr(args.deepspeed_plugin, "zero_stage", None) == 3:
         raise ValueError(
             "You asked for torch_compile with ZeRO-3, where the compiled model sees weights of no size. Leave "
             "torch_compile out, or use DDP, ZeRO-2 or FSDP2."
         )
-    if args.torch_compile:  # see `compile_blocks`
+    if args.torch_compile:
         for name in ("BACKEND", "MODE"):
             os.environ.pop(f"ACCELERATE_DYNAMO_{name}", None)
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
-    if launched and "WORLD_SIZE" not in os.environ and args.world_size == 1:
+
+    # Launch
+    was_launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    if was_launched and "WORLD_SIZE" not in os.environ and args.world_size == 1:
         raise ValueError(
             "You asked `accelerate launch` for several processes, but it started one: on the CPU it does so without a "
             "word. Pass --multi_gpu to it, and --use_cpu true to the script; or use torchrun --nproc_per_node."

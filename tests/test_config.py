@@ -1,151 +1,19 @@
-"""Arguments: YAML defaults, flags over them, and messages that say what to change."""
+"""`PMGAFTConfig`: what it derives from its fields, and what it refuses before a model or data is loaded."""
 
+import warnings
 from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
-import run_pmgaft
-from support.paths import EXAMPLES
 from transformers import TrainingArguments
 
 from hf_pmgaft import PMGAFTConfig
 from hf_pmgaft.arguments import parse_args
-
-TYPES = (run_pmgaft.ModelArguments, run_pmgaft.DataArguments, PMGAFTConfig)
-
-
-@pytest.fixture
-def parse(tmp_path):
-    def parse(text: str, *flags: str):
-        file = tmp_path / "defaults.yaml"
-        file.write_text(text)
-        return parse_args(TYPES, ["--config", str(file), "--use_cpu", *flags])
-
-    return parse
+from hf_pmgaft.config import check_output_dir, pass_on_renamed_flags
 
 
-def test_flags_override_the_file_and_the_file_overrides_the_defaults(parse):
-    _, data, args = parse(
-        "eps: 4/255\nnum_steps: 3\neval_sets: [a, b]\nobjective_kwargs: {alpha: 2}\nrandom_start: no",
-        "--eps=2/255",
-        "--eval_sets",
-        "c",
-        "--objective_kwargs",
-        '{"alpha": 3, "beta": 0.5}',
-    )
-    assert (args.eps, args.num_steps, args.eval_num_steps) == ("2/255", 3, 20)
-    assert data.eval_sets == ["c"] and not args.random_start
-    assert args.objective_kwargs == {"alpha": 3, "beta": 0.5}
-
-
-def test_values_of_the_file_have_the_types_of_the_flags(parse):
-    model, data, args = parse(
-        "learning_rate: 1e-5\nwarmup_steps: 3\nweight_decay: 0\neps: 4/255\nimage_mean: [5e-1, 0, 1]\nbf16: false\n"
-        "eval_sets: only\nobjective_kwargs: {alpha: 1e-3}\nsave_strategy: no\neval_step_size: null\noptim: sgd\n"
-        "report_to: [none]"
-    )
-    assert args.learning_rate == 1e-5 and args.eps == "4/255" and args.bf16 is False
-    assert isinstance(args.weight_decay, float) and args.eval_step_size is None
-    assert model.image_mean == [0.5, 0.0, 1.0] and data.eval_sets == ["only"]
-    assert args.save_strategy == "no" and args.report_to == [] and args.optim == "sgd"
-    assert args.attack_options()["eps"] == pytest.approx(4 / 255)
-
-
-def test_options_of_the_files_objective_do_not_go_with_another_one(parse):
-    text = "objective: pmg_aft\nobjective_kwargs: {alpha: 2}\nattack: pgd\nattack_kwargs: {momentum: 1.0}"
-    assert parse(text, "--objective", "pmg_aft")[2].objective_kwargs == {"alpha": 2}
-    other = parse(text, "--objective=tecoa")[2]
-    assert other.objective == "tecoa" and other.objective_kwargs is None and other.attack_kwargs == {"momentum": 1.0}
-    assert parse(text, "--attack", "fgsm")[2].attack_kwargs is None
-    with pytest.raises(ValueError, match="has no option alpha"):
-        parse(text, "--objective", "tecoa", "--objective_kwargs", '{"alpha": 3}')
-
-
-def test_config_dir_stands_for_the_folder_of_the_file(parse, tmp_path):
-    model, data, args = parse(
-        "model_name_or_path: '{config_dir}/m'\neval_sets: ['{config_dir}/a']\nlr_scheduler_type: linear\n"
-        "lr_scheduler_kwargs: {folder: '{config_dir}'}"
-    )
-    assert model.model_name_or_path == f"{tmp_path}/m" and data.eval_sets == [f"{tmp_path}/a"]
-    assert args.lr_scheduler_kwargs == {"folder": str(tmp_path)}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("learning_rat: 1\nfoo: 2", r"no options: foo, learning_rat \(did you mean learning_rate\?\)"),
-        ("ep: 4/255", r"no options: ep \(did you mean eps\?\)"),
-        ("1: 2", "no options: 1"),
-        ("- eps", "holds no `option: value` lines"),
-        ("eps: [4", "is no YAML"),
-        ("num_steps: ten", "argument --num_steps.*invalid int value: 'ten'"),
-        ("num_steps: 1.5", "argument --num_steps.*invalid int value"),
-        ("learning_rate: [1]", "argument --learning_rate.*invalid float value"),
-        ("bf16: maybe", "argument --bf16.*got maybe"),
-        ("save_strategy: never", "argument --save_strategy.*'never'.*'epoch'"),
-        ("objective_kwargs: {alhpa: 1}", "has no option alhpa. It has: .*'alpha'"),
-        ("load_best_model_at_end: true", "load_best_model_at_end requires the save and eval strategy to match"),
-    ],
-)
-def test_a_wrong_file_is_refused_with_what_is_wrong(parse, text, message):
-    with pytest.raises(ValueError, match=message):
-        parse(text)
-
-
-def test_a_missing_file_is_refused():
-    with pytest.raises(ValueError, match="--config nothing.yaml, which cannot be read.*No such file.*Pass a YAML"):
-        parse_args(TYPES, ["--config", "nothing.yaml"])
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--epss", "4/255"], r"no options: --epss \(did you mean eps\?\)"),
-        (["--num-step=4"], r"no options: --num-step \(did you mean num_steps\?\)"),
-        (["--objectiv", "fare"], r"no options: --objectiv \(did you mean objective\?\)"),
-        (["stray"], "no options: stray"),
-        (["--num_steps", "ten"], "argument --num_steps.*invalid int value: 'ten'"),
-        (["--eps"], "argument --eps: expected one argument"),
-        (["--config"], "argument --config: expected one argument"),
-        (["--objective_kwargs", "{alpha: 1}"], "objective_kwargs={alpha: 1}, which is no JSON"),
-        (["--objective_kwargs", "[1]"], "objective_kwargs='\\[1\\]'. Pass a JSON object"),
-    ],
-)
-def test_a_wrong_command_line_is_refused_with_what_is_wrong(flags, message):
-    with pytest.raises(ValueError, match=message):
-        parse_args(TYPES, flags)
-
-
-@pytest.mark.parametrize("file", sorted((EXAMPLES / "configs").glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_recipe_parses(file):
-    model, data, args = parse_args(TYPES, ["--config", str(file), "--use_cpu"])
-    assert model.model_name_or_path and data.dataset_name and isinstance(args.learning_rate, float)
-    assert args.output_dir.startswith("outputs/") and args.attack_options()["eps"] <= 8 / 255
-
-
-def test_help_names_every_own_option(capsys):
-    with pytest.raises(SystemExit) as done:
-        parse_args(TYPES, ["--help"], run_pmgaft.__doc__)
-    shown = capsys.readouterr().out
-    assert done.value.code == 0 and "accelerate launch examples/run_pmgaft.py\n" in shown
-    inherited = {entry.name for entry in fields(TrainingArguments)}
-    own = [entry for cls in TYPES for entry in fields(cls) if entry.name not in inherited and entry.init]
-    assert len(own) > 25
-    for entry in own:
-        assert f"--{entry.name} " in shown and entry.metadata["help"], entry.name
-
-
-def test_the_script_ends_with_the_message_and_no_traceback(tmp_path, capsys):
-    for flags, message in (
-        (["--eps", "4"], "write 4/255"),
-        (["--epss", "1"], "did you mean eps"),
-        (["--output_dir", str(tmp_path), "--eval_sets", "/nowhere.parquet:x@y"], "nowhere"),
-        (["--output_dir", str(tmp_path), "--resume_from_checkpoint", "true"], "no complete checkpoint to resume from"),
-        (["--model_name_or_path", "m", "--output_dir", str(tmp_path), "--lora_target_modules"], "at least one"),
-    ):
-        with pytest.raises(SystemExit) as done:
-            run_pmgaft.main([*flags, "--use_cpu"])
-        assert message in str(done.value.code), flags
-    assert "Traceback" not in capsys.readouterr().err
+def config(**options) -> PMGAFTConfig:
+    return PMGAFTConfig(use_cpu=True, **options)
 
 
 def test_radii_may_be_numbers_or_fractions_and_above_1_in_l2():
@@ -169,3 +37,115 @@ def test_changed_defaults_are_those_of_the_docstring():
         1e-4,
         "cosine",
     )
+
+
+def test_an_attack_with_tau_stops_early_and_averages_are_other_weights():
+    assert config(attack_kwargs={"tau": 0}).attack_stops_early and not config().attack_stops_early
+    assert config(ema_decay=0.9).averages_weights and config(wise_ft=0.5).averages_weights
+    assert not config().averages_weights
+
+
+# ---- Names that transformers has changed ----
+
+FIELDS = {entry.name for entry in fields(TrainingArguments)}
+NAMES = [name for name in ("gradient_checkpointing", "activation_checkpointing") if name in FIELDS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("as_flag", [False, True])
+def test_checkpointing_is_switched_on_under_either_name_without_a_warning(name, as_flag):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        if as_flag:
+            (args,) = parse_args(
+                [PMGAFTConfig], ["--use_cpu", f"--{name}", f"--{name}_kwargs", '{"use_reentrant": false}']
+            )
+        else:
+            args = config(**{name: True, f"{name}_kwargs": {"use_reentrant": False}})
+        plain = config()
+    for either in NAMES:
+        assert getattr(args, either) is True and getattr(args, f"{either}_kwargs") == {"use_reentrant": False}
+        assert getattr(plain, either) is False and getattr(plain, f"{either}_kwargs") is None
+
+
+def test_a_transformers_that_has_the_former_name_alone_gets_that():
+    args = SimpleNamespace(gradient_checkpointing=True, gradient_checkpointing_kwargs=None)
+    pass_on_renamed_flags(args)
+    assert vars(args) == {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": None}
+
+
+# ---- What cannot work ----
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eps": 0}, "eps=0, which leaves no room for an attack"),
+        ({"eps": "-1/255"}, "eps: You passed the radius -1/255, but a ball"),
+        ({"eps": "4"}, "eps: You passed the radius 4.*If you meant 4 of 255 grey levels, write 4/255"),
+        ({"eps": 1.01}, "eps: .*would allow any image"),
+        ({"eps": "four"}, "eps: .*'four', which is no number. Write it as 4/255"),
+        ({"eps": None}, "eps: .*which is no number"),
+        ({"eval_eps": "8"}, "eval_eps: .*write 8/255"),
+        ({"step_size": "1"}, None),
+        ({"step_size": "2"}, "step_size: .*write 2/255"),
+        ({"eval_step_size": 0}, "eval_step_size=0"),
+        ({"norm": "l2", "eps": 0}, "eps=0"),
+        ({"norm": "l1"}, r"no norm 'l1'. Choose one of \['l2', 'linf'\]"),
+        ({"attack": "pdg"}, "no attack 'pdg'. Choose one of .*'pgd'"),
+        ({"eval_loss": "kl"}, "no eval_loss 'kl'. Choose one of .*'margin'"),
+        ({"attack_precision": "fp64"}, r"no attack_precision 'fp64'. Choose one of \['bf16', 'follow', 'fp32'\]"),
+        ({"attack_kwargs": {"steps": 3}}, "takes no steps in attack_kwargs. It takes: .*'momentum'"),
+        ({"attack_kwargs": {"eps": "1/255"}}, "takes no eps in attack_kwargs.*arguments of their own"),
+        ({"attack_kwargs": {"targeted": True}}, "takes no targeted"),
+        ({"attack_kwargs": {"loss": "kl"}}, "cannot take attack_kwargs.*no loss 'kl'"),
+        ({"attack_kwargs": {"restarts": "two"}}, "cannot take attack_kwargs={'restarts': 'two'}"),
+        ({"objective": "pmg"}, r"no objective 'pmg'. Choose one of \[.*'pmg_aft'"),
+        ({"objective_kwargs": {"gamma": 1}}, "'pmg_aft' has no option gamma. It has: .*'alpha'"),
+        ({"objective_kwargs": {"alpha": "much"}}, "cannot take alpha='much'. Pass a number"),
+        ({"objective_kwargs": [1]}, "Pass a JSON object or a dict"),
+        ({"num_steps": 0}, "num_steps=0.*integer from 1"),
+        ({"num_steps": 1.5}, "num_steps=1.5.*integer from 1"),
+        ({"num_steps": None}, "num_steps=None.*integer from 1"),
+        ({"eval_restarts": 0}, "eval_restarts=0"),
+        ({"tuning": "last_blocks", "tuning_kwargs": {"blocks": 0}}, "'last_blocks'.*blocks=0, which trains nothing"),
+        ({"tuning": "tower"}, r"no tuning 'tower'.*\['deep_prompts', 'last_blocks'"),
+        ({"tuning_kwargs": {"blocks": 1}}, "'vision_tower' has no option blocks.*It has: none"),
+        ({"tuning": "last_blocks", "tuning_kwargs": {"blocks": 1.5}}, "cannot take blocks=1.5. Pass an integer"),
+        ({"tuning": "text_context", "tuning_kwargs": {"class_specific": 1}}, "class_specific=1. Pass true or false"),
+        ({"tuning": "deep_prompts", "tuning_kwargs": {"coupling": "none"}}, "coupling='none'.*vision_to_text"),
+        ({"tuning": "r_adapter", "tuning_kwargs": {"drop": 1}}, "drop=1.0, which is no probability below 1"),
+        ({"tuning": "peft", "tuning_kwargs": {"peft_type": "lara"}}, "peft_type='LARA'.*LORA"),
+        ({"tuning": "peft", "tuning_kwargs": {"rank": 2}}, "cannot take {'rank': 2} for LORA.*rank"),
+        ({"tuning": "peft", "tuning_kwargs": {"towers": "text"}}, "towers='text'. Pass 'vision' or 'both'"),
+        ({"ema_decay": 1.0}, "ema_decay=1.0. Pass a number from 0 to below 1"),
+        ({"wise_ft": 0.0}, "wise_ft=0.0. Pass the tuned weights' share, above 0 to 1"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size=0"),
+        ({"augmentation": 1.5}, "augmentation=1.5. Pass a strength from 0"),
+        ({"logging_nan_inf_filter": True}, "logs a NaN loss as 0.*Leave it off"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_configurations_that_cannot_work_are_refused(options, message):
+    if message is None:
+        return config(**options) and None
+    with pytest.raises(ValueError, match=message):
+        config(**options)
+
+
+def test_a_push_without_token_or_name_is_refused_before_training(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(ValueError, match="no token to push with.*hf auth login"):
+        config(push_to_hub=True)
+    with pytest.raises(ValueError, match="without a name. Pass hub_model_id"):
+        config(push_to_hub=True, hub_token="hf_x", output_dir=".")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_x")
+    assert config(push_to_hub=True, hub_model_id="user/clip").push_to_hub
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="output_dir=.*cannot be written to.*Not a directory.*Pass a folder"):
+        check_output_dir(tmp_path / "file" / "out")
+    check_output_dir(tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder").is_dir()

@@ -16,11 +16,13 @@ from .evaluation_sets import check_resize as check_resize
 from .evaluation_sets import check_sample_ids as check_sample_ids
 from .images import flatten_on_white as flatten_on_white
 from .images import read_image as read_image
+from .rows import ImageRows as ImageRows
 from .rows import LabelledImages as LabelledImages
 from .rows import content_id as content_id
 from .sources import load_images as load_images
 from .sources import parse_set as parse_set
 from .training_sets import ImageClassificationDataset as ImageClassificationDataset
+from .training_sets import ProcessedImages as ProcessedImages
 from .training_sets import StreamingImages as StreamingImages
 from .training_sets import WithSampleId as WithSampleId
 from .training_sets import few_shot as few_shot

@@ -16,25 +16,39 @@ from ..prompts import prompt_name
 # Public sets call them so: CC3M, Flickr30k, text-to-image sets, webdataset folders, COCO, LAION.
 CAPTION_COLUMNS = ("caption", "captions", "text", "txt", "sentences", "sentence", "raw", "TEXT")
 TEXT_TYPES = ("string", "large_string", "null")
+# A tokenizer that does not know its length says a number beyond all lengths.
+UNKNOWN_LENGTH = 1e6
 
 
 class Captions:
-    """The captions of a set's rows as token ids.
+    """Reads the captions of a set's rows, as texts or as token ids.
 
     A cell holds a text, or a list of texts: several captions of the image. The texts of a `ClassLabel` column are its
     names. White space is collapsed, and what is empty then is no caption.
 
     Args:
-        given (`str` or `list[str]`): Caption columns, several also as one text with commas; `column.field` for a field
-            of a column of records, such as `json.caption` of a webdataset. `"auto"` takes the first usual name.
+        caption_column (`str` or `list[str]`): Caption columns, several also as one text with commas; `column.field`
+            for a field of a column of records, such as `json.caption` of a webdataset. `"auto"` takes the first
+            usual name.
         columns (`list[str]`): The columns of the set.
         features (`Mapping`): Their types, as far as they are known.
         processor (`CLIPProcessor` or tokenizer): Its tokenizer makes the token ids, cut to `model_max_length`.
+
+    Raises:
+        ValueError: for a column that the set does not have or that holds no texts, and for a processor without a
+            tokenizer that knows its length.
+
+    Example:
+        >>> captions = Captions("auto", ["image", "caption"], {}, processor)
+        >>> captions.texts({"caption": ["the red  disc", "", "a disc"]}, position=0)
+        ['the red disc', 'a disc']
+        >>> captions.tokens({"caption": ["the red disc", "a disc"]}, position=0)["input_ids"].shape
+        torch.Size([2, 5])
     """
 
-    def __init__(self, given: str | Sequence[str], columns: Sequence[str], features: Mapping, processor: Any):
-        self.tokenizer = _tokenizer(processor)
-        self.paths = {name: _path(name, columns) for name in _names(given, columns)}
+    def __init__(self, caption_column: str | Sequence[str], columns: Sequence[str], features: Mapping, processor: Any):
+        self.tokenizer = _tokenizer_for_captions(processor)
+        self.paths = {name: _path(name, columns) for name in _column_list(caption_column, columns)}
         types = {name: _text_type(name, path, features) for name, path in self.paths.items()}
         self.class_names = {name: kind.names for name, kind in types.items() if isinstance(kind, datasets.ClassLabel)}
 
@@ -43,31 +57,41 @@ class Captions:
         return column in self.paths and column not in self.class_names
 
     def texts(self, row: Mapping[str, Any], position: int | str) -> list[str]:
-        """The captions of one row, at least one, column by column."""
-        found = []
+        """Gives the captions of one row, column by column.
+
+        Args:
+            row (`dict`): The row as the set holds it.
+            position (`int` or `str`): Its number, for messages.
+
+        Raises:
+            ValueError: for a row without any caption, and a cell that holds something else.
+        """
+        texts = []
         for name, path in self.paths.items():
             cell = _follow(row, path)
-            for value in cell if isinstance(cell, (list, tuple, np.ndarray)) else [cell]:
-                found.append(self._text(value, name, position))
-        texts = [text for text in found if text]
-        if not texts:
+            values = cell if isinstance(cell, (list, tuple, np.ndarray)) else [cell]
+            texts += [self._text(value, name, position) for value in values]
+
+        captions = [text for text in texts if text]
+        if not captions:
             raise ValueError(
                 f"Row {position} has no caption: there is no text in {', '.join(map(repr, self.paths))}. Write one or "
                 "remove the row; --check_data lists all such rows before training."
             )
-        return texts
+        return captions
 
     def tokens(self, row: Mapping[str, Any], position: int | str) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask` of one row, `[C,L]` int64: C captions, padded to the longest of them."""
-        ids = self.tokenizer(self.texts(row, position), truncation=True)["input_ids"]
-        ids = [torch.tensor(tokens, dtype=torch.long) for tokens in ids]
+        """Gives the `input_ids` and `attention_mask` of one row, `[C,L]` int64: C captions, padded to the longest."""
+        encoded = self.tokenizer(self.texts(row, position), truncation=True)["input_ids"]
+        ids = [torch.tensor(tokens, dtype=torch.long) for tokens in encoded]
+        masks = [torch.ones_like(tokens) for tokens in ids]
         return {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=padding_id(self.tokenizer)),
-            "attention_mask": pad_sequence([torch.ones_like(tokens) for tokens in ids], batch_first=True),
+            "attention_mask": pad_sequence(masks, batch_first=True),
         }
 
     def _text(self, value: Any, name: str, position: int | str) -> str:
-        """A caption with single spaces; the empty text for none."""
+        """One caption with single spaces; the empty text for none."""
         if value is None:
             return ""
         if name in self.class_names and isinstance(value, (int, np.integer)):
@@ -81,14 +105,15 @@ class Captions:
         return " ".join(value.split())
 
 
-def _tokenizer(processor: Any) -> Any:
+def _tokenizer_for_captions(processor: Any) -> Any:
+    """The processor's tokenizer, or `ValueError` if it cannot cut captions to what the text tower takes."""
     tokenizer = tokenizer_of(processor)
     if not hasattr(tokenizer, "model_max_length"):
         raise ValueError(
             f"You passed caption_column with a {type(processor).__name__}, which has no tokenizer to make token ids "
             "of the captions. Pass the model's CLIPProcessor."
         )
-    if tokenizer.model_max_length > 1e6:  # what a tokenizer says that does not know
+    if tokenizer.model_max_length > UNKNOWN_LENGTH:
         raise ValueError(
             f"The {type(tokenizer).__name__} names no model_max_length, so a long caption would not be cut to what "
             "the text tower takes. Set `processor.tokenizer.model_max_length` (CLIP: 77)."
@@ -96,9 +121,9 @@ def _tokenizer(processor: Any) -> Any:
     return tokenizer
 
 
-def _names(given: str | Sequence[str], columns: Sequence[str]) -> list[str]:
-    """The names of the caption columns, several also in one text with commas."""
-    if given == "auto":
+def _column_list(caption_column: str | Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The names of the caption columns, each once; one text may hold several with commas."""
+    if caption_column == "auto":
         usual = [name for name in CAPTION_COLUMNS if name in columns]
         if not usual:
             raise ValueError(
@@ -106,8 +131,12 @@ def _names(given: str | Sequence[str], columns: Sequence[str]) -> list[str]:
                 "Pass the right one as caption_column."
             )
         return usual[:1]
-    texts = [given] if isinstance(given, str) else list(given)
-    names = [name for text in texts for name in ([text] if text in columns else text.split(","))]
+
+    texts = [caption_column] if isinstance(caption_column, str) else list(caption_column)
+    names = []
+    for text in texts:
+        # A column may have a comma in its own name.
+        names += [text] if text in columns else text.split(",")
     return list(dict.fromkeys(name.strip() for name in names))
 
 
@@ -131,16 +160,18 @@ def _follow(row: Mapping[str, Any], path: Sequence[str]) -> Any:
     for field in path[1:]:
         if isinstance(value, (list, tuple)):
             value = [record.get(field) for record in value if isinstance(record, Mapping)]
+        elif isinstance(value, Mapping):
+            value = value.get(field)
         else:
-            value = value.get(field) if isinstance(value, Mapping) else None
+            value = None
     return value
 
 
 def _text_type(name: str, path: Sequence[str], features: Mapping) -> Any:
-    """The type of the texts in a column, `None` if it is not known; `ValueError` if it holds none."""
+    """The type of the texts in a column, `None` if it is not known; `ValueError` if it holds no texts."""
     kind = features.get(path[0])
     for field in path[1:]:
-        kind = getattr(kind, "feature", kind)
+        kind = getattr(kind, "feature", kind)  # of a list, what it holds
         if isinstance(kind, Mapping) and field not in kind:
             raise ValueError(
                 f"The data set has no caption column {name!r}: there is no {field!r} in {path[0]!r}, which has "
@@ -148,7 +179,9 @@ def _text_type(name: str, path: Sequence[str], features: Mapping) -> Any:
             )
         kind = kind[field] if isinstance(kind, Mapping) else None
     kind = getattr(kind, "feature", kind)
-    if kind is None or isinstance(kind, datasets.ClassLabel) or getattr(kind, "dtype", None) in TEXT_TYPES:
+
+    holds_text = isinstance(kind, datasets.ClassLabel) or getattr(kind, "dtype", None) in TEXT_TYPES
+    if kind is None or holds_text:
         return kind
     raise ValueError(
         f"You passed caption_column={name!r}, but that column is {kind}, which is no text. Pass a column of texts or "
@@ -157,6 +190,8 @@ def _text_type(name: str, path: Sequence[str], features: Mapping) -> Any:
 
 
 def _hint(name: str, records: Any) -> str:
-    return (
-        f", or a field such as {f'{name}.{next(iter(records))}'!r}" if isinstance(records, Mapping) and records else ""
-    )
+    """What a message adds where a column holds records: a field that may have been meant."""
+    if not (isinstance(records, Mapping) and records):
+        return ""
+    field = f"{name}.{next(iter(records))}"
+    return f", or a field such as {field!r}"

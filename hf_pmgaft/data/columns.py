@@ -14,30 +14,59 @@ IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "path", "file_nam
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls")
 
 
-def find_column(dataset: Any, given: str | None, usual: Sequence[str], kind: str) -> str:
-    """The name of the image or label column: the given one, or the first of the usual ones that the set has."""
+# ---- Columns ----
+
+
+def find_column(dataset: Any, name: str | None, usual_names: Sequence[str], kind: str) -> str:
+    """Finds the image or label column: the one that was named, or the first of the usual names that the set has.
+
+    Args:
+        dataset (`datasets.Dataset` or any set of dicts): The set.
+        name (`str`, *optional*): The column that the user named.
+        usual_names (`list[str]`): What to look for if the user named none, such as `IMAGE_COLUMNS`.
+        kind (`str`): `"image"` or `"label"`, for the message.
+
+    Raises:
+        ValueError: if the set has no such column; the message lists those that it has.
+
+    Example:
+        >>> find_column(dataset, None, LABEL_COLUMNS, "label")
+        'label'
+    """
     columns = column_names(dataset)
-    wanted = [given] if given else list(usual)
-    for column in wanted:
-        if column in columns:
-            return column
+    if name:
+        if name in columns:
+            return name
+        raise ValueError(
+            f"The data set has no {kind} column {name!r}; it has {columns}. Pass its name as {kind}_column."
+        )
+
+    for usual in usual_names:
+        if usual in columns:
+            return usual
     raise ValueError(
-        f"The data set has no {kind} column {given!r}; it has {columns}. Pass its name as {kind}_column."
-        if given
-        else f"The data set has none of the usual {kind} columns {wanted}; it has {columns}. "
+        f"The data set has none of the usual {kind} columns {list(usual_names)}; it has {columns}. "
         f"Pass the right one as {kind}_column."
     )
 
 
 def column_names(dataset: Any) -> list[str]:
-    """The columns that a set's rows have; none for a stream that cannot be read twice."""
-    if hasattr(dataset, "__len__") and len(dataset) == 0:
-        raise ValueError("The data set has no rows, so there is nothing to read. Pass another set or split.")
+    """Lists the columns that a set's rows have. A stream that cannot be read twice is not asked and has none.
+
+    Raises:
+        ValueError: for a set without rows, or with rows that are not dicts.
+
+    Example:
+        >>> column_names([{"image": "cat.png", "label": "cat"}])
+        ['image', 'label']
+    """
+    check_has_rows(dataset)
     names = getattr(dataset, "column_names", None)
     if names and not has_transform(dataset):
         return list(names)
     if isinstance(dataset, IterableDataset) and not isinstance(dataset, datasets.IterableDataset):
         return []
+
     row = next(iter(dataset)) if isinstance(dataset, datasets.IterableDataset) else dataset[0]
     if not isinstance(row, dict):
         raise ValueError(
@@ -47,28 +76,52 @@ def column_names(dataset: Any) -> list[str]:
     return list(row)
 
 
+def check_has_rows(dataset: Any) -> None:
+    """Raises `ValueError` for a set without rows; a stream's rows are not counted."""
+    if hasattr(dataset, "__len__") and len(dataset) == 0:
+        raise ValueError("The data set has no rows, so there is nothing to read. Pass another set or split.")
+
+
 def has_transform(dataset: Any) -> bool:
-    """Whether the rows are made by `set_transform` or `with_transform`, whatever the columns below."""
+    """Whether the rows are made by `set_transform` or `with_transform`, whatever the columns below are."""
     return isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom"
 
 
-def class_names_of(dataset: Any, label_column: str, given: Sequence[str] | None = None) -> list[str]:
-    """The class names: the given ones, those of a `ClassLabel`, or the sorted texts of a text column."""
-    names = class_names_or_none(dataset, label_column, given)
+def features_of(dataset: Any) -> Mapping[str, Any]:
+    """The types of the columns by name, as `datasets` keeps them; empty for a set that has none."""
+    return getattr(dataset, "features", None) or {}
+
+
+# ---- Class names ----
+
+
+def class_names_of(dataset: Any, label_column: str, class_names: Sequence[str] | None = None) -> list[str]:
+    """Gives the class names: those that were passed, those of a `ClassLabel`, or the sorted texts of a text column.
+
+    Raises:
+        ValueError: for a column that names no classes.
+
+    Example:
+        >>> class_names_of(dataset, "label")
+        ['red disc', 'green disc', 'blue square', 'yellow square']
+    """
+    names = class_names_or_none(dataset, label_column, class_names)
     if names is None:
-        feature = (getattr(dataset, "features", None) or {}).get(label_column)
         raise ValueError(
-            f"Column {label_column!r} of the data set is {feature}, which names no classes. Pass `class_names`, one "
-            "name per label in the order of the labels."
+            f"Column {label_column!r} of the data set is {features_of(dataset).get(label_column)}, which names no "
+            "classes. Pass `class_names`, one name per label in the order of the labels."
         )
     return names
 
 
-def class_names_or_none(dataset: Any, label_column: str, given: Sequence[str] | None = None) -> list[str] | None:
-    """As `class_names_of`, and `None` for a column that names no classes, which images with captions may have."""
-    if given is not None:
-        return check_class_names(given)
-    feature = (getattr(dataset, "features", None) or {}).get(label_column)
+def class_names_or_none(dataset: Any, label_column: str, class_names: Sequence[str] | None = None) -> list[str] | None:
+    """Gives the class names as `class_names_of` does, and `None` for a column that names no classes.
+
+    Sets whose labels are optional may have such a column.
+    """
+    if class_names is not None:
+        return check_class_names(class_names)
+    feature = features_of(dataset).get(label_column)
     if isinstance(feature, datasets.ClassLabel):
         return check_class_names(feature.names)
     if getattr(feature, "dtype", None) in ("string", "large_string") and isinstance(dataset, datasets.Dataset):
@@ -76,35 +129,56 @@ def class_names_or_none(dataset: Any, label_column: str, given: Sequence[str] | 
     return None
 
 
-def label_index(value: Any, index: Mapping[str, int] | None, row: int | str) -> int:
-    """The label of a row, a number or a class name, as a number; `index` numbers the class names, if there are any."""
-    if isinstance(value, str) and value in (index or ()):
-        return index[value]
-    try:
-        valid = not isinstance(value, str) and int(value) == value >= 0 and (index is None or value < len(index))
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        valid = False
-    if not valid and index is None:
+# ---- Labels ----
+
+
+def label_index(value: Any, class_numbers: Mapping[str, int] | None, row: int | str) -> int:
+    """Turns the label of a row, a number or a class name, into the number of its class.
+
+    Args:
+        value (`int` or `str`): The label as the set has it.
+        class_numbers (`dict[str, int]`, *optional*): The number of each class name, if classes have names.
+        row (`int` or `str`): Where the label stands, for the message.
+
+    Raises:
+        ValueError: for a label that stands for no class.
+    """
+    if isinstance(value, str) and value in (class_numbers or ()):
+        return class_numbers[value]
+    if _is_class_number(value, class_numbers):
+        return int(value)
+
+    if class_numbers is None:
         raise ValueError(
             f"Row {row} has the label {value!r}, which is no number of a class. Correct the row, or pass the names "
             "that labels stand for as `class_names`."
         )
-    if not valid:
-        raise ValueError(
-            f"Row {row} has the label {value!r}, which is not among the {len(index)} classes (0 to {len(index) - 1}: "
-            f"{', '.join(list(index)[:3])}, ...). Correct the row or pass the full list as `class_names`."
-        )
-    return int(value)
+    count = len(class_numbers)
+    raise ValueError(
+        f"Row {row} has the label {value!r}, which is not among the {count} classes (0 to {count - 1}: "
+        f"{', '.join(list(class_numbers)[:3])}, ...). Correct the row or pass the full list as `class_names`."
+    )
 
 
-def check_labels(dataset: Any, label_column: str, index: Mapping[str, int]) -> None:
+def _is_class_number(value: Any, class_numbers: Mapping[str, int] | None) -> bool:
+    """Whether a label is a whole number from 0, below the number of classes if that is known."""
+    if isinstance(value, str):
+        return False
+    try:
+        is_whole = int(value) == value >= 0
+        return bool(is_whole and (class_numbers is None or value < len(class_numbers)))
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # None, lists, NaN, infinity, tensors of several
+        return False
+
+
+def check_labels(dataset: Any, label_column: str, class_numbers: Mapping[str, int]) -> None:
     """Raises `ValueError` for a label outside the classes, where labels can be read without making the images."""
     for row, label in enumerate(quick_labels(dataset, label_column) or ()):
-        label_index(label, index, row)
+        label_index(label, class_numbers, row)
 
 
 def quick_labels(dataset: Any, label_column: str) -> Iterable[Any] | None:
-    """The labels as they stand in the set, `None` if they cannot be read without making the images."""
+    """Reads the labels as they stand in the set, or gives `None` if that would mean making the images too."""
     if isinstance(dataset, datasets.Dataset) and not has_transform(dataset) and label_column in dataset.column_names:
         return dataset.with_format(None).select_columns([label_column])[label_column]
     if isinstance(dataset, (list, tuple)):

@@ -14,18 +14,35 @@ from torch.utils.data import Dataset
 from ..models.processors import image_processor_of
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_prompt_templates
 from .columns import has_transform
-from .rows import LabelledImages
+from .rows import ImageRows
 
 
-class EvaluationImages(LabelledImages, Dataset):
-    """Images in [0,1] at the size at which they are attacked, and the templates of the texts they are judged by.
+class EvaluationImages(ImageRows, Dataset):
+    """Images in [0,1] at the size at which they are attacked, with the templates of the texts they are judged by.
 
-    The size is the model's, after the processor's resize and crop, or their own with `native_size=True`.
+    This is what evaluation sets have in common; see [`ZeroShotDataset`] and [`RetrievalDataset`]. The size is the
+    model's, after the processor's resize and crop, or the images' own with `native_size=True`.
 
     Args:
-        dataset (`datasets.Dataset`), processor (`CLIPProcessor`): See [`ZeroShotDataset`].
-        prompt_templates, name, native_size, resize, sample_ids: Likewise.
-        columns: Class names and columns, as [`LabelledImages`] takes them.
+        dataset (`datasets.Dataset`): Rows with an image; no stream.
+        processor (`CLIPProcessor`): Resizes and crops.
+        prompt_templates (`str` or `list[str]`): Each with one `{}`.
+        name (`str`): How the set is called in tables and reports.
+        native_size (`bool`): Attack the images at their own size; they must all have the same.
+        resize (`int`, *optional*): Shortest edge, in pixels, before the processor's centre crop; the processor's own
+            if not given.
+        sample_ids (`list[int]`, *optional*): The rows that are evaluated; all if not given.
+        columns: Class names, columns and border, as [`ImageRows`] takes them.
+
+    Raises:
+        ValueError: for a stream, a resize that does not lead to the model's size, and rows outside the set.
+
+    Example:
+        >>> data = EvaluationImages(
+        ...     dataset, processor, "a {}", name="shapes", native_size=True, resize=None, sample_ids=[6, 1]
+        ... )
+        >>> data.shape, len(data), data.sample_ids
+        (torch.Size([3, 20, 20]), 16, [6, 1])
     """
 
     def __init__(
@@ -46,19 +63,32 @@ class EvaluationImages(LabelledImages, Dataset):
             )
         if resize is not None:
             check_resize(resize, native_size, image_processor_of(processor))
-        options = {"normalize": False, "native_size": native_size, "resize": resize}
-        super().__init__(dataset, processor, **options, **columns)
-        self.prompt_templates = check_prompt_templates(prompt_templates)
-        self.sample_ids = None if sample_ids is None else check_sample_ids(sample_ids, len(dataset), name)
+
+        super().__init__(
+            dataset,
+            processor,
+            normalize=False,
+            native_size=native_size,
+            resize=resize,
+            **columns,
+        )
         self.name = name
+        self.prompt_templates = check_prompt_templates(prompt_templates)
         self.native_size = native_size
         self.resize = resize
+        self.sample_ids = None
+        if sample_ids is not None:
+            self.sample_ids = check_sample_ids(sample_ids, len(dataset), name)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def image(self, pixels: torch.Tensor, index: int) -> torch.Tensor:
-        """The pixels of a row in [0,1], `[3,H,W]`; `ValueError` if they are of another size than the first row's."""
+        """Gives the pixels of a row in [0,1], `[3,H,W]`.
+
+        Raises:
+            ValueError: if they are of another size than the first row's.
+        """
         if pixels.shape != self.shape:
             raise ValueError(
                 f"The image in row {index} of {self.name!r} is {list(pixels.shape)}, that in row 0 "
@@ -74,7 +104,7 @@ class EvaluationImages(LabelledImages, Dataset):
 
 
 class ZeroShotDataset(EvaluationImages):
-    """An evaluation set that carries its own class names and templates.
+    """An evaluation set of labelled images that carries its own class names and prompt templates.
 
     Rows are `{"images": [3,H,W] in [0,1], "labels": int, "sample_id": int}`, at the size at which they are attacked:
     the model's, after the processor's resize and crop, or their own with `native_size=True`.
@@ -92,6 +122,14 @@ class ZeroShotDataset(EvaluationImages):
         sample_ids (`list[int]`, *optional*): The rows that are evaluated; all if not given. They are indices of
             `dataset`, and so of this set too, whose length stays that of `dataset`.
         border (`int`): Pixels that are cut off at each edge before anything else.
+
+    Raises:
+        ValueError: for columns that are missing, labels outside the classes, and sizes that make no batch.
+
+    Example:
+        >>> data = ZeroShotDataset(dataset, processor, prompt_templates="a photo of the {}", name="shapes")
+        >>> data[2]["images"].shape, data.class_names[data[2]["labels"]]
+        (torch.Size([3, 16, 16]), 'blue square')
     """
 
     def __init__(
@@ -110,48 +148,24 @@ class ZeroShotDataset(EvaluationImages):
     ):
         if not isinstance(border, int) or border < 0:
             raise ValueError(f"You passed border={border!r}, which is no number of pixels. Pass 0 or more.")
-        columns = {"class_names": class_names, "image_column": image_column, "label_column": label_column}
-        super().__init__(dataset, processor, prompt_templates, name, native_size, resize, sample_ids, **columns)
-        self.border = border
+        super().__init__(
+            dataset,
+            processor,
+            prompt_templates=prompt_templates,
+            name=name,
+            native_size=native_size,
+            resize=resize,
+            sample_ids=sample_ids,
+            class_names=class_names,
+            image_column=image_column,
+            label_column=label_column,
+            border=border,
+        )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self.example(self.dataset[index], index)
         images = self.image(example["pixel_values"], index)
         return {"images": images, "labels": example["labels"], "sample_id": index}
-
-
-def check_resize(resize: int, native_size: bool, processor: Any) -> None:
-    """Raises `ValueError` if resizing the shortest edge to `resize` does not lead to images of the model's size."""
-    if native_size:
-        raise ValueError(
-            f"You passed native_size and resize={resize}, but images keep their own size or are resized, not both. "
-            "Drop one of the two."
-        )
-    crop = getattr(processor, "crop_size", None)
-    if not crop or not getattr(processor, "do_center_crop", False):
-        raise ValueError(
-            f"You passed resize={resize}, but this {type(processor).__name__} does not crop, so the images would not "
-            "have the model's size. Drop resize, or use a processor with do_center_crop."
-        )
-    # A crop beyond the image would be filled with black.
-    edge = max(crop["height"], crop["width"])
-    if resize < edge:
-        raise ValueError(f"You passed resize={resize}, less than the processor's crop of {edge}. Pass {edge} or more.")
-
-
-def check_sample_ids(sample_ids: Sequence[int], size: int, name: str) -> list[int]:
-    """Returns the rows as a list, or raises `ValueError` if one lies outside the set or stands twice."""
-    ids = [int(i) for i in sample_ids]
-    outside = [i for i in ids if not 0 <= i < size]
-    if outside or not ids:
-        raise ValueError(
-            f"You passed the sample ids {outside[:5]} for {name!r}, which has the rows 0 to {size - 1}. Pass at least "
-            "one, and only rows of this set."
-        )
-    if len(set(ids)) < len(ids):
-        twice = [i for i, count in Counter(ids).items() if count > 1][:5]
-        raise ValueError(f"You passed the sample ids {twice} of {name!r} more than once. Pass each row once.")
-    return ids
 
 
 class RetrievalDataset(EvaluationImages):
@@ -176,6 +190,12 @@ class RetrievalDataset(EvaluationImages):
 
     Raises:
         ValueError: for columns that hold no captions.
+
+    Example:
+        >>> captioned = dataset.add_column("caption", [["the red disc", "a disc"]] * len(dataset))
+        >>> data = RetrievalDataset(captioned, processor, name="shapes")
+        >>> data[3]["captions"]
+        ['the red disc', 'a disc']
     """
 
     label_columns = ()
@@ -195,22 +215,86 @@ class RetrievalDataset(EvaluationImages):
     ):
         if not caption_column:
             raise ValueError(f"You passed no caption_column for {name!r}, so there is nothing to retrieve. Pass it.")
-        columns = {"caption_column": caption_column, "image_column": image_column, "needs_labels": False}
-        super().__init__(dataset, processor, prompt_templates, name, native_size, resize, sample_ids, **columns)
+        super().__init__(
+            dataset,
+            processor,
+            prompt_templates=prompt_templates,
+            name=name,
+            native_size=native_size,
+            resize=resize,
+            sample_ids=sample_ids,
+            image_column=image_column,
+            caption_column=caption_column,
+            needs_labels=False,
+        )
         self.target = target
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.dataset[index]
-        images = self.image(self.pixels(row[self.image_column], index), index)
-        return {"images": images, "captions": self.captions.texts(row, index), "sample_id": index}
+        pixels = self.pixels(row[self.image_column], index)
+        return {
+            "images": self.image(pixels, index),
+            "captions": self.captions.texts(row, index),
+            "sample_id": index,
+        }
 
     def texts(self, rows: Sequence[int]) -> dict[int, list[str]]:
-        """The different captions of some rows, by row, without a look at their images.
+        """Gives the different captions of some rows, by row, without a look at their images.
 
         Raises:
             ValueError: for a row without any.
         """
         table = self.dataset
         if isinstance(table, datasets.Dataset) and not has_transform(table):
-            table = table.with_format(None).select_columns(list({path[0] for path in self.captions.paths.values()}))
+            columns = {path[0] for path in self.captions.paths.values()}
+            table = table.with_format(None).select_columns(list(columns))
         return {row: list(dict.fromkeys(self.captions.texts(table[row], row))) for row in rows}
+
+
+def check_resize(resize: int, native_size: bool, processor: Any) -> None:
+    """Raises `ValueError` if resizing the shortest edge to `resize` does not lead to images of the model's size."""
+    if native_size:
+        raise ValueError(
+            f"You passed native_size and resize={resize}, but images keep their own size or are resized, not both. "
+            "Drop one of the two."
+        )
+
+    crop = getattr(processor, "crop_size", None)
+    if not crop or not getattr(processor, "do_center_crop", False):
+        raise ValueError(
+            f"You passed resize={resize}, but this {type(processor).__name__} does not crop, so the images would not "
+            "have the model's size. Drop resize, or use a processor with do_center_crop."
+        )
+
+    # A crop beyond the image would be filled with black.
+    edge = max(crop["height"], crop["width"])
+    if resize < edge:
+        raise ValueError(f"You passed resize={resize}, less than the processor's crop of {edge}. Pass {edge} or more.")
+
+
+def check_sample_ids(sample_ids: Sequence[int], size: int, name: str) -> list[int]:
+    """Gives the rows as a list.
+
+    Args:
+        sample_ids (`list[int]`): The rows that are to be evaluated.
+        size (`int`): How many rows the set has.
+        name (`str`): What the set is called, for messages.
+
+    Raises:
+        ValueError: if there is none, or if one lies outside the set or stands twice.
+
+    Example:
+        >>> check_sample_ids((6, 1), size=8, name="shapes")
+        [6, 1]
+    """
+    ids = [int(i) for i in sample_ids]
+    outside = [i for i in ids if not 0 <= i < size]
+    if outside or not ids:
+        raise ValueError(
+            f"You passed the sample ids {outside[:5]} for {name!r}, which has the rows 0 to {size - 1}. Pass at least "
+            "one, and only rows of this set."
+        )
+    if len(set(ids)) < len(ids):
+        repeated = [i for i, count in Counter(ids).items() if count > 1]
+        raise ValueError(f"You passed the sample ids {repeated[:5]} of {name!r} more than once. Pass each row once.")
+    return ids

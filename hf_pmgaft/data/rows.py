@@ -20,6 +20,7 @@ from .columns import (
     class_names_of,
     class_names_or_none,
     column_names,
+    features_of,
     find_column,
     has_transform,
     label_index,
@@ -27,14 +28,36 @@ from .columns import (
 from .images import read_image
 
 
-class LabelledImages:
-    """What map-style and streaming image sets share: columns, class names, and one row -> image, label and captions.
+class ImageRows:
+    """Reads the rows of an image set: finds its columns, and turns a row into pixels, a label and captions.
 
-    With captions, or with `needs_labels=False`, labels and class names are optional: `label_column` and `class_names`
-    are `None` without them.
+    Training sets, streams and evaluation sets are such rows. Labels are optional with captions, and with
+    `needs_labels=False`: then `label_column` and `class_names` are `None` if the set has none.
+
+    Args:
+        dataset (`datasets.Dataset`, `datasets.IterableDataset` or any set of dicts): The underlying set.
+        processor (`CLIPProcessor` or image processor): Makes pixel values of images.
+        class_names (`list[str]`, *optional*): One per label; what the label column says of them if not given.
+        image_column, label_column (`str`, *optional*): The usual names if not given.
+        normalize (`bool`): Whether the processor normalises; without it pixels are in [0,1].
+        native_size (`bool`): Whether images keep their own size.
+        resize (`int`, *optional*): Shortest edge, in pixels, before the processor's centre crop.
+        caption_column (`str` or `list[str]`, *optional*): See [`Captions`].
+        needs_labels (`bool`): Whether rows without captions need labels.
+        border (`int`): Pixels that are cut off at each edge before anything else.
+
+    Raises:
+        ValueError: for columns that are missing, labels that name no classes, and labels outside the classes.
+
+    Example:
+        >>> rows = ImageRows(dataset, processor, normalize=False)
+        >>> rows.image_column, rows.label_column
+        ('image', 'label')
+        >>> example = rows.example(dataset[3], position=3)
+        >>> example["pixel_values"].shape, example["labels"]
+        (torch.Size([3, 16, 16]), 3)
     """
 
-    border = 0
     label_columns = LABEL_COLUMNS
 
     def __init__(
@@ -49,86 +72,153 @@ class LabelledImages:
         resize: int | None = None,
         caption_column: str | Sequence[str] | None = None,
         needs_labels: bool = True,
+        border: int = 0,
     ):
-        features = getattr(dataset, "features", None) or {}
+        # Image
         self.image_column = find_column(dataset, image_column, IMAGE_COLUMNS, "image")
-        self.captions = self.label_column = self.class_names = None
-        columns = column_names(dataset)
-        if caption_column:
-            known = {} if has_transform(dataset) else features
-            self.captions = Captions(caption_column, columns, known, processor)
-        usual = [name for name in self.label_columns if self.captions is None or not self.captions.holds_text(name)]
-        labelled = label_column or class_names is not None or not set(usual).isdisjoint(columns)
-        optional = caption_column or not needs_labels
-        if labelled or not optional:
-            self.label_column = find_column(dataset, label_column, usual, "label")
-            names_of = class_names_or_none if optional else class_names_of
-            self.class_names = names_of(dataset, self.label_column, class_names)
-        feature = features.get(self.image_column)
-        if isinstance(feature, datasets.Image) and not has_transform(dataset):
-            # Decoded here rather than by the library, so that a broken image can be named by its row.
-            dataset = dataset.with_format(None).cast_column(self.image_column, datasets.Image(decode=False))
-        self.dataset = dataset
         self.processor = image_processor_of(processor)
-        self.options = {"do_normalize": normalize and getattr(self.processor, "do_normalize", True)}
-        if native_size:
-            self.options.update(do_resize=False, do_center_crop=False)
-        if resize is not None:
-            self.options.update(do_resize=True, size={"shortest_edge": resize})
-        self.index = None
-        if self.class_names is not None:
-            self.index = {name: i for i, name in enumerate(self.class_names)}
-            check_labels(dataset, self.label_column, self.index)
+        self.processor_options = _processor_options(self.processor, normalize, native_size, resize)
+        self.border = border
 
-    def pixels(self, value: Any, row: int | str) -> torch.Tensor:
-        """The image of a row as the processor makes it, `[3,H,W]`."""
+        # Captions. Rows that a transform makes have other types than the columns below.
+        self.captions = None
+        if caption_column:
+            features = {} if has_transform(dataset) else features_of(dataset)
+            self.captions = Captions(caption_column, column_names(dataset), features, processor)
+
+        # Label
+        self.label_column = None
+        self.class_names = None
+        labels_are_optional = bool(caption_column) or not needs_labels
+        usual_names = self._usual_label_names()
+        is_labelled = label_column or class_names is not None or _has_any(dataset, usual_names)
+        if is_labelled or not labels_are_optional:
+            self.label_column = find_column(dataset, label_column, usual_names, "label")
+            if labels_are_optional:
+                self.class_names = class_names_or_none(dataset, self.label_column, class_names)
+            else:
+                self.class_names = class_names_of(dataset, self.label_column, class_names)
+
+        # All labels are checked before training rather than on the way.
+        self.class_numbers = None
+        if self.class_names is not None:
+            self.class_numbers = {name: number for number, name in enumerate(self.class_names)}
+            check_labels(dataset, self.label_column, self.class_numbers)
+
+        self.dataset = _without_decoding(dataset, self.image_column)
+
+    def pixels(self, value: Any, position: int | str) -> torch.Tensor:
+        """Gives the image of a row as the processor makes it, `[3,H,W]`.
+
+        Args:
+            value: What the image column holds, see [`read_image`].
+            position (`int` or `str`): The row's number, for messages.
+
+        Raises:
+            ValueError: for an image that cannot be read.
+        """
         try:
             image = read_image(value)
-            image = ImageOps.crop(image, self.border) if self.border else image
-            pixels = self.processor(images=image, return_tensors="pt", **self.options)["pixel_values"][0]
-            pixels = torch.as_tensor(pixels)
+            if self.border:
+                image = ImageOps.crop(image, self.border)
+            made = self.processor(images=image, return_tensors="pt", **self.processor_options)
+            pixels = torch.as_tensor(made["pixel_values"][0])
             if not torch.isfinite(pixels).all():
                 raise ValueError("it holds NaN or infinite pixels")
         except Exception as error:  # a broken file makes Pillow raise anything
             raise ValueError(
-                f"The image in row {row}, column {self.image_column!r}, cannot be read ({error}). Repair or remove "
-                "the row; --check_data lists all such rows before training."
+                f"The image in row {position}, column {self.image_column!r}, cannot be read ({error}). Repair or "
+                "remove the row; --check_data lists all such rows before training."
             ) from error
         return pixels
 
     def example(self, row: dict[str, Any], position: int | str) -> dict[str, Any]:
-        """`pixel_values`, `labels` and the captions' token ids of one row, as far as the set has them."""
+        """Gives the `pixel_values` of one row and, where the set has them, `labels` and the captions' token ids."""
         example = {"pixel_values": self.pixels(row[self.image_column], position)}
         if self.label_column is not None:
-            example["labels"] = label_index(row[self.label_column], self.index, position)
+            example["labels"] = label_index(row[self.label_column], self.class_numbers, position)
         if self.captions is not None:
             example.update(self.captions.tokens(row, position))
         return example
 
     def check(self) -> None:
-        """Reads every row, and raises `ValueError` naming all those that cannot be used."""
+        """Reads every row, and raises one `ValueError` that names all those that cannot be used."""
         check_rows(self.rows(), self.example)
 
     def rows(self) -> Iterable[tuple[int, dict[str, Any]]]:
-        """The underlying rows in order, numbered."""
+        """Iterates over the underlying rows, each with its number."""
         if hasattr(self.dataset, "__len__"):
             return ((i, self.dataset[i]) for i in range(len(self.dataset)))
         return enumerate(self.dataset)
 
+    def _usual_label_names(self) -> list[str]:
+        """The usual names of label columns but for those that are read as captions."""
+        if self.captions is None:
+            return list(self.label_columns)
+        return [name for name in self.label_columns if not self.captions.holds_text(name)]
+
+
+# The name that it had when it was made for labelled sets alone.
+LabelledImages = ImageRows
+
 
 def check_rows(rows: Iterable[tuple[int, Any]], read: Callable[[Any, int], Any]) -> None:
-    """Reads every numbered row, and raises one `ValueError` that names all those that cannot be used."""
-    broken = []
-    for position, row in tqdm(rows, desc="Checking data"):
+    """Reads every numbered row, and raises one `ValueError` that names all those that cannot be used.
+
+    Example:
+        >>> def read(row, position):
+        ...     if not row:
+        ...         raise ValueError(f"Row {position} is empty.")
+        >>> check_rows(enumerate(["cat", ""]), read)
+        Traceback (most recent call last):
+        ValueError: 1 of the rows cannot be used:
+          Row 1 is empty.
+        Repair or remove them.
+    """
+    messages = []
+    # No bar where standard error is a file: it would fill it with lines.
+    for position, row in tqdm(rows, desc="Checking data", disable=None):
         try:
             read(row, position)
         except ValueError as error:
-            broken.append(str(error))
-    if broken:
-        shown = "\n  ".join(broken[:20] + ["..."] * (len(broken) > 20))
-        raise ValueError(f"{len(broken)} of the rows cannot be used:\n  {shown}\nRepair or remove them.")
+            messages.append(str(error))
+
+    if messages:
+        shown = messages[:20]
+        if len(messages) > 20:
+            shown.append("...")
+        listed = "\n  ".join(shown)
+        raise ValueError(f"{len(messages)} of the rows cannot be used:\n  {listed}\nRepair or remove them.")
 
 
 def content_id(pixels: Any) -> int:
-    """An id that follows from the pixels alone, for rows that come without an index."""
+    """Computes an id that follows from the pixels alone, for rows that come without a number.
+
+    Example:
+        >>> content_id(torch.zeros(3, 16, 16)) == content_id(torch.zeros(3, 16, 16))
+        True
+    """
     return zlib.crc32(torch.as_tensor(pixels).float().contiguous().numpy().tobytes())
+
+
+def _has_any(dataset: Any, names: Sequence[str]) -> bool:
+    """Whether the set has a column of one of these names."""
+    return not set(names).isdisjoint(column_names(dataset))
+
+
+def _processor_options(processor: Any, normalize: bool, native_size: bool, resize: int | None) -> dict[str, Any]:
+    """How the image processor is called."""
+    do_normalize = normalize and getattr(processor, "do_normalize", True)
+    if native_size:
+        return {"do_normalize": do_normalize, "do_resize": False, "do_center_crop": False}
+    if resize is not None:
+        return {"do_normalize": do_normalize, "do_resize": True, "size": {"shortest_edge": resize}}
+    return {"do_normalize": do_normalize}
+
+
+def _without_decoding(dataset: Any, image_column: str) -> Any:
+    """The set with images as files, which are decoded here, so that a broken one can be named by its row."""
+    is_image = isinstance(features_of(dataset).get(image_column), datasets.Image)
+    if not is_image or has_transform(dataset):
+        return dataset
+    return dataset.with_format(None).cast_column(image_column, datasets.Image(decode=False))

@@ -10,10 +10,15 @@ from typing import Any
 
 import datasets
 
-from .columns import IMAGE_COLUMNS, column_names
+from .columns import IMAGE_COLUMNS, check_has_rows
 
-# By suffix, the builder of `datasets` and its options; a class may be called "null", which is no missing value.
-BUILDERS = {".parquet": ("parquet", {}), ".tar": ("webdataset", {}), ".csv": ("csv", {"keep_default_na": False})}
+# By suffix of a single file: the builder of `datasets` that reads it, and its options.
+FILE_BUILDERS = {
+    ".parquet": ("parquet", {}),
+    ".tar": ("webdataset", {}),
+    # A class may be called "null", which is no missing value.
+    ".csv": ("csv", {"keep_default_na": False}),
+}
 
 
 def load_images(
@@ -34,48 +39,99 @@ def load_images(
         streaming (`bool`): Whether to read while training instead of before.
         revision (`str`, *optional*): Branch, tag or commit of a set on the Hub.
         data_files (`str`, *optional*): File or pattern of those in the repository or folder that make up the set.
+
+    Returns:
+        `datasets.Dataset` or, when streaming, `datasets.IterableDataset`.
+
+    Raises:
+        ValueError: for a file of another kind, a split that a saved set does not have, and a table without rows.
+
+    Example:
+        >>> dataset.save_to_disk("shapes")
+        >>> load_images("shapes").column_names
+        ['image', 'label']
     """
     path = Path(name)
     if path.is_file():
-        if path.suffix not in BUILDERS:
-            raise ValueError(
-                f"{name} is no parquet file, shard or CSV file. Pass one, a folder or the name of a set on the Hub."
-            )
-        builder, options = BUILDERS[path.suffix]
-        files = {split.partition("[")[0]: name}
-        loaded = datasets.load_dataset(builder, data_files=files, split=split, streaming=streaming, **options)
-        return resolve_paths(loaded, path.resolve().parent) if builder == "csv" else loaded
+        return _load_file(name, split, streaming)
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-        loaded = datasets.load_from_disk(name)
-        if isinstance(loaded, datasets.DatasetDict):
-            missing = [part for part in split.split("+") if part not in loaded]
-            if missing:
-                raise ValueError(f"{name} has no split {missing[0]!r}. It has: {sorted(loaded)}.")
-            loaded = datasets.concatenate_datasets([loaded[part] for part in split.split("+")])
-        return loaded.to_iterable_dataset() if streaming else loaded
-    # img2dataset writes a table beside each shard, which would be taken for the set.
-    beside = any(path.glob("*.tar")) and any(path.glob("*.parquet")) and not (path / "README.md").exists()
-    shards = {"data_files": data_files or "*.tar"} if beside or data_files else {}
-    return datasets.load_dataset(name, config, split=split, streaming=streaming, revision=revision, **shards)
+        return _load_saved(name, split, streaming)
 
-
-def resolve_paths(dataset: Any, folder: Path) -> Any:
-    """Lets paths in a table start at `folder`: in the usual image columns, and where the first row names a file."""
-    column_names(dataset)  # which refuses a table without rows
-    first = next(iter(dataset))
-    texts = {column: value for column, value in first.items() if isinstance(value, str)}
-    columns = [c for c, value in texts.items() if c in IMAGE_COLUMNS or os.path.isfile(folder / value)]
-    return dataset.map(partial(_beside, folder=folder, columns=columns))
-
-
-def _beside(row: dict[str, Any], folder: Path, columns: Sequence[str]) -> dict[str, str]:
-    return {column: row[column] if "://" in row[column] else str(folder / row[column]) for column in columns}
+    if not data_files and _has_tables_beside_shards(path):
+        data_files = "*.tar"
+    return datasets.load_dataset(
+        name,
+        config,
+        split=split,
+        streaming=streaming,
+        revision=revision,
+        data_files=data_files or None,
+    )
 
 
 def parse_set(text: str, default_split: str = "test") -> tuple[str, str | None, str]:
-    """`name[:config][@split]` -> name, config, split; an existing path is a name, whatever is in it."""
+    """Takes `NAME[:config][@split]` apart. An existing path is a name, whatever characters are in it.
+
+    Returns:
+        `tuple[str, str | None, str]`: Name, configuration and split, as [`load_images`] takes them.
+
+    Example:
+        >>> parse_set("ethz/food101@validation")
+        ('ethz/food101', None, 'validation')
+        >>> parse_set("user/shapes:large")
+        ('user/shapes', 'large', 'test')
+    """
     if Path(text).exists():
         return text, None, default_split
     rest, _, split = text.partition("@")
     name, _, config = rest.partition(":")
     return name, config or None, split or default_split
+
+
+def _load_file(name: str, split: str, streaming: bool):
+    """A single file as a set."""
+    path = Path(name)
+    if path.suffix not in FILE_BUILDERS:
+        raise ValueError(
+            f"{name} is no parquet file, shard or CSV file. Pass one, a folder or the name of a set on the Hub."
+        )
+    builder, options = FILE_BUILDERS[path.suffix]
+
+    # A file has one split, which is called what the caller asks for; a slice such as train[:10] is a part of it.
+    files = {split.partition("[")[0]: name}
+    loaded = datasets.load_dataset(builder, data_files=files, split=split, streaming=streaming, **options)
+
+    if builder == "csv":
+        return _with_paths_from(path.resolve().parent, loaded)
+    return loaded
+
+
+def _load_saved(folder: str, split: str, streaming: bool):
+    """A folder that `save_to_disk` wrote: of one set, which has no splits, or of several splits."""
+    loaded = datasets.load_from_disk(folder)
+    if isinstance(loaded, datasets.DatasetDict):
+        names = split.split("+")
+        missing = [name for name in names if name not in loaded]
+        if missing:
+            raise ValueError(f"{folder} has no split {missing[0]!r}. It has: {sorted(loaded)}.")
+        loaded = datasets.concatenate_datasets([loaded[name] for name in names])
+    return loaded.to_iterable_dataset() if streaming else loaded
+
+
+def _has_tables_beside_shards(path: Path) -> bool:
+    """Whether a folder has a table beside each shard, as img2dataset writes them, which would be taken for the set."""
+    return any(path.glob("*.tar")) and any(path.glob("*.parquet")) and not (path / "README.md").exists()
+
+
+def _with_paths_from(folder: Path, dataset: Any) -> Any:
+    """The table with paths that start at `folder`, in the usual image columns and where the first row names a file."""
+    check_has_rows(dataset)
+    first = next(iter(dataset))
+    texts = {column: value for column, value in first.items() if isinstance(value, str)}
+    columns = [column for column, value in texts.items() if column in IMAGE_COLUMNS or os.path.isfile(folder / value)]
+    return dataset.map(partial(_resolve_paths, folder=folder, columns=columns))
+
+
+def _resolve_paths(row: dict[str, Any], folder: Path, columns: Sequence[str]) -> dict[str, str]:
+    """The columns of one row that hold paths, resolved; addresses such as https://... stay as they are."""
+    return {column: row[column] if "://" in row[column] else str(folder / row[column]) for column in columns}

@@ -15,20 +15,26 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from ..noise import sample_seeds
 from ..prompts import check_class_names
 from .collator import Collator
-from .columns import check_labels, column_names, label_index, quick_labels
-from .rows import LabelledImages, check_rows, content_id
+from .columns import check_labels, column_names, features_of, label_index, quick_labels
+from .rows import ImageRows, check_rows, content_id
 
 
-class ImageClassificationDataset(LabelledImages, Dataset):
-    """A map-style labelled image set as training examples.
+class ImageClassificationDataset(ImageRows, Dataset):
+    """Training examples of a map-style image set, in the form that the trainer takes.
 
     Rows are `{"pixel_values": [3,H,W], "labels": int, "sample_id": int}`, with pixel values as the processor makes
     them and the row's index as its id; with captions also `input_ids` and `attention_mask` `[C,L]`, and without a
-    label column no `labels`. A subset keeps the ids of the whole set.
+    label column no `labels`. A subset keeps the ids of the whole set. It takes the arguments of [`ImageRows`].
+
+    Example:
+        >>> data = ImageClassificationDataset(dataset, processor)
+        >>> len(data), sorted(data[5])
+        (16, ['labels', 'pixel_values', 'sample_id'])
     """
 
-    kept: dict[int, dict[str, Any]] | None = None
-    room = 0
+    # Examples that are kept in memory by row, `None` for a set that keeps none, and the bytes that are left for more.
+    cache: dict[int, dict[str, Any]] | None = None
+    free_bytes = 0
 
     @cached_property
     def sample_ids(self) -> Sequence[int]:
@@ -40,96 +46,63 @@ class ImageClassificationDataset(LabelledImages, Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.sample_ids[index]
-        if self.kept is not None and row in self.kept:
-            return dict(self.kept[row])
-        example = {**self.example(self.dataset[row], row), "sample_id": row}
-        size = sum(value.nbytes for value in example.values() if isinstance(value, torch.Tensor))
-        if size <= self.room:
-            self.kept[row], self.room = dict(example), self.room - size
+        if self.cache is not None and row in self.cache:
+            return dict(self.cache[row])
+
+        example = self.example(self.dataset[row], row)
+        example["sample_id"] = row
+        if self.cache is not None:
+            self._keep(row, example)
         return example
 
     def cached(self, max_bytes: int) -> ImageClassificationDataset:
-        """The same rows, each decoded and resized once and then kept, as far as `max_bytes` of memory reach.
+        """Gives the same rows, each decoded and resized once and then kept, as far as `max_bytes` of memory reach.
 
         Every worker process keeps its own: without workers, where it pays most, the memory is taken once.
 
         Raises:
             ValueError: for less than one byte.
+
+        Example:
+            >>> data = ImageClassificationDataset(dataset, processor).cached(2**20)
+            >>> data[0]["pixel_values"] is data[0]["pixel_values"]
+            True
         """
         if max_bytes < 1:
             raise ValueError(f"You passed max_bytes={max_bytes}, which keeps nothing. Pass such as 2**30.")
         other = copy.copy(self)
-        other.kept, other.room = {}, max_bytes
+        other.cache = {}
+        other.free_bytes = max_bytes
         return other
 
     def rows(self) -> Iterable[tuple[int, dict[str, Any]]]:
-        """The rows that are trained on, with their numbers in the underlying set."""
+        """Iterates over the rows that are trained on, with their numbers in the underlying set."""
         return ((row, self.dataset[row]) for row in self.sample_ids)
 
+    def _keep(self, row: int, example: dict[str, Any]) -> None:
+        """Keeps an example if there is memory left for it."""
+        size = sum(value.nbytes for value in example.values() if isinstance(value, torch.Tensor))
+        if size <= self.free_bytes:
+            self.cache[row] = dict(example)
+            self.free_bytes -= size
 
-def few_shot(data: ImageClassificationDataset, shots: int, seed: int = 0) -> ImageClassificationDataset:
-    """A subset with the same number of images of every class.
 
-    The choice within a class follows from the seed, the class's name and its own images in their order: other classes
-    do not change it, and fewer shots are among the more. Sample ids, and so the noise of an image, are those of the
-    whole set.
+class StreamingImages(ImageRows, IterableDataset):
+    """Training examples of a streaming image set. The id of a row is a checksum of its pixels.
 
-    Args:
-        data (`ImageClassificationDataset`): What `training_examples` makes of map-style images with labels.
-        shots (`int`): Images per class, at least 1.
-        seed (`int`): Another one draws other images.
+    It takes the arguments of [`ImageRows`], and gives rows as [`ImageClassificationDataset`] does.
 
-    Raises:
-        ValueError: for a class with fewer images, which would otherwise stand in for itself twice or weigh less.
+    Example:
+        >>> stream = StreamingImages(dataset.to_iterable_dataset(), processor)
+        >>> next(iter(stream))["labels"]
+        0
     """
-    if shots < 1:
-        raise ValueError(f"You passed shots={shots}, which leaves no image of any class. Pass 1 or more.")
-    if not isinstance(data, ImageClassificationDataset):
-        raise ValueError(
-            f"You passed shots={shots} with a {type(data).__name__}, but images of a class can be drawn only where "
-            "all labels are there to read. Pass images with labels, and load them without streaming."
-        )
-    if data.label_column is None:
-        raise ValueError(
-            f"You passed shots={shots}, but the data set has no label column, so there are no classes to draw from. "
-            "Pass its name as label_column, or leave shots out."
-        )
-    rows = _rows_by_label(data)
-    names = {label: data.class_names[label] if data.class_names else str(label) for label in rows}
-    few = [f"{names[label]!r} ({len(found)})" for label, found in rows.items() if len(found) < shots]
-    if few:
-        raise ValueError(
-            f"You passed shots={shots}, but {len(few)} of the {len(rows)} classes have fewer images: "
-            f"{', '.join(few[:5] + ['...'] * (len(few) > 5))}. Pass fewer shots, or a set without these classes."
-        )
-    chosen = []
-    for label, found in rows.items():
-        order = sample_seeds(seed, zlib.crc32(names[label].encode()), torch.arange(len(found))).argsort()
-        chosen += [found[i] for i in order[:shots].tolist()]
-    subset = copy.copy(data)
-    subset.sample_ids = sorted(chosen)
-    return subset
-
-
-def _rows_by_label(data: ImageClassificationDataset) -> dict[int, list[int]]:
-    """The rows of each class, those of the class list first, be they none."""
-    labels = list(quick_labels(data.dataset, data.label_column) or ())
-    if len(labels) < len(data.dataset):
-        labels = [data.dataset[row][data.label_column] for row in range(len(data.dataset))]
-    rows: dict[int, list[int]] = {label: [] for label in range(len(data.class_names or ()))}
-    for row in data.sample_ids:
-        rows.setdefault(label_index(labels[row], data.index, row), []).append(row)
-    return rows
-
-
-class StreamingImages(LabelledImages, IterableDataset):
-    """A streaming labelled image set as training examples; a row's id is a checksum of its pixels."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         stream = "the stream" if worker is None else f"worker {worker.id}'s part of the stream"
-        for position, row in enumerate(self.dataset):
-            example = self.example(row, f"{position} of {stream}")
+        for number, row in enumerate(self.dataset):
+            example = self.example(row, f"{number} of {stream}")
             yield {**example, "sample_id": content_id(example["pixel_values"])}
 
     def set_epoch(self, epoch: int) -> None:
@@ -138,22 +111,39 @@ class StreamingImages(LabelledImages, IterableDataset):
             self.dataset.set_epoch(epoch)
 
 
-class WithSampleId(Dataset):
-    """A map-style set of processor-made rows (`pixel_values`, `labels`), each with its index as `sample_id`."""
+class ProcessedImages(Dataset):
+    """A map-style set of rows that a processor has made, `pixel_values` and `labels`; a row's index is its sample id.
+
+    Args:
+        dataset: Rows with `pixel_values`, and with `labels` or `label`.
+        processor (`CLIPProcessor`): What made them; pixel values are compared with its statistics.
+        class_names (`list[str]`, *optional*): Those of a `ClassLabel`, or the set's own `class_names`, if not given.
+
+    Raises:
+        ValueError: for class names that cannot be told apart, and labels outside them.
+
+    Example:
+        >>> rows = [{"pixel_values": torch.zeros(3, 16, 16), "labels": label} for label in (1, 3)]
+        >>> data = ProcessedImages(rows, processor, class_names)
+        >>> data[1]["sample_id"], data[1]["labels"]
+        (1, 3)
+    """
 
     def __init__(self, dataset: Any, processor: Any, class_names: Sequence[str] | None = None):
-        self.dataset, self.processor = dataset, processor
-        features = getattr(dataset, "features", None) or {}
+        self.dataset = dataset
+        self.processor = processor
+
         label_column = "labels" if "labels" in column_names(dataset) else "label"
-        if class_names is None and isinstance(features.get(label_column), datasets.ClassLabel):
-            class_names = features[label_column].names
+        feature = features_of(dataset).get(label_column)
+        if class_names is None and isinstance(feature, datasets.ClassLabel):
+            class_names = feature.names
         self.class_names = class_names or getattr(dataset, "class_names", None)
         if self.class_names is not None:
             self.class_names = check_class_names(self.class_names)
-            check_labels(dataset, label_column, {name: i for i, name in enumerate(self.class_names)})
+            check_labels(dataset, label_column, {name: number for number, name in enumerate(self.class_names)})
 
     def check(self) -> None:
-        """Reads every row, and raises `ValueError` naming all those that cannot be used."""
+        """Reads every row, and raises one `ValueError` that names all those that cannot be used."""
         collator = Collator(self.processor, None if self.class_names is None else len(self.class_names))
         check_rows(enumerate(range(len(self))), lambda row, position: collator([self[row]]))
 
@@ -166,6 +156,10 @@ class WithSampleId(Dataset):
         return row
 
 
+# The name that it had before: what it does, not what it holds.
+WithSampleId = ProcessedImages
+
+
 def training_examples(
     dataset: Any,
     processor: Any,
@@ -175,29 +169,137 @@ def training_examples(
     caption_column: str | Sequence[str] | None = None,
     needs_labels: bool = True,
 ):
-    """Any data set that `Trainer` users have -> one whose rows hold `pixel_values`, `labels` and `sample_id`.
+    """Makes training examples of any data set that `Trainer` users have.
 
-    Processor-made rows pass as they are; rows with an image column go through the processor. With `caption_column`
-    (see [`Captions`]; `"auto"` for the usual names) the rows hold `input_ids` and `attention_mask` `[C,L]` of their
-    captions too, labels and class names are optional, and without class names labels are any numbers from 0.
-    Likewise with `needs_labels=False`.
+    Rows with an image column go through the processor. Rows that hold `pixel_values` pass as they are, and training
+    examples too.
+
+    Args:
+        dataset: A `datasets.Dataset` or stream of the library, a torch data set, or a list of dicts.
+        processor (`CLIPProcessor`): The model's.
+        class_names (`list[str]`, *optional*): One per label; what the label column says of them if not given.
+        image_column, label_column (`str`, *optional*): The usual names if not given.
+        caption_column (`str` or `list[str]`, *optional*): See [`Captions`]; `"auto"` for the usual names. Rows then
+            hold `input_ids` and `attention_mask` `[C,L]` of their captions too.
+        needs_labels (`bool`): Whether rows without captions need labels. With captions, or with `False`, labels and
+            class names are optional, and labels without class names are any numbers from 0.
+
+    Returns:
+        A set whose rows hold `pixel_values`, `labels` and `sample_id`: [`ImageClassificationDataset`],
+        [`StreamingImages`], [`ProcessedImages`], or a stream of `pixel_values` as it came.
+
+    Raises:
+        ValueError: for a set that cannot be trained on; the message names the column or the row.
+
+    Example:
+        >>> examples = training_examples(dataset, processor)
+        >>> examples.class_names
+        ['red disc', 'green disc', 'blue square', 'yellow square']
+        >>> examples[0]["pixel_values"].shape, examples[0]["labels"]
+        (torch.Size([3, 16, 16]), 0)
     """
-    if isinstance(dataset, (LabelledImages, WithSampleId)):
-        if caption_column and isinstance(dataset, LabelledImages) and dataset.captions is None:
+    # What has been made already
+    if isinstance(dataset, (ImageRows, ProcessedImages)):
+        if caption_column and isinstance(dataset, ImageRows) and dataset.captions is None:
             raise ValueError(
                 f"You passed caption_column={caption_column!r} with a {type(dataset).__name__} that was made without "
                 "captions. Pass caption_column when it is made, or the underlying set in its place."
             )
         return dataset
+
+    # Rows that a processor has made
     columns = column_names(dataset)
     if caption_column and "pixel_values" in columns and "input_ids" not in columns:
         raise ValueError(
             f"You passed caption_column={caption_column!r}, but the rows hold pixel_values and no input_ids, so their "
             f"captions would not be read; they have {columns}. Pass images, or rows with input_ids of the captions."
         )
-    streaming = isinstance(dataset, (IterableDataset, datasets.IterableDataset))
+    is_stream = isinstance(dataset, (IterableDataset, datasets.IterableDataset))
     if "pixel_values" in columns or not columns:
-        return dataset if streaming else WithSampleId(dataset, processor, class_names)
-    cls = StreamingImages if streaming else ImageClassificationDataset
-    options = {"caption_column": caption_column, "needs_labels": needs_labels}
-    return cls(dataset, processor, class_names, image_column, label_column, **options)
+        return dataset if is_stream else ProcessedImages(dataset, processor, class_names)
+
+    # Images
+    kind = StreamingImages if is_stream else ImageClassificationDataset
+    return kind(
+        dataset,
+        processor,
+        class_names=class_names,
+        image_column=image_column,
+        label_column=label_column,
+        caption_column=caption_column,
+        needs_labels=needs_labels,
+    )
+
+
+def few_shot(data: ImageClassificationDataset, shots: int, seed: int = 0) -> ImageClassificationDataset:
+    """Draws a subset with the same number of images of every class.
+
+    The choice within a class follows from the seed, the class's name and its own images in their order: other classes
+    do not change it, and fewer shots are among the more. Sample ids, and so the noise of an image, are those of the
+    whole set.
+
+    Args:
+        data (`ImageClassificationDataset`): What `training_examples` makes of map-style images with labels.
+        shots (`int`): Images per class, at least 1.
+        seed (`int`): Another one draws other images.
+
+    Raises:
+        ValueError: for a class with fewer images, which would otherwise stand in for itself twice or weigh less.
+
+    Example:
+        >>> few = few_shot(training_examples(dataset, processor), shots=2)
+        >>> sorted(example["labels"] for example in few)
+        [0, 0, 1, 1, 2, 2, 3, 3]
+    """
+    _check_shots(data, shots)
+    rows_by_label = _rows_by_label(data)
+    names = {label: data.class_names[label] if data.class_names else str(label) for label in rows_by_label}
+
+    short = [f"{names[label]!r} ({len(rows)})" for label, rows in rows_by_label.items() if len(rows) < shots]
+    if short:
+        listed = ", ".join(short[:5])
+        if len(short) > 5:
+            listed += ", ..."
+        raise ValueError(
+            f"You passed shots={shots}, but {len(short)} of the {len(rows_by_label)} classes have fewer images: "
+            f"{listed}. Pass fewer shots, or a set without these classes."
+        )
+
+    chosen = []
+    for label, rows in rows_by_label.items():
+        class_id = zlib.crc32(names[label].encode())
+        order = sample_seeds(seed, class_id, torch.arange(len(rows))).argsort()
+        chosen += [rows[place] for place in order[:shots].tolist()]
+
+    subset = copy.copy(data)
+    subset.sample_ids = sorted(chosen)
+    return subset
+
+
+def _check_shots(data: Any, shots: int) -> None:
+    """Raises `ValueError` for data of which no images per class can be drawn."""
+    if shots < 1:
+        raise ValueError(f"You passed shots={shots}, which leaves no image of any class. Pass 1 or more.")
+    if not isinstance(data, ImageClassificationDataset):
+        raise ValueError(
+            f"You passed shots={shots} with a {type(data).__name__}, but images of a class can be drawn only where "
+            "all labels are there to read. Pass images with labels, and load them without streaming."
+        )
+    if data.label_column is None:
+        raise ValueError(
+            f"You passed shots={shots}, but the data set has no label column, so there are no classes to draw from. "
+            "Pass its name as label_column, or leave shots out."
+        )
+
+
+def _rows_by_label(data: ImageClassificationDataset) -> dict[int, list[int]]:
+    """Row numbers by label. Every class of the list has an entry, even if no row carries it."""
+    labels = list(quick_labels(data.dataset, data.label_column) or ())
+    if len(labels) < len(data.dataset):
+        labels = [data.dataset[row][data.label_column] for row in range(len(data.dataset))]
+
+    rows_by_label: dict[int, list[int]] = {label: [] for label in range(len(data.class_names or ()))}
+    for row in data.sample_ids:
+        label = label_index(labels[row], data.class_numbers, row)
+        rows_by_label.setdefault(label, []).append(row)
+    return rows_by_label

@@ -1,4 +1,4 @@
-"""Images with captions -> token ids, one caption per image and step; few-shot subsets."""
+"""Columns of texts become captions of images, from every source; what holds no text is refused."""
 
 import io
 import json
@@ -9,39 +9,19 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from support.captions import CAPTIONS, captioned, texts_of
 from support.paths import EMOJI
 from support.tiny import CLASS_NAMES, SIZE, make_images, make_processor
-from torch.utils.data import DataLoader
 from transformers import AutoProcessor
 
-from hf_pmgaft.attacks import sample_seeds
 from hf_pmgaft.data import (
     Collator,
     ImageClassificationDataset,
     StreamingImages,
-    WithSampleId,
-    few_shot,
     load_images,
     training_examples,
 )
 from hf_pmgaft.data.captions import CAPTION_COLUMNS
-from hf_pmgaft.data.collator import check_captions, choose_captions, stack_captions
-
-# Images 0 to 5 have one, two, three, one, ... captions, of different lengths.
-CAPTIONS = [[f"this is {' '.join(['the'] * k)} disc" for k in range(1, 2 + i % 3)] for i in range(6)]
-
-
-def captioned(captions=CAPTIONS, column: str = "caption", labels: bool = False) -> datasets.Dataset:
-    data = make_images(len(captions)).add_column(column, captions)
-    return data if labels else data.remove_columns("label")
-
-
-def words(processor, ids: torch.Tensor) -> str:
-    return processor.tokenizer.decode(ids, skip_special_tokens=True)
-
-
-def texts_of(processor, example) -> list[str]:
-    return [words(processor, ids) for ids in example["input_ids"]]
 
 
 def shard(file: Path, rows: range, write) -> None:
@@ -167,142 +147,6 @@ def test_a_label_column_of_names_gives_classes_and_one_of_numbers_labels(process
     assert training_examples(texts, processor, caption_column="labels").label_column is None
 
 
-# ---- Batches ----
-
-
-def batch_of(processor, rows, **options) -> dict[str, torch.Tensor]:
-    data = training_examples(captioned(), processor, caption_column="caption")
-    return Collator(processor, **options)([data[i] for i in rows])
-
-
-def test_batches_hold_every_caption_with_its_mask_and_number(processor):
-    batch = batch_of(processor, [4, 2, 3])
-    assert batch["pixel_values"].shape == (3, 3, SIZE, SIZE) and batch["num_captions"].tolist() == [2, 3, 1]
-    # The longest caption: start, this is the the the disc, end.
-    assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, 3, 8)
-    assert batch["input_ids"].dtype == batch["attention_mask"].dtype == batch["num_captions"].dtype == torch.int64
-    for row, i in enumerate([4, 2, 3]):
-        padded = CAPTIONS[i] + CAPTIONS[i][:1] * (3 - len(CAPTIONS[i]))
-        assert [words(processor, ids) for ids in batch["input_ids"][row]] == padded
-        lengths = [len(processor.tokenizer(text)["input_ids"]) for text in padded]
-        assert batch["attention_mask"][row].sum(1).tolist() == lengths
-    assert batch_of(processor, [3])["input_ids"].shape == (1, 1, 6)
-
-
-def test_a_caption_is_encoded_as_the_processor_would(processor):
-    batch = batch_of(processor, range(6))
-    wanted = processor.tokenizer([captions[0] for captions in CAPTIONS], padding=True, return_tensors="pt")
-    length = wanted["input_ids"].shape[1]
-    assert torch.equal(batch["input_ids"][:, 0, :length], wanted["input_ids"])
-    assert torch.equal(batch["attention_mask"][:, 0, :length], wanted["attention_mask"])
-
-
-def test_without_labels_each_image_is_a_class_of_its_own(processor):
-    assert batch_of(processor, [4, 2, 3])["labels"].tolist() == [4, 2, 3]
-    stream = training_examples(captioned().to_iterable_dataset(), processor, caption_column="caption")
-    batch = Collator(processor)(list(stream))
-    assert torch.equal(batch["labels"], batch["sample_id"])
-    with pytest.raises(ValueError, match="The batch has no labels"):
-        batch_of(processor, [1, 2], num_classes=4)
-    with pytest.raises(ValueError, match="The batch has no labels"):
-        Collator(processor)([{"pixel_values": torch.zeros(3, SIZE, SIZE)}])
-
-
-def test_pixels_are_still_checked(processor):
-    rows = [{"pixel_values": torch.full((3, SIZE, SIZE), 200.0), "input_ids": [0, 1], "sample_id": 5}]
-    with pytest.raises(ValueError, match=r"pixel values of rows \[5\]"):
-        Collator(processor)(rows)
-
-
-def test_processor_made_rows_pass_as_they_are(processor):
-    images = make_images(3)
-    made = [
-        {key: value[0] for key, value in processor(text=text, images=row["image"], return_tensors="pt").items()}
-        for text, row in zip(("red", "the red disc", "blue"), images, strict=True)
-    ]
-    lists = datasets.Dataset.from_list([{key: value.tolist() for key, value in row.items()} for row in made])
-    for rows in (made, lists):
-        data = training_examples(rows, processor, caption_column="caption")
-        assert isinstance(data, WithSampleId)
-        data.check()
-        batch = Collator(processor)([data[i] for i in range(3)])
-        assert batch["input_ids"].shape == (3, 1, 5) and batch["num_captions"].tolist() == [1, 1, 1]
-        assert [words(processor, ids[0]) for ids in batch["input_ids"]] == ["red", "the red disc", "blue"]
-        assert batch["labels"].tolist() == [0, 1, 2]
-
-
-def test_collators_of_one_s_own_may_give_one_caption_per_image(processor):
-    def collate(rows):
-        pixels = torch.stack([row["pixel_values"] for row in rows])
-        return {"pixel_values": pixels, "input_ids": torch.stack([row["input_ids"][0, :6] for row in rows])}
-
-    batch = batch_of(processor, [0, 3], collate=collate)
-    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 1, 6)
-    assert batch["num_captions"].tolist() == [1, 1] and len(set(batch["labels"].tolist())) == 2
-
-
-# ---- The choice ----
-
-
-@pytest.fixture(scope="module")
-def many() -> dict[str, torch.Tensor]:
-    """1,200 images with one to four captions, each of one token: 10 times the image's number of captions, plus k."""
-    counts = [1 + i % 4 for i in range(1200)]
-    return stack_captions([{"input_ids": torch.tensor([[10 * c + k] for k in range(c)])} for c in counts])
-
-
-def test_the_choice_follows_from_the_seed_in_any_batch(processor, many):
-    seeds = sample_seeds(0, 3, torch.arange(1200))
-    ids, mask = choose_captions(many, seeds)
-    assert ids.shape == mask.shape == (1200, 1)
-    order = torch.randperm(1200, generator=torch.Generator().manual_seed(0))
-    shuffled = {name: value[order] for name, value in many.items()}
-    assert torch.equal(choose_captions(shuffled, seeds[order])[0], ids[order])
-    for rows in ([0, 1], [3], [4, 7, 2, 1]):
-        small = batch_of(processor, [i % 6 for i in rows])
-        large = batch_of(processor, range(6))
-        some = torch.tensor([i % 6 for i in rows])
-        chosen, mask = choose_captions(small, seeds[some])
-        wanted, wanted_mask = choose_captions(large, seeds[:6])
-        for text, attended, other, i in zip(chosen, mask, wanted_mask[some], some, strict=True):
-            assert words(processor, text) == words(processor, wanted[i]) and attended.sum() == other.sum()
-
-
-def test_every_caption_has_the_same_chance_and_copies_are_never_counted(many):
-    chosen = choose_captions(many, sample_seeds(0, 3, torch.arange(1200)))[0][:, 0]
-    for count in (1, 2, 3, 4):
-        found = chosen[count - 1 :: 4] - 10 * count
-        shares = torch.bincount(found, minlength=count) / 300
-        assert len(shares) == count and (shares - 1 / count).abs().max() < 0.1
-
-
-def test_over_steps_an_image_is_paired_with_all_its_captions(many):
-    steps = [choose_captions(many, sample_seeds(0, step, torch.arange(1200)))[0] for step in range(30)]
-    assert not torch.equal(steps[0], steps[1])
-    assert {int(ids[3]) for ids in steps} == {40, 41, 42, 43} and {int(ids[0]) for ids in steps} == {10}
-
-
-def test_the_global_random_state_is_left_alone(many):
-    state = torch.random.get_rng_state()
-    choose_captions(many, sample_seeds(0, 0, torch.arange(1200)))
-    assert torch.equal(state, torch.random.get_rng_state())
-
-
-def test_workers_and_streams_give_the_same_captions(processor):
-    def seen(data, workers):
-        loader = DataLoader(data, 2, num_workers=workers, collate_fn=Collator(processor))
-        found = []
-        for batch in loader:
-            seeds = sample_seeds(0, 0, batch["sample_id"])
-            found += [words(processor, ids) for ids in choose_captions(batch, seeds)[0]]
-        return found
-
-    data = training_examples(captioned(), processor, caption_column="caption")
-    assert seen(data, 1) == seen(data, 0)
-    stream = training_examples(captioned().to_iterable_dataset(), processor, caption_column="caption")
-    assert seen(stream, 1) == seen(stream, 0)
-
-
 # ---- What cannot work ----
 
 
@@ -383,119 +227,3 @@ def test_labels_that_stand_for_nothing_are_named_by_their_row(processor):
     rows = [{**row, "label": "red" if i == 3 else row["label"]} for i, row in enumerate(data)]
     with pytest.raises(ValueError, match="Row 3 has the label 'red', which is no number.*`class_names`"):
         training_examples(rows, processor, caption_column="caption")[3]
-
-
-@pytest.mark.parametrize(
-    ("ids", "options", "message"),
-    [
-        (torch.zeros(2, 5), {}, r"torch.float32 of shape \[2, 5\].*for 2 images. Pass integers"),
-        (torch.zeros(3, 5).long(), {}, r"shape \[3, 5\].*for 2 images"),
-        (torch.zeros(2).long(), {}, r"shape \[2\]"),
-        (torch.zeros(2, 5).long(), {"attention_mask": torch.ones(2, 4)}, r"attention mask \[2, 4\]"),
-        (torch.zeros(2, 1, 5).long(), {"num_captions": torch.tensor([1, 2])}, r"num_captions=\[1, 2\].*from 1 to"),
-        (torch.zeros(2, 1, 5).long(), {"num_captions": torch.tensor([0, 1])}, r"num_captions=\[0, 1\]"),
-    ],
-)
-def test_captions_of_other_shapes_are_refused(ids, options, message):
-    with pytest.raises(ValueError, match=message):
-        check_captions({"pixel_values": torch.zeros(2, 3, 4, 4), "input_ids": ids, **options})
-
-
-@pytest.mark.parametrize("ids", [[[1, 2], [3]], [], ["a"], [0.5]])
-def test_token_ids_that_make_no_captions_are_named_by_their_row(ids):
-    with pytest.raises(ValueError, match="token ids or mask of row 4 make no captions.*Pass integers"):
-        stack_captions([{"input_ids": ids, "sample_id": 4}])
-
-
-# ---- Few shots ----
-
-
-def shots_of(data, shots: int, seed: int = 0) -> dict[str, list[int]]:
-    few = few_shot(data, shots, seed)
-    rows = {}
-    for row in few:
-        rows.setdefault(few.class_names[row["labels"]], []).append(row["sample_id"])
-    return rows
-
-
-def test_each_class_has_so_many_images_with_the_ids_of_the_whole_set(processor):
-    data = training_examples(make_images(32), processor)
-    few = few_shot(data, 3)
-    assert len(few) == 12 and len(data) == 32 and few.class_names == CLASS_NAMES
-    assert [len(rows) for rows in shots_of(data, 3).values()] == [3] * 4
-    for row in few:
-        assert torch.equal(row["pixel_values"], data[row["sample_id"]]["pixel_values"])
-        assert row["labels"] == data[row["sample_id"]]["labels"]
-    few.check()
-
-
-def test_the_seed_draws_and_fewer_shots_are_among_the_more(processor):
-    data = training_examples(make_images(64), processor)
-    assert shots_of(data, 4) == shots_of(data, 4)
-    assert len({str(shots_of(data, 4, seed)) for seed in range(5)}) == 5
-    fewer, more = shots_of(data, 2), shots_of(data, 4)
-    assert all(set(fewer[name]) < set(more[name]) for name in CLASS_NAMES)
-    assert len({tuple(rows[i] // 4 for i in range(4)) for rows in more.values()}) > 1  # no class copies another's draw
-
-
-def test_other_classes_do_not_change_the_choice(processor):
-    images = make_images(64)
-    alone = images.filter(lambda label: label in (1, 3), input_columns="label")
-    numbers = {1: 0, 3: 1}
-    rows = [{"image": row["image"], "label": numbers[row["label"]]} for row in alone]
-    two = shots_of(training_examples(rows, processor, [CLASS_NAMES[1], CLASS_NAMES[3]]), 4)
-    four = shots_of(training_examples(images, processor), 4)
-    place = [i for i in range(64) if i % 4 in (1, 3)]
-    assert {name: [place[i] for i in rows] for name, rows in two.items()} == {name: four[name] for name in two}
-
-
-def test_texts_transforms_and_captions_have_shots_too(processor):
-    images = captioned([["red"]] * 16, labels=True)
-    wanted = [row["sample_id"] for row in few_shot(training_examples(images, processor), 2)]
-    texts = [{**row, "label": CLASS_NAMES[row["label"]]} for row in images]
-    transformed = images.with_transform(lambda batch: batch)
-    for data in (texts, transformed, images):
-        few = few_shot(training_examples(data, processor, CLASS_NAMES, caption_column="caption"), 2)
-        assert [row["sample_id"] for row in few] == wanted and "input_ids" in few[0]
-
-
-def test_a_broken_image_of_a_subset_is_named_by_its_row_in_the_file(processor):
-    rows = [dict(row) for row in make_images(8)]
-    data = training_examples(rows, processor, CLASS_NAMES)
-    row = few_shot(data, 1).sample_ids[-1]
-    rows[row]["image"] = b"no image"
-    with pytest.raises(ValueError, match=f"^1 of the rows cannot be used.*\n.*image in row {row}, "):
-        few_shot(data, 1).check()
-
-
-def test_shots_that_cannot_be_drawn_are_refused(processor):
-    data = training_examples(make_images(8), processor)
-    with pytest.raises(ValueError, match="shots=0, which leaves no image"):
-        few_shot(data, 0)
-    uneven = make_images(8).select(range(7))
-    with pytest.raises(ValueError, match=r"shots=2, but 1 of the 4 classes have fewer images: 'yellow square' \(1\)"):
-        few_shot(training_examples(uneven, processor), 2)
-    with pytest.raises(ValueError, match=r"'missing' \(0\)"):
-        few_shot(training_examples(make_images(8), processor, [*CLASS_NAMES, "missing"]), 2)
-    with pytest.raises(ValueError, match="with a StreamingImages.*without streaming"):
-        few_shot(training_examples(make_images(8).to_iterable_dataset(), processor), 1)
-    with pytest.raises(ValueError, match="no label column, so there are no classes"):
-        few_shot(training_examples(captioned(), processor, caption_column="caption"), 1)
-
-
-def test_the_script_reads_captions_and_shots_from_flags_and_yaml(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(EMOJI.parent))
-    from run_pmgaft import DataArguments, load_training_set
-
-    from hf_pmgaft.arguments import parse_args
-
-    processor = AutoProcessor.from_pretrained(EMOJI / "model")
-    flags = ["--dataset_name", f"{EMOJI}/data:finetune", "--caption_column", "label,tags", "--shots", "1"]
-    (by_flags,) = parse_args((DataArguments,), flags)
-    file = tmp_path / "captions.yaml"
-    file.write_text(f'dataset_name: "{EMOJI}/data:finetune"\ncaption_column: [label, tags]\nshots: 1\n')
-    (by_file,) = parse_args((DataArguments,), ["--config", str(file)])
-    one, other = (load_training_set(arguments, processor, 0) for arguments in (by_flags, by_file))
-    assert len(one) == 160 and one.sample_ids == other.sample_ids
-    assert torch.equal(one[7]["input_ids"], other[7]["input_ids"]) and len(one[7]["input_ids"]) > 1
-    assert load_training_set(by_flags, processor, 1).sample_ids != one.sample_ids

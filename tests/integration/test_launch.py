@@ -14,7 +14,7 @@ from support.paths import ROOT
 from transformers import CLIPModel
 
 from hf_pmgaft import PMGAFTConfig
-from hf_pmgaft.engines import after_devices
+from hf_pmgaft.engines import check_engine
 
 CONFIGS = ROOT / "examples" / "accelerate_configs"
 no_accelerator = pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator")
@@ -55,31 +55,48 @@ def test_fsdp_with_an_accelerate_that_resumes_it_wrongly_is_refused(tmp_path, mo
         PMGAFTConfig(output_dir=str(tmp_path), fsdp=True)
 
 
+def run_of(**options) -> SimpleNamespace:
+    """What `check_engine` looks at in the configuration of a run, after its devices are set up."""
+    defaults = {
+        "deepspeed_plugin": None,
+        "fsdp": None,
+        "bf16": False,
+        "fp16": False,
+        "torch_compile": False,
+        "world_size": 2,
+        "attack_precision": "follow",
+        "attack_stops_early": False,
+        "averages_weights": False,
+    }
+    return SimpleNamespace(**{**defaults, **options})
+
+
 def test_a_float32_attack_through_half_weights_is_refused(tmp_path):
-    args = SimpleNamespace(deepspeed_plugin=None, fsdp=True, bf16=True, fp16=False, world_size=2)
     with pytest.raises(ValueError, match="attack_precision='fp32'"):
-        after_devices(args, attack_precision="fp32")
+        check_engine(run_of(fsdp=True, bf16=True, attack_precision="fp32"))
     PMGAFTConfig(output_dir=str(tmp_path), bf16=True, attack_precision="fp32", use_cpu=True)
 
 
 @pytest.mark.parametrize("engine", [{"fsdp": True}, {"fp16": True}, {"deepspeed_plugin": SimpleNamespace()}], ids=str)
 def test_a_bf16_attack_where_the_engine_chooses_the_precision_is_refused(engine):
-    args = SimpleNamespace(**{"deepspeed_plugin": None, "fsdp": None, "bf16": False, "fp16": False, **engine})
     with pytest.raises(ValueError, match="attack_precision='bf16'"):
-        after_devices(args, attack_precision="bf16")
+        check_engine(run_of(attack_precision="bf16", **engine))
 
 
 def test_an_attack_that_stops_early_where_processes_walk_together_is_refused():
-    args = SimpleNamespace(deepspeed_plugin=None, fsdp=True, bf16=False, fp16=False)
     with pytest.raises(ValueError, match="tau in attack_kwargs"):
-        after_devices(args, attack_precision="follow", stops_early=True)
+        check_engine(run_of(fsdp=True, attack_stops_early=True))
+
+
+def test_averages_of_weights_that_no_process_holds_are_refused():
+    with pytest.raises(ValueError, match="ema_decay or wise_ft under DeepSpeed or FSDP"):
+        check_engine(run_of(fsdp=True, averages_weights=True))
 
 
 def test_compiling_under_zero_3_is_refused():
     plugin = SimpleNamespace(zero_stage=3)
-    args = SimpleNamespace(deepspeed_plugin=plugin, fsdp=None, torch_compile=True, world_size=2)
     with pytest.raises(ValueError, match="torch_compile with ZeRO-3"):
-        after_devices(args, attack_precision="follow")
+        check_engine(run_of(deepspeed_plugin=plugin, torch_compile=True))
 
 
 @no_accelerator

@@ -1,4 +1,6 @@
-"""A small evaluation set and attacks on it."""
+"""A small evaluation set and attacks on it, and sets with one row changed."""
+
+import datasets
 
 from hf_pmgaft import ZeroShotDataset
 from support.tiny import make_images
@@ -9,3 +11,15 @@ MARGIN = {**CE, "loss": "margin"}
 
 def make_data(processor, size=40) -> ZeroShotDataset:
     return ZeroShotDataset(make_images(size, seed=9), processor, None, "a photo of the {}", name="own")
+
+
+INTEGERS = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+
+
+def replace(data, row: int, features=INTEGERS, **values) -> datasets.Dataset:
+    """The set with some columns of one row replaced, without decoding any image."""
+    data = data.cast_column("image", datasets.Image(decode=False))
+    columns = {name: list(data[name]) for name in data.column_names}
+    for name, value in values.items():
+        columns[name][row] = value
+    return datasets.Dataset.from_dict(columns, features=features)
