@@ -19,7 +19,7 @@ from hf_pmgaft.tuning import (
     PeftAdapter,
     RAdapter,
     TextContext,
-    VisionTower,
+    WholeVisionTower,
     attachment,
     has_adapter,
     make_tuning,
@@ -53,7 +53,7 @@ def shake(model) -> None:
 
 
 def test_whole_vision_tower_is_trained_by_default_and_the_text_tower_never(model):
-    names = trained(VisionTower().prepare(model))
+    names = trained(WholeVisionTower().prepare(model))
     assert names == {n for n, _ in model.named_parameters() if n.startswith(("vision_model.", "visual_projection."))}
 
 
@@ -266,7 +266,7 @@ def test_adapters_are_rescaled_at_test_and_dropped_in_training_by_seed_and_step(
 
     def draws(seed: int, step: int) -> list[float]:
         model.tuning.draw(seed, step)
-        return list(model.tuning.kept.values())
+        return list(model.tuning.drop_factors.values())
 
     assert draws(0, 1) == draws(0, 1) != draws(0, 2) and draws(0, 1) != draws(1, 1)
     every = torch.tensor([draws(0, step) for step in range(200)])
