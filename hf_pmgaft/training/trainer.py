@@ -251,8 +251,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
             )
         if self.objective.uses_patches:
             check_patches(self.backbone, unwrap_peft(model))
-        steers = type(self.objective).attack_loss is not Objective.attack_loss
-        if steers and (args.attack_kwargs or {}).get("tau") is not None:
+        if self.objective.steers_attack and (args.attack_kwargs or {}).get("tau") is not None:
             raise ValueError(
                 f"You passed tau in attack_kwargs with objective {objective}, whose attack maximises a loss of its "
                 "own, without logits that would say when to stop. Leave tau out, or choose pmg_aft or tecoa."
@@ -500,7 +499,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         self._note(terms, student, teacher, labels)
         self._finite = self._finite * torch.isfinite(loss.detach())
         if return_outputs:
-            return loss, {"logits": student.adversarial_logits if self.objective.attacks else student.clean_logits}
+            return loss, {"logits": student.adversarial_logits if self.objective.uses_attack else student.clean_logits}
         return loss
 
     def _attack(
@@ -512,7 +511,7 @@ class PMGAFTTrainer(Saving, Pushing, Trainer):
         teacher: Views,
     ) -> torch.Tensor | None:
         """Adversarial images against the student; `None` for an objective without attack."""
-        if not self.objective.attacks:
+        if not self.objective.uses_attack:
             return None
         # The inner module: DeepSpeed's engine counts a backward for every pass through it. It runs in eval mode and
         # with its parameters frozen, so nothing of the attack reaches their gradients; texts are constants.
