@@ -13,7 +13,7 @@ from .losses import correct
 
 
 class AllFooled(Exception):
-    """Every image is fooled, so that the attack has nothing left to do."""
+    """Raised when every image is fooled, so that an attack has nothing more to do."""
 
 
 class AnyIterate:

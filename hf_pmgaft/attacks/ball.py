@@ -79,7 +79,13 @@ def inside(images: torch.Tensor, points: torch.Tensor, eps: float, norm: str) ->
 
 
 def round_inside(images: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
-    """Rounds `walk` to the images' dtype, each pixel towards the image, so that it stays in the ball."""
+    """Rounds `walk` to the images' dtype, each pixel towards the image, so that it stays in the ball.
+
+    Example:
+        >>> images = torch.full((1, 1, 1, 1), 0.5, dtype=torch.bfloat16)
+        >>> round_inside(images, torch.full((1, 1, 1, 1), 0.5039)).item()  # the nearest would be 0.50390625
+        0.5
+    """
     rounded = walk.to(images.dtype)
     if rounded.dtype == walk.dtype:
         return rounded
@@ -90,7 +96,14 @@ def round_inside(images: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
 
 
 def uniform_point(images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, restart: int) -> torch.Tensor:
-    """Draws a point uniformly from the ball around each image, clipped to [0,1]."""
+    """Draws a point uniformly from the ball around each image, clipped to [0,1].
+
+    Example:
+        >>> images = torch.full((2, 3, 8, 8), 0.5)
+        >>> points = uniform_point(images, eps=0.5, norm="l2", seeds=torch.tensor([0, 1]), restart=0)
+        >>> bool((distance(images, points, "l2") <= 0.5).all())
+        True
+    """
     images = at_least_float32(images.detach())
     shape = images.shape[1:]
     if norm == "linf":

@@ -58,7 +58,13 @@ def dlr(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def targeted_dlr(logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Targeted DLR (same paper, equation 7) of `targets` against the `labels` predicted at the start; 4 classes."""
+    """Targeted DLR (same paper, equation 7) of `targets` against the `labels` predicted at the start; 4 classes.
+
+    Example:
+        >>> logits = torch.tensor([[3.0, 2.0, 1.0, 1.0]])
+        >>> targeted_dlr(logits, targets=torch.tensor([1]), labels=torch.tensor([0])).tolist()
+        [-0.5]
+    """
     if logits.shape[1] < 4:
         raise ValueError(
             f"The targeted DLR loss needs the fourth largest logit, but there are {logits.shape[1]} classes. Use the "

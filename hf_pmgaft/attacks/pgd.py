@@ -187,7 +187,12 @@ def step(
 
 
 def accelerate(velocity: torch.Tensor | float, gradient: torch.Tensor, momentum: float) -> torch.Tensor:
-    """Returns the velocity after one more gradient (Dong et al., 2018, arXiv 1710.06081, equation 6)."""
+    """Returns the velocity after one more gradient (Dong et al., 2018, arXiv 1710.06081, equation 6).
+
+    Example:
+        >>> accelerate(1.0, torch.full((1, 1, 1, 1), 8.0), momentum=0.5).item()
+        1.5
+    """
     size = gradient.abs().flatten(1).sum(1).clamp_min(torch.finfo(gradient.dtype).tiny).view(-1, 1, 1, 1)
     return momentum * velocity + gradient / size
 

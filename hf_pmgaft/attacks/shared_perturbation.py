@@ -44,7 +44,7 @@ class SharedPerturbation:
             self.delta, self.epoch = None, epoch
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint holds of it."""
+        """Its state for a checkpoint: nothing before the first batch."""
         return {} if self.delta is None else {"delta": self.delta, "epoch": torch.tensor(self.epoch)}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:

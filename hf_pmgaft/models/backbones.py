@@ -1,6 +1,7 @@
 """One row per family: where a dual encoder, or an image encoder alone, keeps what this package needs.
 
-What a row is, the tables of rows, and how a model's row is found stand together: who adds a family reads all of it.
+The class of a row, the tables of rows, and the look-up by a model's class stand together: whoever adds a family reads
+all three.
 """
 
 from __future__ import annotations
@@ -396,7 +397,13 @@ def check_dual_encoder(model: nn.Module) -> None:
 
 
 def check_encoder(model: nn.Module) -> None:
-    """Raises `TypeError` unless a model has an image tower that the package knows, with or without a text tower."""
+    """Raises `TypeError` unless a model has an image tower that the package knows, with or without a text tower.
+
+    Example:
+        >>> check_encoder(nn.Linear(2, 2))
+        Traceback (most recent call last):
+        TypeError: You passed a Linear, but zero-shot classification needs an image and a text tower...
+    """
     get_encoder(model)
 
 
@@ -421,6 +428,6 @@ def _refusal(model: nn.Module) -> str:
 
 
 def _lookup(model: nn.Module, table: Mapping[str, Any]) -> Any:
-    """What a table has for the class of a model, or for the nearest class that it inherits from."""
+    """The entry of a table for the class of a model, or for the nearest class that it inherits from."""
     names = (cls.__name__ for cls in type(unwrap_peft(model)).__mro__)
     return next((table[name] for name in names if name in table), None)

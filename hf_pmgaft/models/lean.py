@@ -193,7 +193,7 @@ def _patches_by_product(conv: nn.Conv2d, pixel_values: torch.Tensor) -> torch.Te
 
 
 def _constant_text(text: nn.Module, input_ids: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-    """What the text tower answers to a dummy prompt, which nobody reads."""
+    """The output of a text tower for a dummy prompt; nobody reads it."""
     pooled = torch.ones(
         (len(input_ids), text.config.hidden_size), dtype=text.final_layer_norm.weight.dtype, device=input_ids.device
     )

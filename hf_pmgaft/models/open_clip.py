@@ -170,6 +170,10 @@ def open_clip_config(config: CLIPConfig, processor: Any) -> dict[str, Any]:
 
     Raises:
         ValueError: for towers with other activations than open_clip has, or with two different ones.
+
+    Example:
+        >>> open_clip_config(model.config, processor)["model_cfg"]["vision_cfg"]["patch_size"]
+        4
     """
     vision = config.vision_config
     text = config.text_config
@@ -178,6 +182,7 @@ def open_clip_config(config: CLIPConfig, processor: Any) -> dict[str, Any]:
             f"You passed a model whose towers have the activations {vision.hidden_act} and {text.hidden_act}, but "
             "open_clip's CLIP has one for both, gelu or quick_gelu. Pass a model of which that is true."
         )
+
     image_processor = processor.image_processor
     return {
         "model_cfg": {

@@ -1,4 +1,4 @@
-"""What a processor knows: pixel statistics, padding, its image processor and its tokenizer."""
+"""Facts about a processor: pixel statistics, padding, its image processor and its tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every objective has: typed options, weights, an inner loss, and named outer terms."""
+"""The base of every objective: typed options, weights, an inner loss, and named outer terms."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Objective:
 
     @property
     def logit_scale(self) -> float | None:
-        """What cosines are multiplied by in training and attack; `None` is the model's own scale."""
+        """The factor of cosines in training and attack; `None` is the model's own scale."""
         return None
 
     @property

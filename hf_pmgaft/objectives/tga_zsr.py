@@ -85,7 +85,7 @@ class TGAZSR(Objective):
 
 
 class ImageTokens(NamedTuple):
-    """What one pass makes of images of a size: patch tokens `[B,h,w,D]`, and embeddings `[B,D]`."""
+    """The output of one pass: patch tokens `[B,h,w,D]` and embeddings `[B,D]`, and the size of the images."""
 
     patches: torch.Tensor
     embeds: torch.Tensor

@@ -1,5 +1,4 @@
-"""What is trained, by name, and how it is saved, loaded and folded back into a plain `CLIPModel`. A new tuning is one
-file and one row here."""
+"""Tunings by name: what of a model is trained. A new one is one file and one row here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every tuning has, and what those share that attach something to a model instead of moving its weights."""
+"""The base of every tuning, and of the modules that some attach to a model instead of moving its weights."""
 
 from __future__ import annotations
 
@@ -161,7 +161,13 @@ attachment = attachment_of  # the name that it had first
 
 
 def detach(model: nn.Module) -> nn.Module:
-    """Takes away, in place, what a tuning attached to a plain model."""
+    """Takes away, in place, what a tuning attached to a plain model.
+
+    Example:
+        >>> from hf_pmgaft.tuning import make_tuning
+        >>> attachment_of(detach(make_tuning("r_adapter").prepare(model))) is None
+        True
+    """
     removed = model._modules.pop("tuning")
     for module in model.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):

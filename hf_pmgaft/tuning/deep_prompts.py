@@ -48,7 +48,13 @@ class DeepPrompts(Tuning):
 
 
 class DeepPromptTokens(Attachment):
-    """One coupled set of tokens per block."""
+    """One coupled set of tokens per block.
+
+    Example:
+        >>> text, vision = DeepPromptTokens(DeepPrompts(num_tokens=2, depth=1), model).blocks[0]()
+        >>> text.shape, vision.shape
+        (torch.Size([2, 16]), torch.Size([2, 32]))
+    """
 
     takes_captions = False
 

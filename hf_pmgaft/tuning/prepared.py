@@ -1,4 +1,4 @@
-"""What can be asked of a model that a tuning has prepared, and how it becomes a plain model again."""
+"""Questions to a model that a tuning has prepared, and the way back to a plain model."""
 
 from __future__ import annotations
 

@@ -61,6 +61,12 @@ class LinearAdapters(Attachment):
     Attributes:
         drop_factors (`dict[str, float]`): What each adapter is multiplied by in this step of training: 0 if it is
             dropped, else `1 / (1 - drop)`.
+
+    Example:
+        >>> adapters = LinearAdapters(RAdapter(drop=0.5), model)
+        >>> adapters.draw(seed=0, step=1)
+        >>> set(adapters.drop_factors.values()) <= {0.0, 2.0}
+        True
     """
 
     folds = True

@@ -80,7 +80,13 @@ def save_tuning(model: nn.Module, folder: str | os.PathLike, base_model: str | N
 
 
 def load_tuning(model: nn.Module, folder: str | os.PathLike) -> None:
-    """Reads what [`save_tuning`] wrote into a model that the same tuning has prepared."""
+    """Reads what [`save_tuning`] wrote into a model that the same tuning has prepared.
+
+    Example:
+        >>> tuned = make_tuning("text_context", {"num_tokens": 4}).prepare(model)
+        >>> save_tuning(tuned, "context", base_model=None)
+        >>> load_tuning(tuned, "context")
+    """
     attachment_of(model).load_state_dict(load_file(Path(folder) / WEIGHTS))
 
 

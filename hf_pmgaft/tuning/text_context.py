@@ -53,7 +53,12 @@ class TextContext(Tuning):
 
 
 class LearnedContext(Attachment):
-    """The context vectors, `[M,d]`, or `[K,M,d]` where each of K classes has its own."""
+    """The context vectors, `[M,d]`, or `[K,M,d]` where each of K classes has its own.
+
+    Example:
+        >>> LearnedContext(TextContext(num_tokens=4), model).vectors().shape
+        torch.Size([4, 16])
+    """
 
     takes_captions = False
 

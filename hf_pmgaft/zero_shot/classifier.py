@@ -91,6 +91,7 @@ class ZeroShotClassifier:
             encode_image = partial(backbone.image_embeds, model)
         if logit_scale is None:
             logit_scale = backbone.logit_scale(plain).item()
+
         mean, std = pixel_statistics(processor)
         return cls(
             encode_image,

@@ -110,7 +110,7 @@ class ClassPrompts:
 
 
 def _prompting(model: nn.Module) -> Attachment | None:
-    """What a tuning attached to a model, if it learned tokens that stand before each class name."""
+    """The attachment of a model, if it is there to put learned tokens before each class name."""
     attachment = attachment_of(model)
     if attachment is None or not attachment.enabled or not attachment.num_text_tokens:
         return None

@@ -1,4 +1,4 @@
-"""`Views`: what one encoder makes of a batch, computed when first asked for; and where an image looks like a text."""
+"""`Views` of a batch by one encoder, computed when first asked for, and maps of where an image looks like a text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .classifier import ZeroShotClassifier
 
 
 class Views:
-    """What one encoder makes of a batch, computed when first asked for and kept.
+    """Embeddings, logits and patch tokens of a batch by one encoder, computed when first asked for and kept.
 
     Args:
         classifier (`ZeroShotClassifier`): Student or teacher.

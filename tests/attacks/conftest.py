@@ -1,3 +1,5 @@
+"""A small net that attacks of every kind can be tried on."""
+
 import pytest
 import torch
 from torch import nn
