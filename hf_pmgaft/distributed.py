@@ -10,24 +10,33 @@ from torch.distributed.nn.functional import all_gather
 
 
 def process_share() -> tuple[int, int]:
-    """This process's number and how many there are."""
+    """Returns this process's number and how many there are.
+
+    Example:
+        >>> rank, count = process_share()
+        >>> list(range(10))[rank::count]  # the share of the only process
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
     if not (dist.is_available() and dist.is_initialized()):
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
 
 
 def gather(values: list) -> list:
-    """The lists of all processes joined, on every process."""
-    rank, count = process_share()
+    """Joins the lists of all processes, on every process."""
+    count = process_share()[1]
     if count == 1:
         return values
-    parts: list = [None] * count
-    dist.all_gather_object(parts, values)
-    return [value for part in parts for value in part]
+    lists: list = [None] * count
+    dist.all_gather_object(lists, values)
+    return [value for one in lists for value in one]
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """The rows `[B,...]` of all processes, `[P*B,...]`; gradients find their way back to the process of each row."""
+    """Joins the rows `[B,...]` of all processes to `[P*B,...]`.
+
+    Gradients find their way back to the process of each row.
+    """
     if process_share()[1] == 1:
         return rows
     return torch.cat(all_gather(rows.contiguous()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,41 +12,53 @@ import torch
 from torch import nn
 
 
-def digest(parts: Iterable[bytes]) -> str:
-    """The first twelve hexadecimal digits of the SHA-256 of all parts, one after the other."""
+def digest(pieces: Iterable[bytes]) -> str:
+    """Returns the first twelve hexadecimal digits of the SHA-256 of all pieces, one after the other.
+
+    Example:
+        >>> digest([b"a", b"b"]) == digest([b"ab"])
+        True
+    """
     total = hashlib.sha256()
-    for part in parts:
-        total.update(part)
+    for piece in pieces:
+        total.update(piece)
     return total.hexdigest()[:12]
 
 
 def digest_of_list(values: Sequence[Any]) -> str:
-    """A digest of a list of numbers, texts or lists of them."""
+    """Returns a digest of a list of numbers, texts or lists of them."""
     return digest([json.dumps(list(values)).encode()])
 
 
 def digest_of_image(image: torch.Tensor, label: int | list[int] | torch.Tensor) -> str:
-    """A digest of an image `[3,H,W]` and its label, or labels, in eight hexadecimal digits."""
+    """Returns a digest of an image `[3,H,W]` and its label, or labels, in eight hexadecimal digits."""
     pixels = np.ascontiguousarray(image.cpu().numpy()).tobytes()
     label = torch.as_tensor(label).tolist()
     return digest([pixels, str(label).encode()])[:8]
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Tells models apart: a digest of all weights and their names."""
-    return _digest_of_weights(model.state_dict())
+    """Tells models apart by a digest of all weights and their names.
+
+    Example:
+        >>> before = fingerprint(model)
+        >>> _ = model.visual_projection.weight.data.mul_(2)
+        >>> fingerprint(model) == before
+        False
+    """
+    return digest(_bytes_of_weights(model.state_dict()))
 
 
 def fingerprint_without_adapter(model: nn.Module) -> str:
-    """The fingerprint of a model without the peft adapter that is trained in it, which begins at random."""
+    """Returns the fingerprint of a model without the peft adapter that is trained in it, which begins at random."""
     weights = model.state_dict(keep_vars=True)
     if hasattr(model, "peft_config"):
         weights = {name: value for name, value in weights.items() if not value.requires_grad}
-    return _digest_of_weights(weights)
+    return digest(_bytes_of_weights(weights))
 
 
 def differences(a: Any, b: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where two nested dicts differ: by key, joined by dots, the two values. What one lacks is `None` there.
+    """Finds where two nested dicts differ: by key, joined by dots, the two values. What one lacks is `None` there.
 
     Example:
         >>> differences({"seed": 0, "versions": {"torch": "2.7"}}, {"seed": 0, "versions": {"torch": "2.8"}})
@@ -66,13 +78,10 @@ def differences(a: Any, b: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
     return differing
 
 
-def _digest_of_weights(weights: Mapping[str, torch.Tensor]) -> str:
-    def parts() -> Iterable[bytes]:
-        for name, tensor in sorted(weights.items()):
-            if tensor.is_meta:
-                continue
-            yield name.encode()
-            # As bytes, which every type has.
-            yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-    return digest(parts())
+def _bytes_of_weights(weights: Mapping[str, torch.Tensor]) -> Iterator[bytes]:
+    for name, tensor in sorted(weights.items()):
+        if tensor.is_meta:
+            continue
+        yield name.encode()
+        # As bytes, which every type has.
+        yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

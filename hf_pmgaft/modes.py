@@ -15,33 +15,62 @@ ATTACK_PRECISIONS = ("bf16", "follow", "fp32")
 
 @contextlib.contextmanager
 def full_precision(model: nn.Module) -> Iterator[None]:
-    """Runs a model without the autocast that Accelerate put into the instance's `forward`; then puts it back."""
-    original, wrapped = getattr(model, "_original_forward", None), model.__dict__.get("forward")
-    replace = original is not None and wrapped is not None
-    if replace:
+    """Runs a model without the autocast that Accelerate put into the instance's `forward`, and then puts it back.
+
+    Example:
+        >>> with full_precision(model):
+        ...     embeds = model.visual_projection(torch.ones(1, 32))
+        >>> embeds.dtype
+        torch.float32
+    """
+    original = getattr(model, "_original_forward", None)
+    wrapped = model.__dict__.get("forward")
+    is_wrapped = original is not None and wrapped is not None
+    if is_wrapped:
         model.forward = original
     try:
         with torch.autocast(next(model.parameters()).device.type, enabled=False):
             yield
     finally:
-        if replace:
+        if is_wrapped:
             model.forward = wrapped
 
 
 def attack_context(model: nn.Module, precision: str) -> contextlib.AbstractContextManager:
-    """Lets a model compute in one of `ATTACK_PRECISIONS`."""
+    """Lets a model compute in one of `ATTACK_PRECISIONS`.
+
+    Example:
+        >>> with attack_context(model, "bf16"):
+        ...     embeds = model.visual_projection(torch.ones(1, 32))
+        >>> embeds.dtype
+        torch.bfloat16
+    """
     if precision == "bf16":
         return torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16)
-    return full_precision(model) if precision == "fp32" else contextlib.nullcontext()
+    if precision == "fp32":
+        return full_precision(model)
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def frozen(module: Any) -> Iterator[None]:
-    """Eval mode without parameter gradients; every flag is afterwards as it was. Other callables pass untouched."""
+    """Puts a module in eval mode without parameter gradients, and brings back every flag as it was.
+
+    Other callables are left alone.
+
+    Example:
+        >>> model = model.train()
+        >>> with frozen(model):
+        ...     model.training, any(parameter.requires_grad for parameter in model.parameters())
+        (False, False)
+        >>> model.training
+        True
+    """
     if not isinstance(module, nn.Module):
         yield
         return
-    training = [(part, part.training) for part in module.modules()]
+
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     module.eval()
     for parameter in trained:
@@ -51,10 +80,15 @@ def frozen(module: Any) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-        for part, mode in training:
-            part.training = mode
+        for submodule, training in modes:
+            submodule.training = training
 
 
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    """In float32 whatever autocast made of it; float64 stays float64."""
+    """Makes float32 of whatever autocast left; float64 stays float64.
+
+    Example:
+        >>> at_least_float32(torch.ones(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
     return x if x.dtype == torch.float64 else x.float()

@@ -10,6 +10,71 @@ import torch
 _MASK = 0xFFFFFFFF
 
 
+def sample_seeds(seed: int, step: int, sample_ids: torch.Tensor) -> torch.Tensor:
+    """Makes one seed per sample from the run's seed, the step or epoch, and the sample's id.
+
+    Args:
+        seed (`int`), step (`int`): The same for the whole batch.
+        sample_ids (`torch.Tensor`): `[B]`, int64.
+
+    Returns:
+        `torch.Tensor`: `[B]`, int64, from 0 to 2^62.
+
+    Example:
+        >>> seeds = sample_seeds(seed=0, step=3, sample_ids=torch.tensor([7, 8]))
+        >>> torch.equal(seeds[1:], sample_seeds(seed=0, step=3, sample_ids=torch.tensor([8])))
+        True
+    """
+    ids = sample_ids.long()
+
+    # On the host: a tensor of them would be copied to the device, which makes the host wait.
+    run = _fold(seed)
+    moment = _fold(step)
+    key = _mix(run * 3 + moment * 5 + 1)
+
+    low = _mix(_fold(ids) + key)
+    high = _mix(_fold(ids + 0x5851F42D) + _mix(key + moment + 0x14057B7E))
+    return ((high & 0x3FFFFFFF) << 32) | low
+
+
+def uniform_noise(seeds: torch.Tensor, shape: Sequence[int], stream: int = 0) -> torch.Tensor:
+    """Draws uniform numbers in [0,1) with 24 bits.
+
+    Args:
+        seeds (`torch.Tensor`): `[B]`, int64, one per image.
+        shape (`tuple[int]`): Shape of one image's noise.
+        stream (`int`): Streams of the same seed are independent (restarts, augmentation).
+
+    Returns:
+        `torch.Tensor`: `[B, *shape]`, float32. Row i depends on `seeds[i]` alone.
+
+    Example:
+        >>> seeds = torch.tensor([5, 6])
+        >>> noise = uniform_noise(seeds, (3, 8, 8))
+        >>> noise.shape, torch.equal(noise[1:], uniform_noise(seeds[1:], (3, 8, 8)))
+        (torch.Size([2, 3, 8, 8]), True)
+    """
+    position = torch.arange(math.prod(shape), device=seeds.device)
+    key = _mix(_fold(seeds) + _fold(seeds ^ 0x2545F491) * 0x9E3779B1 + (2 * stream + 1) * 0x85EBCA6B)
+    bits = _mix(_mix(position * 0x9E3779B1 + 0x7F4A7C15).unsqueeze(0) + key.unsqueeze(1))
+    bits = _mix(bits ^ _fold(seeds).unsqueeze(1))
+    return ((bits >> 8).float() / 2**24).view(len(seeds), *shape)
+
+
+def normal_noise(seeds: torch.Tensor, shape: Sequence[int], stream: int = 0) -> torch.Tensor:
+    """Draws standard normal numbers `[B, *shape]` from two uniform ones each (Box and Muller, 1958).
+
+    Its arguments are those of [`uniform_noise`].
+
+    Example:
+        >>> noise = normal_noise(torch.arange(1000), (8,))
+        >>> abs(noise.mean().item()) < 0.05, abs(noise.std().item() - 1) < 0.05
+        (True, True)
+    """
+    radius = (-2 * torch.log1p(-uniform_noise(seeds, shape, 2 * stream + 1000))).sqrt()
+    return radius * torch.cos(2 * math.pi * uniform_noise(seeds, shape, 2 * stream + 1001))
+
+
 def _mix(x: torch.Tensor | int) -> torch.Tensor | int:
     """A 32-bit integer hash (Ettinger's lowbias32), in int64 so that no product overflows a sign."""
     x = x & _MASK
@@ -21,46 +86,3 @@ def _mix(x: torch.Tensor | int) -> torch.Tensor | int:
 def _fold(seeds: torch.Tensor | int) -> torch.Tensor | int:
     """All 64 bits of a seed in 32."""
     return _mix(_mix(seeds) + ((seeds >> 32) & _MASK) * 0x9E3779B1)
-
-
-def sample_seeds(seed: int, step: int, sample_ids: torch.Tensor) -> torch.Tensor:
-    """One seed per sample from the run's seed, the step or epoch, and the sample's id.
-
-    Args:
-        seed (`int`), step (`int`): The same for the whole batch.
-        sample_ids (`torch.Tensor`): `[B]`, int64.
-
-    Returns:
-        `torch.Tensor`: `[B]`, int64, from 0 to 2^62.
-    """
-    ids = sample_ids.long()
-    # On the host: a tensor of them would be copied to the device, which makes the host wait.
-    run, moment = _fold(seed), _fold(step)
-    key = _mix(run * 3 + moment * 5 + 1)
-    low = _mix(_fold(ids) + key)
-    high = _mix(_fold(ids + 0x5851F42D) + _mix(key + moment + 0x14057B7E))
-    return ((high & 0x3FFFFFFF) << 32) | low
-
-
-def uniform_noise(seeds: torch.Tensor, shape: Sequence[int], stream: int = 0) -> torch.Tensor:
-    """Uniform numbers in [0,1) with 24 bits.
-
-    Args:
-        seeds (`torch.Tensor`): `[B]`, int64, one per image.
-        shape (`tuple[int]`): Shape of one image's noise.
-        stream (`int`): Streams of the same seed are independent (restarts, augmentation).
-
-    Returns:
-        `torch.Tensor`: `[B, *shape]`, float32. Row i depends on `seeds[i]` alone.
-    """
-    position = torch.arange(math.prod(shape), device=seeds.device)
-    key = _mix(_fold(seeds) + _fold(seeds ^ 0x2545F491) * 0x9E3779B1 + (2 * stream + 1) * 0x85EBCA6B)
-    bits = _mix(_mix(position * 0x9E3779B1 + 0x7F4A7C15).unsqueeze(0) + key.unsqueeze(1))
-    bits = _mix(bits ^ _fold(seeds).unsqueeze(1))
-    return ((bits >> 8).float() / 2**24).view(len(seeds), *shape)
-
-
-def normal_noise(seeds: torch.Tensor, shape: Sequence[int], stream: int = 0) -> torch.Tensor:
-    """Standard normal numbers `[B, *shape]` from two uniform ones each (Box and Muller, 1958)."""
-    radius = (-2 * torch.log1p(-uniform_noise(seeds, shape, 2 * stream + 1000))).sqrt()
-    return radius * torch.cos(2 * math.pi * uniform_noise(seeds, shape, 2 * stream + 1001))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -13,33 +13,65 @@ KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a te
 
 
 def make(kind: str, choices: Mapping[str, type[T]], name: str, options: Mapping[str, Any] | None = None) -> T:
-    """An instance of the dataclass that `choices` has under a name; `kind` is what messages call it.
+    """Makes an instance of the dataclass that `choices` has under a name.
+
+    Args:
+        kind (`str`): What messages call a choice, such as `"objective"`.
+        choices (`dict[str, type]`): Dataclasses by name.
+        name (`str`): One of them.
+        options (`dict`, *optional*): Values of its fields, of their types; numbers may come as text.
 
     Raises:
         ValueError: for an unknown name or option, or an option's value of the wrong kind.
+
+    Example:
+        >>> @dataclasses.dataclass
+        ... class Sgd:
+        ...     momentum: float = 0.0
+        >>> make("optimizer", {"sgd": Sgd}, "sgd", {"momentum": "0.9"})
+        Sgd(momentum=0.9)
     """
-    if name not in choices:
-        raise ValueError(f"There is no {kind} {name!r}. Choose one of {sorted(choices)}.")
-    options, cls = dict(options or {}), choices[name]
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(set(options) - known)
+    check_choice(kind, name, choices)
+    cls = choices[name]
     title = f"{kind.capitalize()} {name!r}"
+    options = dict(options or {})
+
+    fields = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(options) - fields)
     if unknown:
-        raise ValueError(f"{title} has no option {', '.join(unknown)}. It has: {sorted(known) or 'none'}.")
-    types_of = typing.get_type_hints(cls)
-    checked = {option: _check(title, types_of[option], option, value) for option, value in options.items()}
+        raise ValueError(f"{title} has no option {', '.join(unknown)}. It has: {sorted(fields) or 'none'}.")
+
+    annotations = typing.get_type_hints(cls)
+    checked = {option: _check(title, annotations[option], option, value) for option, value in options.items()}
     try:
         return cls(**checked)
     except ValueError as error:
         raise ValueError(f"{title}: {error}") from error
 
 
+def check_choice(kind: str, value: Any, choices: Collection[Any]) -> Any:
+    """Returns the value, or raises a `ValueError` that lists the choices; `kind` is what the message calls it.
+
+    Example:
+        >>> check_choice("norm", "linf", ("l2", "linf"))
+        'linf'
+    """
+    if value not in choices:
+        raise ValueError(f"There is no {kind} {value!r}. Choose one of {sorted(choices)}.")
+    return value
+
+
+known = check_choice  # the name that it had first
+
+
 def _check(title: str, annotation: Any, option: str, value: Any) -> Any:
     """The value as the annotated type; numbers may come as text, as YAML 1.1 leaves `1e-3`."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        if value is None and type(None) in typing.get_args(annotation):
+        alternatives = typing.get_args(annotation)
+        if value is None and type(None) in alternatives:
             return None
-        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+        annotation = next(alternative for alternative in alternatives if alternative is not type(None))
+
     if typing.get_origin(annotation) is typing.Literal:
         choices = typing.get_args(annotation)
         valid = value in choices
@@ -52,6 +84,7 @@ def _check(title: str, annotation: Any, option: str, value: Any) -> Any:
 
 
 def _convert(annotation: Any, value: Any) -> tuple[Any, bool]:
+    """The value as the annotated type, and whether it is one."""
     if annotation in (int, float) and not isinstance(value, bool):
         try:
             number = float(value)
@@ -59,11 +92,6 @@ def _convert(annotation: Any, value: Any) -> tuple[Any, bool]:
             return value, False
         valid = annotation is float or number == int(number)
         return annotation(number) if valid else value, valid
-    return value, annotation not in (int, float) and isinstance(value, typing.get_origin(annotation) or annotation)
 
-
-def known(name: str, value: str, choices) -> str:
-    """The value, or a `ValueError` that lists the choices."""
-    if value not in choices:
-        raise ValueError(f"There is no {name} {value!r}. Choose one of {sorted(choices)}.")
-    return value
+    is_number = annotation in (int, float)
+    return value, not is_number and isinstance(value, typing.get_origin(annotation) or annotation)

@@ -13,11 +13,11 @@ from .losses import correct
 
 
 class AllFooled(Exception):
-    """Every image is fooled, so that the attack has nothing left to do."""
+    """Raised when every image is fooled, so that an attack has nothing more to do."""
 
 
 class AnyIterate:
-    """A classifier that keeps, per image, the first misclassified point inside its ball.
+    """Wraps a classifier, and keeps per image the first misclassified point inside its ball.
 
     From then on the image costs nothing: its logits are those of the kept point, without gradient. What happens to the
     other images is the same, since attacks treat images apart.
@@ -30,12 +30,30 @@ class AnyIterate:
     Attributes:
         adversarial (`torch.Tensor`): `[B,C,H,W]`, the kept points, and the images where there is none.
         fooled (`torch.Tensor`): `[B]`, bool.
+
+    Example:
+        >>> images, labels = torch.full((2, 3, 8, 8), 0.5), torch.tensor([0, 1])
+        >>> def classifier(images):
+        ...     return images.flatten(1)[:, :2] + torch.tensor([0.01, 0.0])
+        >>> watch = AnyIterate(classifier, images, labels, eps=0.1, norm="linf")
+        >>> _ = watch(images)
+        >>> watch.fooled.tolist()
+        [False, True]
     """
 
     def __init__(
-        self, classifier: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, labels: torch.Tensor, eps, norm
+        self,
+        classifier: Callable[[torch.Tensor], torch.Tensor],
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        eps: float,
+        norm: str,
     ):
-        self.classifier, self.images, self.labels, self.eps, self.norm = classifier, images, labels, eps, norm
+        self.classifier = classifier
+        self.images = images
+        self.labels = labels
+        self.eps = eps
+        self.norm = norm
         self.adversarial = images.detach().clone()
         self.fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self._walking = torch.arange(len(images), device=images.device)
@@ -53,10 +71,11 @@ class AnyIterate:
             logits = self.classifier(points)
             self._keep(rows, points.detach(), logits.detach())
         else:
-            rows, points = self._walking, points[self._walking]
-            part = self.classifier(points)
-            self._keep(rows, points.detach(), part.detach())
-            logits = self._logits.index_copy(0, rows, part)
+            walking = self._walking
+            walking_points = points[walking]
+            walking_logits = self.classifier(walking_points)
+            self._keep(walking, walking_points.detach(), walking_logits.detach())
+            logits = self._logits.index_copy(0, walking, walking_logits)
         if not len(self._walking):
             raise AllFooled
         return logits
@@ -79,6 +98,8 @@ class AnyIterate:
         if not torch.isfinite(logits[wrong]).all():  # NaN is never correct, so that it comes by here
             raise FloatingPointError("The logits are NaN or infinite, so that no verdict can be given.")
         self._never_wrong = self._never_wrong[~torch.isin(self._never_wrong, rows[wrong])]
+
+        # Points outside their balls fool nobody.
         wrong = wrong[inside(self.images[rows[wrong]], points[wrong], self.eps, self.norm)]
         fooled = rows[wrong]
         self._logits[fooled] = logits[wrong]

@@ -11,10 +11,14 @@ NORMS = ("l2", "linf")
 
 
 def parse_radius(value: str | float, norm: str = "linf") -> float:
-    """A radius in the scale of images in [0,1], from a number or a fraction such as `"4/255"`.
+    """Reads a radius in the scale of images in [0,1], from a number or a fraction such as `"4/255"`.
 
     Raises:
         ValueError: if it is no number, negative, or in L-inf above 1.
+
+    Example:
+        >>> parse_radius("51/255")
+        0.2
     """
     try:
         numerator, _, denominator = str(value).partition("/")
@@ -34,7 +38,13 @@ def parse_radius(value: str | float, norm: str = "linf") -> float:
 
 
 def project(images: torch.Tensor, adversarial: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
-    """The point of the ball around `images`, and then of [0,1], next to `adversarial`."""
+    """Moves `adversarial` to the nearest point of the ball around `images`, and then of [0,1].
+
+    Example:
+        >>> images = torch.full((1, 1, 1, 2), 0.5)
+        >>> project(images, torch.tensor([[[[0.25, 0.75]]]]), eps=0.125, norm="linf").flatten().tolist()
+        [0.375, 0.625]
+    """
     delta = adversarial - images
     if norm == "linf":
         delta = delta.clamp(-eps, eps)
@@ -45,30 +55,57 @@ def project(images: torch.Tensor, adversarial: torch.Tensor, eps: float, norm: s
 
 
 def distance(images: torch.Tensor, points: torch.Tensor, norm: str) -> torch.Tensor:
-    """Length of each perturbation, `[B]`, by norm: `"linf"`, `"l2"` or `"l1"`."""
+    """Measures each perturbation, `[B]`, by norm: `"linf"`, `"l2"` or `"l1"`.
+
+    Example:
+        >>> distance(torch.zeros(1, 1, 1, 2), torch.tensor([[[[3.0, 4.0]]]]), "l2").tolist()
+        [5.0]
+    """
     order = {"linf": torch.inf, "l2": 2, "l1": 1}[norm]
     return torch.linalg.vector_norm((points - images).flatten(1), order, dim=1)
 
 
 def inside(images: torch.Tensor, points: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
-    """Which points are valid images inside their balls, up to round-off, `[B]`."""
+    """Tells which points are valid images inside their balls, up to round-off, `[B]`.
+
+    Example:
+        >>> images = torch.full((2, 1, 1, 1), 0.5)
+        >>> inside(images, torch.tensor([0.6, 0.7]).view(2, 1, 1, 1), eps=0.1, norm="linf").tolist()
+        [True, False]
+    """
     flat = points.flatten(1)
     valid = (flat.amin(1) >= -1e-6) & (flat.amax(1) <= 1 + 1e-6)
     return valid & (distance(images, points, norm) <= eps * (1 + 1e-5) + 1e-7)
 
 
 def round_inside(images: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
-    """`walk` in the images' dtype, each pixel rounded towards the image, so that it stays in the ball."""
+    """Rounds `walk` to the images' dtype, each pixel towards the image, so that it stays in the ball.
+
+    Example:
+        >>> images = torch.full((1, 1, 1, 1), 0.5, dtype=torch.bfloat16)
+        >>> round_inside(images, torch.full((1, 1, 1, 1), 0.5039)).item()  # the nearest would be 0.50390625
+        0.5
+    """
     rounded = walk.to(images.dtype)
     if rounded.dtype == walk.dtype:
         return rounded
-    outward = (at_least_float32(rounded) - at_least_float32(images)).abs() > (walk - at_least_float32(images)).abs()
+
+    centre = at_least_float32(images)
+    outward = (at_least_float32(rounded) - centre).abs() > (walk - centre).abs()
     return torch.where(outward, torch.nextafter(rounded, images), rounded)
 
 
 def uniform_point(images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, restart: int) -> torch.Tensor:
-    """A point drawn uniformly from the ball around each image, clipped to [0,1]."""
-    images, shape = at_least_float32(images.detach()), images.shape[1:]
+    """Draws a point uniformly from the ball around each image, clipped to [0,1].
+
+    Example:
+        >>> images = torch.full((2, 3, 8, 8), 0.5)
+        >>> points = uniform_point(images, eps=0.5, norm="l2", seeds=torch.tensor([0, 1]), restart=0)
+        >>> bool((distance(images, points, "l2") <= 0.5).all())
+        True
+    """
+    images = at_least_float32(images.detach())
+    shape = images.shape[1:]
     if norm == "linf":
         delta = (2 * uniform_noise(seeds, shape, restart) - 1) * eps
     else:
@@ -84,7 +121,7 @@ def uniform_point(images: torch.Tensor, eps: float, norm: str, seeds: torch.Tens
 def normal_point(
     images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, restart: int, std: float
 ) -> torch.Tensor:
-    """Each image with normal noise of a standard deviation, moved into the ball and [0,1]."""
+    """Adds normal noise of a standard deviation to each image, and moves it into the ball and [0,1]."""
     images = at_least_float32(images.detach())
     noise = normal_noise(seeds, images.shape[1:], restart).to(images.dtype)
     return project(images, images + std * noise, eps, norm)

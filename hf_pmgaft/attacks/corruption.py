@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ..noise import normal_noise, uniform_noise
-from ..registry import known
+from ..registry import check_choice
 from .ball import check_images
 
 
 def corruption(
     classifier: Any, images: torch.Tensor, labels: Any, *, kind: str, severity: int, seeds: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Corrupted images in [0,1], `[B,3,H,W]`; no attacker is at work.
+    """Corrupts images in [0,1], `[B,3,H,W]`; no attacker is at work.
 
     Args:
         classifier, labels: Not looked at.
@@ -31,18 +31,38 @@ def corruption(
         kind (`str`): One of `CORRUPTIONS`.
         severity (`int`): 1 to 5.
         seeds (`torch.Tensor`, *optional*): `[B]`, int64; 0, 1, 2, ... if not given.
+
+    Example:
+        >>> images = torch.full((1, 3, 8, 8), 0.5)
+        >>> corruption(None, images, None, kind="brightness", severity=2).unique().tolist()
+        [0.699999988079071]
     """
     check_images(images, seeds)
-    known("kind", kind, CORRUPTIONS)
-    known("severity", severity, SEVERITIES)
-    seeds = torch.arange(len(images), device=images.device) if seeds is None else seeds
-    corrupt, values = CORRUPTIONS[kind]
-    return corrupt(images.detach().float(), values[severity - 1], seeds).clamp(0, 1).to(images.dtype)
+    check_choice("kind", kind, CORRUPTIONS)
+    check_choice("severity", severity, SEVERITIES)
+    if seeds is None:
+        seeds = torch.arange(len(images), device=images.device)
+
+    corrupt, strengths = CORRUPTIONS[kind]
+    corrupted = corrupt(images.detach().float(), strengths[severity - 1], seeds)
+    return corrupted.clamp(0, 1).to(images.dtype)
+
+
+def _gaussian(x: torch.Tensor, std: float, seeds: torch.Tensor) -> torch.Tensor:
+    return x + std * normal_noise(seeds, x.shape[1:])
+
+
+def _speckle(x: torch.Tensor, std: float, seeds: torch.Tensor) -> torch.Tensor:
+    return x + std * x * normal_noise(seeds, x.shape[1:])
 
 
 def _impulse(x: torch.Tensor, share: float, seeds: torch.Tensor) -> torch.Tensor:
     u = uniform_noise(seeds, x.shape[1:])
     return torch.where(u < share, (u < share / 2).to(x.dtype), x)
+
+
+def _brightness(x: torch.Tensor, change: float, seeds: torch.Tensor) -> torch.Tensor:
+    return x + change
 
 
 def _contrast(x: torch.Tensor, factor: float, seeds: torch.Tensor) -> torch.Tensor:
@@ -67,10 +87,10 @@ def _jpeg(x: torch.Tensor, quality: int, seeds: torch.Tensor) -> torch.Tensor:
 SEVERITIES = (1, 2, 3, 4, 5)
 # Name -> function of images, strength and seeds, and the strengths of the five severities.
 CORRUPTIONS: dict[str, tuple[Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor], tuple]] = {
-    "gaussian_noise": (lambda x, s, seeds: x + s * normal_noise(seeds, x.shape[1:]), (0.08, 0.12, 0.18, 0.26, 0.38)),
-    "speckle_noise": (lambda x, s, seeds: x + s * x * normal_noise(seeds, x.shape[1:]), (0.15, 0.2, 0.35, 0.45, 0.6)),
+    "gaussian_noise": (_gaussian, (0.08, 0.12, 0.18, 0.26, 0.38)),
+    "speckle_noise": (_speckle, (0.15, 0.2, 0.35, 0.45, 0.6)),
     "impulse_noise": (_impulse, (0.03, 0.06, 0.09, 0.17, 0.27)),
-    "brightness": (lambda x, s, seeds: x + s, (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "brightness": (_brightness, (0.1, 0.2, 0.3, 0.4, 0.5)),
     "contrast": (_contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),
     "pixelate": (_pixelate, (0.6, 0.5, 0.4, 0.3, 0.25)),
     "jpeg": (_jpeg, (25, 18, 15, 10, 7)),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
 
 from ..modes import frozen
-from ..registry import known
+from ..registry import check_choice
 from .any_iterate import AllFooled, AnyIterate
 from .ball import check_images, distance, parse_radius
 from .losses import correct, margin
@@ -27,28 +28,35 @@ def cw(
     initial_const: float = 1.0,
     seeds: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Images within `eps` by [`minimal_l2`] in L2, by PGD on the margin loss in L-inf (what papers call CW there).
+    """Looks for misclassified points within `eps`: by [`minimal_l2`] in L2, by PGD on the margin loss in L-inf.
 
-    In L2 an image leaves as soon as a misclassified point lies inside its ball, and comes back as it was where none
-    does; `search_steps`, `learning_rate` and `initial_const` are of [`minimal_l2`]. In L-inf see [`pgd`].
+    The latter is what papers call CW there. In L2 an image leaves as soon as a misclassified point lies inside its
+    ball, and comes back as it was where none does; `search_steps`, `learning_rate` and `initial_const` are of
+    [`minimal_l2`]. In L-inf see [`pgd`].
+
+    Example:
+        >>> images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
+        >>> def classifier(images):
+        ...     return images.flatten(1)[:, :2] + torch.tensor([0.01, 0.0])
+        >>> adversarial = cw(classifier, images, labels, eps=0.5, num_steps=20)
+        >>> correct(classifier(adversarial), labels).tolist()
+        [False]
     """
-    if known("norm", norm, ("l2", "linf")) == "linf":
+    check_choice("norm", norm, ("l2", "linf"))
+    if norm == "linf":
         return pgd(classifier, images, labels, eps=eps, norm=norm, num_steps=num_steps, loss="margin", seeds=seeds)
 
     watch = AnyIterate(classifier, images, labels, parse_radius(eps, norm), norm)
-    try:
-        with frozen(classifier):
-            minimal_l2(
-                watch,
-                images,
-                labels,
-                num_steps=num_steps,
-                search_steps=search_steps,
-                learning_rate=learning_rate,
-                initial_const=initial_const,
-            )
-    except AllFooled:
-        pass
+    with frozen(classifier), contextlib.suppress(AllFooled):
+        minimal_l2(
+            watch,
+            images,
+            labels,
+            num_steps=num_steps,
+            search_steps=search_steps,
+            learning_rate=learning_rate,
+            initial_const=initial_const,
+        )
     return watch.adversarial
 
 
@@ -62,7 +70,7 @@ def minimal_l2(
     learning_rate: float = 0.01,
     initial_const: float = 1.0,
 ) -> torch.Tensor:
-    """The nearest misclassified point in L2 that Adam finds (Carlini and Wagner, section VI.A).
+    """Finds the nearest misclassified point in L2 by Adam (Carlini and Wagner, section VI.A).
 
     It minimises `|x' - x|^2 + c * max(label's logit - largest other, 0)` over `x' = (tanh(w) + 1) / 2`; `c` is
     found by binary search per image.
@@ -75,31 +83,62 @@ def minimal_l2(
 
     Returns:
         `torch.Tensor`: `[B,C,H,W]`; the image itself where it is misclassified or no point was found.
+
+    Example:
+        >>> images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
+        >>> def classifier(images):
+        ...     return images.flatten(1)[:, :2] + torch.tensor([0.01, 0.0])
+        >>> nearest = minimal_l2(classifier, images, labels, num_steps=100)
+        >>> round(distance(images, nearest, "l2").item(), 3)  # to the line between both classes: 0.01 / sqrt(2)
+        0.007
     """
     check_images(images, None)
-    start = images.detach().float()
-    best, length = start.clone(), torch.full((len(start),), torch.inf, device=start.device)
+    centre = images.detach().float()
     with frozen(classifier), torch.no_grad():
-        length[~correct(classifier(start).float(), labels)] = 0.0
-        low, high = torch.zeros_like(length), torch.full_like(length, torch.inf)
+        nearest = centre.clone()
+        length = torch.full((len(centre),), torch.inf, device=centre.device)  # of the nearest perturbation
+        length[~correct(classifier(centre).float(), labels)] = 0.0
+
+        # The binary search for `c`: too small below `low`, large enough from `high` on
+        low = torch.zeros_like(length)
+        high = torch.full_like(length, torch.inf)
         const = torch.full_like(length, initial_const)
-        origin = torch.atanh((2 * start - 1) * (1 - 1e-6))
         for _ in range(search_steps):
-            found = torch.zeros_like(length, dtype=torch.bool)
-            walk = origin.clone().requires_grad_()
-            adam = torch.optim.Adam([walk], lr=learning_rate)
-            for _ in range(num_steps):
-                with torch.enable_grad():
-                    points = (torch.tanh(walk) + 1) / 2
-                    logits = classifier(points).float()
-                    loss = (points - start).square().flatten(1).sum(1) + const * (-margin(logits, labels)).clamp_min(0)
-                    walk.grad = torch.autograd.grad(loss.sum(), walk)[0]
-                adam.step()
-                wrong, away = ~correct(logits, labels), distance(start, points, "l2")
-                found |= wrong
-                nearer = wrong & (away < length)
-                best[nearer], length[nearer] = points.detach()[nearer], away.detach()[nearer]
-            high = torch.where(found, const, high)
-            low = torch.where(found, low, const)
+            fooled = _descend(classifier, centre, labels, const, num_steps, learning_rate, nearest, length)
+            high = torch.where(fooled, const, high)
+            low = torch.where(fooled, low, const)
             const = torch.where(high.isinf(), 10 * const, (low + high) / 2)
-    return best.to(images.dtype)
+
+    return nearest.to(images.dtype)
+
+
+def _descend(
+    classifier: Callable[[torch.Tensor], torch.Tensor],
+    centre: torch.Tensor,
+    labels: torch.Tensor,
+    const: torch.Tensor,
+    num_steps: int,
+    learning_rate: float,
+    nearest: torch.Tensor,
+    length: torch.Tensor,
+) -> torch.Tensor:
+    """Minimises for one `c` per image; keeps nearer points in `nearest` and `length`, and says where there was any."""
+    fooled = torch.zeros_like(length, dtype=torch.bool)
+    walk = torch.atanh((2 * centre - 1) * (1 - 1e-6)).requires_grad_()
+    adam = torch.optim.Adam([walk], lr=learning_rate)
+    for _ in range(num_steps):
+        with torch.enable_grad():
+            points = (torch.tanh(walk) + 1) / 2
+            logits = classifier(points).float()
+            squared_length = (points - centre).square().flatten(1).sum(1)
+            loss = squared_length + const * (-margin(logits, labels)).clamp_min(0)
+            walk.grad = torch.autograd.grad(loss.sum(), walk)[0]
+        adam.step()
+
+        wrong = ~correct(logits, labels)
+        away = distance(centre, points, "l2").detach()
+        nearer = wrong & (away < length)
+        nearest[nearer] = points.detach()[nearer]
+        length[nearer] = away[nearer]
+        fooled |= wrong
+    return fooled

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ..modes import at_least_float32, frozen
-from ..registry import known
+from ..registry import check_choice
 from .ball import round_inside
 from .losses import LOSSES, Loss, correct
 from .pgd import accelerate, check_walk, start, step
@@ -34,7 +34,7 @@ def early_stopped_pgd(
 
     An image stays at its iterate once that is misclassified and `tau` of its iterates were before, and leaves the
     batch. This is another, weaker attack than [`pgd`], and so another recipe, for less time. It is one run on a named
-    loss. The host waits for the device in every step to learn which images are left.
+    loss. The host waits for the device in every step to learn which images go on.
 
     Args:
         tau (`int`): How many misclassified iterates an image walks on from.
@@ -63,7 +63,7 @@ def early_stopped_pgd(
             "You passed tau with loss_fn, but the early stop is that of one run away from the label, which it finds "
             "in logits. Leave tau out, or choose an objective that attacks by a named loss."
         )
-    known("loss", loss, LOSSES)
+    check_choice("loss", loss, LOSSES)
     eps, step_size = check_walk(images, eps, norm, num_steps, step_size, seeds)
     if seeds is None:
         seeds = torch.arange(len(images), device=images.device)
@@ -77,7 +77,7 @@ def early_stopped_pgd(
 
     with frozen(classifier):
         for _ in range(num_steps):
-            # Who goes on, and where to
+            # Which images go on, and the gradients of all
             with torch.enable_grad():
                 point = walk[rows].to(images.dtype).requires_grad_()
                 logits = at_least_float32(classifier(point))
@@ -87,11 +87,12 @@ def early_stopped_pgd(
                     break
                 gradient = torch.autograd.grad(LOSSES[loss](logits, labels[rows]).sum(), point)[0]
 
-            # Those that stop leave the batch
+            # The others leave the batch.
             remaining[rows] -= fooled.long()
             rows = rows[going]
             gradient = at_least_float32(gradient)[going]
 
+            # A step
             if momentum:
                 gradient = accelerate(velocity[rows], gradient, momentum)
                 velocity[rows] = gradient

@@ -1,4 +1,4 @@
-"""Losses that an attack maximises, and who is classified correctly."""
+"""Losses that an attack maximises, and which images are classified correctly."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ import torch
 import torch.nn.functional as F
 
 from ..modes import at_least_float32
-from ..registry import known
+from ..registry import check_choice
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy per sample: `[B,K], [B] -> [B]`; of labels `[B,P]`, that of any of them (MIL-NCE, Miech et al.,
-    CVPR 2020, arXiv 1912.06430, equation 1)."""
+    """Cross-entropy per sample: `[B,K], [B] -> [B]`.
+
+    Of labels `[B,P]`, that of any of them (MIL-NCE, Miech et al., CVPR 2020, arXiv 1912.06430, equation 1).
+
+    Example:
+        >>> round(cross_entropy(torch.zeros(1, 2), torch.tensor([0])).item(), 4)  # log 2
+        0.6931
+    """
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, reduction="none")
     others = torch.ones_like(logits, dtype=torch.bool).scatter(1, labels, False)
@@ -26,13 +32,22 @@ def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Largest wrong logit minus the label's (Carlini and Wagner, 2017, arXiv 1608.04644): above 0 is misclassified.
 
     Of labels `[B,P]`, minus the largest of theirs.
+
+    Example:
+        >>> margin(torch.tensor([[3.0, 1.0, 0.5]]), torch.tensor([0])).tolist()
+        [-2.0]
     """
     labels = labels.view(len(labels), -1)
     return logits.scatter(1, labels, -torch.inf).amax(1) - logits.gather(1, labels).amax(1)
 
 
 def dlr(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Difference of logits ratio (Croce and Hein, ICML 2020, arXiv 2003.01690, equation 6); at least 3 classes."""
+    """Difference of logits ratio (Croce and Hein, ICML 2020, arXiv 2003.01690, equation 6); at least 3 classes.
+
+    Example:
+        >>> dlr(torch.tensor([[3.0, 1.0, 0.5]]), torch.tensor([0])).tolist()
+        [-0.800000011920929]
+    """
     if logits.shape[1] < 3:
         raise ValueError(
             f"The DLR loss divides by the third largest logit, but there are {logits.shape[1]} classes. Use the "
@@ -43,7 +58,13 @@ def dlr(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def targeted_dlr(logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Targeted DLR (same paper, equation 7) of `targets` against the `labels` predicted at the start; 4 classes."""
+    """Targeted DLR (same paper, equation 7) of `targets` against the `labels` predicted at the start; 4 classes.
+
+    Example:
+        >>> logits = torch.tensor([[3.0, 2.0, 1.0, 1.0]])
+        >>> targeted_dlr(logits, targets=torch.tensor([1]), labels=torch.tensor([0])).tolist()
+        [-0.5]
+    """
     if logits.shape[1] < 4:
         raise ValueError(
             f"The targeted DLR loss needs the fourth largest logit, but there are {logits.shape[1]} classes. Use the "
@@ -51,10 +72,10 @@ def targeted_dlr(logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tens
         )
     top = logits.topk(4, dim=1).values
     scale = (top[:, 0] - (top[:, 2] + top[:, 3]) / 2).clamp_min(1e-12)
-    return (_pick(logits, targets) - _pick(logits, labels)) / scale
+    return (_logit_of(targets, logits) - _logit_of(labels, logits)) / scale
 
 
-def _pick(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _logit_of(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     return logits.gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
@@ -65,9 +86,21 @@ LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 }
 
 
-def make_loss(classifier, images, labels, loss: str, targeted: bool = False) -> Loss:
-    """The named loss per image, as a function of the images."""
-    known("loss", loss, LOSSES)
+def make_loss(
+    classifier: Callable[[torch.Tensor], torch.Tensor] | None,
+    images: torch.Tensor,
+    labels: torch.Tensor | None,
+    loss: str,
+    targeted: bool = False,
+) -> Loss:
+    """Makes the named loss per image, as a function of the images.
+
+    Example:
+        >>> loss_fn = make_loss(lambda images: images.flatten(1), torch.ones(1, 1, 1, 2), torch.tensor([0]), "margin")
+        >>> loss_fn(torch.tensor([[[[0.25, 0.75]]]])).tolist()
+        [0.5]
+    """
+    check_choice("loss", loss, LOSSES)
     if labels is None or classifier is None:
         raise ValueError("You passed no labels or no classifier, which a named loss needs. Pass them, or `loss_fn`.")
     if not targeted:
@@ -80,17 +113,26 @@ def make_loss(classifier, images, labels, loss: str, targeted: bool = False) -> 
 
 
 def input_gradient(loss_fn: Loss, images: torch.Tensor) -> torch.Tensor:
-    """The gradient of each image's loss at `images` `[B,C,H,W]`, of their shape, float32 at least."""
+    """Computes the gradient of each image's loss at `images` `[B,C,H,W]`, of their shape, float32 at least.
+
+    Example:
+        >>> input_gradient(lambda images: images.square().flatten(1).sum(1), torch.full((1, 1, 1, 1), 0.25)).item()
+        0.5
+    """
     with torch.enable_grad():
         point = images.detach().requires_grad_()
         return at_least_float32(torch.autograd.grad(at_least_float32(loss_fn(point)).sum(), point)[0])
 
 
 def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Which images are classified correctly, `[B,K], [B] -> [B]`; who shares the first place is not.
+    """Tells which images are classified correctly, `[B,K], [B] -> [B]`; one that shares the first place is not.
 
     Of labels `[B,P]` any of an image's P is correct; fewer are filled up by repetition.
+
+    Example:
+        >>> correct(torch.tensor([[2.0, 1.0], [1.0, 1.0]]), torch.tensor([0, 0])).tolist()
+        [True, False]
     """
     labels = labels.view(len(labels), -1)
-    own = logits.gather(1, labels).amax(1, keepdim=True)
-    return (logits.scatter(1, labels, -torch.inf) < own).all(1)
+    logit_of_label = logits.gather(1, labels).amax(1, keepdim=True)
+    return (logits.scatter(1, labels, -torch.inf) < logit_of_label).all(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -23,9 +24,9 @@ def patch(
     num_steps: int = 40,
     seeds: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Images with a square replaced, each image its own: PGD on the margin loss over the square's pixels.
+    """Replaces a square of each image, by PGD on the margin loss over the square's pixels.
 
-    An image leaves at its first misclassified point.
+    Each image has its own, and leaves at its first misclassified point.
 
     Args:
         classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`.
@@ -34,45 +35,65 @@ def patch(
         places (`int`): Positions that are tried one after the other, drawn by each image's seed.
         num_steps (`int`): Steps at each of them, of `2.5 / num_steps`.
         seeds (`torch.Tensor`, *optional*): `[B]`, int64; 0, 1, 2, ... if not given.
+
+    Example:
+        >>> images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
+        >>> def classifier(images):
+        ...     return torch.stack([images.mean((1, 2, 3)), images.amax((1, 2, 3)) - 0.1], dim=1)
+        >>> adversarial = patch(classifier, images, labels, size=2)
+        >>> int((adversarial != images).any(dim=1).sum()) <= 4  # pixels
+        True
     """
     check_images(images, seeds)
     height, width = images.shape[-2:]
     if not 0 < size <= min(height, width):
         raise ValueError(f"You passed a patch of {size} pixels, which has no place in {height} x {width}. Pass less.")
-    seeds = torch.arange(len(images), device=images.device) if seeds is None else seeds
-    adversarial, left = images.detach().clone(), torch.arange(len(images), device=images.device)
+    if seeds is None:
+        seeds = torch.arange(len(images), device=images.device)
+
+    adversarial = images.detach().clone()
+    rows = torch.arange(len(images), device=images.device)  # of the images that still stand
     with frozen(classifier):
         for place in range(places):
-            if not len(left):
+            if not len(rows):
                 break
-            watch = AnyIterate(classifier, images[left], labels[left], 1.0, "linf")
-            mask = _square(seeds[left], height, width, size, place)
-            try:
-                adversarial[left] = _fill(watch, mask, seeds[left] + place, num_steps)
-            except AllFooled:
-                pass
+            watch = AnyIterate(classifier, images[rows], labels[rows], 1.0, "linf")
+            mask = _squares(seeds[rows], height, width, size, place)
+            with contextlib.suppress(AllFooled):
+                adversarial[rows] = _fill(watch, mask, seeds[rows] + place, num_steps)
             fooled = watch.fooled
-            adversarial[left[fooled]] = watch.adversarial[fooled]
-            left = left[~fooled]
+            adversarial[rows[fooled]] = watch.adversarial[fooled]
+            rows = rows[~fooled]
     return adversarial
 
 
 def _fill(watch: AnyIterate, mask: torch.Tensor, seeds: torch.Tensor, num_steps: int) -> torch.Tensor:
-    def cover(content):
+    """The images with the pixels of their masks where PGD took them."""
+
+    def cover(content: torch.Tensor) -> torch.Tensor:
         return torch.where(mask, content, watch.images)
 
-    options = {"num_steps": num_steps, "loss": "margin", "seeds": seeds}
-    covered = cover(pgd(lambda x: watch(cover(x)), watch.images, watch.labels, eps=1.0, **options))
+    content = pgd(
+        lambda x: watch(cover(x)),
+        watch.images,
+        watch.labels,
+        eps=1.0,
+        num_steps=num_steps,
+        loss="margin",
+        seeds=seeds,
+    )
+    covered = cover(content)
     with torch.no_grad():
         watch(covered)
     return covered
 
 
-def _square(seeds: torch.Tensor, height: int, width: int, size: int, place: int) -> torch.Tensor:
+def _squares(seeds: torch.Tensor, height: int, width: int, size: int, place: int) -> torch.Tensor:
     """Masks `[B,1,H,W]`, each with one square in a random position."""
     corner = uniform_noise(seeds, (2,), stream=900 + place)
     top = (corner[:, 0] * (height - size + 1)).long().view(-1, 1, 1, 1)
     left = (corner[:, 1] * (width - size + 1)).long().view(-1, 1, 1, 1)
+
     y = torch.arange(height, device=seeds.device).view(1, 1, -1, 1)
     x = torch.arange(width, device=seeds.device).view(1, 1, 1, -1)
     return (y >= top) & (y < top + size) & (x >= left) & (x < left + size)

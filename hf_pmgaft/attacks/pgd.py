@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..modes import at_least_float32, frozen
-from ..registry import known
+from ..registry import check_choice
 from .ball import NORMS, check_images, normal_point, parse_radius, project, round_inside, uniform_point
 from .losses import Loss, input_gradient, make_loss
 
@@ -31,7 +31,7 @@ def pgd(
     loss_fn: Loss | None = None,
     seeds: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Moves images within `eps` of the given ones so as to maximise a loss.
+    """Moves images so as to maximise a loss, within `eps` of where they were.
 
     Args:
         classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`. A module is run in eval mode.
@@ -75,30 +75,26 @@ def pgd(
     if seeds is None:
         seeds = torch.arange(len(images), device=images.device)
 
-    # One run, from one start
     def run(restart: int) -> torch.Tensor:
         point = start(images, eps, norm, seeds, restart, random_start, start_std)
         return _ascend(loss_fn, images, point, eps, norm, num_steps, step_size, momentum)
 
     with frozen(classifier):
         loss_fn = loss_fn or make_loss(classifier, images, labels, loss, targeted)
+        strongest = run(0)
         if restarts == 1 or not random_start:
-            return run(0)
+            return strongest
 
-        # Per image the strongest of several
-        best, best_loss = None, None
-        for restart in range(restarts):
+        # Per image the run that reached the highest loss
+        highest = _without_gradient(loss_fn, strongest)
+        for restart in range(1, restarts):
             adversarial = run(restart)
-            with torch.no_grad():
-                value = at_least_float32(loss_fn(adversarial))
-            if best is None:
-                best, best_loss = adversarial, value
-                continue
-            better = value > best_loss
-            best_loss = torch.where(better, value, best_loss)
-            best = torch.where(better.view(-1, 1, 1, 1), adversarial, best)
+            loss_reached = _without_gradient(loss_fn, adversarial)
+            is_stronger = loss_reached > highest
+            highest = torch.where(is_stronger, loss_reached, highest)
+            strongest = torch.where(is_stronger.view(-1, 1, 1, 1), adversarial, strongest)
 
-    return best
+    return strongest
 
 
 def fgsm(
@@ -126,7 +122,12 @@ def fgsm(
 
 
 def default_step_size(eps: float, num_steps: int) -> float:
-    """The length of a step where none is given: `2.5 * eps / num_steps` (Madry et al.), `eps` for a single step."""
+    """Returns the length of a step where none is passed: `2.5 * eps / num_steps` (Madry et al.), `eps` for one step.
+
+    Example:
+        >>> default_step_size(0.1, num_steps=5)
+        0.05
+    """
     return eps if num_steps == 1 else 2.5 * eps / num_steps
 
 
@@ -138,8 +139,8 @@ def check_walk(
     step_size: float | str | None,
     seeds: torch.Tensor | None,
 ) -> tuple[float, float]:
-    """Radius and length of a step as numbers, or `ValueError` for what no walk can be made of."""
-    known("norm", norm, NORMS)
+    """Returns radius and length of a step as numbers, or raises `ValueError` for what no walk can be made of."""
+    check_choice("norm", norm, NORMS)
     eps = parse_radius(eps, norm)
     check_images(images, seeds)
     if num_steps < 1:
@@ -158,7 +159,7 @@ def start(
     random_start: bool,
     start_std: float | str | None,
 ) -> torch.Tensor:
-    """Where a run begins: at the image, at a random point of the ball, or at normal noise around the image."""
+    """Chooses where a run begins: at the image, at a random point of the ball, or at normal noise around the image."""
     if not random_start:
         return images.detach().clone()
     if start_std is None:
@@ -169,7 +170,14 @@ def start(
 def step(
     images: torch.Tensor, point: torch.Tensor, gradient: torch.Tensor, eps: float, norm: str, step_size: float
 ) -> torch.Tensor:
-    """A step from `point` in the direction of steepest ascent, back into the ball around `images` and into [0,1]."""
+    """Goes from `point` in the direction of steepest ascent, then back into the ball around `images` and into [0,1].
+
+    Example:
+        >>> images = torch.full((1, 1, 1, 2), 0.5)
+        >>> gradient = torch.tensor([[[[3.0, -2.0]]]])
+        >>> step(images, images, gradient, eps=0.25, norm="linf", step_size=0.125).flatten().tolist()
+        [0.625, 0.375]
+    """
     if norm == "linf":
         direction = gradient.sign()
     else:
@@ -179,15 +187,32 @@ def step(
 
 
 def accelerate(velocity: torch.Tensor | float, gradient: torch.Tensor, momentum: float) -> torch.Tensor:
-    """The velocity after one more gradient (Dong et al., 2018, arXiv 1710.06081, equation 6)."""
+    """Returns the velocity after one more gradient (Dong et al., 2018, arXiv 1710.06081, equation 6).
+
+    Example:
+        >>> accelerate(1.0, torch.full((1, 1, 1, 1), 8.0), momentum=0.5).item()
+        1.5
+    """
     size = gradient.abs().flatten(1).sum(1).clamp_min(torch.finfo(gradient.dtype).tiny).view(-1, 1, 1, 1)
     return momentum * velocity + gradient / size
 
 
-def _ascend(loss_fn, images, point, eps, norm, num_steps, step_size, momentum) -> torch.Tensor:
+def _ascend(
+    loss_fn: Loss,
+    images: torch.Tensor,
+    point: torch.Tensor,
+    eps: float,
+    norm: str,
+    num_steps: int,
+    step_size: float,
+    momentum: float,
+) -> torch.Tensor:
+    """The point that a walk from `point` ends at, in the images' dtype."""
+    images = images.detach()
     # Half precision cannot hold a point of the ball exactly, so the walk is in float32 at least.
-    images, velocity = images.detach(), 0.0
-    centre, walk = at_least_float32(images), at_least_float32(point)
+    centre = at_least_float32(images)
+    walk = at_least_float32(point)
+    velocity: torch.Tensor | float = 0.0
 
     for _ in range(num_steps):
         gradient = input_gradient(loss_fn, walk.to(images.dtype))
@@ -197,3 +222,8 @@ def _ascend(loss_fn, images, point, eps, norm, num_steps, step_size, momentum) -
         walk = step(centre, walk, gradient, eps, norm, step_size)
 
     return round_inside(images, walk).detach()
+
+
+@torch.no_grad()
+def _without_gradient(loss_fn: Loss, images: torch.Tensor) -> torch.Tensor:
+    return at_least_float32(loss_fn(images))

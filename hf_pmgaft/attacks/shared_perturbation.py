@@ -9,7 +9,7 @@ import torch
 from ..distributed import mean_over_processes
 from ..modes import at_least_float32, frozen
 from ..noise import uniform_noise
-from ..registry import known
+from ..registry import check_choice
 from .ball import check_images, parse_radius, round_inside
 from .losses import Loss, make_loss
 
@@ -23,6 +23,15 @@ class SharedPerturbation:
 
     It keeps the contract of all attacks but for one thing: what it returns depends on the batches before. Processes
     share one perturbation, by the mean of their gradients; micro-batches of accumulation move it one after the other.
+
+    Example:
+        >>> images, labels = torch.full((2, 3, 8, 8), 0.5), torch.tensor([0, 1])
+        >>> def classifier(images):
+        ...     return images.flatten(1)[:, :4]
+        >>> attack = SharedPerturbation()
+        >>> adversarial = attack(classifier, images, labels, eps="4/255")
+        >>> torch.allclose(adversarial[0], adversarial[1])
+        True
     """
 
     def __init__(self) -> None:
@@ -35,11 +44,11 @@ class SharedPerturbation:
             self.delta, self.epoch = None, epoch
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint keeps of it."""
+        """Its state for a checkpoint: nothing before the first batch."""
         return {} if self.delta is None else {"delta": self.delta, "epoch": torch.tensor(self.epoch)}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Takes back what `state` gave."""
+        """Goes on from what [`SharedPerturbation.state`] returned."""
         self.delta, self.epoch = state["delta"], int(state["epoch"])
 
     def __call__(
@@ -57,7 +66,7 @@ class SharedPerturbation:
         loss_fn: Loss | None = None,
         seeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Images with the perturbation after `num_steps` steps on this batch; see [`pgd`] for the arguments.
+        """Moves the perturbation by `num_steps` steps on this batch, and adds it; see [`pgd`] for the arguments.
 
         Args:
             norm (`str`): `"linf"` alone.
@@ -65,15 +74,17 @@ class SharedPerturbation:
             random_start (`bool`): Where the perturbation of an epoch starts: anywhere in the ball, the same for all
                 processes, or at zero.
         """
-        eps, step_size = parse_radius(eps, norm), 0.05 if step_size is None else float(step_size)
-        known("norm of a shared perturbation", norm, ("linf",))
+        eps = parse_radius(eps, norm)
+        step_size = 0.05 if step_size is None else float(step_size)
+        check_choice("norm of a shared perturbation", norm, ("linf",))
         check_images(images, seeds)
+        images = images.detach()
         std = getattr(classifier, "std", torch.ones(1, device=images.device))
+
         if self.delta is None or self.delta.shape[1:] != images.shape[1:]:
-            seed = torch.full((1,), self.epoch or 0, device=images.device)
-            noise = uniform_noise(seed, images.shape[1:])
-            self.delta = (2 * noise - 1) * eps if random_start else torch.zeros_like(noise)
-        delta, images = self.delta.to(images.device), images.detach()
+            self.delta = self._start(images, eps, random_start)
+        delta = self.delta.to(images.device)
+
         with frozen(classifier):
             loss_fn = loss_fn or make_loss(classifier, images, labels, loss)
             for _ in range(num_steps):
@@ -83,5 +94,12 @@ class SharedPerturbation:
                     value = loss_fn(point).float().mean()
                     gradient = torch.autograd.grad(value, delta)[0]
                 delta = (delta.detach() + step_size * mean_over_processes(gradient)).clamp(-eps, eps)
+
         self.delta = delta
         return round_inside(images, (at_least_float32(images) + std * delta).clamp(0, 1))
+
+    def _start(self, images: torch.Tensor, eps: float, random_start: bool) -> torch.Tensor:
+        """Where the perturbation of an epoch begins: `[1,C,H,W]`, the same on every process."""
+        seed = torch.full((1,), self.epoch or 0, device=images.device)
+        noise = uniform_noise(seed, images.shape[1:])
+        return (2 * noise - 1) * eps if random_start else torch.zeros_like(noise)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from ..registry import known
+from ..registry import check_choice
 from . import ATTACKS, SERVED_BY_FIRST_FOOLED, TRAINING_ATTACKS
 from .any_iterate import first_fooled
 from .autoattack import VERSIONS, components
@@ -236,7 +236,7 @@ class AttackSpec:
 
     def _try_on_a_small_image(self) -> None:
         if self.attack == "autoattack":
-            known("version", self.options["version"], VERSIONS)
+            check_choice("version", self.options["version"], VERSIONS)
             self.expand(4)  # each part is tried as it is made
             return
 
@@ -316,7 +316,7 @@ def _complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"The attack {spec} has no {' and no '.join(missing)}. Add it.")
 
     if "norm" in full:
-        known("norm", full["norm"], _NORMS[name])
+        check_choice("norm", full["norm"], _NORMS[name])
         radius = parse_radius(full["eps"], full["norm"])
         if "step_size" in full and full["step_size"] is None:
             full["step_size"] = default_step_size(radius, full["num_steps"])

@@ -253,11 +253,11 @@ def _training_rows(objective: Objective, tuning: Tuning, config: PMGAFTConfig, d
     attack = {"attack": config.attack, "loss": "ce", **config.attack_options()}
     attack |= {"eps": config.eps, "step_size": config.step_size}
     attack |= {} if config.attack_precision == "follow" else {"precision": config.attack_precision}
-    attack |= {} if type(objective).attack_loss is Objective.attack_loss else {"loss": "the objective's"}
+    attack |= {"loss": "the objective's"} if objective.steers_attack else {}
     rows = {
         "data": data,
         "objective options": _listing(vars(objective)) or "none",
-        "threat model of training": _listing(attack) if objective.attacks else "none: no adversarial images",
+        "threat model of training": _listing(attack) if objective.uses_attack else "none: no adversarial images",
         "trained": tuning.describe(),
         "weights": _weights(config),
         "optimizer": f"{config.optim.value}, learning rate {config.learning_rate}, weight decay {config.weight_decay}",

@@ -1,4 +1,4 @@
-"""An image tower that computes what its class token needs and no more, inside the model itself."""
+"""Passes in which the image tower computes what its class token needs and no more, inside the model itself."""
 
 from __future__ import annotations
 
@@ -33,30 +33,38 @@ PER_TOKEN = {
 
 
 @contextlib.contextmanager
-def lean(model: nn.Module, plain: nn.Module) -> Iterator[None]:
-    """Passes that are asked for embeddings alone, and so for the class token, with less work; the values are the same
-    to round-off.
+def lean(model: nn.Module, unwrapped: nn.Module) -> Iterator[None]:
+    """Saves work in passes that are asked for embeddings alone, and so for the class token.
+
+    The values are the same to round-off:
 
     - The last block computes queries, output and MLP for the class token alone.
     - The patch embedding is a product of matrices.
     - The text tower, to which such passes give a dummy prompt, answers with a constant.
 
     For the duration, the modules concerned have another `forward` of their own; the model is called as ever, under
-    whatever holds it. Each of the three gives way by itself where the plain one is needed: in other families; where a
+    whatever holds it. Each of the three gives way by itself where the whole pass is needed: in other families; where a
     hook, an engine or `torch.compile` sits on what would be passed over; where hidden states or another attention than
     sdpa are asked for; under gradient checkpointing, dropout and quantised layers.
 
     Args:
         model (`nn.Module`): What is called.
-        plain (`nn.Module`): The model, or its image side, inside it.
+        unwrapped (`nn.Module`): The model, or its image side, inside it.
+
+    Example:
+        >>> whole = model(pixel_values=images, input_ids=torch.zeros((1, 2), dtype=torch.long)).image_embeds
+        >>> with lean(model, model):
+        ...     embeds = model(pixel_values=images, input_ids=torch.zeros((1, 2), dtype=torch.long)).image_embeds
+        >>> torch.allclose(embeds, whole, atol=1e-5)
+        True
     """
-    changed = [] if _is_out_of_reach(model) else _changes(plain)
-    for module, forward in changed:
+    replacements = [] if _is_out_of_reach(model) else _replacements(unwrapped)
+    for module, forward in replacements:
         vars(module)["forward"] = forward
     try:
         yield
     finally:
-        for module, _ in changed:
+        for module, _ in replacements:
             del vars(module)["forward"]
 
 
@@ -71,42 +79,51 @@ def _is_out_of_reach(model: nn.Module) -> bool:
     )
 
 
-def _changes(plain: nn.Module) -> list[tuple[nn.Module, Callable]]:
+def _replacements(unwrapped: nn.Module) -> list[tuple[nn.Module, Callable]]:
     """The modules that compute something else, and what."""
-    holders, tower = [], plain
+    # The vision tower, and what is called on the way to it
+    holders = []
+    tower = unwrapped
     while type(tower).__name__ not in TOWERS:
         holders.append(tower)
         tower = getattr(tower, "vision_model", None)
         if tower is None:
             return []
-    changes = []
-    conv, layer, text = tower.embeddings.patch_embedding, tower.encoder.layers[-1], getattr(plain, "text_model", None)
-    if _has_touching_windows(conv):
-        changes.append((conv, partial(_patches_by_product, conv)))
+
+    replacements = []
+    patch_embedding = tower.embeddings.patch_embedding
+    if _has_touching_windows(patch_embedding):
+        replacements.append((patch_embedding, partial(_patches_by_product, patch_embedding)))
+
     # Autocast is a `forward` of whatever is called, so that this one may have another.
-    if any(holder._forward_hooks for holder in [*holders, tower]) or not (tower is plain or _is_bare(tower)):
-        return changes
-    if _needs_class_token_alone(tower, layer):
-        changes.append((layer, partial(_class_token_alone, layer)))
+    is_called = tower is unwrapped
+    if any(holder._forward_hooks for holder in [*holders, tower]) or not (is_called or _is_bare(tower)):
+        return replacements
+
+    last_block = tower.encoder.layers[-1]
+    if _needs_class_token_alone(tower, last_block):
+        replacements.append((last_block, partial(_class_token_alone, last_block)))
+    text = getattr(unwrapped, "text_model", None)
     if type(text).__name__ in TEXT_TOWERS and all(map(_is_bare, text.modules())):
-        changes.append((text, partial(_constant_text, text)))
-    return changes
+        replacements.append((text, partial(_constant_text, text)))
+    return replacements
 
 
 def _is_bare(module: nn.Module) -> bool:
     """Whether a module's call does what its class says, and nothing else."""
-    own = vars(module)
+    attributes = vars(module)
     return not (
-        own["_forward_hooks"]
-        or own["_forward_pre_hooks"]
-        or own["_backward_hooks"]
-        or own["_backward_pre_hooks"]
-        or "forward" in own
+        attributes["_forward_hooks"]
+        or attributes["_forward_pre_hooks"]
+        or attributes["_backward_hooks"]
+        or attributes["_backward_pre_hooks"]
+        or "forward" in attributes
         or module._compiled_call_impl
     )
 
 
 def _has_touching_windows(conv: nn.Module) -> bool:
+    """Whether a layer is a plain convolution whose windows neither overlap nor leave gaps."""
     return (
         type(conv) is nn.Conv2d
         and _is_bare(conv)
@@ -118,6 +135,7 @@ def _has_touching_windows(conv: nn.Module) -> bool:
 
 
 def _needs_class_token_alone(tower: nn.Module, layer: nn.Module) -> bool:
+    """Whether nothing but the class token of a tower's last block is looked at, and the block treats tokens apart."""
     config = tower.config
     if (
         type(layer).__name__ != TOWERS[type(tower).__name__]
@@ -129,10 +147,11 @@ def _needs_class_token_alone(tower: nn.Module, layer: nn.Module) -> bool:
         or (layer.self_attn.training and layer.self_attn.dropout)
     ):
         return False
-    known = (layer, layer.self_attn, layer.mlp, layer.mlp.activation_fn)
+
+    replaced = (layer, layer.self_attn, layer.mlp, layer.mlp.activation_fn)  # whose own passes are not run
     return all(
         _is_bare(module)
-        and (module in known or _is_per_token(type(module)))
+        and (module in replaced or _is_per_token(type(module)))
         and not (module.training and getattr(module, "p", 0))
         for module in layer.modules()
     )
@@ -147,15 +166,14 @@ def _class_token_alone(
     layer: nn.Module, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
 ) -> torch.Tensor:
     """A block of the encoder, `[B,N,D] -> [B,1,D]`."""
-    attention, normed = layer.self_attn, layer.layer_norm1(hidden_states)
-    query, key, value = (
-        projection(tokens).unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
-        for projection, tokens in (
-            (attention.q_proj, normed[:, :1]),
-            (attention.k_proj, normed),
-            (attention.v_proj, normed),
-        )
-    )
+    attention = layer.self_attn
+    heads = (attention.num_heads, attention.head_dim)
+    normed = layer.layer_norm1(hidden_states)
+
+    # Attention, whose keys and values come from every token
+    query = attention.q_proj(normed[:, :1]).unflatten(-1, heads).transpose(1, 2)
+    key = attention.k_proj(normed).unflatten(-1, heads).transpose(1, 2)
+    value = attention.v_proj(normed).unflatten(-1, heads).transpose(1, 2)
     mixed = F.scaled_dot_product_attention(query, key, value, scale=attention.scale)
     hidden = hidden_states[:, :1] + attention.out_proj(mixed.transpose(1, 2).flatten(2))
     return hidden + layer.mlp(layer.layer_norm2(hidden))
@@ -164,8 +182,10 @@ def _class_token_alone(
 def _patches_by_product(conv: nn.Conv2d, pixel_values: torch.Tensor) -> torch.Tensor:
     """A convolution whose windows touch, `[B,C,H,W] -> [B,D,h,w]`."""
     height, width = conv.kernel_size
-    batch, channels, *edges = pixel_values.shape
-    rows, columns = edges[0] // height, edges[1] // width
+    batch, channels = pixel_values.shape[:2]
+    rows = pixel_values.shape[2] // height
+    columns = pixel_values.shape[3] // width
+
     patches = pixel_values[:, :, : rows * height, : columns * width]
     patches = patches.reshape(batch, channels, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5)
     patches = F.linear(patches.reshape(batch, rows * columns, -1), conv.weight.flatten(1), conv.bias)
@@ -173,6 +193,7 @@ def _patches_by_product(conv: nn.Conv2d, pixel_values: torch.Tensor) -> torch.Te
 
 
 def _constant_text(text: nn.Module, input_ids: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+    """The output of a text tower for a dummy prompt; nobody reads it."""
     pooled = torch.ones(
         (len(input_ids), text.config.hidden_size), dtype=text.final_layer_norm.weight.dtype, device=input_ids.device
     )

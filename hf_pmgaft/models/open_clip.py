@@ -1,4 +1,7 @@
-"""Checkpoints of open_clip, read and written: published FARE and TeCoA weights as a `CLIPModel`, and back."""
+"""Checkpoints of open_clip, read and written: published FARE and TeCoA weights as a `CLIPModel`, and back.
+
+Models are plain here: what was trained beside their weights is folded in before.
+"""
 
 from __future__ import annotations
 
@@ -67,40 +70,71 @@ def read_open_clip(checkpoint: str | os.PathLike, base: CLIPModel) -> CLIPModel:
         OSError: if there is no such file.
         ValueError: if the file holds more than weights, or weights are missing, unexpected or of other shapes than in
             `base`; the message names them.
+
+    Example:
+        >>> torch.save(model.state_dict(), "robust.pt")
+        >>> robust = read_open_clip("robust.pt", base=model)
+        >>> torch.equal(robust.visual_projection.weight, model.visual_projection.weight)
+        True
     """
-    weights = read_weights(_find(checkpoint))
+    weights = read_weights(_find_file(checkpoint))
+
+    # Whose names the file has, ours or open_clip's, and how those of a vision tower begin
     if any(name.startswith(("vision_model.", "embeddings.")) for name in weights):
-        names, expected = {name: (name,) for name in base.state_dict()}, base.state_dict()
-        vision, prefix = ("vision_model.", "visual_projection."), "vision_model."
+        expected = base.state_dict()
+        names = {name: (name,) for name in expected}
+        vision: str | tuple[str, ...] = ("vision_model.", "visual_projection.")
+        prefix = "vision_model."
     else:
-        names, expected = open_clip_names(base.config), open_clip_weights(base)
+        expected = open_clip_weights(base)
+        names = open_clip_names(base.config)
         vision = prefix = "visual."
     if any(name.startswith(vision) for name in weights):
         prefix = ""  # the vision tower's own file leaves it out
+
+    # What a file of the vision tower alone should hold
     if prefix or all(name.startswith(vision) for name in weights):
         expected = {name.removeprefix(prefix): value for name, value in expected.items() if name.startswith(vision)}
-    if wrong := mismatches(expected, weights):
+    differing = mismatches(expected, weights)
+    if differing:
         raise ValueError(
-            f"{checkpoint} does not fit {base.config.name_or_path or 'the base model'}: {wrong}. "
+            f"{checkpoint} does not fit {base.config.name_or_path or 'the base model'}: {differing}. "
             "Pass as base the model that the checkpoint was trained from."
         )
+
     model = copy.deepcopy(base)
     # Not strict, since the text tower may be the base's; no name is lost, for they were compared in the file's terms.
-    model.load_state_dict(_split(weights, names, prefix), strict=False)
+    model.load_state_dict(_in_transformers_names(weights, names, prefix), strict=False)
     return model.eval()
 
 
 def open_clip_weights(model: CLIPModel) -> dict[str, torch.Tensor]:
-    """The weights of a model under open_clip's names; as in a `state_dict`, they may share memory with the model."""
-    state, weights = model.state_dict(), {}
-    for name, parts in open_clip_names(model.config).items():
-        value = state[parts[0]] if len(parts) == 1 else torch.cat([state[part] for part in parts])
+    """Returns the weights of a model under open_clip's names; as in a `state_dict`, they may share its memory.
+
+    Example:
+        >>> open_clip_weights(model)["visual.proj"].shape
+        torch.Size([32, 24])
+    """
+    state = model.state_dict()
+    weights = {}
+    for name, sources in open_clip_names(model.config).items():
+        value = state[sources[0]]
+        if len(sources) > 1:
+            value = torch.cat([state[source] for source in sources])
         weights[name] = value.T.contiguous() if name in TRANSPOSED else value
     return weights
 
 
 def write_open_clip(model: CLIPModel, processor: Any, folder: str | os.PathLike) -> None:
-    """Writes weights, configuration and tokenizer as open_clip reads them from a folder."""
+    """Writes weights, configuration and tokenizer as open_clip reads them from a folder.
+
+    Example:
+        >>> model.config.vision_config.hidden_act, model.config.text_config.hidden_act
+        ('quick_gelu', 'quick_gelu')
+        >>> write_open_clip(model, processor, "robust")
+        >>> sorted(os.listdir("robust"))[:2]
+        ['open_clip_config.json', 'open_clip_model.safetensors']
+    """
     folder = Path(folder)
     config = open_clip_config(model.config, processor)
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,27 +144,46 @@ def write_open_clip(model: CLIPModel, processor: Any, folder: str | os.PathLike)
 
 
 def open_clip_names(config: CLIPConfig) -> dict[str, tuple[str, ...]]:
-    """open_clip's name of each weight, and the name here; three of them for query, key and value in one matrix."""
+    """Maps open_clip's name of each weight to ours: three of them for query, key and value in one matrix.
+
+    Example:
+        >>> open_clip_names(model.config)["visual.proj"]
+        ('visual_projection.weight',)
+    """
     names = {theirs: (ours,) for theirs, ours in NAMES.items()}
     towers = [("visual.", "vision_model", config.vision_config), ("", "text_model", config.text_config)]
     for prefix, tower, tower_config in towers:
         for layer in range(tower_config.num_hidden_layers):
-            theirs, ours = f"{prefix}transformer.resblocks.{layer}", f"{tower}.encoder.layers.{layer}"
+            their_block = f"{prefix}transformer.resblocks.{layer}"
+            our_block = f"{tower}.encoder.layers.{layer}"
             for kind in ("weight", "bias"):
-                names.update({f"{theirs}.{a}.{kind}": (f"{ours}.{b}.{kind}",) for a, b in BLOCK_NAMES.items()})
-                names[f"{theirs}.attn.in_proj_{kind}"] = tuple(f"{ours}.self_attn.{p}_proj.{kind}" for p in "qkv")
+                for theirs, ours in BLOCK_NAMES.items():
+                    names[f"{their_block}.{theirs}.{kind}"] = (f"{our_block}.{ours}.{kind}",)
+                names[f"{their_block}.attn.in_proj_{kind}"] = tuple(
+                    f"{our_block}.self_attn.{projection}_proj.{kind}" for projection in "qkv"
+                )
     return names
 
 
 def open_clip_config(config: CLIPConfig, processor: Any) -> dict[str, Any]:
-    """What open_clip's `CLIP` and its transform are built from."""
-    vision, text = config.vision_config, config.text_config
+    """Describes a model and its processor as open_clip's `CLIP` and its transform are built.
+
+    Raises:
+        ValueError: for towers with other activations than open_clip has, or with two different ones.
+
+    Example:
+        >>> open_clip_config(model.config, processor)["model_cfg"]["vision_cfg"]["patch_size"]
+        4
+    """
+    vision = config.vision_config
+    text = config.text_config
     if {vision.hidden_act, text.hidden_act} not in ({"gelu"}, {"quick_gelu"}):
         raise ValueError(
             f"You passed a model whose towers have the activations {vision.hidden_act} and {text.hidden_act}, but "
             "open_clip's CLIP has one for both, gelu or quick_gelu. Pass a model of which that is true."
         )
-    images = processor.image_processor
+
+    image_processor = processor.image_processor
     return {
         "model_cfg": {
             "embed_dim": config.projection_dim,
@@ -152,16 +205,17 @@ def open_clip_config(config: CLIPConfig, processor: Any) -> dict[str, Any]:
             },
         },
         "preprocess_cfg": {
-            "mean": list(images.image_mean),
-            "std": list(images.image_std),
-            "interpolation": {2: "bilinear", 3: "bicubic"}[int(images.resample)],
-            "resize_mode": "shortest" if dict(images.size).get("shortest_edge") else "squash",
+            "mean": list(image_processor.image_mean),
+            "std": list(image_processor.image_std),
+            "interpolation": {2: "bilinear", 3: "bicubic"}[int(image_processor.resample)],
+            "resize_mode": "shortest" if dict(image_processor.size).get("shortest_edge") else "squash",
         },
     }
 
 
 def _tower_config(config: Any) -> dict[str, Any]:
-    width, inner = config.hidden_size, config.intermediate_size
+    width = config.hidden_size
+    inner = config.intermediate_size
     return {
         "layers": config.num_hidden_layers,
         "width": width,
@@ -177,21 +231,28 @@ def _pooling(config: Any) -> dict[str, Any]:
     return {} if highest else {"pool_type": "eos", "eos_id": config.eos_token_id}
 
 
-def _split(
+def _in_transformers_names(
     weights: Mapping[str, torch.Tensor], names: Mapping[str, tuple[str, ...]], prefix: str
 ) -> dict[str, torch.Tensor]:
-    split = {}
+    """The weights of a file, whose names leave out `prefix`, under the names of transformers."""
+    renamed = {}
     for name, value in weights.items():
-        parts = names[prefix + name]
-        value = value.T if prefix + name in TRANSPOSED else value
-        split.update({parts[0]: value} if len(parts) == 1 else zip(parts, value.chunk(len(parts)), strict=True))
-    return split
+        targets = names[prefix + name]
+        if prefix + name in TRANSPOSED:
+            value = value.T
+        if len(targets) == 1:
+            renamed[targets[0]] = value
+        else:
+            renamed.update(zip(targets, value.chunk(len(targets)), strict=True))
+    return renamed
 
 
-def _find(checkpoint: str | os.PathLike) -> str:
+def _find_file(checkpoint: str | os.PathLike) -> str:
     if Path(checkpoint).is_file():
         return str(checkpoint)
-    for name in WEIGHTS if Path(checkpoint).suffix not in FILE_TYPES else ():  # no model of the Hub is named so
-        if (file := cached_file(str(checkpoint), name, _raise_exceptions_for_missing_entries=False)) is not None:
-            return file
+    if Path(checkpoint).suffix not in FILE_TYPES:  # no model of the Hub is named so
+        for name in WEIGHTS:
+            file = cached_file(str(checkpoint), name, _raise_exceptions_for_missing_entries=False)
+            if file is not None:
+                return file
     raise FileNotFoundError(f"{checkpoint} is no file, nor does it hold {' or '.join(WEIGHTS)}. Pass the file.")

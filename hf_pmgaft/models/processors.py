@@ -1,4 +1,4 @@
-"""What a processor knows: pixel statistics, padding, its image processor and its tokenizer."""
+"""Facts about a processor: pixel statistics, padding, its image processor and its tokenizer."""
 
 from __future__ import annotations
 
@@ -6,20 +6,35 @@ from typing import Any
 
 
 def image_processor_of(processor: Any) -> Any:
-    """The part of a processor that makes pixel values; an image processor itself."""
+    """Finds what makes pixel values in a processor; an image processor is returned as it is.
+
+    Example:
+        >>> image_processor_of(processor) is processor.image_processor
+        True
+    """
     return getattr(processor, "image_processor", processor)
 
 
 def tokenizer_of(processor: Any) -> Any:
-    """The part of a processor that makes token ids; a tokenizer itself."""
+    """Finds what makes token ids in a processor; a tokenizer is returned as it is.
+
+    Example:
+        >>> tokenizer_of(processor.tokenizer) is processor.tokenizer
+        True
+    """
     return getattr(processor, "tokenizer", processor)
 
 
 def pixel_statistics(processor: Any) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation by which the processor normalises images in [0,1].
+    """Returns the means and standard deviations by which the processor normalises images in [0,1].
 
     Raises:
         TypeError: for a processor without an image processor.
+
+    Example:
+        >>> mean, std = pixel_statistics(processor)
+        >>> [round(value, 3) for value in mean]
+        [0.481, 0.458, 0.408]
     """
     image_processor = image_processor_of(processor)
     if not hasattr(image_processor, "image_mean"):
@@ -33,5 +48,5 @@ def pixel_statistics(processor: Any) -> tuple[list[float], list[float]]:
 
 
 def padding_id(processor: Any) -> int:
-    """What fills up token ids: the tokenizer's padding, or 0 where there is none to ask."""
+    """Returns the token id that fills up texts: the tokenizer's padding, or 0 where there is none to ask."""
     return getattr(tokenizer_of(processor), "pad_token_id", None) or 0

@@ -22,11 +22,16 @@ NUMPY_NUMBER = [
 
 
 def read_weights(file: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The state dict in a file, out of what training scripts put around it; no pickle can run code.
+    """Reads the state dict in a file, out of what training scripts put around it; no pickle can run code.
 
     Raises:
         OSError: if there is no such file.
         ValueError: if it is damaged, or holds more than tensors, plain containers and numbers.
+
+    Example:
+        >>> torch.save({"epoch": 3, "state_dict": {"module.weight": torch.ones(2)}}, "checkpoint.pt")
+        >>> read_weights("checkpoint.pt")
+        {'weight': tensor([1., 1.])}
     """
     try:
         if Path(file).suffix == ".safetensors":
@@ -44,10 +49,12 @@ def read_weights(file: str | os.PathLike) -> dict[str, torch.Tensor]:
             f"{file} cannot be read as plain weights: {reason}. "
             "Have it saved anew by torch.save(model.state_dict(), file) or as safetensors."
         ) from error
+
     for wrapper in WRAPPERS:
         if isinstance(weights, Mapping) and isinstance(weights.get(wrapper), Mapping):
             weights = weights[wrapper]
             break
+
     values = list(weights.values()) if isinstance(weights, Mapping) else []
     if not values or not all(isinstance(value, torch.Tensor) for value in values):
         raise ValueError(
@@ -57,20 +64,26 @@ def read_weights(file: str | os.PathLike) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module."): value for name, value in weights.items()}  # DataParallel's prefix
 
 
-def mismatches(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str:
-    """By which names and shapes two state dicts differ, as text; empty if by none."""
+def mismatches(expected: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> str:
+    """Describes by which names and shapes weights differ from the expected ones; empty if by none.
+
+    Example:
+        >>> mismatches({"bias": torch.ones(2), "weight": torch.ones(3)}, {"bias": torch.ones(2)})
+        'missing: weight'
+    """
     shapes = [
-        f"{name} is {list(found[name].shape)} in place of {list(expected[name].shape)}"
-        for name in sorted(expected.keys() & found.keys())
-        if found[name].shape != expected[name].shape
+        f"{name} is {list(weights[name].shape)} in place of {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & weights.keys())
+        if weights[name].shape != expected[name].shape
     ]
-    lists = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - expected.keys()),
+    differing = {
+        "missing": sorted(expected.keys() - weights.keys()),
+        "unexpected": sorted(weights.keys() - expected.keys()),
         "of another shape": shapes,
     }
-    return "; ".join(f"{kind}: {_some(names)}" for kind, names in lists.items() if names)
+    return "; ".join(f"{kind}: {_first(names)}" for kind, names in differing.items() if names)
 
 
-def _some(names: list[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _first(names: list[str], most: int = 10) -> str:
+    listed = ", ".join(names[:most])
+    return f"{listed} and {len(names) - most} more" if len(names) > most else listed

@@ -44,10 +44,14 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 
 def make_objective(objective: str | Objective, options: dict | None = None) -> Objective:
-    """An objective by its name and options, or the given instance.
+    """Makes an objective by its name and options, or returns the given instance.
 
     Raises:
         ValueError: for an unknown name or option, or an option's value of the wrong kind.
+
+    Example:
+        >>> make_objective("trades", {"lam": 1.0})
+        TRADES(lam=1.0)
     """
     if isinstance(objective, Objective):
         if options:

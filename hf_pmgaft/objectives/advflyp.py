@@ -1,3 +1,5 @@
+"""AdvFLYP: contrastive fine-tuning on adversarial images and their captions, near the teacher."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from ..modes import at_least_float32
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.views import Views
 from .base import Objective
-from .terms import kl_divergence, own_ce
+from .terms import kl_divergence, paired_cross_entropy
 
 
 @dataclass
@@ -30,6 +32,10 @@ class AdvFLYP(Objective):
     Args:
         lam_f (`float`): Weight of the distances of the features.
         lam_l (`float`): Weight of the divergences of the predictions.
+
+    Example:
+        >>> AdvFLYP(lam_f=0.5).uses_captions, AdvFLYP(lam_f=0.5).weights["clean_feature_l2"]
+        (True, 0.5)
     """
 
     uses_captions: ClassVar[bool] = True
@@ -39,8 +45,13 @@ class AdvFLYP(Objective):
 
     @property
     def weights(self) -> dict[str, float]:
-        features = {"teacher_feature_l2": self.lam_f, "clean_feature_l2": self.lam_f}
-        return {"infonce": 1.0, **features, "teacher_kl": self.lam_l, "clean_kl": self.lam_l}
+        return {
+            "infonce": 1.0,
+            "teacher_feature_l2": self.lam_f,
+            "clean_feature_l2": self.lam_f,
+            "teacher_kl": self.lam_l,
+            "clean_kl": self.lam_l,
+        }
 
     def attack_loss(
         self, student: ZeroShotClassifier, teacher: Views, labels: torch.Tensor
@@ -64,9 +75,12 @@ class AdvFLYP(Objective):
 
 
 def _infonce(caption_logits: torch.Tensor, image_logits: torch.Tensor) -> torch.Tensor:
-    return (own_ce(caption_logits) + own_ce(image_logits)) / 2
+    """InfoNCE per pair of an image and its caption: the mean of both directions, `[B]`."""
+    return (paired_cross_entropy(caption_logits) + paired_cross_entropy(image_logits)) / 2
 
 
 def _unit_l2(embeds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    units = (F.normalize(at_least_float32(z), dim=-1) for z in (embeds, target))
-    return torch.sub(*units).norm(dim=-1)
+    """Distance of the directions of embeddings per sample: `[B,D], [B,D] -> [B]`."""
+    direction = F.normalize(at_least_float32(embeds), dim=-1)
+    target_direction = F.normalize(at_least_float32(target), dim=-1)
+    return (direction - target_direction).norm(dim=-1)

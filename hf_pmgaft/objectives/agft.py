@@ -1,3 +1,5 @@
+"""AGFT: cross-entropy with the teacher's softened prediction of the clean image."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -25,6 +27,10 @@ class AGFT(Objective):
     Args:
         gamma (`float`): The teacher's logit scale as a part of the student's.
         scale (`float`): Logit scale in loss and attack.
+
+    Example:
+        >>> AGFT().weights, AGFT().logit_scale
+        ({'soft_ce': 1.0}, 180.0)
     """
 
     gamma: float = 0.4
@@ -45,7 +51,9 @@ class AGFT(Objective):
         return lambda images: soft_cross_entropy(student.guidance_logits(student.embed(images)), target)
 
     def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"soft_ce": soft_cross_entropy(student.adversarial_guidance_logits, self._target(teacher)).mean()}
+        soft_ce = soft_cross_entropy(student.adversarial_guidance_logits, self._target(teacher))
+        return {"soft_ce": soft_ce.mean()}
 
     def _target(self, teacher: Views) -> torch.Tensor:
+        """The teacher's prediction of the clean images, at its own temperature: `[B,K]`."""
         return (self.gamma * teacher.clean_guidance_logits).softmax(dim=-1)

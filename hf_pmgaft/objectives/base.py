@@ -1,4 +1,4 @@
-"""What every objective has: typed options, weights, an inner loss, and named outer terms."""
+"""The base of every objective: typed options, weights, an inner loss, and named outer terms."""
 
 from __future__ import annotations
 
@@ -16,16 +16,48 @@ from ..zero_shot.views import Views
 class Objective:
     """A published training objective: which loss terms, and which inner maximisation.
 
-    A subclass is a dataclass whose fields are its options. `weights` names every term of `loss`. One that never looks
-    at adversarial images sets `attacks = False` (a property where an option decides), and none are made; one that
-    pairs images with captions sets `uses_captions = True`, and finds them in `student.classifier.caption_embeds`. One
-    of image features alone sets `uses_text = False`, one that looks at patch tokens `uses_patches = True`.
+    A subclass is a dataclass whose fields are its options. `weights` names every term of `loss`.
+
+    Attributes:
+        uses_attack (`bool`): Whether it looks at adversarial images; if not, none are made. A property where an
+            option decides.
+        uses_captions (`bool`): Whether it pairs images with captions, which it then finds in
+            `student.classifier.caption_embeds`.
+        uses_patches (`bool`): Whether it looks at patch tokens.
+        uses_text (`bool`): Whether it needs class texts; one of image features alone does not.
+
+    Example:
+        >>> import torch.nn.functional as F
+        >>> @dataclass
+        ... class HalfClean(Objective):
+        ...     clean: float = 0.5
+        ...
+        ...     @property
+        ...     def weights(self):
+        ...         return {"adversarial_ce": 1 - self.clean, "clean_ce": self.clean}
+        ...
+        ...     def loss(self, student, teacher, labels):
+        ...         return {
+        ...             "adversarial_ce": F.cross_entropy(student.adversarial_logits, labels),
+        ...             "clean_ce": F.cross_entropy(student.clean_logits, labels),
+        ...         }
+        >>> objective = HalfClean(clean=0.25)
+        >>> objective.weights, objective.uses_attack, objective.steers_attack
+        ({'adversarial_ce': 0.75, 'clean_ce': 0.25}, True, False)
     """
 
-    attacks: ClassVar[bool] = True
+    uses_attack: ClassVar[bool] = True
     uses_captions: ClassVar[bool] = False
     uses_patches: ClassVar[bool] = False
     uses_text: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "attacks" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__} sets `attacks`, which nothing reads: whether adversarial images are made is called "
+                "`uses_attack`. Rename it."
+            )
 
     @property
     def steers_attack(self) -> bool:
@@ -39,7 +71,7 @@ class Objective:
 
     @property
     def logit_scale(self) -> float | None:
-        """What cosines are multiplied by in training and attack; `None` is the model's own scale."""
+        """The factor of cosines in training and attack; `None` is the model's own scale."""
         return None
 
     @property
@@ -48,8 +80,10 @@ class Objective:
         return None
 
     def parameters(self) -> dict[str, torch.Tensor]:
-        """Start values, each of one dimension, of what the objective itself learns; they live in
-        `student.classifier.learned` under the same names."""
+        """Start values, each of one dimension, of what the objective itself learns.
+
+        They live in `student.classifier.learned` under the same names.
+        """
         return {}
 
     def attack_loss(

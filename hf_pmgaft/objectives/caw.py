@@ -1,3 +1,5 @@
+"""CAW: guidance by the teacher that weighs more where the student is unsure."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -25,6 +27,10 @@ class CAW(Objective):
         alpha (`float`): Weight of the divergence from the teacher's clean prediction.
         beta (`float`): Weight of the distance of the features.
         detach_weight (`bool`): Whether `1 - P_y(x')` is a mere weight, without gradient.
+
+    Example:
+        >>> CAW(alpha=2.0).weights
+        {'adversarial_ce': 1.0, 'confidence_weighted_kl': 2.0, 'feature_l2': 1.0}
     """
 
     alpha: float = 1.0
@@ -38,6 +44,7 @@ class CAW(Objective):
     def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         ce = F.cross_entropy(student.adversarial_logits, labels, reduction="none")
         doubt = 1 - torch.exp(-(ce.detach() if self.detach_weight else ce))
+
         kl = kl_divergence(student.adversarial_guidance_logits, teacher.clean_guidance_logits)
         difference = at_least_float32(student.adversarial_embeds) - at_least_float32(teacher.adversarial_embeds)
         return {

@@ -1,3 +1,5 @@
+"""Fine-tuning on clean images."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -17,9 +19,13 @@ class Clean(Objective):
     Equation: `CE(l(x), y)`, mean over the batch.
 
     Requirements: labels. Trained: vision tower.
+
+    Example:
+        >>> Clean().uses_attack, Clean().weights
+        (False, {'clean_ce': 1.0})
     """
 
-    attacks: ClassVar[bool] = False
+    uses_attack: ClassVar[bool] = False
 
     @property
     def weights(self) -> dict[str, float]:

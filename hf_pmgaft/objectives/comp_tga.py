@@ -1,3 +1,5 @@
+"""Comp-TGA: the attention of TGA-ZSR, less that to a prompt that denies the class."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -6,7 +8,7 @@ import torch
 
 from ..prompts import check_prompt_templates
 from ..zero_shot.classifier import ZeroShotClassifier
-from .tga_zsr import TGAZSR
+from .tga_zsr import TGAZSR, ImageTokens
 
 
 @dataclass
@@ -23,6 +25,10 @@ class CompTGA(TGAZSR):
     Args:
         adversarial_weight, clean_weight, normalised_over: See [`TGAZSR`].
         non_class_template (`str`): The prompt that denies the class.
+
+    Example:
+        >>> CompTGA().non_class_template
+        'This is not a photo of a {}'
     """
 
     adversarial_weight: float = 0.10
@@ -32,16 +38,7 @@ class CompTGA(TGAZSR):
     def __post_init__(self):
         check_prompt_templates(self.non_class_template)
 
-    def attention(
-        self,
-        classifier: ZeroShotClassifier,
-        patches: torch.Tensor,
-        embeds: torch.Tensor,
-        labels: torch.Tensor,
-        size: tuple[int, int],
-    ) -> torch.Tensor:
-        to_class, to_denial = (
-            self.attention_to(texts[labels], patches, embeds, size)
-            for texts in (classifier.class_embeds, classifier.non_class_embeds)
-        )
+    def attention(self, tokens: ImageTokens, classifier: ZeroShotClassifier, labels: torch.Tensor) -> torch.Tensor:
+        to_class = super().attention(tokens, classifier, labels)
+        to_denial = self.attention_to(tokens, classifier.non_class_embeds[labels])
         return to_class * (1 - to_denial)

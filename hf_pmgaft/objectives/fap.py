@@ -1,3 +1,5 @@
+"""FAP: TRADES weighted by how alike clean and adversarial embeddings are."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -24,6 +26,10 @@ class FAP(TRADES):
 
     Args:
         lam (`float`): Weight of the divergence.
+
+    Example:
+        >>> FAP().weights
+        {'clean_ce': 1.0, 'weighted_kl': 1.5}
     """
 
     lam: float = 1.5
@@ -34,8 +40,10 @@ class FAP(TRADES):
 
     def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         kl = kl_divergence(student.clean_guidance_logits, student.adversarial_guidance_logits)
-        clean, adversarial = at_least_float32(student.clean_embeds), at_least_float32(student.adversarial_embeds)
+        clean = at_least_float32(student.clean_embeds)
+        adversarial = at_least_float32(student.adversarial_embeds)
+        similarity = F.cosine_similarity(clean, adversarial)
         return {
             "clean_ce": F.cross_entropy(student.clean_logits, labels),
-            "weighted_kl": (kl * (F.cosine_similarity(clean, adversarial) + 1)).mean(),
+            "weighted_kl": (kl * (similarity + 1)).mean(),
         }

@@ -1,3 +1,5 @@
+"""FARE: adversarial embeddings stay at the teacher's clean ones; no text, no labels."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -21,6 +23,10 @@ class FARE(Objective):
 
     Requirements: no labels are used. Trained: vision tower. Authors' settings: ImageNet, eps 2 or 4/255, 10 steps of
     1/255, AdamW 1e-5, weight decay 1e-4, batch 128, 20k steps.
+
+    Example:
+        >>> FARE().uses_text, FARE().steers_attack, FARE().weights
+        (False, True, {'squared_l2': 1.0})
     """
 
     uses_text: ClassVar[bool] = False

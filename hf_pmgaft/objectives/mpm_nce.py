@@ -1,3 +1,5 @@
+"""MPM-NCE: contrastive fine-tuning with several positives and a margin, the loss of R-Adapter."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -31,6 +33,10 @@ class MPMNCE(Objective):
         temperature (`float`): What cosines are divided by; the model's logit scale is not used.
         smoothing (`float`): The part `e` of the target that negatives share (inferred: the source gives no value).
         adversarial (`bool`): Whether images are attacked, and `f(x')` takes the place of `f(x)`.
+
+    Example:
+        >>> MPMNCE().uses_attack, MPMNCE(adversarial=True).uses_attack
+        (False, True)
     """
 
     uses_captions: ClassVar[bool] = True
@@ -41,7 +47,7 @@ class MPMNCE(Objective):
     adversarial: bool = False
 
     @property
-    def attacks(self) -> bool:
+    def uses_attack(self) -> bool:
         return self.adversarial
 
     @property
@@ -55,9 +61,11 @@ class MPMNCE(Objective):
 
     def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         if self.adversarial:
-            image_to_text, text_to_image = student.adversarial_caption_logits, student.adversarial_image_logits
+            image_to_text = student.adversarial_caption_logits
+            text_to_image = student.adversarial_image_logits
         else:
-            image_to_text, text_to_image = student.clean_caption_logits, student.clean_image_logits
+            image_to_text = student.clean_caption_logits
+            text_to_image = student.clean_image_logits
         scale = student.classifier.logit_scale
         return {
             "image_to_text": batch_sum(self._soft_ce(image_to_text, labels, scale)),
@@ -65,9 +73,12 @@ class MPMNCE(Objective):
         }
 
     def _soft_ce(self, logits: torch.Tensor, labels: torch.Tensor, scale: float) -> torch.Tensor:
+        """Cross-entropy per row with soft targets, whose mass lies on the row's positives: `[B]`."""
         # Captions are positives of each other's images, so a text has the positives of its own image.
         positives = (labels[:, None] == gather_rows(labels)).to(logits.dtype)
         count = positives.sum(dim=1, keepdim=True)
         negatives = (1 - positives) / (positives.shape[1] - count).clamp_min(1)
         target = (1 - self.smoothing) * positives / count + self.smoothing * negatives
-        return soft_cross_entropy((logits / scale + self.margin * (1 - positives)) / self.temperature, target)
+
+        cosines = logits / scale
+        return soft_cross_entropy((cosines + self.margin * (1 - positives)) / self.temperature, target)

@@ -1,3 +1,5 @@
+"""PMG-AFT: adversarial fine-tuning guided by the frozen model and by the model's own clean prediction."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -33,6 +35,10 @@ class PMGAFT(Objective):
         kl_direction (`"forward"` or `"reverse"`): Forward as in the equation; reverse exchanges the arguments of both
             KL terms, as the first public version of the released code did.
         scale (`float`, *optional*): Logit scale in loss and attack; the model's own if not given. Released code: 1.
+
+    Example:
+        >>> PMGAFT(alpha=2.0).weights
+        {'adversarial_ce': 1.0, 'teacher_kl': 2.0, 'clean_kl': 1.0}
     """
 
     alpha: float = 1.0
@@ -58,11 +64,13 @@ class PMGAFT(Objective):
             )
         if self.beta:
             clean = student.clean_guidance_logits
-            clean = clean if self.clean_gradient else clean.detach()
+            if not self.clean_gradient:
+                clean = clean.detach()
             terms["clean_kl"] = self._kl(clean, student.adversarial_guidance_logits)
         return terms
 
     def _kl(self, target: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """The divergence of a prediction from its target, over the batch, in the direction and reduction chosen."""
         if self.kl_direction == "reverse":
             target, logits = logits, target
         kl = kl_divergence(target, logits)

@@ -1,3 +1,5 @@
+"""QT-AFT: embeddings at those of the teacher, and near the captions of the images."""
+
 from __future__ import annotations
 
 import math
@@ -11,7 +13,7 @@ from ..modes import at_least_float32
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.views import Views
 from .base import Objective
-from .terms import own_ce, squared_l2
+from .terms import paired_cross_entropy, squared_l2
 
 
 @dataclass
@@ -28,6 +30,11 @@ class QTAFT(Objective):
 
     Args:
         weight (`float`): Weight of the cross-entropy.
+
+    Example:
+        >>> objective = QTAFT(weight=5.0)
+        >>> objective.weights, sorted(objective.parameters())
+        ({'squared_l2': 1.0, 'image_to_caption_ce': 5.0}, ['log_logit_scale'])
     """
 
     uses_captions: ClassVar[bool] = True
@@ -49,7 +56,7 @@ class QTAFT(Objective):
         def loss_fn(images: torch.Tensor) -> torch.Tensor:
             embeds = student.embed(images)
             cosines = student.caption_logits(embeds) / student.logit_scale
-            return squared_l2(embeds, teacher.clean_embeds) + self.weight * own_ce(scale * cosines)
+            return squared_l2(embeds, teacher.clean_embeds) + self.weight * paired_cross_entropy(scale * cosines)
 
         return loss_fn
 
@@ -57,11 +64,13 @@ class QTAFT(Objective):
         cosines = student.adversarial_caption_logits / student.classifier.logit_scale
         return {
             "squared_l2": squared_l2(student.adversarial_embeds, teacher.clean_embeds).mean(),
-            "image_to_caption_ce": own_ce(_logit_scale(student.classifier) * cosines).mean(),
+            "image_to_caption_ce": paired_cross_entropy(_logit_scale(student.classifier) * cosines).mean(),
         }
 
 
 def _logit_scale(classifier: ZeroShotClassifier) -> torch.Tensor:
-    learned = at_least_float32(classifier.learned["log_logit_scale"])
+    """The learned logit scale, held to [1, 100]."""
+    log_scale = at_least_float32(classifier.learned["log_logit_scale"])
     # The gradient passes the clamp, so that a scale that has left the interval can come back.
-    return (learned + (learned.clamp(0, math.log(100)) - learned).detach()).exp()
+    clamped = log_scale + (log_scale.clamp(0, math.log(100)) - log_scale).detach()
+    return clamped.exp()

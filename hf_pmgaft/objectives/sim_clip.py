@@ -1,3 +1,5 @@
+"""Sim-CLIP: clean and adversarial embeddings as a siamese pair; no text, no labels."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -24,6 +26,12 @@ class SimCLIP(FARE):
     Args:
         version (`"paper"` or `"released_code"`): The released code minimises `-1/2 cos(f(x'), f0(x))`, against the
             frozen teacher (and prints it without the half).
+
+    Example:
+        >>> SimCLIP().weights
+        {'adversarial_to_clean': 0.5, 'clean_to_adversarial': 0.5}
+        >>> SimCLIP(version="released_code").weights
+        {'negative_cosine': 0.5}
     """
 
     version: Literal["paper", "released_code"] = "paper"
@@ -45,4 +53,5 @@ class SimCLIP(FARE):
 
 
 def _negative_cosine(embeds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Minus the cosine of embeddings `[B,D]` and their targets, mean over the batch."""
     return -F.cosine_similarity(at_least_float32(embeds), at_least_float32(target)).mean()

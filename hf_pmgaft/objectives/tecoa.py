@@ -1,3 +1,5 @@
+"""TeCoA: cross-entropy of adversarial images over the class texts."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -17,6 +19,15 @@ class TeCoA(Objective):
 
     Requirements: labels. Trained: vision tower. Authors' settings: TinyImageNet or ImageNet, eps 1/255, 2 steps of
     1/255, SGD 1e-5, batch 256, 10 epochs.
+
+    Example:
+        >>> from hf_pmgaft.zero_shot import Views, ZeroShotClassifier, encode_class_names
+        >>> class_embeds = encode_class_names(model, processor, class_names)
+        >>> classifier = ZeroShotClassifier.from_model(model, processor, class_embeds)
+        >>> student = Views(classifier, clean=images, adversarial=images)
+        >>> terms = TeCoA().loss(student, teacher=student, labels=labels)
+        >>> list(terms), TeCoA().weights
+        (['adversarial_ce'], {'adversarial_ce': 1.0})
     """
 
     @property

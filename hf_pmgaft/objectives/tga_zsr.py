@@ -1,7 +1,9 @@
+"""TGA-ZSR: attention to the true class stays where the teacher has it on the clean image."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +32,10 @@ class TGAZSR(Objective):
         normalised_over (`"channels"` or `"tokens"`): What patch tokens are normalised over before the dot product: the
             channels of each token as in the paper, or, as in the released code, each channel over all tokens, of which
             the class token is dropped afterwards.
+
+    Example:
+        >>> TGAZSR().uses_patches, TGAZSR().weights
+        (True, {'adversarial_ce': 1.0, 'adversarial_attention': 0.08, 'clean_attention': 0.05})
     """
 
     uses_patches: ClassVar[bool] = True
@@ -47,40 +53,51 @@ class TGAZSR(Objective):
         }
 
     def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        size = tuple(student.clean.shape[-2:])
-        # Patches are asked for before embeddings, since then one pass gives both.
-        adversarial = self.attention(
-            student.classifier, student.adversarial_patches, student.adversarial_embeds, labels, size
-        )
-        clean = self.attention(student.classifier, student.clean_patches, student.clean_embeds, labels, size)
-        target = self.attention(teacher.classifier, teacher.clean_patches, teacher.clean_embeds, labels, size)
+        adversarial = self.attention(_adversarial_tokens(student), student.classifier, labels)
+        clean = self.attention(_clean_tokens(student), student.classifier, labels)
+        target = self.attention(_clean_tokens(teacher), teacher.classifier, labels)
         return {
             "adversarial_ce": F.cross_entropy(student.adversarial_logits, labels),
             "adversarial_attention": (adversarial - target).norm(dim=1).mean(),
             "clean_attention": (clean - target).norm(dim=1).mean(),
         }
 
-    def attention(
-        self,
-        classifier: ZeroShotClassifier,
-        patches: torch.Tensor,
-        embeds: torch.Tensor,
-        labels: torch.Tensor,
-        size: tuple[int, int],
-    ) -> torch.Tensor:
+    def attention(self, tokens: ImageTokens, classifier: ZeroShotClassifier, labels: torch.Tensor) -> torch.Tensor:
         """The map of each image's class, of the image's size and flattened: `[B,H*W]` in [0,1]."""
-        return self.attention_to(classifier.class_embeds[labels], patches, embeds, size)
+        return self.attention_to(tokens, classifier.class_embeds[labels])
 
-    def attention_to(
-        self, texts: torch.Tensor, patches: torch.Tensor, embeds: torch.Tensor, size: tuple[int, int]
-    ) -> torch.Tensor:
-        """Likewise of each image's text: `[B,D], [B,h,w,D], [B,D] -> [B,H*W]`."""
+    def attention_to(self, tokens: ImageTokens, texts: torch.Tensor) -> torch.Tensor:
+        """The map of one text per image `[B,D]`, of the image's size and flattened: `[B,H*W]` in [0,1]."""
         if self.normalised_over == "channels":
-            maps = text_attention(patches, texts)
+            maps = text_attention(tokens.patches, texts)
         else:
-            tokens = torch.cat([embeds[:, None], patches.flatten(1, 2)], dim=1)
-            tokens = F.normalize(at_least_float32(tokens), dim=1)[:, 1:]
-            maps = (tokens * texts[:, None]).sum(dim=-1).unflatten(1, patches.shape[1:3])
-        low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
-        maps = (maps - low) / (high - low).where(high > low, 1.0)  # a constant map gives 0, with a finite gradient
-        return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False).flatten(1)
+            every = torch.cat([tokens.embeds[:, None], tokens.patches.flatten(1, 2)], dim=1)
+            patches = F.normalize(at_least_float32(every), dim=1)[:, 1:]
+            maps = (patches * texts[:, None]).sum(dim=-1).unflatten(1, tokens.patches.shape[1:3])
+
+        # Scaled to [0,1]; a constant map gives 0, with a finite gradient
+        low = maps.amin(dim=(1, 2), keepdim=True)
+        high = maps.amax(dim=(1, 2), keepdim=True)
+        maps = (maps - low) / (high - low).where(high > low, 1.0)
+
+        maps = F.interpolate(maps[:, None], size=tokens.image_size, mode="bilinear", align_corners=False)
+        return maps.flatten(1)
+
+
+class ImageTokens(NamedTuple):
+    """The output of one pass: patch tokens `[B,h,w,D]` and embeddings `[B,D]`, and the size of the images."""
+
+    patches: torch.Tensor
+    embeds: torch.Tensor
+    image_size: tuple[int, int]
+
+
+# Patches are asked for before embeddings, since then one pass gives both.
+
+
+def _clean_tokens(views: Views) -> ImageTokens:
+    return ImageTokens(views.clean_patches, views.clean_embeds, tuple(views.clean.shape[-2:]))
+
+
+def _adversarial_tokens(views: Views) -> ImageTokens:
+    return ImageTokens(views.adversarial_patches, views.adversarial_embeds, tuple(views.adversarial.shape[-2:]))

@@ -1,3 +1,5 @@
+"""TRADES: cross-entropy of clean images, and predictions that stay under attack."""
+
 from __future__ import annotations
 
 import functools
@@ -26,6 +28,10 @@ class TRADES(Objective):
 
     Args:
         lam (`float`): Weight of the divergence.
+
+    Example:
+        >>> TRADES(lam=1.0).weights, TRADES().steers_attack
+        ({'clean_ce': 1.0, 'clean_kl': 1.0}, True)
     """
 
     lam: float = 6.0

@@ -1,3 +1,5 @@
+"""UCAT: guidance by the teacher's evidence for each class, not by its prediction alone."""
+
 from __future__ import annotations
 
 import math
@@ -26,6 +28,10 @@ class UCAT(Objective):
     Args:
         lam (`float`, *optional*): Weight of the divergence; `1e5 / exp(softplus(2 / tau))` if not given, 3.9e-8.
         tau (`float`): Temperature of the concentrations.
+
+    Example:
+        >>> UCAT(lam=1e-3).weights
+        {'adversarial_ce': 1.0, 'dirichlet_kl': 0.001}
     """
 
     lam: float | None = None
@@ -39,14 +45,15 @@ class UCAT(Objective):
 
     def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         logits = student.adversarial_guidance_logits
-        own = self._dirichlet(student.classifier.cosines(logits))
-        target = self._dirichlet(teacher.classifier.cosines(teacher.clean_guidance_logits))
+        student_dirichlet = self._dirichlet(student.classifier.cosines(logits))
+        teacher_dirichlet = self._dirichlet(teacher.classifier.cosines(teacher.clean_guidance_logits))
         return {
             "adversarial_ce": F.cross_entropy(student.adversarial_logits, labels),
-            "dirichlet_kl": kl_divergence(own, target).mean().to(logits.dtype),
+            "dirichlet_kl": kl_divergence(student_dirichlet, teacher_dirichlet).mean().to(logits.dtype),
         }
 
     def _dirichlet(self, cosines: torch.Tensor) -> Dirichlet:
+        """The distribution over predictions that cosines `[B,K]` stand for."""
         # In float64: the divergence is a difference of log-gammas near 1e10, whose round-off in float32 is larger than
         # itself where student and teacher are close (negative values, gradients 1 % off). A NaN goes on to the loss.
         return Dirichlet(1e-6 + ((cosines.double() + 1) / self.tau).exp(), validate_args=False)

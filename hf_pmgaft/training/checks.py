@@ -13,7 +13,7 @@ from ..models.processors import pixel_statistics
 from ..objectives import Objective
 from ..prompts import check_class_names
 from ..tuning import Tuning, keeps_weights, name_of, text_is_live
-from ..tuning.base import attachment
+from ..tuning.base import attachment_of
 
 
 def check_processor(processor: Any) -> None:
@@ -77,7 +77,7 @@ def check_teacher(teacher: nn.Module, model: nn.Module, objective: Objective) ->
 def check_pair(objective: Objective, tuning: Tuning, model: nn.Module, args: PMGAFTConfig) -> None:
     """Raises `ValueError` for an objective, a tuning, a prepared model or arguments that do not fit each other."""
     objective_name, tuning_name = type(objective).__name__, name_of(tuning)
-    attached = attachment(unwrap_peft(model))
+    attached = attachment_of(model)
 
     # The text side
     if text_is_live(model) and not objective.uses_text:

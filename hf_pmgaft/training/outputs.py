@@ -12,9 +12,8 @@ from torch import nn
 from transformers import TrainingArguments
 
 from ..evaluation.report import RobustnessReport
-from ..models.backbones import unwrap, unwrap_peft
 from ..plots.reports import training_curves
-from ..tuning.base import attachment
+from ..tuning.base import attachment_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +46,14 @@ def write_reports(
 
 def check_merges(model: nn.Module) -> None:
     """Raises `ValueError` if what was trained beside a model's weights cannot become part of them."""
-    attached = attachment(unwrap_peft(model))
+    attached = attachment_of(model)
     if attached is not None and not attached.folds:
         attached.fold(model)
 
 
 def merges(model: nn.Module) -> bool:
     """Whether what was trained beside a model's weights can become part of them."""
-    attached = attachment(unwrap(model))
+    attached = attachment_of(model)
     return attached is None or attached.folds
 
 

@@ -26,12 +26,13 @@ from ..modes import attack_context, frozen
 from ..noise import sample_seeds
 from ..objectives import Objective, make_objective
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
-from ..tuning import Tuning, prepare_tuning, text_is_live, without_tuning
-from ..tuning.base import attachment
+from ..tuning import Tuning, text_is_live, without_tuning
+from ..tuning.base import attachment_of
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts
 from ..zero_shot.views import Views
 from .learned import learned_by_objective
+from .preparation import prepare_tuning
 from .teacher import Teacher
 from .texts import Texts, encode_heads
 
@@ -187,7 +188,7 @@ class AdversarialStep:
         inner = extract_model_from_parallel(model)
         self.teacher.student = inner
         seeds = sample_seeds(self.seed, step, batch["sample_id"])
-        if (tuning := attachment(unwrap(model))) is not None:
+        if (tuning := attachment_of(model)) is not None:
             tuning.draw(self.seed, step)
 
         # Student and teacher; nothing is computed before it is asked for
@@ -206,7 +207,7 @@ class AdversarialStep:
 
         # Adversarial images, against the bare student
         adversarial, agreement = None, {}
-        if self.objective.attacks:
+        if self.objective.uses_attack:
             adversarial, agreement = self.perturb(
                 inner, student, images, labels, seeds, teacher_views, epoch, compare_signs
             )

@@ -18,11 +18,11 @@ from ..engines import checkpoint_format, compile_blocks, prepare_for_engines
 from ..evaluation.heads import Head
 from ..fingerprints import fingerprint_without_adapter
 from ..hub.card import save_model_card
-from ..models.backbones import get_backbone, get_encoder, unwrap, unwrap_peft
+from ..models.backbones import check_dual_encoder, get_encoder, unwrap, unwrap_peft
 from ..objectives import Objective, make_objective
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
-from ..tuning import Tuning, fold_into_clip, keeps_weights, prepare_tuning
-from ..tuning.base import attachment
+from ..tuning import Tuning, fold_into_clip, keeps_weights
+from ..tuning.base import attachment_of
 from ..tuning.saved import load_model, load_pair, load_tuning, save_weights
 from ..zero_shot.text import export_class_embeds
 from . import checks, outputs
@@ -30,6 +30,7 @@ from .checkpoints import run_fingerprint
 from .datasets import collator_for, examples_for
 from .evaluating_trainer import EvaluatingTrainer
 from .learned import Learned
+from .preparation import prepare_tuning
 from .step import SIGN_AGREEMENT, AdversarialStep
 from .teacher import Teacher
 from .texts import Texts, encode_heads
@@ -132,7 +133,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
 
         # What is trained. The seed comes first: adapters and prompts draw their first weights.
         set_seed(args.seed)
-        self._starts_anew = attachment(unwrap_peft(model)) is None
+        self._starts_anew = attachment_of(model) is None
         self.tuning, model = prepare_tuning(
             model, tuning or args.tuning, None if tuning else args.tuning_kwargs, peft_config, self.class_names
         )
@@ -208,7 +209,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
 
     def as_evaluated(self, model: nn.Module) -> contextlib.AbstractContextManager:
         """Prompts and adapters as they serve; switched off as long as they are as random as they began."""
-        attached = attachment(unwrap_peft(model))
+        attached = attachment_of(model)
         if attached is None:
             return contextlib.nullcontext()
         return attached.off() if self._is_untouched else attached.as_at_test()
@@ -224,7 +225,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
         Raises:
             TypeError: for a model without a text tower.
         """
-        get_backbone(unwrap(self.model))
+        check_dual_encoder(self.model)
         test_dataset = training_examples(test_dataset, self.processing_class, self.class_names)
         return super().predict(test_dataset, ignore_keys, metric_key_prefix)
 
@@ -257,7 +258,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
 
     def load_weights(self, folder: Path) -> bool:
         """Reads back what a tuning added beside the weights, which Trainer does not know."""
-        if attachment(unwrap(self.model)) is None:
+        if attachment_of(self.model) is None:
             return False
         load_tuning(self.model, folder)
         return True

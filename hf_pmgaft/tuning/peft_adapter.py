@@ -1,8 +1,10 @@
+"""Adapters of the peft library: LoRA, DoRA and others."""
+
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,11 +16,18 @@ from .base import Tuning
 
 @dataclass
 class PeftAdapter(Tuning):
-    """An adapter of the peft library: LoRA, DoRA and others. The teacher is the model with the adapter off.
+    """Trains an adapter of the peft library. The teacher is the model with the adapter off.
 
     Args:
         config (`peft.PeftConfig`, *optional*): Of the adapter; `None` trains the one that the model comes with.
         towers (`"vision"` or `"both"`): Where names in `target_modules` are looked for.
+
+    Example:
+        >>> tuning = PeftAdapter.from_options({"r": 2, "target_modules": ["q_proj", "v_proj"]})
+        >>> tuning.describe()
+        'LORA adapter in the vision tower; no text tower'
+        >>> type(tuning.prepare(model)).__name__
+        'PeftModel'
     """
 
     config: Any = None
@@ -26,11 +35,12 @@ class PeftAdapter(Tuning):
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> PeftAdapter:
-        """From `peft_type`, `"LORA"` if absent, the options of its config, and `towers`."""
+        """Makes it of `peft_type`, `"LORA"` if absent, the options of its config, and `towers`."""
         from peft import PEFT_TYPE_TO_CONFIG_MAPPING as configs
 
         options = dict(options)
-        towers, kind = options.pop("towers", "vision"), str(options.pop("peft_type", "LORA")).upper()
+        towers = options.pop("towers", "vision")
+        kind = str(options.pop("peft_type", "LORA")).upper()
         if towers not in ("vision", "both"):
             raise ValueError(f"Tuning 'peft' cannot take towers={towers!r}. Pass 'vision' or 'both'.")
         if kind not in configs:
@@ -53,7 +63,15 @@ class PeftAdapter(Tuning):
 
 
 def add_adapter(model: nn.Module, backbone: Backbone, peft_config: Any, towers: str = "vision") -> nn.Module:
-    """A `PeftModel` whose adapter sits in the given towers; suffixes in `target_modules` mean these only."""
+    """Makes a `PeftModel` whose adapter sits in the given towers; suffixes in `target_modules` mean these only.
+
+    Example:
+        >>> from peft import LoraConfig
+        >>> from hf_pmgaft.models import get_backbone
+        >>> adapted = add_adapter(model, get_backbone(model), LoraConfig(target_modules=["q_proj"]))
+        >>> any(hasattr(module, "lora_A") for module in adapted.get_base_model().text_model.modules())
+        False
+    """
     from peft import get_peft_model
 
     if has_adapter(model):
@@ -61,16 +79,22 @@ def add_adapter(model: nn.Module, backbone: Backbone, peft_config: Any, towers: 
             "You passed `peft_config` but the model already has adapters, and their meaning for the teacher would be "
             "unclear. Merge them first (`merge_and_unload()`), or pass the model without `peft_config`."
         )
+
+    # A pattern is the user's own; names become one of the towers asked for.
     peft_config = copy.deepcopy(peft_config)
     targets = getattr(peft_config, "target_modules", None)
     if not isinstance(targets, str):
-        chosen = sorted(backbone.attention if targets is None else targets)
-        parts = backbone.vision_modules + (backbone.text_modules if towers == "both" else ()) or (".*",)
-        peft_config.target_modules = rf"(?=({'|'.join(parts)})(\.|$))(.*\.)?({'|'.join(map(re.escape, chosen))})"
+        layers = sorted(backbone.attention if targets is None else targets)
+        roots = backbone.vision_modules + (backbone.text_modules if towers == "both" else ())
+        peft_config.target_modules = _pattern(roots or (".*",), layers)
         # torch's own attention, by which SigLIP pools, reads these weights and would pass an adapter by
-        whole = [f"{name}.out_proj" for name, part in model.named_modules() if isinstance(part, nn.MultiheadAttention)]
-        if whole and "out_proj" in chosen and getattr(peft_config, "exclude_modules", whole) is None:
-            peft_config.exclude_modules = whole
+        bypassed = [
+            f"{name}.out_proj" for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)
+        ]
+        is_targeted = bypassed and "out_proj" in layers
+        if is_targeted and getattr(peft_config, "exclude_modules", bypassed) is None:
+            peft_config.exclude_modules = bypassed
+
     try:
         return get_peft_model(model, peft_config)
     except ValueError as error:
@@ -78,6 +102,11 @@ def add_adapter(model: nn.Module, backbone: Backbone, peft_config: Any, towers: 
             f"You passed a peft config whose target_modules {targets!r} match nothing in the towers asked for "
             f"({towers}; {error}). Name modules of theirs, such as ['q_proj', 'v_proj']."
         ) from error
+
+
+def _pattern(roots: Collection[str], layers: Collection[str]) -> str:
+    """A pattern for the paths of layers, named by the end of their path, below one of several modules."""
+    return rf"(?=({'|'.join(roots)})(\.|$))(.*\.)?({'|'.join(map(re.escape, layers))})"
 
 
 def check_adapter(model: nn.Module, backbone: Backbone) -> None:
@@ -95,15 +124,21 @@ def check_adapter(model: nn.Module, backbone: Backbone) -> None:
             "You passed a `PeftModel` whose adapter is frozen, so nothing would be trained. Load it with "
             "`PeftModel.from_pretrained(..., is_trainable=True)`."
         )
-    own = (model.base_model.prefix, "modules_to_save")
-    shared = [name for name in trained if not any(part in name for part in own)]
-    if shared:
+
+    marks = (model.base_model.prefix, "modules_to_save")  # in the names of what the adapter brought
+    original = [name for name in trained if not any(mark in name for mark in marks)]
+    if original:
         raise ValueError(
-            f"The adapter would train the model's own {shared[0]} and {len(shared) - 1} more, so the teacher, which "
-            'is the model with the adapter off, would change as well. Use bias="none" and freeze the model.'
+            f"The adapter would train the model's own {original[0]} and {len(original) - 1} more, so the teacher, "
+            'which is the model with the adapter off, would change as well. Use bias="none" and freeze the model.'
         )
 
 
 def has_adapter(model: nn.Module) -> bool:
-    """Whether a model is a `PeftModel` or holds adapter layers."""
+    """Whether a model is a `PeftModel` or holds adapter layers.
+
+    Example:
+        >>> has_adapter(model)
+        False
+    """
     return hasattr(model, "peft_config") or any(hasattr(module, "lora_A") for module in model.modules())

@@ -1,3 +1,5 @@
+"""R-Adapter: linear adapters in both towers, which fold into the layers that they follow."""
+
 from __future__ import annotations
 
 import copy
@@ -9,6 +11,10 @@ from torch import nn
 
 from ..noise import sample_seeds, uniform_noise
 from .base import Attachment, Tuning, detach
+
+# The modules of a block that an adapter follows, and the linear layer that each ends in.
+FOLLOWED = {"self_attn": "out_proj", "mlp": "fc2"}
+DROP_STREAM = 700
 
 
 @dataclass
@@ -25,6 +31,14 @@ class RAdapter(Tuning):
     Args:
         drop (`float`): Probability of dropping an adapter in training.
         rescale (`float`): Factor of W at test. Authors: 0.5 for classification, 0.8 for retrieval.
+
+    Example:
+        >>> from hf_pmgaft import fold_into_clip
+        >>> tuned = RAdapter(drop=0.2).prepare(model)
+        >>> len(tuned.tuning.adapters)  # two in each of three blocks
+        6
+        >>> "tuning" in fold_into_clip(tuned)._modules
+        False
     """
 
     drop: float = 0.2
@@ -35,14 +49,25 @@ class RAdapter(Tuning):
             raise ValueError(f"You passed drop={self.drop}, which is no probability below 1. Pass one from 0 to 1.")
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        return Adapters(self, model).attach(model)
+        return LinearAdapters(self, model).attach(model)
 
     def describe(self) -> str:
         return "R-Adapter in both towers"
 
 
-class Adapters(Attachment):
-    """The adapters of a model, by the path of the module whose output they change; dots become dashes."""
+class LinearAdapters(Attachment):
+    """The adapters of a model, by the path of the module whose output they change; dots become dashes.
+
+    Attributes:
+        drop_factors (`dict[str, float]`): What each adapter is multiplied by in this step of training: 0 if it is
+            dropped, else `1 / (1 - drop)`.
+
+    Example:
+        >>> adapters = LinearAdapters(RAdapter(drop=0.5), model)
+        >>> adapters.draw(seed=0, step=1)
+        >>> set(adapters.drop_factors.values()) <= {0.0, 2.0}
+        True
+    """
 
     folds = True
 
@@ -50,37 +75,42 @@ class Adapters(Attachment):
         super().__init__(options)
         adapters = {}
         for tower in ("text_model", "vision_model"):
-            for i, layer in enumerate(getattr(model, tower).encoder.layers):
-                for part in PARTS:
-                    adapters[f"{tower}-encoder-layers-{i}-{part}"] = Adapter(layer.embed_dim)
+            for block, layer in enumerate(getattr(model, tower).encoder.layers):
+                for module in FOLLOWED:
+                    adapters[f"{tower}-encoder-layers-{block}-{module}"] = LinearAdapter(layer.embed_dim)
         self.adapters = nn.ModuleDict(adapters)
-        self.kept = {name: 1.0 for name in adapters}
+        self.drop_factors = dict.fromkeys(adapters, 1.0)
 
     def add_hooks(self, model: nn.Module) -> None:
         for name in self.adapters:
-            model.get_submodule(name.replace("-", ".")).register_forward_hook(partial(self._adapt, name))
+            model.get_submodule(_path(name)).register_forward_hook(partial(self._adapt, name))
 
     def draw(self, seed: int, step: int) -> None:
         seeds = sample_seeds(seed, step, torch.arange(len(self.adapters)))
-        kept = uniform_noise(seeds, (1,), DROP_STREAM).flatten() >= self.options.drop
-        self.kept = {
-            name: keep / (1 - self.options.drop) for name, keep in zip(self.adapters, kept.tolist(), strict=True)
-        }
+        stays = uniform_noise(seeds, (1,), DROP_STREAM).flatten() >= self.options.drop
+        factors = [stay / (1 - self.options.drop) for stay in stays.tolist()]
+        self.drop_factors = dict(zip(self.adapters, factors, strict=True))
 
     def _adapt(self, name: str, module: nn.Module, args, output):
         if not self.enabled:
             return output
-        factor = self.options.rescale if self.at_test else self.kept[name] if self.training else 1.0
+        adapter = self.adapters[name]
+        factor = self._factor(name)
         if isinstance(output, tuple):  # attention gives its weights too
-            return self.adapters[name](output[0], factor), *output[1:]
-        return self.adapters[name](output, factor)
+            return adapter(output[0], factor), *output[1:]
+        return adapter(output, factor)
+
+    def _factor(self, name: str) -> float:
+        if self.at_test:
+            return self.options.rescale
+        return self.drop_factors[name] if self.training else 1.0
 
     @torch.no_grad()
     def fold(self, model: nn.Module) -> nn.Module:
         plain = copy.deepcopy(model)
         for name, adapter in plain.tuning.adapters.items():
-            path = name.replace("-", ".")
-            linear = plain.get_submodule(f"{path}.{PARTS[path.rpartition('.')[2]]}")
+            path = _path(name)
+            linear = plain.get_submodule(f"{path}.{FOLLOWED[path.rpartition('.')[2]]}")
             change = self.options.rescale * adapter.weight
             change += torch.eye(len(change), dtype=change.dtype, device=change.device)
             linear.weight.copy_(change.T @ linear.weight)
@@ -88,8 +118,8 @@ class Adapters(Attachment):
         return detach(plain)
 
 
-class Adapter(nn.Module):
-    """`h(X) = factor X W + X`."""
+class LinearAdapter(nn.Module):
+    """Computes `h(X) = factor X W + X`."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -99,6 +129,6 @@ class Adapter(nn.Module):
         return factor * (hidden @ self.weight.to(hidden.dtype)) + hidden
 
 
-# The parts of a block that an adapter follows, and the linear layer that each ends in.
-PARTS = {"self_attn": "out_proj", "mlp": "fc2"}
-DROP_STREAM = 700
+def _path(name: str) -> str:
+    """The path of the module that an adapter follows; names in a `ModuleDict` may hold no dots."""
+    return name.replace("-", ".")

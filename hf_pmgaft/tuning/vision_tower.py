@@ -1,3 +1,5 @@
+"""The whole vision tower is trained."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,8 +11,15 @@ from .base import Tuning
 
 
 @dataclass
-class VisionTower(Tuning):
-    """The whole vision tower with its projection, as most methods train it."""
+class WholeVisionTower(Tuning):
+    """Trains the whole vision tower with its projection, as most methods do.
+
+    Example:
+        >>> tuned = WholeVisionTower().prepare(model)
+        >>> {name.split(".")[0] for name, parameter in tuned.named_parameters() if parameter.requires_grad} == {
+        ...     "vision_model", "visual_projection"}
+        True
+    """
 
     def prepare(self, model: nn.Module) -> nn.Module:
         model.requires_grad_(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -33,8 +34,18 @@ class ZeroShotClassifier:
             the classes themselves if not given.
         logit_bias (`float` or `torch.Tensor`): What is then added, one number or `[K]` (SigLIP: about -10 to -17).
 
-    Objectives that need them find beside these: `non_class_embeds` `[K,D]`, of prompts that deny the class (Comp-TGA);
-    `caption_embeds` `[B,D]`, of the batch's captions; `learned`, the objective's own parameters by name.
+    Attributes:
+        non_class_embeds (`torch.Tensor`, *optional*): `[K,D]`, of prompts that deny the class (Comp-TGA).
+        caption_embeds (`torch.Tensor`, *optional*): `[B,D]`, of the batch's captions.
+        learned (`dict[str, torch.Tensor]`): Parameters that the objective itself learns, by name.
+        encode_patches (`Callable`, *optional*): Pixel values -> embeddings `[B,D]` and patch tokens `[B,h,w,D]`.
+
+    Example:
+        >>> from hf_pmgaft import encode_class_names
+        >>> class_embeds = encode_class_names(model, processor, class_names, "a photo of the {}")
+        >>> classifier = ZeroShotClassifier.from_model(model, processor, class_embeds)
+        >>> bool((classifier(images).argmax(dim=1) == labels).all())
+        True
     """
 
     non_class_embeds: torch.Tensor | None = None
@@ -74,23 +85,31 @@ class ZeroShotClassifier:
         guidance_embeds: torch.Tensor | None = None,
     ) -> ZeroShotClassifier:
         """The classifier of an encoder; `encode_image` puts another image tower in the model's place."""
-        backbone, plain = get_encoder(model), unwrap_peft(model)
+        backbone = get_encoder(model)
+        plain = unwrap_peft(model)
         if encode_image is None:
-
-            def encode_image(pixel_values):
-                return backbone.image_embeds(model, pixel_values)
+            encode_image = partial(backbone.image_embeds, model)
+        if logit_scale is None:
+            logit_scale = backbone.logit_scale(plain).item()
 
         mean, std = pixel_statistics(processor)
-        scale = backbone.logit_scale(plain).item() if logit_scale is None else logit_scale
-        size, bias = backbone.image_size(plain), backbone.logit_bias(plain).item()
-        return cls(encode_image, class_embeds, scale, mean, std, size, guidance_embeds, bias)
+        return cls(
+            encode_image,
+            class_embeds,
+            logit_scale,
+            image_mean=mean,
+            image_std=std,
+            image_size=backbone.image_size(plain),
+            guidance_embeds=guidance_embeds,
+            logit_bias=backbone.logit_bias(plain).item(),
+        )
 
     def by(
         self,
         encode_image: Callable[[torch.Tensor], torch.Tensor],
         encode_patches: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
     ) -> ZeroShotClassifier:
-        """The same head on another image encoder, and one that gives embeddings `[B,D]` and patches `[B,h,w,D]`."""
+        """The same classifier on another image encoder, and one that gives embeddings and patch tokens."""
         return self.replace(encode_image=encode_image, encode_patches=encode_patches)
 
     def replace(self, **values: Any) -> ZeroShotClassifier:
@@ -101,12 +120,13 @@ class ZeroShotClassifier:
 
     def detached(self) -> ZeroShotClassifier:
         """The same classifier with its texts, and what its objective learned, as constants."""
-        fixed = {name: value.detach() for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return self.replace(**fixed, learned={name: value.detach() for name, value in self.learned.items()})
+        constants = {name: value.detach() for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        learned = {name: value.detach() for name, value in self.learned.items()}
+        return self.replace(**constants, learned=learned)
 
     @property
     def device(self) -> torch.device:
-        """Where images are taken."""
+        """The device on which images are taken."""
         return self.class_embeds.device
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
@@ -134,7 +154,7 @@ class ZeroShotClassifier:
         return self._logits(embeds, texts) + self.logit_bias
 
     def cosines(self, logits: torch.Tensor) -> torch.Tensor:
-        """What logits over classes or guidance texts were made of."""
+        """The cosines that logits over classes or guidance texts were made of."""
         return (logits - self.logit_bias) / self.logit_scale
 
     def caption_logits(self, embeds: torch.Tensor) -> torch.Tensor:

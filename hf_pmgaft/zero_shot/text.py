@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from ..models.backbones import get_backbone, unwrap
 from ..models.processors import tokenizer_of
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, prompt_name
-from ..tuning.base import attachment
+from ..tuning.base import Attachment, attachment_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class ClassPrompts:
     Args:
         input_ids, attention_mask (`torch.Tensor`): `[K*T, L]`, int64; those of a class follow each other.
         num_templates (`int`): T.
+
+    Example:
+        >>> prompts = ClassPrompts.of(model, processor, class_names, ["a photo of the {}", "an image of the {}"])
+        >>> prompts.input_ids.shape[0], prompts.embed(model).shape
+        (8, torch.Size([4, 24]))
     """
 
     input_ids: torch.Tensor
@@ -38,25 +43,30 @@ class ClassPrompts:
     ) -> ClassPrompts:
         """The prompts of class names; a model with learned context gets its places for it instead of a template."""
         names = [prompt_name(name) for name in check_class_names(class_names)]
-        templates, tokenizer = check_prompt_templates(prompt_templates), tokenizer_of(processor)
-        added = attachment(unwrap(model))
-        learned = added.num_text_tokens if added is not None and added.enabled else 0
-        if learned:
-            added.check_classes(names)
-            templates = ["{}."]
-        prompts = [template.format(name) for name in names for template in templates]
-        ids, mask = tokenize(model, tokenizer, prompts, truncation=not learned)
-        if learned:
-            ids, mask = (torch.cat([x[:, :1].expand(-1, 1 + learned), x[:, 1:]], dim=1) for x in (ids, mask))
-            places = get_backbone(unwrap(model)).text_positions(model)
-            if ids.shape[1] > places:
-                longest = max(names, key=len)
-                raise ValueError(
-                    f"The model learned {learned} tokens of context, with which class names as long as {longest!r} "
-                    f"take {ids.shape[1]} of its {places} text positions. Train with num_tokens="
-                    f"{learned - ids.shape[1] + places} or fewer, or shorten the names."
-                )
-        return cls(ids, mask, len(templates))
+        templates = check_prompt_templates(prompt_templates)
+        tokenizer = tokenizer_of(processor)
+
+        attachment = _prompting(model)
+        if attachment is None:
+            prompts = [template.format(name) for name in names for template in templates]
+            return cls(*tokenize(model, tokenizer, prompts), len(templates))
+
+        attachment.check_classes(names)
+        prompts = [f"{name}." for name in names]
+        ids, mask = tokenize(model, tokenizer, prompts, truncation=False)
+        num_tokens = attachment.num_text_tokens
+        ids = _with_places(ids, num_tokens)
+        mask = _with_places(mask, num_tokens)
+
+        positions = get_backbone(unwrap(model)).text_positions(model)
+        if ids.shape[1] > positions:
+            longest = max(names, key=len)
+            raise ValueError(
+                f"The model learned {num_tokens} tokens of context, with which class names as long as {longest!r} "
+                f"take {ids.shape[1]} of its {positions} text positions. Train with num_tokens="
+                f"{num_tokens - ids.shape[1] + positions} or fewer, or shorten the names."
+            )
+        return cls(ids, mask, num_templates=1)
 
     @classmethod
     def of_captions(
@@ -77,21 +87,45 @@ class ClassPrompts:
             model: Wrapped or not.
             batch_size (`int`, *optional*): Prompts at once, cut to the longest of them; all if not given.
         """
-        backbone, device, embeds = get_backbone(unwrap(model)), next(model.parameters()).device, []
-        for start in range(0, len(self.input_ids), batch_size or len(self.input_ids)):
-            part = slice(start, None if batch_size is None else start + batch_size)
-            # All of them are padded to the longest already.
-            length = None if batch_size is None else int(self.attention_mask[part].sum(1).max())
-            ids, mask = (x[part, :length].to(device) for x in (self.input_ids, self.attention_mask))
-            embeds.append(F.normalize(backbone.text_embeds(model, ids, mask).float(), dim=-1))
+        backbone = get_backbone(unwrap(model))
+        device = next(model.parameters()).device
+
+        embeds = []
+        for ids, mask in self._batches(batch_size):
+            texts = backbone.text_embeds(model, ids.to(device), mask.to(device))
+            embeds.append(F.normalize(texts.float(), dim=-1))
+
         mean = torch.cat(embeds).unflatten(0, (-1, self.num_templates)).mean(dim=1)
         return F.normalize(mean, dim=-1)
+
+    def _batches(self, batch_size: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Token ids and their mask, a batch after the other."""
+        if batch_size is None:
+            yield self.input_ids, self.attention_mask  # padded to the longest of all already
+            return
+        for start in range(0, len(self.input_ids), batch_size):
+            rows = slice(start, start + batch_size)
+            length = int(self.attention_mask[rows].sum(1).max())
+            yield self.input_ids[rows, :length], self.attention_mask[rows, :length]
+
+
+def _prompting(model: nn.Module) -> Attachment | None:
+    """The attachment of a model, if it is there to put learned tokens before each class name."""
+    attachment = attachment_of(model)
+    if attachment is None or not attachment.enabled or not attachment.num_text_tokens:
+        return None
+    return attachment
+
+
+def _with_places(values: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """Token ids or their mask `[N,L]` with the start token repeated once for each learned token."""
+    return torch.cat([values[:, :1].expand(-1, 1 + num_tokens), values[:, 1:]], dim=1)
 
 
 def check_takes_captions(model: nn.Module) -> None:
     """Raises `ValueError` for a model whose learned prompts leave no place for captions."""
-    added = attachment(unwrap(model))
-    if added is not None and added.enabled and not added.takes_captions:
+    attachment = attachment_of(model)
+    if attachment is not None and attachment.enabled and not attachment.takes_captions:
         raise ValueError(
             "You passed captions with a model that learned prompts for class names, which have no place in captions. "
             "Pass a model whose tuning takes captions, such as a plain one."
@@ -101,12 +135,22 @@ def check_takes_captions(model: nn.Module) -> None:
 def tokenize(
     model: nn.Module, tokenizer: Any, texts: Sequence[str], truncation: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and their mask, `[N,L]`, padded to the longest text, or to the length of the model's family."""
+    """Makes token ids and their mask, `[N,L]`, padded to the longest text, or to the length of the model's family.
+
+    Example:
+        >>> ids, mask = tokenize(model, processor.tokenizer, ["red disc", "disc"])
+        >>> ids.shape, mask.sum(dim=1).tolist()
+        (torch.Size([2, 4]), [4, 3])
+    """
     backbone = get_backbone(unwrap(model))
-    length = {"padding": True}
-    if backbone.full_text:
-        length = {"padding": "max_length", "max_length": backbone.text_positions(model)}
-    tokens = tokenizer(list(texts), **length, truncation=truncation, return_tensors="pt", return_attention_mask=True)
+    tokens = tokenizer(
+        list(texts),
+        padding="max_length" if backbone.full_text else True,
+        max_length=backbone.text_positions(model) if backbone.full_text else None,
+        truncation=truncation,
+        return_tensors="pt",
+        return_attention_mask=True,
+    )
     ids, mask = tokens["input_ids"], tokens["attention_mask"]
     return ids, torch.ones_like(ids) if backbone.full_text else mask
 
@@ -119,7 +163,7 @@ def encode_class_names(
     prompt_templates: str | Sequence[str] = DEFAULT_PROMPT_TEMPLATES,
     batch_size: int = 256,
 ) -> torch.Tensor:
-    """Class embeddings of the zero-shot head (CLIP, arXiv 2103.00020, section 3.1.4).
+    """Encodes the class embeddings of the zero-shot head (CLIP, arXiv 2103.00020, section 3.1.4).
 
     The text embedding of each template is normalised, the mean over templates taken and normalised again. Context that
     was learned stands in place of the templates.
@@ -132,6 +176,10 @@ def encode_class_names(
 
     Returns:
         `torch.Tensor`: `[K, D]`, float32, unit norm, on the model's device.
+
+    Example:
+        >>> encode_class_names(model, processor, class_names, ["a photo of the {}", "an image of the {}"]).shape
+        torch.Size([4, 24])
     """
     prompts = ClassPrompts.of(model, processor, class_names, prompt_templates)
     return encode_prompts(model, prompts, batch_size)
@@ -139,12 +187,17 @@ def encode_class_names(
 
 @torch.no_grad()
 def encode_prompts(model: nn.Module, prompts: ClassPrompts, batch_size: int = 256) -> torch.Tensor:
-    """Embeddings of prompts, `[K,D]`, float32, unit norm, by the text tower in eval mode, `batch_size` at once."""
+    """Encodes prompts, `[K,D]`, float32, unit norm, by the text tower in eval mode, `batch_size` at once.
+
+    Example:
+        >>> prompts = ClassPrompts.of(model, processor, class_names, "a photo of the {}")
+        >>> encode_prompts(model, prompts, batch_size=2).norm(dim=1).round().tolist()
+        [1.0, 1.0, 1.0, 1.0]
+    """
     training = model.training
     model.eval()
-    added = attachment(unwrap(model))
-    whole = added is not None and added.enabled and added.num_text_tokens  # vectors of each class fit the whole list
-    embeds = prompts.embed(model, None if whole else batch_size)
+    # Learned vectors of each class fit the whole list alone.
+    embeds = prompts.embed(model, batch_size if _prompting(model) is None else None)
     model.train(training)
     return embeds
 
@@ -159,6 +212,13 @@ def export_class_embeds(
     """Writes the class embeddings `[K,D]` of a class list as safetensors, with the names as its metadata.
 
     With them and the base model's image features a learned prompt serves without this package.
+
+    Example:
+        >>> from safetensors import safe_open
+        >>> embeds = export_class_embeds(model, processor, class_names, "classes.safetensors")
+        >>> with safe_open("classes.safetensors", "pt") as file:
+        ...     file.get_tensor("class_embeds").shape
+        torch.Size([4, 24])
     """
     embeds = encode_class_names(model, processor, class_names, prompt_templates).cpu()
     save_file({"class_embeds": embeds}, file, metadata={"class_names": json.dumps(list(class_names))})

@@ -1,12 +1,13 @@
 """The attacks of pyautoattack: the same bits with the original's noise, and none of its runner's side effects."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import nn
 
-from hf_pmgaft.attacks import ATTACKS, apgd, autoattack, components, correct, fab_t, inside
+from hf_pmgaft.attacks import ATTACKS, apgd, components, correct, fab_t, inside, pyautoattack_runs
 
 pyautoattack = pytest.importorskip("pyautoattack")
 
@@ -95,7 +96,7 @@ def test_same_bits_as_the_original_with_its_noise(kind, norm, monkeypatch):
     restarts = 1 if kind in ("apgd-t", "fab-t", "square") else 3
     found, _ = original(kind, recorder, eps, norm, restarts=restarts).run_standard_evaluation(images, labels)
 
-    monkeypatch.setattr(autoattack, "_SeededTorch", OriginalNoise)
+    monkeypatch.setattr(pyautoattack_runs, "SeededTorch", OriginalNoise)
     OriginalNoise.generator.manual_seed(7)
     options = {"num_queries": 400} if kind == "square" else {"num_steps": 20}
     options |= {"restarts": restarts} if restarts > 1 else {}
@@ -191,6 +192,20 @@ def test_nothing_is_left_behind():
     assert torch.equal(state, torch.get_rng_state())
     assert net.training and all(p.requires_grad and p.grad is None for p in net.parameters())
     assert pyautoattack.autopgd_base.torch is torch
+
+
+def test_threads_attack_at_the_same_time_as_one_after_the_other():
+    problems = [(*make(), torch.arange(12) + offset) for offset in (0, 100)]
+
+    def attack(problem):
+        net, images, labels, seeds = problem
+        return apgd(net, images, labels, eps=EPS["linf"], num_steps=10, restarts=2, seeds=seeds)
+
+    one_by_one = [attack(problem) for problem in problems]
+    with ThreadPoolExecutor(2) as pool:
+        at_once = list(pool.map(attack, problems))
+    assert not torch.equal(*one_by_one)
+    assert all(torch.equal(one, other) for one, other in zip(one_by_one, at_once, strict=True))
 
 
 def test_images_that_are_not_contiguous_are_attacked_the_same():

@@ -221,9 +221,8 @@ def test_every_objective_has_a_card_without_gaps(options, name):
     card = model_card(**{**options, "objective": objective})
     assert name in card.data.tags and "$" not in card.text
     threat = rows(card)["threat model of training"][0]
-    assert threat.startswith("attack=pgd") == objective.attacks
-    own = type(objective).attack_loss is not Objective.attack_loss
-    assert ("loss=the objective's" in threat) == (objective.attacks and own)
+    assert threat.startswith("attack=pgd") == objective.uses_attack
+    assert ("loss=the objective's" in threat) == (objective.uses_attack and objective.steers_attack)
 
 
 def test_card_of_an_objective_of_ones_own(options):

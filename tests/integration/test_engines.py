@@ -29,9 +29,8 @@ from hf_pmgaft import PMGAFTConfig, load_model
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.distributed import gather, process_share
 from hf_pmgaft.evaluation import evaluate_robustness
-from hf_pmgaft.models.backbones import unwrap
 from hf_pmgaft.training.checkpoints import newest_complete
-from hf_pmgaft.tuning import attachment
+from hf_pmgaft.tuning import attachment_of
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 BATCH = 8
@@ -176,7 +175,7 @@ def run_case(folder: Path, model: Path, engine: str, case: str) -> dict:
         trainer.save_merged(str(folder / "merged"))
     wrapped = trainer.model_wrapped
     wrapped.eval()
-    added = attachment(unwrap(trainer.model))
+    added = attachment_of(trainer.model)
     with torch.no_grad(), added.as_at_test() if added else contextlib.nullcontext():
         student = trainer.step.student(wrapped).replace(**trainer.step.live_texts(wrapped))
         found["logits"] = student(probe_images().to(trainer.args.device)).tolist()

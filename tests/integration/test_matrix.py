@@ -16,7 +16,7 @@ from transformers import AutoProcessor, CLIPModel
 from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer, ZeroShotClassifier, encode_class_names, load_model
 from hf_pmgaft.models.backbones import unwrap_peft
 from hf_pmgaft.objectives import OBJECTIVES
-from hf_pmgaft.tuning import TUNINGS, attachment, without_tuning
+from hf_pmgaft.tuning import TUNINGS, attachment_of, without_tuning
 
 LORA = {"r": 2, "target_modules": ["q_proj", "v_proj", "fc1"]}
 LIVE = {"deep_prompts", "peft of both towers", "r_adapter", "text_context"}
@@ -84,7 +84,7 @@ def test_a_pair_trains_what_it_says_and_comes_back_as_it_was_saved(tmp_path, obj
         return
     trainer.save_merged(str(tmp_path / "merged"))
     merged, info = CLIPModel.from_pretrained(tmp_path / "merged", output_loading_info=True)
-    assert not info["missing_keys"] and not info["unexpected_keys"] and attachment(merged) is None
+    assert not info["missing_keys"] and not info["unexpected_keys"] and attachment_of(merged) is None
     torch.testing.assert_close(logits(merged.eval(), processor), tuned, rtol=1e-5, atol=1e-4)
 
 

@@ -352,6 +352,25 @@ def test_an_instance_of_ones_own_is_taken_as_it_is():
         make_objective(mine, {"alpha": 1})
 
 
+def test_an_objective_that_sets_attacks_is_refused_where_it_is_written():
+    with pytest.raises(TypeError, match="Mine sets `attacks`, which nothing reads.*`uses_attack`"):
+
+        class Mine(Objective):
+            attacks = False
+
+    with pytest.raises(TypeError, match="Optional sets `attacks`"):
+
+        class Optional(Objective):
+            @property
+            def attacks(self):
+                return False
+
+
+def test_an_objective_steers_the_attack_where_it_has_a_loss_for_it():
+    steered = {name for name in OBJECTIVES if make_objective(name).steers_attack}
+    assert steered == {"advflyp", "agft", "fap", "fare", "mpm_nce", "qt_aft", "sim_clip", "trades"}
+
+
 def test_numbers_may_be_left_to_the_method_or_come_as_text():
     assert make_objective("ucat", {"lam": None}).weights["dirichlet_kl"] == pytest.approx(3.905e-8, rel=1e-3)
     assert make_objective("ucat", {"lam": "1e-3"}).weights["dirichlet_kl"] == 1e-3
@@ -386,8 +405,8 @@ def test_advflyp_couples_the_batch_through_the_captions(inputs):
 
 
 def test_mpm_nce_attacks_only_where_it_is_told_to():
-    assert not make_objective("mpm_nce").attacks and make_objective("mpm_nce", {"adversarial": True}).attacks
-    assert [name for name in sorted(OBJECTIVES) if not make_objective(name).attacks] == ["clean", "mpm_nce"]
+    assert not make_objective("mpm_nce").uses_attack and make_objective("mpm_nce", {"adversarial": True}).uses_attack
+    assert [name for name in sorted(OBJECTIVES) if not make_objective(name).uses_attack] == ["clean", "mpm_nce"]
 
 
 def test_mpm_nce_stays_finite_where_all_captions_are_positives(inputs):

@@ -19,8 +19,8 @@ from hf_pmgaft.tuning import (
     PeftAdapter,
     RAdapter,
     TextContext,
-    VisionTower,
-    attachment,
+    WholeVisionTower,
+    attachment_of,
     has_adapter,
     make_tuning,
     without_tuning,
@@ -53,7 +53,7 @@ def shake(model) -> None:
 
 
 def test_whole_vision_tower_is_trained_by_default_and_the_text_tower_never(model):
-    names = trained(VisionTower().prepare(model))
+    names = trained(WholeVisionTower().prepare(model))
     assert names == {n for n, _ in model.named_parameters() if n.startswith(("vision_model.", "visual_projection."))}
 
 
@@ -248,7 +248,7 @@ def test_adapters_fold_exactly_and_prompts_do_not(attached, processor):
         return
     wanted = images_and_texts(attached, processor)
     folded = fold_into_clip(attached)
-    assert set(folded.state_dict()) == set(two_blocks().state_dict()) and attachment(attached) is not None
+    assert set(folded.state_dict()) == set(two_blocks().state_dict()) and attachment_of(attached) is not None
     for one, other in zip(images_and_texts(folded, processor), wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
@@ -266,7 +266,7 @@ def test_adapters_are_rescaled_at_test_and_dropped_in_training_by_seed_and_step(
 
     def draws(seed: int, step: int) -> list[float]:
         model.tuning.draw(seed, step)
-        return list(model.tuning.kept.values())
+        return list(model.tuning.drop_factors.values())
 
     assert draws(0, 1) == draws(0, 1) != draws(0, 2) and draws(0, 1) != draws(1, 1)
     every = torch.tensor([draws(0, step) for step in range(200)])

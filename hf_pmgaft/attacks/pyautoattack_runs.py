@@ -1,0 +1,143 @@
+"""Runs of the attacks of `pyautoattack`: seeded by image, and without the images that are fooled."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..modes import frozen
+from ..noise import normal_noise, uniform_noise
+from .any_iterate import AllFooled, AnyIterate
+from .ball import check_images, parse_radius, round_inside
+from .losses import correct
+
+
+def library_module(name: str) -> Any:
+    """Imports a module of pyautoattack, or says how to install it."""
+    try:
+        importlib.import_module("pyautoattack")
+    except ImportError:
+        raise ImportError(
+            "You asked for an attack of AutoAttack, but pyautoattack is not installed. Install it with pip install "
+            '"hf_pmgaft[eval]", or use the attack "pgd".'
+        ) from None
+    return importlib.import_module(f"pyautoattack.{name}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of an attack of the library over the images that still stand.
+
+    Args:
+        watch (`AnyIterate`): The classifier, which keeps the first misclassified points.
+        images (`torch.Tensor`), labels (`torch.Tensor`): Copies, with which the library may do as it likes.
+        rows (`torch.Tensor`): Where the images stand in the batch.
+        noise (`SeededTorch`): What the library draws from.
+    """
+
+    watch: AnyIterate
+    images: torch.Tensor
+    labels: torch.Tensor
+    rows: torch.Tensor
+    noise: SeededTorch
+
+    @contextlib.contextmanager
+    def seeded(self, attack: Any) -> Iterator[None]:
+        """Lets an object of the library draw its random numbers from this run's noise.
+
+        Its methods draw by `torch.rand` and the like, from the generator of all. The object gets copies of them that
+        find this run's noise under the name `torch`. The library's modules stay as they are, so that threads may
+        attack at the same time. The copies go afterwards, since they and the object keep each other in memory.
+        """
+        methods = inspect.getmembers(type(attack), inspect.isfunction)
+        methods = [(name, method) for name, method in methods if method.__module__.startswith("pyautoattack.")]
+        for name, method in methods:
+            names = {**method.__globals__, "torch": self.noise}
+            copied = types.FunctionType(method.__code__, names, name, method.__defaults__, method.__closure__)
+            setattr(attack, name, types.MethodType(copied, attack))
+        try:
+            yield
+        finally:
+            for name, _ in methods:
+                delattr(attack, name)
+
+
+class SeededTorch:
+    """`torch` as a method of the library sees it: random numbers are functions of the images' seeds.
+
+    A shape of four dimensions has one row per image, or per image that is not fooled yet; smaller ones are drawn for
+    all images alike.
+    """
+
+    def __init__(self, watch: AnyIterate, seeds: torch.Tensor, number: int, window_seed: int):
+        self._watch = watch
+        self._seeds = seeds
+        self._stream = number << 20
+        self._shared = torch.Generator().manual_seed((window_seed << 20) + number)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def rand(self, shape) -> torch.Tensor:
+        if len(shape) < 4:
+            return torch.rand(shape, generator=self._shared)
+        return self._draw(uniform_noise, shape)
+
+    def randn(self, shape) -> torch.Tensor:
+        return self._draw(normal_noise, shape)
+
+    def randn_like(self, x: torch.Tensor) -> torch.Tensor:
+        return self._draw(normal_noise, x.shape)
+
+    def _draw(self, noise: Callable[..., torch.Tensor], shape) -> torch.Tensor:
+        self._stream += 1
+        return noise(self._seeds[self._watch.rows(shape[0])], shape[1:], self._stream)
+
+
+def run_after_run(
+    walk: Callable[[Run, Any], None],
+    aims: Iterable,
+    classifier: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    eps: float | str,
+    norm: str,
+    seeds: torch.Tensor | None,
+    window_seed: int = 0,
+) -> torch.Tensor:
+    """Runs over the images that are still classified correctly, until no run or no image is left.
+
+    Args:
+        walk (`Callable`): One run, `(run, aim) -> None`.
+        aims (`Iterable`): What tells its runs apart: the number of the restart, the class that it goes to, or both.
+        window_seed (`int`): Of what all images share.
+        classifier, images, labels, eps, norm, seeds: As of [`apgd`].
+    """
+    radius = parse_radius(eps, norm)
+    check_images(images, seeds)
+    if seeds is None:
+        seeds = torch.arange(len(images), device=images.device)
+    clean = images.detach().float().contiguous().clone()
+    adversarial = clean.clone()
+
+    with frozen(classifier), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        rows = correct(classifier(clean), labels).nonzero().squeeze(1)
+        for number, aim in enumerate(aims):
+            if not len(rows):
+                break
+            watch = AnyIterate(classifier, clean[rows], labels[rows], radius, norm)
+            noise = SeededTorch(watch, seeds[rows], number, window_seed)
+            run = Run(watch, watch.images.clone(), watch.labels.clone(), rows, noise)
+            with contextlib.suppress(AllFooled):
+                walk(run, aim)
+            adversarial[rows] = watch.adversarial
+            rows = rows[~watch.fooled]
+
+    return round_inside(images.detach(), adversarial)

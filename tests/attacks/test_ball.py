@@ -1,0 +1,46 @@
+"""The ball that an attack may not leave."""
+
+import pytest
+import torch
+from support.attacked import length
+
+from hf_pmgaft.attacks import inside, parse_radius
+from hf_pmgaft.attacks.ball import project, round_inside, uniform_point
+
+
+@pytest.mark.parametrize(
+    ("radius", "value"), [("4/255", 4 / 255), (0.5, 0.5), ("0.01", 0.01), ("1e-2", 0.01), (0, 0.0)]
+)
+def test_radii_are_fractions_or_numbers(radius, value):
+    assert parse_radius(radius) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_point_is_projected_to_the_nearest_of_the_ball(norm):
+    torch.manual_seed(0)
+    images = 0.5 + 0.1 * torch.rand(4, 3, 5, 5)  # far from 0 and 1, so that the ball alone binds
+    points = images + torch.randn_like(images)
+    projected = project(images, points, 0.1, norm)
+    assert (length(projected - images, norm) <= 0.1 * (1 + 1e-5)).all()
+    for _ in range(20):
+        other = uniform_point(images, 0.1, norm, torch.randint(2**40, (4,)), 0)
+        assert ((projected - points).flatten(1).norm(dim=1) <= (other - points).flatten(1).norm(dim=1)).all()
+    near = images + 0.001
+    torch.testing.assert_close(project(images, near, 0.1, norm), near)
+
+
+def test_a_point_inside_is_a_valid_image_in_the_ball():
+    images = torch.full((4, 1, 1, 2), 0.95)
+    points = images + torch.tensor([0.04, 0.06, 0.0, -0.2]).view(4, 1, 1, 1)
+    assert inside(images, points, 0.1, "linf").tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounding_to_half_precision_never_leaves_the_ball(dtype):
+    torch.manual_seed(0)
+    images = torch.rand(8, 3, 8, 8).to(dtype)
+    walk = (images.float() + 0.03 * torch.randn(8, 3, 8, 8).sign()).clamp(0, 1)
+    rounded = round_inside(images, walk)
+    assert rounded.dtype == dtype
+    assert ((rounded.float() - images.float()).abs() <= (walk - images.float()).abs()).all()
+    assert ((walk.to(dtype).float() - images.float()).abs() > (walk - images.float()).abs()).any()  # as plain rounding

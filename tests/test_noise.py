@@ -1,0 +1,27 @@
+"""Noise by counters: how it is distributed, and what it depends on."""
+
+import torch
+
+from hf_pmgaft.noise import normal_noise, sample_seeds, uniform_noise
+
+
+def test_noise_is_uniform_normal_and_independent():
+    seeds = sample_seeds(0, 0, torch.arange(2000))
+    u, n = uniform_noise(seeds, (3, 8, 8)), normal_noise(seeds, (192,))
+    assert u.min() >= 0 and u.max() < 1
+    ordered = u.flatten().sort().values
+    grid = torch.arange(1, len(ordered) + 1) / len(ordered)
+    assert (ordered - grid).abs().max() < 2 / len(ordered) ** 0.5  # Kolmogorov and Smirnov
+    assert abs(n.mean()) < 0.01 and abs(n.std() - 1) < 0.01
+    z = (u - 0.5) * 12**0.5
+    others = (uniform_noise(seeds, (3, 8, 8), stream=1) - 0.5) * 12**0.5
+    for a, b in ((z[1:], z[:-1]), (z[..., 1:], z[..., :-1]), (z[:, :, 1:], z[:, :, :-1]), (z, others)):
+        assert abs((a * b).mean()) < 0.01
+    assert abs(z.mean(dim=(1, 2, 3)).std() * 192**0.5 - 1) < 0.06
+
+
+def test_seeds_differ_between_runs_steps_and_samples():
+    ids = torch.arange(500)
+    seeds = torch.cat([sample_seeds(seed, step, ids) for seed in range(5) for step in range(20)])
+    assert len(set(seeds.tolist())) == len(seeds)
+    assert torch.equal(sample_seeds(3, 4, ids[[9, 2]]), sample_seeds(3, 4, ids)[[9, 2]])
