@@ -3,14 +3,12 @@
 from dataclasses import fields
 
 import pytest
-import run_pmgaft
-from support.paths import EXAMPLES
 from transformers import TrainingArguments
 
 from hf_pmgaft import PMGAFTConfig
-from hf_pmgaft.arguments import parse_args
-
-TYPES = (run_pmgaft.ModelArguments, run_pmgaft.DataArguments, PMGAFTConfig)
+from hf_pmgaft.arguments import RECIPES, parse_args
+from hf_pmgaft.cli import train
+from hf_pmgaft.cli.train_arguments import TYPES
 
 
 @pytest.fixture
@@ -115,7 +113,7 @@ def test_a_wrong_command_line_is_refused_with_what_is_wrong(flags, message):
         parse_args(TYPES, flags)
 
 
-@pytest.mark.parametrize("file", sorted((EXAMPLES / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_recipe_parses(file):
     model, data, args = parse_args(TYPES, ["--config", str(file), "--use_cpu"])
     assert model.model_name_or_path and data.dataset_name and isinstance(args.learning_rate, float)
@@ -124,9 +122,9 @@ def test_every_recipe_parses(file):
 
 def test_help_names_every_own_option(capsys):
     with pytest.raises(SystemExit) as done:
-        parse_args(TYPES, ["--help"], run_pmgaft.__doc__)
+        train.parse(["--help"])
     shown = capsys.readouterr().out
-    assert done.value.code == 0 and "accelerate launch examples/run_pmgaft.py\n" in shown
+    assert done.value.code == 0 and "    pmgaft train\n" in shown
     inherited = {entry.name for entry in fields(TrainingArguments)}
     own = [entry for cls in TYPES for entry in fields(cls) if entry.name not in inherited and entry.init]
     assert len(own) > 25
@@ -143,7 +141,7 @@ def test_the_script_ends_with_the_message_and_no_traceback(tmp_path, capsys):
         (["--model_name_or_path", "m", "--output_dir", str(tmp_path), "--lora_target_modules"], "at least one"),
     ):
         with pytest.raises(SystemExit) as done:
-            run_pmgaft.main([*flags, "--use_cpu"])
+            train.main([*flags, "--use_cpu"])
         assert message in str(done.value.code), flags
     assert "Traceback" not in capsys.readouterr().err
 
