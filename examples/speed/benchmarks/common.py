@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModel, AutoProcessor, CLIPConfig, CLIPModel
 
 SCRIPT = Path(__file__).parent.parent / "benchmark.py"
-EMOJI = SCRIPT.parent / "emoji"
+EMOJI = SCRIPT.parents[1] / "emoji"
 # Pixels along a patch of the true shapes.
 PATCHES = {"ViT-B/32": 32, "ViT-B/16": 16}
 # Images in a step; of all processes together.

@@ -1,13 +1,13 @@
 """Measures what the package's speed is worth, against the same thing as commonly written, in one interleaved run.
 
-    python examples/benchmark.py step
-    python examples/benchmark.py step --all --output_file step.json
-    python examples/benchmark.py data
-    python examples/benchmark.py evaluate
-    python examples/benchmark.py memory
-    python examples/benchmark.py slopes
-    python examples/benchmark.py settings
-    python examples/benchmark.py scale --engines ddp zero1 zero2 zero3
+    python examples/speed/benchmark.py step
+    python examples/speed/benchmark.py step --all --output_file step.json
+    python examples/speed/benchmark.py data
+    python examples/speed/benchmark.py evaluate
+    python examples/speed/benchmark.py memory
+    python examples/speed/benchmark.py slopes
+    python examples/speed/benchmark.py settings
+    python examples/speed/benchmark.py scale --engines ddp zero1 zero2 zero3
 
 step: a training step by (a) the plain loop, as commonly written: prompts encoded in every pass, `loss.backward()` in
 the attack, a teacher with a graph; the same with the text cached by hand; (b) the package's trainer; a bare loop of
@@ -49,7 +49,7 @@ import importlib
 import sys
 from pathlib import Path
 
-EMOJI = Path(__file__).parent / "emoji"
+EMOJI = Path(__file__).parents[1] / "emoji"
 PARTS = ("step", "data", "evaluate", "scale", "memory", "slopes", "settings")
 MODELS = ("embedded default", "ViT-B/32")
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")

@@ -1,6 +1,6 @@
 """Pre-train the tiny CLIP of the embedded default from scratch on two CPU cores.
 
-    python examples/emoji/pretrain.py --minutes 70
+    python examples/emoji/make/pretrain.py --minutes 70
 
 Reads what the `data` step of build.py left in `.build/`, writes checkpoints and the best model there, and resumes from
 the last checkpoint. The learning rate follows the share of the wall-clock budget that is used, so that a run ends on

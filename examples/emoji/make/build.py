@@ -1,14 +1,14 @@
 """Rebuild the embedded default, a tiny pre-trained CLIP and its emoji data sets, from pinned npm packages.
 
-    python examples/emoji/build.py                                # everything; pre-training takes an hour on two cores
-    python examples/emoji/build.py --steps fetch,data             # only the data sets
-    python examples/emoji/build.py --steps pretrain --minutes 5   # a quick, weaker model
-    python examples/emoji/build.py --steps check                  # measure the shipped model, rewrite the cards
+    python examples/emoji/make/build.py                                # all; pre-training takes an hour on two cores
+    python examples/emoji/make/build.py --steps fetch,data             # only the data sets
+    python examples/emoji/make/build.py --steps pretrain --minutes 5   # a quick, weaker model
+    python examples/emoji/make/build.py --steps check                  # measure the shipped model, rewrite the cards
 
 Steps, in this order:
   fetch     install the npm packages of styles.yaml (needs npm and node), refuse one whose licence has changed
-  data      render the drawings, write data/ (sets, words for guidance) and the attributions, learn the tokenizer
-  pretrain  train from scratch or resume from the last checkpoint, install the model in model/
+  data      render the drawings, write ../data (sets, words for guidance) and the attributions, learn the tokenizer
+  pretrain  train from scratch or resume from the last checkpoint, install the model in ../model
   check     load model and data offline as a user does, measure, write both cards
 
 Work files go to .build/ beside this file. Nothing is chosen on the test style: only `check` looks at it.
@@ -32,9 +32,9 @@ from transformers import CLIPModel, CLIPProcessor, CLIPTokenizer, pipeline
 
 from hf_pmgaft.prompts import prompt_name
 
-HERE = Path(__file__).parent
+EMOJI = Path(__file__).parents[1]
 BUILD = pretrain.BUILD
-DATA, MODEL, LICENSES = HERE / "data", HERE / "model", HERE / "LICENSES"
+DATA, MODEL, LICENSES = EMOJI / "data", EMOJI / "model", EMOJI / "LICENSES"
 VOCABULARY = 2000
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
@@ -108,7 +108,7 @@ def write_set(emojis, arrays, images, rows, classes: list[str], path: Path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Dataset.from_list(records, features=features).to_parquet(path)
     size = path.stat().st_size / 1e3
-    print(f"  {path.relative_to(HERE)}: {len(records)} images, {len(classes)} classes, {size:.0f} kB", flush=True)
+    print(f"  {path.relative_to(EMOJI)}: {len(records)} images, {len(classes)} classes, {size:.0f} kB", flush=True)
 
 
 def guidance_names(emojis: list[art.Emoji]) -> list[str]:
@@ -183,7 +183,7 @@ def train(args):
 
 
 def install(trained: Path):
-    """Copy a trained folder to model/; its card is written by the next step."""
+    """Copies a trained folder to ../model; its card is written by the next step."""
     MODEL.mkdir(exist_ok=True)
     for source in trained.iterdir():
         shutil.copyfile(source, MODEL / source.name)

@@ -1,21 +1,21 @@
 """Ranks every method on the embedded default, each at its best of 8 configurations.
 
-    python examples/emoji/leaderboard.py search    # the configurations of leaderboard.yaml, on the validation style
-    python examples/emoji/leaderboard.py           # the chosen ones, on the test style: table and picture
-    python examples/emoji/leaderboard.py rank --split validation --seeds 0   # as in choosing a recipe of one's own
+    python examples/studies/leaderboard.py search    # the configurations of leaderboard.yaml, on the validation style
+    python examples/studies/leaderboard.py           # the chosen ones, on the test style: table and picture
+    python examples/studies/leaderboard.py rank --split validation --seeds 0   # as in choosing a recipe of one's own
 
 A method's configuration is chosen by the mean of clean and robust accuracy (PGD-20 with the margin loss at 4/255) over
 the validation style's groups other than animals (tuned on) and flags (15 images), with seed 0; all of them stay in
-leaderboard_search.json. The chosen one is trained with each seed and measured on the seven groups that were not tuned
-on: clean on the full test sets, robust by AutoAttack `fast` at 4/255 on the images of leaderboard_subset.json; and,
-clean, on the drawings of shift.yaml's further styles, among all 1,526 names. On the validation style it is six groups,
-clean in full and AutoAttack on 30 images of each.
+results/leaderboard_search.json. The chosen one is trained with each seed and measured on the seven groups that were
+not tuned on: clean on the full test sets, robust by AutoAttack `fast` at 4/255 on the images of
+leaderboard_subset.json; and, clean, on the drawings of shift.yaml's further styles, among all 1,526 names. On the
+validation style it is six groups, clean in full and AutoAttack on 30 images of each.
 
 Every run is a process of its own with one thread, --jobs of them at once; finished runs are kept in --output_dir and
-not made again. What the ranked ones came to, image by image, also goes to leaderboard_runs.json, from which the table
-is made (leaderboard_validation_runs.json on that style); remove a run from it to have it made anew. A rank is one more
-than the number of methods that are ahead by a paired interval, over images and seeds, without zero; methods of one
-rank are tied.
+not made again. What the ranked ones came to, image by image, also goes to results/leaderboard_runs.json, from which
+the table is made (leaderboard_validation_runs.json on that style); remove a run from it to have it made anew. A rank
+is one more than the number of methods that are ahead by a paired interval, over images and seeds, without zero;
+methods of one rank are tied.
 """
 
 from __future__ import annotations
@@ -39,12 +39,15 @@ from typing import Any
 import yaml
 from tqdm.auto import tqdm
 
+from hf_pmgaft.embedded import emoji_folder
+
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+RESULTS = HERE / "results"
+EMOJI = emoji_folder()
 
 METHODS = yaml.safe_load((HERE / "leaderboard.yaml").read_text(encoding="utf-8"))
-SEARCH = HERE / "leaderboard_search.json"
-RUNS = {"test": HERE / "leaderboard_runs.json", "validation": HERE / "leaderboard_validation_runs.json"}
+SEARCH = RESULTS / "leaderboard_search.json"
+RUNS = {"test": RESULTS / "leaderboard_runs.json", "validation": RESULTS / "leaderboard_validation_runs.json"}
 BUDGET = 8  # configurations of a method
 EPS = "4/255"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # environment of a run
@@ -56,7 +59,7 @@ GROUPS = {
 PGD = ["--num_steps", "20", "--loss", "margin"]
 AUTOATTACK = ["--attacks", "autoattack,version=fast"]
 # Further styles that neither training nor any choice saw; the suite also has the two that are measured anyway.
-SHIFT = [name for name in yaml.safe_load((HERE / "shift.yaml").read_text()) if name not in ("twemoji", "noto_v1")]
+SHIFT = [name for name in yaml.safe_load((EMOJI / "shift.yaml").read_text()) if name not in ("twemoji", "noto_v1")]
 CLEAN = ["--attacks", "fgsm"]
 RETRIEVAL = ["--caption_column", "label,tags", "--max_samples"]
 STRONGER = ["--attacks", "pgd,num_steps=20,loss=margin", "pgd,num_steps=20,loss=ce"]
@@ -130,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, method: str, folder: Path) -> None:
     """Trains without a look at any evaluation set, and writes what it cost."""
-    import run_pmgaft
+    from hf_pmgaft.cli import train as command
 
     options = {**METHODS[method]["flags"], "seed": args.seed, "output_dir": str(folder), "do_eval": False}
     for name, value in configurations(method)[args.configuration].items():
@@ -139,8 +142,8 @@ def train(args: argparse.Namespace, method: str, folder: Path) -> None:
     if "backbone" in METHODS[method]:
         backbone = METHODS[method]["backbone"]
         options["model_name_or_path"] = str(folder_of(args, backbone, chosen(backbone), args.seed))
-        options["config"] = str(HERE.parent / "configs" / "emoji.yaml")
-    trainer, *_ = run_pmgaft.set_up([*as_flags(options), "--eps", EPS, "--disable_tqdm", "true"])
+        options["recipe"] = "emoji"
+    trainer, *_ = command.set_up([*as_flags(options), "--eps", EPS, "--disable_tqdm", "true"])
     start = time.process_time()
     trainer.train()
     seconds = time.process_time() - start
@@ -156,27 +159,27 @@ def as_flags(options: dict[str, Any]) -> list[str]:
     flags = []
     for name, value in options.items():
         texts = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        flags += [f"--{name}", *(str(text).replace("{config_dir}", str(HERE)) for text in texts)]
+        flags += [f"--{name}", *(str(text).replace("{emoji}", str(EMOJI)) for text in texts)]
     return flags
 
 
 def evaluate(folder: Path, name: str, split: str, model: Path) -> None:
     """Measures a model, if that was not done before."""
-    import evaluate_robustness
+    from hf_pmgaft.cli import evaluate as command
 
     file = report_file(folder, split, name)
     if file.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     style = STYLES[split]
-    sets = {"eval_sets": [f"{HERE / 'data'}:{group}@{style}" for group in GROUPS[style]]}
+    sets = {"eval_sets": [f"{EMOJI / 'data'}:{group}@{style}" for group in GROUPS[style]]}
     if name == "shift":
-        sets = {"suite": str(HERE / "shift.yaml"), "suite_sets": SHIFT}
+        sets = {"suite": str(EMOJI / "shift.yaml"), "suite_sets": SHIFT}
     if name not in ("shift", "retrieval"):  # which bring templates along, or have captions
         sets["prompt_template"] = "an emoji of {}"
     options = {"model": str(model), **sets, "eps": EPS}
     options |= {"output_file": str(file), "verdict_file": str(file.with_suffix(".jsonl"))}
-    evaluate_robustness.main([*as_flags(options), *EVALUATIONS[split][name]])
+    command.main([*as_flags(options), *EVALUATIONS[split][name]])
 
 
 def report_file(folder: Path, split: str, name: str) -> Path:
@@ -327,7 +330,7 @@ def complete(args: argparse.Namespace, runs: list[tuple[str, int, int]]) -> None
 def measure_none(args: argparse.Namespace, split: str) -> None:
     """Measures the untuned model, if that was not done before."""
     for name in EVALUATIONS[split]:
-        evaluate(Path(args.output_dir) / "none", name, split, HERE / "model")
+        evaluate(Path(args.output_dir) / "none", name, split, EMOJI / "model")
 
 
 def key_of(method: str, configuration: int, seed: int) -> str:

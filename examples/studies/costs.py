@@ -1,19 +1,19 @@
 """What it costs to be robust: towers of the leaderboard side by side, in all that people do with a CLIP.
 
-    python examples/emoji/costs.py                           # half an hour of one core, after the leaderboard
-    python examples/emoji/costs.py --stronger                # does a stronger attack change the order?
-    python examples/emoji/costs.py --methods tecoa pmg_aft fare qt_aft
+    python examples/studies/costs.py                           # half an hour of one core, after the leaderboard
+    python examples/studies/costs.py --stronger                # does a stronger attack change the order?
+    python examples/studies/costs.py --methods tecoa pmg_aft fare qt_aft
 
 Each method at the configuration that the leaderboard chose, with each seed, clean and attacked in L-inf at the radius
 of training and at twice it: classification (the leaderboard's own figures, AutoAttack `fast`, at the first radius),
 retrieval of captions and images (PGD-20 on both losses, 80 images of each of the seven groups that were not tuned on),
-what the LLaVA of llava/ writes through the tower (attack_llava.py, PGD-50 on 50 images), and the drawing styles of
+what the embedded LLaVA writes through the tower (attack_llava.py, PGD-50 on 50 images), and the drawing styles of
 shift.yaml (PGD-20 with the margin loss, at the first radius). --stronger goes on from these attacks to 100 steps with
 two restarts, on 20 images of each set (of the LLaVA to 200 steps, on the same 50 images, for two of its tasks); what a
 smaller radius or a weaker attack fooled stays fooled.
 
 Finished runs are kept in --output_dir, which the leaderboard shares, and not made again. Table and figures of each
-seed go to costs.json, the picture to costs.png; of --stronger to costs_stronger.json and .png.
+seed go to results/costs.json, the picture to results/costs.png; of --stronger to costs_stronger.json and .png.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import leaderboard as board  # which also puts the folder of attack_llava.py on the path
+import leaderboard as board
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parent / "results"
 NONE = "none"
 TWICE = "8/255"
 # Figures of a report by what had attacked so far: after which of its attacks.
@@ -70,7 +70,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stronger", action="store_true", help="Stronger attacks, on fewer images.")
     parser.add_argument("--jobs", type=int, default=2, help="Runs at once, each with one thread.")
     parser.add_argument("--output_dir", default="outputs/leaderboard", help="Where runs and their reports go.")
-    parser.add_argument("--file", help="JSON and PNG of the figures, without ending; beside this script if absent.")
+    parser.add_argument("--file", help="JSON and PNG of the figures, without ending; in results/ if absent.")
     args = parser.parse_args(argv)
     args.split = "test"  # of the leaderboard's own figures
     return args
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     titles = {NONE: "none", **{name: board.METHODS[name]["title"] for name in args.methods}}
     lines = table(figures, titles)
     print("\n".join(lines))
-    file = args.file or str(HERE / ("costs_stronger" if args.stronger else "costs"))
+    file = args.file or str(RESULTS / ("costs_stronger" if args.stronger else "costs"))
     summary = {"table": lines, "seeds": args.seeds, "protocols": protocols(args, kind, folders, every)}
     board.write(Path(f"{file}.json"), {**summary, "figures": summarized(figures)})
     draw(figures, titles, f"{file}.png")
@@ -141,7 +141,7 @@ def write_texts(args: argparse.Namespace, kind: str, folders: Mapping[str, list[
     for end, flags in LLAVA[kind].items():
         file = text_file(args, kind, end)
         out = ["--output_file", str(file), "--verdict_file", str(file.with_suffix(".jsonl"))]
-        command = [sys.executable, str(HERE.parent / "attack_llava.py"), *(["--towers", *towers] if towers else [])]
+        command = [sys.executable, "-m", "hf_pmgaft.cli.attack_vlm", *(["--towers", *towers] if towers else [])]
         subprocess.run([*command, *flags, *out], env={**os.environ, **board.ONE_THREAD}, check=True)
 
 
@@ -151,7 +151,8 @@ def text_file(args: argparse.Namespace, kind: str, end: str) -> Path:
 
 def by_texts(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Path]]) -> Figures:
     """Figures of what the LLaVA wrote."""
-    from attack_llava import CLEAN, OWN
+    from hf_pmgaft.cli.attack_vlm import OWN
+    from hf_pmgaft.downstream.llava_evaluation import CLEAN
 
     found: Figures = {}
     for end in LLAVA[kind]:

@@ -1,35 +1,32 @@
 """Make the tiny LLaVA of the embedded default: a language model that names and describes emoji through the CLIP tower.
 
-    python examples/emoji/llava.py                      # train, install in llava/, measure; a quarter of an hour
-    python examples/emoji/llava.py --steps check        # measure the shipped model, rewrite its card
+    python examples/emoji/make/llava.py                     # train, install in ../llava, measure; a quarter of an hour
+    python examples/emoji/make/llava.py --steps check       # measure the shipped model, rewrite its card
 
-The vision tower is that of model/, frozen; projector and language model are trained from scratch, to answer three
+The vision tower is that of ../model, frozen; projector and language model are trained from scratch, to answer three
 questions about the drawings of the training styles, augmented as in pre-training. What comes out is an ordinary
 `LlavaForConditionalGeneration` with its `LlavaProcessor`.
 
 Steps, in this order:
-  train     if .build/ does not hold the drawings, `build.py --steps fetch,data` first; then train, install in llava/
+  train     if .build/ does not hold the drawings, `build.py --steps fetch,data` first; then train, install in ../llava
   check     how often it is right in drawing styles that no training saw, and without an image; writes the card
 
-costs.py attacks it through robust towers. Choices were made on the validation style.
+../../studies/costs.py attacks it through robust towers. Choices were made on the validation style.
 """
 
 import argparse
 import json
 import os
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on a shared machine
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import build
 import cards
 import numpy as np
 import pretrain
-import questions
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -45,12 +42,13 @@ from transformers import (
 )
 
 from hf_pmgaft import swap_vision_tower, vision_tower
+from hf_pmgaft.cli import emoji_questions as questions
 from hf_pmgaft.data import LabelledImages
-from hf_pmgaft.downstream.llava import caption_score
+from hf_pmgaft.downstream.answers import caption_score
 from hf_pmgaft.evaluation.intervals import wilson_interval
 from hf_pmgaft.evaluation.tables import render
 
-MODEL = Path(__file__).parent / "llava"
+MODEL = Path(__file__).parents[1] / "llava"
 STYLES = {"validation": "noto-v1", "test": "twemoji"}
 WIDTH, LAYERS, HEADS, INNER, CONTEXT = 128, 2, 4, 384, 96
 VOCABULARY = 2000

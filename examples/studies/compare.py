@@ -1,8 +1,8 @@
-"""Compares fine-tuning methods on the embedded default, over seeds, and prints the tables of the README.
+"""Compares fine-tuning methods on the embedded default, over seeds, and prints the tables of docs/results.
 
-    python examples/emoji/compare.py
-    python examples/emoji/compare.py --evaluation fast
-    python examples/emoji/compare.py --evaluation standard --seeds 0
+    python examples/studies/compare.py
+    python examples/studies/compare.py --evaluation fast
+    python examples/studies/compare.py --evaluation standard --seeds 0
 
 Each row is one method at the same budget: `examples/run_pmgaft.py --objective NAME --seed S`, then
 `examples/evaluate_robustness.py`: with PGD-50 and the margin loss at the training radius and at twice it (pgd); with
@@ -18,17 +18,13 @@ import argparse
 import json
 import math
 import statistics
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import evaluate_robustness
-import run_pmgaft
-
+from hf_pmgaft.cli import evaluate, train
+from hf_pmgaft.embedded import emoji_folder
 from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
 
-WORDS = str(Path(__file__).parent / "data" / "guidance_names.txt")
+WORDS = str(emoji_folder() / "data" / "guidance_names.txt")
 # How the table names a method, and the flags of run_pmgaft.py that make it.
 METHODS = {
     "clean": ("clean fine-tuning", ["--objective", "clean"]),
@@ -82,16 +78,16 @@ def report_of(args: argparse.Namespace, model: str, folder: Path) -> RobustnessR
         folder.mkdir(parents=True, exist_ok=True)
         command = ["--model", model, "--split", args.split, "--num_steps", str(args.num_steps), "--eps", *radii]
         command += ["--output_file", str(file), "--verdict_file", str(file.with_suffix(".jsonl"))]
-        evaluate_robustness.main([*command, *EVALUATIONS[args.evaluation]])
+        evaluate.main([*command, *EVALUATIONS[args.evaluation]])
     return RobustnessReport.load(file)
 
 
-def train(args: argparse.Namespace, method: str, seed: int) -> Path:
+def tuned(args: argparse.Namespace, method: str, seed: int) -> Path:
     """The folder of a tuned model, made now or before. It is trained without a look at any evaluation set."""
     folder = Path(args.output_dir) / f"{method}-{seed}"
     if not (folder / "model.safetensors").exists():
         flags = [*METHODS[method][1], "--seed", str(seed), "--eps", args.eps[0], "--output_dir", str(folder)]
-        run_pmgaft.main([*flags, "--do_eval", "false", *args.flags])
+        train.main([*flags, "--do_eval", "false", *args.flags])
     return folder
 
 
@@ -150,10 +146,10 @@ def _over_sets(sets: list[list[tuple[list[int], list[int]]]]) -> tuple[float, fl
 
 def main() -> None:
     args = parse()
-    base = report_of(args, str(Path(__file__).parent / "model"), Path(args.output_dir) / "none")
+    base = report_of(args, str(emoji_folder() / "model"), Path(args.output_dir) / "none")
     reports = {}
     for method in args.methods:
-        folders = [train(args, method, seed) for seed in args.seeds]
+        folders = [tuned(args, method, seed) for seed in args.seeds]
         reports[METHODS[method][0]] = [report_of(args, str(folder), folder) for folder in folders]
     names = column_names(base.sets, args.eps)
     keys = attack_keys(base.sets, args.eps)
@@ -165,8 +161,8 @@ def main() -> None:
     for name, of_seeds in {"none": [base], **reports}.items():
         columns = []
         for report in of_seeds:
-            tuned = figures([result for result in report.sets if result.name == IN_DOMAIN], args.eps)
-            columns.append([*figures(zero_shot_sets(report, args.split), args.eps), tuned[0], tuned[own]])
+            in_domain = figures([result for result in report.sets if result.name == IN_DOMAIN], args.eps)
+            columns.append([*figures(zero_shot_sets(report, args.split), args.eps), in_domain[0], in_domain[own]])
         cells = []
         for values in zip(*columns, strict=True):
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
