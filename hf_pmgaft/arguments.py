@@ -82,7 +82,8 @@ def parse_args(
     parser.add_argument("--config", metavar="FILE", help="YAML file or recipe of defaults, which flags override.")
     parser.add_argument("--recipe", metavar="NAME", help="Recipe of defaults, one of `pmgaft recipes`.")
     config = ArgumentParser([], add_help=False, allow_abbrev=False)
-    config.add_argument("--config", "--recipe")
+    config.add_argument("--config")
+    config.add_argument("--recipe", dest="config")
     known = {entry.name: entry for cls in dataclass_types for entry in fields(cls) if entry.init}
     file = config.parse_known_args(argv)[0].config
     if file is not None:
