@@ -20,16 +20,7 @@ from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.evaluation.report import RobustnessReport
 
 DATA = EMOJI / "data"
-QUICK = [
-    "--max_steps",
-    "4",
-    "--eval_max_samples",
-    "12",
-    "--eval_num_steps",
-    "3",
-    "--per_device_train_batch_size",
-    "16",
-]
+QUICK = "--max_steps 4 --eval_max_samples 12 --eval_num_steps 3 --per_device_train_batch_size 16".split()
 
 
 def run(*arguments, cwd) -> subprocess.CompletedProcess:

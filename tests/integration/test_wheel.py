@@ -11,16 +11,7 @@ from support.build import build_wheel, copy_of_the_checkout
 
 pytestmark = pytest.mark.slow
 TORCH = os.environ.get("TORCH") or f"torch=={torch.__version__.partition('+')[0]}"
-QUICK = [
-    "--max_steps",
-    "4",
-    "--eval_max_samples",
-    "12",
-    "--eval_num_steps",
-    "3",
-    "--per_device_train_batch_size",
-    "16",
-]
+QUICK = "--max_steps 4 --per_device_train_batch_size 16 --eval_max_samples 12 --eval_num_steps 3".split()
 
 
 @pytest.fixture(scope="module")
