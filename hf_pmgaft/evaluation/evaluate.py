@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..__init__ import __version__
+from .. import __version__
 from ..attacks.ball import parse_radius
 from ..attacks.losses import correct
 from ..attacks.spec import (
