@@ -194,7 +194,7 @@ def test_two_reports_are_compared(tmp_path, capsys):
     cli.main(["compare", *files, "--format", "markdown", "--output_file", str(tmp_path / "out.json")])
     assert "+50.0" in capsys.readouterr().out
     written = json.loads((tmp_path / "out.json").read_text())
-    assert written["sets"]["food"]["robust"]["difference"] == 0.5
+    assert written["sets"]["food"][NAME]["difference"] == 0.5
 
 
 def test_reports_of_two_protocols_are_compared_if_it_is_said_what_may_differ(tmp_path, capsys):
