@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     with one_line_errors():
         if script is None:  # a script has its own launcher: `accelerate launch SCRIPT`
             launcher_options, argv = split_launcher_options(argv)
-            if launcher_options:
+            if launcher_options and not {"-h", "--help"} & set(argv):
                 launch(launcher_options, argv)
                 return
         trainer, model_args, data_args = set_up(argv, script)

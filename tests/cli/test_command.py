@@ -141,6 +141,9 @@ def test_the_launcher_starts_this_command(monkeypatch):
     (args,) = started
     assert args.module and args.training_script == "hf_pmgaft.cli.train" and args.num_processes == 2
     assert args.training_script_args == ["--recipe", "tecoa"]
+    with pytest.raises(SystemExit) as done:
+        train.main(["--num_processes", "2", "--help"])
+    assert done.value.code == 0 and len(started) == 1
 
 
 @pytest.mark.slow
