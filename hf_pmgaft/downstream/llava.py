@@ -39,7 +39,7 @@ class VisionLanguageModel:
         >>> from hf_pmgaft.embedded import emoji_folder
         >>> llava = load_llava(str(emoji_folder() / "llava"))
         >>> llava.write(torch.ones(1, 3, 40, 40), ["which group is it?"])
-        ['...']
+        ['symbols']
     """
 
     def __init__(self, model: LlavaForConditionalGeneration, processor: Any):

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from ...evaluation.intervals import wilson_interval
-from ...evaluation.verdicts import worst_case
+# Absolute, since `evaluate.load` copies this file elsewhere.
+from hf_pmgaft.evaluation.intervals import wilson_interval
+from hf_pmgaft.evaluation.verdicts import worst_case
 
 _DESCRIPTION = """
 Share of images that are classified correctly clean and under every attack (worst case per image). It is an upper bound
