@@ -1,7 +1,7 @@
 """Every example of a docstring runs, and prints what it says."""
 
 import doctest
-import importlib
+import importlib.util
 import pkgutil
 
 import pytest
@@ -12,6 +12,13 @@ import hf_pmgaft
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(hf_pmgaft.__path__, "hf_pmgaft."))
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@pytest.fixture(scope="module", autouse=True)
+def deepspeed_has_said_what_it_says():
+    """It writes on stdout, once, that there is no accelerator; `generate` of transformers asks it."""
+    if importlib.util.find_spec("deepspeed"):
+        importlib.import_module("deepspeed.accelerator").get_accelerator()
 
 
 @pytest.fixture(scope="module")
