@@ -1,7 +1,8 @@
 """Every example of a docstring runs, and prints what it says."""
 
+import contextlib
 import doctest
-import importlib.util
+import importlib
 import pkgutil
 
 import pytest
@@ -14,16 +15,11 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages(hf_pmgaft.__pat
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
-@pytest.fixture(scope="module", autouse=True)
-def deepspeed_has_said_what_it_says():
-    """It writes on stdout, once, that there is no accelerator; `generate` of transformers asks it."""
-    if importlib.util.find_spec("deepspeed"):
-        importlib.import_module("deepspeed.accelerator").get_accelerator()
-
-
 @pytest.fixture(scope="module")
 def names() -> dict:
     """What examples may use without making it: a tiny CLIP that has learned four classes, and images of them."""
+    with contextlib.suppress(ImportError):
+        import deepspeed  # noqa: F401 (which talks when it is imported)
     model, processor = fit_model()
     dataset = make_images(16)
     pixel_values = processor.image_processor(list(dataset["image"]), return_tensors="pt", do_normalize=False)
