@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Threads that wait do not spin, which matters when other work shares the cores.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all wheel-test lint docs clean
 
 .venv/done: setup.py
 	$(PYTHON) -m venv .venv
@@ -23,9 +23,13 @@ test: .venv/done  ## run the tests
 test-all: .venv/done  ## run the slow ones too: compilation, launchers, more kills
 	$(BIN)/python -m pytest -m ""
 
-lint: .venv/done
+wheel-test: .venv/done  ## build the wheel, and use it in an empty environment outside the checkout
+	TORCH=$(TORCH) $(BIN)/python -m pytest -m slow tests/integration/test_wheel.py
+
+lint: .venv/done  ## style, and that imports point down
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 docs: .venv/docs-done  ## build docs/ into docs/build; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/build

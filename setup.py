@@ -1,6 +1,23 @@
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+EMOJI = Path("examples/emoji")
+EMOJI_PARTS = ("model", "llava", "data", "LICENSES")
+
+
+class BuildWithEmoji(build_py):
+    """Puts the embedded model and sets beside the package. An editable install finds them where they are."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        for part in EMOJI_PARTS:
+            shutil.copytree(EMOJI / part, Path(self.build_lib, "hf_pmgaft", "emoji", part), dirs_exist_ok=True)
+
 
 version = next(
     line.split('"')[1]
@@ -11,14 +28,15 @@ version = next(
 extras = {
     "deepspeed": ["deepspeed>=0.19"],
     "eval": ["pyautoattack>=0.2"],
+    "metric": ["evaluate>=0.4.5"],
     "track": ["trackio"],
     "onnx": ["onnxscript>=0.5"],
     "vlm": ["sacrebleu>=2.4"],
 }
 extras["docs"] = ["sphinx>=8", "myst-parser>=4", "furo>=2024.8.6"]
 extras["test"] = ["pytest>=8", "setuptools>=77", "tensorboard>=2.19"]
-extras["test"] += extras["deepspeed"] + extras["eval"] + extras["vlm"]
-extras["dev"] = [*extras["test"], "ruff>=0.14"]
+extras["test"] += extras["deepspeed"] + extras["eval"] + extras["metric"] + extras["vlm"]
+extras["dev"] = [*extras["test"], "ruff>=0.14", "import-linter>=2.13", "mypy>=1.18"]
 
 setup(
     name="hf_pmgaft",
@@ -37,19 +55,21 @@ setup(
             "*/*.pyi",
             "hub/templates/*.md",
             "metrics/*/*.py",
+            "recipes/*.yaml",
             "suites/*.yaml",
             "suites/*.json",
             "suites/*.md",
             "suites/*/*.txt",
         ]
     },
+    cmdclass={"build_py": BuildWithEmoji},
+    entry_points={"console_scripts": ["pmgaft = hf_pmgaft.cli:main"]},
     install_requires=[
         "torch>=2.7",
         "transformers>=5.19",
         "accelerate>=1.10",
         "datasets>=4.0",
         "peft>=0.20",
-        "evaluate>=0.4.5",
         "safetensors>=0.8",
         "pillow>=10",
         "matplotlib>=3.9",

@@ -23,7 +23,29 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 class ArgumentParser(HfArgumentParser):
-    """Raises what is wrong with a command line instead of printing all its options first."""
+    """Raises what is wrong with a command line instead of printing all its options first.
+
+    Args:
+        groups (`dict[str, list[str]]`, *optional*): Titles under which `--help` lists options, in order, and the
+            options of each by name.
+    """
+
+    def __init__(self, *args, groups: Mapping[str, Collection[str]] | None = None, **options):
+        self.titles = {}
+        for title, names in (groups or {}).items():
+            self.titles.update({f"--{name}": title for name in names})
+            self.titles.update({f"--no_{name}": title for name in names})  # which the parser adds to some
+        self.groups: dict[str, argparse._ArgumentGroup] = {}
+        super().__init__(*args, **options)
+
+    def add_argument(self, *flags: str, **options):
+        title = self.titles.get(flags[0])
+        if title is None:
+            return super().add_argument(*flags, **options)
+
+        if not self.groups:  # all at once, so that they stand in order
+            self.groups = {title: self.add_argument_group(title) for title in dict.fromkeys(self.titles.values())}
+        return self.groups[title].add_argument(*flags, **options)
 
     def error(self, message: str):
         raise ValueError(f"{message}. See --help for all options.")
@@ -33,7 +55,11 @@ class ArgumentParser(HfArgumentParser):
 
 
 def parse_args(
-    dataclass_types: Sequence[type], argv: Sequence[str] | None = None, description: str | None = None
+    dataclass_types: Sequence[type],
+    argv: Sequence[str] | None = None,
+    description: str | None = None,
+    prog: str | None = None,
+    groups: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Any, ...]:
     r"""Parses a command line into dataclasses. `--config FILE` or `--recipe NAME` sets defaults that flags override.
 
@@ -45,6 +71,8 @@ def parse_args(
         dataclass_types (`list[type]`): Their fields become flags of the same names.
         argv (`list[str]`, *optional*): The command line without its first word; that of the process if not given.
         description (`str`, *optional*): What `--help` begins with.
+        prog (`str`, *optional*): How the program is called.
+        groups (`dict[str, list[str]]`, *optional*): Titles under which `--help` lists the options.
 
     Returns:
         `tuple`: One instance per dataclass.
@@ -63,7 +91,16 @@ def parse_args(
         (Threat(eps='4/255', num_steps=3),)
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _make_parser(dataclass_types, description)
+    parser = ArgumentParser(
+        dataclass_types,
+        groups=groups,
+        prog=prog,
+        usage="%(prog)s [options]",  # whose list would be longer than a screen
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_flags_of_defaults(parser)
     options = {option.name: option for cls in dataclass_types for option in fields(cls) if option.init}
 
     # Defaults, as flags before all others, so that both are checked by the same parser
@@ -79,17 +116,6 @@ def parse_args(
     _check_all_known(parser, argv, options)
     *parsed, _ = parser.parse_args_into_dataclasses(args=argv, look_for_args_file=False)
     return tuple(parsed)
-
-
-def _make_parser(dataclass_types: Sequence[type], description: str | None) -> ArgumentParser:
-    parser = ArgumentParser(
-        dataclass_types,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    _add_flags_of_defaults(parser)
-    return parser
 
 
 def _add_flags_of_defaults(parser: argparse.ArgumentParser) -> None:

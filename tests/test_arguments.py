@@ -4,15 +4,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
-import run_pmgaft
-from support.paths import EXAMPLES
 from transformers import TrainingArguments
 
-from hf_pmgaft import PMGAFTConfig, arguments
+from hf_pmgaft import arguments
 from hf_pmgaft.arguments import find_config, parse_args, recipe_names
+from hf_pmgaft.cli import train
+from hf_pmgaft.cli.train_arguments import TYPES
 from hf_pmgaft.embedded import emoji_folder
-
-TYPES = (run_pmgaft.ModelArguments, run_pmgaft.DataArguments, PMGAFTConfig)
 
 
 @pytest.fixture
@@ -205,7 +203,7 @@ def test_a_wrong_command_line_is_refused_with_what_is_wrong(flags, message):
         parse_args(TYPES, flags)
 
 
-SHIPPED = sorted([*arguments.RECIPES.glob("*.yaml"), *(EXAMPLES / "configs").glob("*.yaml")])
+SHIPPED = sorted([*arguments.RECIPES.glob("*.yaml")])
 
 
 def test_recipes_are_shipped():
@@ -221,25 +219,11 @@ def test_every_recipe_parses(file):
 
 def test_help_names_every_own_option(capsys):
     with pytest.raises(SystemExit) as done:
-        parse_args(TYPES, ["--help"], run_pmgaft.__doc__)
+        train.parse(["--help"])
     shown = capsys.readouterr().out
-    assert done.value.code == 0 and "accelerate launch examples/run_pmgaft.py\n" in shown
+    assert done.value.code == 0 and "pmgaft train" in shown
     inherited = {entry.name for entry in fields(TrainingArguments)}
     own = [entry for cls in TYPES for entry in fields(cls) if entry.name not in inherited and entry.init]
     assert len(own) > 25
     for entry in own:
         assert f"--{entry.name} " in shown and entry.metadata["help"], entry.name
-
-
-def test_the_script_ends_with_the_message_and_no_traceback(tmp_path, capsys):
-    for flags, message in (
-        (["--eps", "4"], "write 4/255"),
-        (["--epss", "1"], "did you mean eps"),
-        (["--output_dir", str(tmp_path), "--eval_sets", "/nowhere.parquet:x@y"], "nowhere"),
-        (["--output_dir", str(tmp_path), "--resume_from_checkpoint", "true"], "no complete checkpoint to resume from"),
-        (["--model_name_or_path", "m", "--output_dir", str(tmp_path), "--lora_target_modules"], "at least one"),
-    ):
-        with pytest.raises(SystemExit) as done:
-            run_pmgaft.main([*flags, "--use_cpu"])
-        assert message in str(done.value.code), flags
-    assert "Traceback" not in capsys.readouterr().err

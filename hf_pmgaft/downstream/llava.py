@@ -1,28 +1,26 @@
-"""What a LLaVA writes, and attacks on it through its language model: by the package's own PGD, with another loss."""
+"""A LLaVA as a function of images, and attacks on what it writes: PGD through its language model."""
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
-from transformers import CLIPVisionConfig, LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoProcessor, CLIPVisionConfig, LlavaForConditionalGeneration
 
 from ..attacks.pgd import pgd
-from ..attacks.spec import round_to_8_bits, within_threat
+from ..attacks.spec import AttackSpec
 from ..models.processors import pixel_statistics
 from ..modes import frozen
+from .answers import contains
 from .towers import vision_tower
 
-_NUMBERS = "zero one two three four five six seven eight nine ten".split()
-_DIGITS = {"none": "0", **{word: str(number) for number, word in enumerate(_NUMBERS)}}
-_ARTICLES = {"a", "an", "the"}
-_APART = str.maketrans(dict.fromkeys(set(string.punctuation) - set("'.:$%&#*~^|"), " "))
+# Where no loss is computed.
+_IGNORED = -100
 
 
 class VisionLanguageModel:
@@ -35,18 +33,25 @@ class VisionLanguageModel:
     Raises:
         TypeError: if the model is another, or its tower no CLIP.
         ValueError: if the model is not in float32.
+
+    Example:
+        >>> from hf_pmgaft.downstream.llava import load_llava
+        >>> from hf_pmgaft.embedded import emoji_folder
+        >>> llava = load_llava(str(emoji_folder() / "llava"))
+        >>> llava.write(torch.ones(1, 3, 40, 40), ["which group is it?"])
+        ['symbols']
     """
 
     def __init__(self, model: LlavaForConditionalGeneration, processor: Any):
-        config = getattr(model, "config", None)
         if not isinstance(model, LlavaForConditionalGeneration):
             raise TypeError(
                 f"You passed a {type(model).__name__}, but the attack goes through the language model of a "
                 "LlavaForConditionalGeneration. Pass one whose vision tower is a CLIP."
             )
-        if not isinstance(config.vision_config, CLIPVisionConfig):
+        vision_config = model.config.vision_config
+        if not isinstance(vision_config, CLIPVisionConfig):
             raise TypeError(
-                f"You passed a LLaVA whose vision tower is a {config.vision_config.model_type}, but another CLIP's "
+                f"You passed a LLaVA whose vision tower is a {vision_config.model_type}, but another CLIP's "
                 "tower is to take its place. Pass a LLaVA that was built on a CLIP."
             )
         if model.dtype != torch.float32:
@@ -54,12 +59,17 @@ class VisionLanguageModel:
                 f"You passed a LLaVA in {model.dtype}, in which small gradients vanish and attacks look weak. Load it "
                 "with dtype=torch.float32."
             )
-        self.model, self.processor, self.tokenizer = model, processor, processor.tokenizer
+        self.model = model
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+
         mean, std = pixel_statistics(processor)
         self.mean = torch.tensor(mean, device=model.device).view(1, -1, 1, 1)
         self.std = torch.tensor(std, device=model.device).view(1, -1, 1, 1)
-        pad = self.tokenizer.pad_token_id
-        self.padding = self.tokenizer.eos_token_id if pad is None else pad
+
+        self.padding = self.tokenizer.pad_token_id
+        if self.padding is None:
+            self.padding = self.tokenizer.eos_token_id
         self._prompts: dict[str, torch.Tensor] = {}
 
     @property
@@ -105,6 +115,8 @@ class VisionLanguageModel:
         ids = self.answer_ids(target)
         if not target.strip() or not len(ids):
             raise ValueError("You passed an empty target, which every text contains. Pass a text to be written.")
+
+        # Its length
         shown = target if len(target) <= 60 else f"{target[:60]}..."
         if len(ids) > max_new_tokens:
             raise ValueError(
@@ -117,6 +129,8 @@ class VisionLanguageModel:
                 f"You passed the target {shown!r} of {len(ids)} tokens, which with the {asked} of image and prompt "
                 f"is longer than the model's context of {self.context}. Shorten the target or the prompt."
             )
+
+        # Its alphabet
         again = self.tokenizer.decode(ids, skip_special_tokens=True)
         if not contains(again, target):
             raise ValueError(
@@ -143,15 +157,21 @@ class VisionLanguageModel:
         Returns:
             `torch.Tensor`: `[B]`, float32.
         """
-        prompts, answers = [self.prompt_ids(q) for q in questions], [self.answer_ids(a) for a in answers]
-        whole = [torch.cat(pair) for pair in zip(prompts, answers, strict=True)]
-        ids = pad_sequence(whole, batch_first=True, padding_value=self.padding)
-        labels = torch.full_like(ids, -100)
+        prompts = [self.prompt_ids(question) for question in questions]
+        answer_ids = [self.answer_ids(answer) for answer in answers]
+
+        # Prompt and answer side by side, padded on the right; only answers have labels.
+        sequences = [torch.cat(pair) for pair in zip(prompts, answer_ids, strict=True)]
+        ids = pad_sequence(sequences, batch_first=True, padding_value=self.padding)
+        labels = torch.full_like(ids, _IGNORED)
         mask = torch.zeros_like(ids)
-        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        for row, (prompt, answer) in enumerate(zip(prompts, answer_ids, strict=True)):
             end = len(prompt) + len(answer)
-            labels[row, len(prompt) : end], mask[row, :end] = answer, 1
-        first = min(map(len, prompts))
+            labels[row, len(prompt) : end] = answer
+            mask[row, :end] = 1
+
+        # Logits from the last token of the shortest prompt on
+        first = min(len(prompt) for prompt in prompts)
         logits = self.model(
             input_ids=ids.to(images.device),
             attention_mask=mask.to(images.device),
@@ -159,18 +179,19 @@ class VisionLanguageModel:
             logits_to_keep=ids.shape[1] - first + 1,
             use_cache=False,
         ).logits.float()
+
         labels = labels[:, first:].to(images.device)
-        loss = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, ignore_index=-100, reduction="none")
-        return loss.sum(1) / (labels != -100).sum(1)
+        loss = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, ignore_index=_IGNORED, reduction="none")
+        return loss.sum(1) / (labels != _IGNORED).sum(1)
 
     @torch.no_grad()
     def write(self, images: torch.Tensor, questions: Sequence[str], max_new_tokens: int = 30) -> list[str]:
         """What the model writes by greedy decoding, a text per image."""
         prompts = [self.prompt_ids(question) for question in questions]
         ids = pad_sequence(prompts, batch_first=True, padding_value=self.padding, padding_side="left")
-        mask = pad_sequence([torch.ones_like(p) for p in prompts], batch_first=True, padding_side="left")
+        mask = pad_sequence([torch.ones_like(prompt) for prompt in prompts], batch_first=True, padding_side="left")
         with frozen(self.model):
-            found = self.model.generate(
+            written = self.model.generate(
                 input_ids=ids.to(images.device),
                 attention_mask=mask.to(images.device),
                 pixel_values=(images - self.mean) / self.std,
@@ -179,8 +200,22 @@ class VisionLanguageModel:
                 num_beams=1,
                 pad_token_id=self.padding,
             )
-        texts = self.tokenizer.batch_decode(found[:, ids.shape[1] :], skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+
+def load_llava(name: str) -> VisionLanguageModel:
+    """Opens a LLaVA in float32, by its Hub id or folder, on the device of this process.
+
+    Raises:
+        TypeError: if it is another model, which transformers would open as a LLaVA with random weights.
+    """
+    kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
+    if kind != LlavaForConditionalGeneration.config_class.model_type:
+        raise TypeError(f"You passed the model {name!r}, which is a {kind} and no llava. Pass a LLaVA.")
+    model = LlavaForConditionalGeneration.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
+    processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    return VisionLanguageModel(model.to(PartialState().device).eval(), processor)
 
 
 def attack_answers(
@@ -195,7 +230,7 @@ def attack_answers(
     seeds: torch.Tensor | None = None,
     **options: Any,
 ) -> torch.Tensor:
-    """Images on which a LLaVA finds the given answers unlikely or, `targeted`, likely, as 8-bit files hold them.
+    """Perturbs images until a LLaVA finds the answers unlikely or, `targeted`, likely; as 8-bit files hold them.
 
     It is [`pgd`] in L-inf, whose loss is the cross-entropy of the answers under the language model: targeted as in
     Schlarmann and Hein (2023, arXiv 2308.10741), untargeted on captions and answers as in FARE (arXiv 2402.12336).
@@ -215,7 +250,42 @@ def attack_answers(
     Raises:
         ValueError: if there are no images, or their size, number or radius does not fit.
         RuntimeError: if an image leaves the ball.
+
+    Example:
+        >>> from hf_pmgaft.downstream.llava import load_llava
+        >>> from hf_pmgaft.embedded import emoji_folder
+        >>> llava = load_llava(str(emoji_folder() / "llava"))
+        >>> images = torch.ones(1, 3, 40, 40)
+        >>> attacked = attack_answers(llava, images, ["what is it called?"], [["cat"]], eps="4/255", num_steps=2)
+        >>> bool((attacked - images).abs().max() <= 4.01 / 255)
+        True
     """
+    _check_batch(model, images, questions, answers)
+
+    # An image with several answers is asked several times.
+    owner = torch.tensor([i for i, of_image in enumerate(answers) for _ in of_image], device=images.device)
+    asked = [questions[i] for i in owner.tolist()]
+    listed = [answer for of_image in answers for answer in of_image]
+    counts = torch.tensor([len(of_image) for of_image in answers], device=images.device)
+
+    def loss(points: torch.Tensor) -> torch.Tensor:
+        losses = model.answer_loss(points[owner], asked, listed)
+        mean = torch.zeros(len(points), device=points.device).index_add(0, owner, losses) / counts
+        return -mean if targeted else mean
+
+    adversarial = pgd(model.model, images, None, eps=eps, num_steps=num_steps, loss_fn=loss, seeds=seeds, **options)
+
+    # As 8-bit files hold them
+    threat = AttackSpec("pgd", {"eps": eps, "norm": "linf"})
+    rounded = threat.round_to_8_bits(images, adversarial)
+    if not threat.allows(images, rounded).all():
+        raise RuntimeError("An adversarial image left its ball or [0,1]; images must have the grey levels of 8 bits.")
+    return rounded
+
+
+def _check_batch(
+    model: VisionLanguageModel, images: torch.Tensor, questions: Sequence[str], answers: Sequence[Sequence[str]]
+) -> None:
     edge = model.image_size
     if not len(images):
         raise ValueError("You passed no images, so there is nothing to attack. Pass at least one.")
@@ -229,52 +299,3 @@ def attack_answers(
             f"You passed {len(questions)} questions and {len(answers)} lists of answers for {len(images)} images. "
             "Pass a question and at least one answer for each."
         )
-    owner = torch.tensor([i for i, of_image in enumerate(answers) for _ in of_image], device=images.device)
-    flat = [answer for of_image in answers for answer in of_image]
-    counts = torch.tensor([len(of_image) for of_image in answers], device=images.device)
-
-    def loss(points: torch.Tensor) -> torch.Tensor:
-        each = model.answer_loss(points[owner], [questions[i] for i in owner.tolist()], flat)
-        mean = torch.zeros(len(points), device=points.device).index_add(0, owner, each) / counts
-        return -mean if targeted else mean
-
-    found = pgd(model.model, images, None, eps=eps, num_steps=num_steps, loss_fn=loss, seeds=seeds, **options)
-    threat = {"attack": "pgd", "eps": eps, "norm": "linf"}
-    rounded = round_to_8_bits(threat, images, found)
-    if not within_threat(threat, images, rounded).all():
-        raise RuntimeError("An adversarial image left its ball or [0,1]; images must have the grey levels of 8 bits.")
-    return rounded
-
-
-def contains(text: str, target: str) -> bool:
-    """Whether the target stands in a text, whatever the white space."""
-    return " ".join(target.split()) in " ".join(text.split())
-
-
-def caption_score(text: str, references: Sequence[str]) -> float:
-    """chrF++ of a caption against the best of its references, from 0 to 1 (Popović, 2017), by `sacrebleu`."""
-    try:
-        from sacrebleu.metrics import CHRF
-    except ImportError as error:
-        raise ImportError("Captions are scored by sacrebleu. Install it with pip install 'hf_pmgaft[vlm]'.") from error
-    return CHRF(word_order=2).sentence_score(text, list(references)).score / 100
-
-
-def vqa_accuracy(text: str, answers: Sequence[str]) -> float:
-    """VQA accuracy (Antol et al., 2015, arXiv 1505.00468) of an answer, from 0 to 1.
-
-    The mean over the given answers of min(matches among the other ones / 3, 1); a single answer counts as all of them.
-    """
-    given, expected = normalise_answer(text), [normalise_answer(answer) for answer in answers]
-    if len(expected) == 1:
-        return float(given == expected[0])
-    matches = sum(given == answer for answer in expected)
-    return sum(min((matches - (given == answer)) / 3, 1.0) for answer in expected) / len(expected)
-
-
-def normalise_answer(text: str) -> str:
-    """An answer as the official VQA evaluation compares them: lower case, numbers as digits, without articles and
-    punctuation. Its table of contractions is replaced by leaving apostrophes out on both sides."""
-    text = re.sub(r"(?<=\d),(?=\d)|'|\.(?!\d)", "", text.lower()).translate(_APART)
-    words = (_DIGITS.get(word, word) for word in text.split())
-    return " ".join(word for word in words if word not in _ARTICLES)

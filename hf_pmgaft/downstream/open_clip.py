@@ -31,6 +31,13 @@ def load_open_clip(checkpoint: str | os.PathLike, base: CLIPModel | str) -> CLIP
         OSError: if there is no such file.
         ValueError: if the file holds more than weights, or weights are missing, unexpected or of other shapes than in
             `base`; the message names them.
+
+    Example:
+        >>> from hf_pmgaft import load_open_clip, save_open_clip
+        >>> save_open_clip(model, processor, "robust-open-clip")
+        >>> robust = load_open_clip("robust-open-clip", base=model)
+        >>> type(robust).__name__
+        'CLIPModel'
     """
     if isinstance(base, str):
         base = load_model(base)
@@ -46,6 +53,12 @@ def to_open_clip(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     Raises:
         TypeError: for another dual encoder.
         ValueError: for learned prompts, which do not fold.
+
+    Example:
+        >>> from hf_pmgaft import to_open_clip
+        >>> weights = to_open_clip(model)
+        >>> tuple(weights["visual.conv1.weight"].shape)
+        (32, 3, 4, 4)
     """
     return open_clip_weights(_plain_clip(model))
 
@@ -61,6 +74,13 @@ def save_open_clip(model: torch.nn.Module, processor: Any, folder: str | os.Path
     Raises:
         TypeError: for another dual encoder.
         ValueError: for learned prompts, which do not fold, or two activations, which open_clip has no place for.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from hf_pmgaft import save_open_clip
+        >>> save_open_clip(model, processor, "robust-open-clip")
+        >>> (Path("robust-open-clip") / "open_clip_config.json").is_file()
+        True
     """
     write_open_clip(_plain_clip(model), processor, folder)
 

@@ -11,15 +11,20 @@ from ..models.backbones import unwrap
 from ..models.weights import mismatches
 from ..tuning import fold_into_clip
 
-# What weights of equal shapes do not show.
+# Entries of a tower's configuration that change what equal weights compute.
 MEANING = ("num_attention_heads", "hidden_act", "layer_norm_eps", "image_size", "patch_size")
 
 
 def vision_tower(model: nn.Module) -> nn.Module:
-    """The vision tower, without projection, inside a CLIP of any class or a LLaVA: the module itself, no copy.
+    """Finds the vision tower, without projection, of a CLIP of any class or a LLaVA: the module itself, no copy.
 
     Raises:
         TypeError: if there is none.
+
+    Example:
+        >>> from hf_pmgaft import vision_tower
+        >>> vision_tower(model).config.image_size
+        16
     """
     plain = unwrap(model)
     inner = getattr(plain, "model", plain)
@@ -47,46 +52,65 @@ def swap_vision_tower(model: nn.Module, tower: nn.Module) -> None:
         ValueError: if the towers differ in class, configuration, names, shapes or dtype, or `tower` says in its
             configuration (as a LLaVA does) that it is made for the features of another hidden layer
             (`vision_feature_layer`, `vision_feature_select_strategy`); the message names the differences.
+
+    Example:
+        >>> from transformers import LlavaForConditionalGeneration
+        >>> from hf_pmgaft import load_model, swap_vision_tower
+        >>> from hf_pmgaft.embedded import emoji_folder
+        >>> llava = LlavaForConditionalGeneration.from_pretrained(emoji_folder() / "llava")
+        >>> swap_vision_tower(llava, load_model(str(emoji_folder() / "model")))
     """
     donor = fold_into_clip(tower)
-    ours, theirs = vision_tower(model), vision_tower(donor)
-    wrong = _differences(ours, theirs) + _other_selection(unwrap(model), donor, ours.config.num_hidden_layers)
-    if wrong:
+    present, new = vision_tower(model), vision_tower(donor)
+    differences = _differences(present, new)
+    differences += _other_features(unwrap(model), donor, present.config.num_hidden_layers)
+    if differences:
         raise ValueError(
             f"You passed a tower of a {type(donor).__name__} that does not fit the {type(unwrap(model)).__name__}: "
-            f"{'; '.join(wrong)}. Pass the tower of a model tuned from the same CLIP, in the same dtype."
+            f"{'; '.join(differences)}. Pass the tower of a model tuned from the same CLIP, in the same dtype."
         )
-    weights = theirs.state_dict()
-    for name, value in ours.state_dict().items():
+
+    weights = new.state_dict()
+    for name, value in present.state_dict().items():
         value.copy_(weights[name])
 
 
-def _differences(ours: nn.Module, theirs: nn.Module) -> list[str]:
-    if type(ours) is not type(theirs):
-        return [f"it is a {type(theirs).__name__}, not a {type(ours).__name__}"]
-    expected, found = ours.state_dict(), theirs.state_dict()
-    if wrong := mismatches(expected, found):
-        return [wrong]
-    pairs = [(name, getattr(theirs.config, name, None), getattr(ours.config, name, None)) for name in MEANING]
-    dtypes = {(found[name].dtype, value.dtype) for name, value in expected.items()}
-    pairs += [("dtype", *pair) for pair in sorted(dtypes, key=str)]
-    wrong = [f"{name} is {other}, not {own}" for name, other, own in pairs if other != own]
-    if any(value.is_meta for value in [*expected.values(), *found.values()]):
-        wrong.append("weights are on the meta device or offloaded; load both models onto devices")
-    return wrong
+def _differences(present: nn.Module, new: nn.Module) -> list[str]:
+    """In what a new tower differs from the present one, other than in the values of its weights."""
+    if type(present) is not type(new):
+        return [f"it is a {type(new).__name__}, not a {type(present).__name__}"]
+    expected, weights = present.state_dict(), new.state_dict()
+    mismatch = mismatches(expected, weights)
+    if mismatch:
+        return [mismatch]
+
+    # Configuration and types
+    compared = [(name, getattr(new.config, name, None), getattr(present.config, name, None)) for name in MEANING]
+    dtypes = {(weights[name].dtype, value.dtype) for name, value in expected.items()}
+    compared += [("dtype", *pair) for pair in sorted(dtypes, key=str)]
+    differences = [f"{name} is {value}, not {wanted}" for name, value, wanted in compared if value != wanted]
+
+    if any(value.is_meta for value in [*expected.values(), *weights.values()]):
+        differences.append("weights are on the meta device or offloaded; load both models onto devices")
+    return differences
 
 
-def _other_selection(model: nn.Module, donor: nn.Module, num_layers: int) -> list[str]:
-    def position(value: Any) -> Any:  # -2 of 24 layers is the 23rd of the 25 hidden states
-        if isinstance(value, int):
-            return value % (num_layers + 1)
-        return [position(part) for part in value] if isinstance(value, list) else value
-
-    wrong = []
+def _other_features(model: nn.Module, donor: nn.Module, num_layers: int) -> list[str]:
+    """What a donor says about the features that its tower is made for, where `model` reads others."""
+    differences = []
     for name in ("vision_feature_layer", "vision_feature_select_strategy"):
         wanted = getattr(model.config, name, None)
         for config in (donor.config, vision_tower(donor).config):
-            made_for = getattr(config, name, None)
-            if made_for is not None and position(made_for) != position(wanted):
-                wrong.append(f"{name} is {made_for}, not {wanted}")
-    return list(dict.fromkeys(wrong))
+            value = getattr(config, name, None)
+            if value is not None and _position(value, num_layers) != _position(wanted, num_layers):
+                differences.append(f"{name} is {value}, not {wanted}")
+    return list(dict.fromkeys(differences))
+
+
+def _position(layer: Any, num_layers: int) -> Any:
+    """A hidden layer's number from the front: -2 of 24 layers is the 23rd of the 25 hidden states."""
+    if isinstance(layer, int):
+        return layer % (num_layers + 1)
+    if isinstance(layer, list):
+        return [_position(part, num_layers) for part in layer]
+    return layer

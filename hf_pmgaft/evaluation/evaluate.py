@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..__init__ import __version__
+from .. import __version__
 from ..attacks.ball import parse_radius
 from ..attacks.losses import correct
 from ..attacks.spec import (
@@ -36,7 +36,6 @@ from ..data.evaluation_sets import RetrievalDataset
 from ..distributed import gather, process_share
 from ..engines import check_unwrapped
 from ..fingerprints import digest_of_image, digest_of_list, fingerprint
-from ..metrics.robust_accuracy.robust_accuracy import RobustAccuracy
 from ..models.backbones import get_backbone, get_encoder, unwrap_peft
 from ..models.processors import pixel_statistics
 from ..modes import frozen, full_precision
@@ -48,7 +47,7 @@ from . import sanity as smells
 from .heads import Head
 from .report import RobustnessReport, SetResult
 from .retrieval import RETRIEVAL_ATTACKS, TARGET_ATTACKS, Gallery, judge_retrieval, judged_retrieval
-from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, VERDICTS, Judged, Verdicts
+from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, VERDICTS, Judged, Verdicts, worst_case
 
 DEFAULT_ATTACK = {"attack": "pgd", "eps": "1/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
 KEPT_BYTES = 2**30  # of a set's images, so that not every attack decodes them anew
@@ -353,7 +352,7 @@ def _judged(plan: _Plan, verdicts: Verdicts, headline: str, any_iterate: bool, e
     if eight_bit:
         given = [verdicts.of(name, attack) for attack in leading_to(plan.specs, headline)]
         stands = [all(values.get(row, STANDS) != FOOLED for values in given) for row in rows]
-        rounded = RobustAccuracy.worst_case(*([clean] if any_iterate else []), stands)
+        rounded = worst_case(*([clean] if any_iterate else []), stands)
     return Judged(name, len(plan.data.class_names), list(rows), clean, masks, rounded)
 
 
@@ -363,7 +362,7 @@ def _result(judged: Judged, specs: Sequence[Spec], headline: str) -> SetResult:
     by_threat: dict[str, list[list[bool]]] = {}
     for spec in specs:
         by_threat.setdefault(threat_name(spec), []).append(masks[attack_name(spec)])
-    worst = {threat: RobustAccuracy.worst_case(*columns) for threat, columns in by_threat.items()}
+    worst = {threat: worst_case(*columns) for threat, columns in by_threat.items()}
     robust = worst[headline]
     return SetResult(
         name=judged.name,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from html import escape
+from typing import TYPE_CHECKING
 
 from ..attacks.spec import Spec, norm_of, threat_name
 from .intervals import wilson_interval
-from .report import Comparison, RobustnessReport
+
+if TYPE_CHECKING:
+    from .report import Comparison, RobustnessReport
 
 FORMATS = ("text", "markdown", "latex", "html")
 Rows = list[list[str]]

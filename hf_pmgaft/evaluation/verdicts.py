@@ -25,6 +25,16 @@ CLEAN = "clean"
 PIXELS = "pixels"
 
 
+def worst_case(*verdicts: Sequence[bool]) -> list[bool]:
+    """Per image whether it is right every time, from verdicts per image.
+
+    Example:
+        >>> worst_case([True, True], [True, False])
+        [True, False]
+    """
+    return [all(of_image) for of_image in zip(*verdicts, strict=True)]
+
+
 @dataclass
 class Judged:
     """Who is right, per image or other query, from all verdicts on a set.

@@ -24,7 +24,7 @@ class PMGAFT(Objective):
     Requirements: labels, and the teacher on adversarial images. Trained: vision tower. Relation to others: alpha =
     beta = 0 is TeCoA. Authors' settings: TinyImageNet, eps 1/255, 2 steps of 1/255, SGD 5e-5, batch 256, 10 epochs.
     Their released code differs from the equation (scale 1, KL summed over the batch): see
-    `examples/configs/pmg_aft_released_code.yaml`.
+    `hf_pmgaft/recipes/pmg_aft_released_code.yaml`.
 
     Args:
         alpha (`float`): Weight of the teacher's guidance on adversarial images.

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hf_pmgaft.attacks import ATTACKS, CORRUPTIONS, SEVERITIES, correct
-from hf_pmgaft.attacks.spec import attack_name, check_attack, norm_of, run_attack, within_threat
+from hf_pmgaft.attacks.spec import attack_name, check_attack, norm_of, parse_options, run_attack, within_threat
 
 NORMS = {"cw": ("l2", "linf"), "fgsm": ("l2", "linf"), "pgd": ("l2", "linf")}
 EPS = {"linf": "8/255", "l2": 0.5, "l1": 6.0}
@@ -113,3 +113,10 @@ def test_strengths_of_the_corruptions_are_those_of_imagenet_c():
     ramp = torch.linspace(0, 1, 200).expand(1, 3, 200, 200)
     flat = ATTACKS["corruption"](None, ramp, None, kind="contrast", severity=4)
     assert (flat.std() / ramp.std()).item() == pytest.approx(0.1, rel=1e-3)
+
+
+def test_options_are_read_from_a_text_with_their_types():
+    options = parse_options("pgd,num_steps=100,loss=ce,random_start=false,step_size=1/255")
+    assert options == {"attack": "pgd", "num_steps": 100, "loss": "ce", "random_start": False, "step_size": "1/255"}
+    with pytest.raises(ValueError, match="no option=value"):
+        parse_options("pgd,100")

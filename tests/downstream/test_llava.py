@@ -1,19 +1,12 @@
 """Attacks on what a LLaVA writes, on the tiny one of examples/emoji and on random ones."""
 
 import copy
-import functools
-import json
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
 from PIL import Image
 from support.llava import equal_weights, make_llava, pixels_of
-from support.paths import EMOJI, EXAMPLES
-from support.tiny import make_images
+from support.paths import EMOJI
 from transformers import (
     CLIPModel,
     LlamaConfig,
@@ -24,11 +17,13 @@ from transformers import (
 )
 
 from hf_pmgaft import VisionLanguageModel, attack_answers, vision_tower
+from hf_pmgaft.attacks.spec import AttackSpec
+from hf_pmgaft.cli import emoji_questions
+from hf_pmgaft.cli.emoji_questions import DESCRIBE, GROUP, NAME
 from hf_pmgaft.data import read_image
-from hf_pmgaft.downstream import llava as vlm
-from hf_pmgaft.downstream.llava import caption_score, contains, normalise_answer, vqa_accuracy
+from hf_pmgaft.downstream import llava as module
+from hf_pmgaft.downstream.answers import contains
 
-DESCRIBE, NAME, GROUP = "describe it", "what is it called?", "which group is it?"
 TARGET = "money bag"
 
 
@@ -39,19 +34,8 @@ def llava() -> VisionLanguageModel:
 
 
 @pytest.fixture(scope="module")
-def script():
-    import attack_llava
-    import questions
-
-    load = questions.load_rows
-    questions.load_rows = functools.cache(load)  # which takes most of the time of a small run
-    yield attack_llava
-    questions.load_rows = load
-
-
-@pytest.fixture(scope="module")
-def emoji(script) -> list[dict]:
-    return sys.modules["questions"].load_rows("test")
+def emoji() -> list[dict]:
+    return emoji_questions.load_rows("test")
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +46,6 @@ def rows(emoji) -> list[dict]:
 @pytest.fixture(scope="module")
 def images(llava, rows) -> torch.Tensor:
     return pixels_of(llava, rows)
-
-
-@pytest.fixture(scope="module")
-def robust(tmp_path_factory) -> str:
-    """A CLIP of the same shape with another vision tower."""
-    folder = tmp_path_factory.mktemp("clip")
-    model = CLIPModel.from_pretrained(EMOJI / "model")
-    with torch.no_grad():
-        for parameter in model.vision_model.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    model.save_pretrained(folder)
-    return str(folder)
 
 
 def losses(llava, images, question, answer):
@@ -135,7 +107,7 @@ def test_the_loss_of_an_answer_is_the_models_own(llava, images):
 
 def test_several_answers_of_an_image_share_its_loss(llava, images, monkeypatch):
     seen = {}
-    monkeypatch.setattr(vlm, "pgd", lambda model, x, labels, loss_fn, **options: seen.update(loss=loss_fn(x)) or x)
+    monkeypatch.setattr(module, "pgd", lambda model, x, labels, loss_fn, **options: seen.update(loss=loss_fn(x)) or x)
     answers = [["cat"], ["dog", "money bag", "face"]]
     attack_answers(llava, images[:2], [NAME] * 2, answers, eps="4/255")
     each = [[losses(llava, images[i : i + 1], NAME, answer) for answer in answers[i]] for i in range(2)]
@@ -196,13 +168,13 @@ def test_adversarial_images_have_8_bits_and_lie_inside_the_ball(llava, images, e
 
 
 def test_what_8_bits_cannot_hold_is_not_seen(llava, images, monkeypatch):
-    monkeypatch.setattr(vlm, "pgd", lambda model, x, labels, **options: (x + 0.3 / 255).clamp(0, 1))
+    monkeypatch.setattr(module, "pgd", lambda model, x, labels, **options: (x + 0.3 / 255).clamp(0, 1))
     found = attack_answers(llava, images, [NAME] * len(images), [["cat"]] * len(images), eps="4/255")
     torch.testing.assert_close(found, images, rtol=0, atol=1e-6)
 
 
 def test_an_image_outside_its_ball_is_an_error(llava, images, monkeypatch):
-    monkeypatch.setattr(vlm, "round_to_8_bits", lambda spec, x, found: (x + 9 / 255).clamp(0, 1))
+    monkeypatch.setattr(AttackSpec, "round_to_8_bits", lambda spec, x, found: (x + 9 / 255).clamp(0, 1))
     with pytest.raises(RuntimeError, match="left its ball"):
         attack_answers(llava, images, [NAME] * len(images), [["cat"]] * len(images), eps="4/255", num_steps=1)
 
@@ -227,46 +199,6 @@ def test_the_model_is_left_as_it_was(llava, images):
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
-
-
-# --- scores
-
-
-def test_vqa_accuracy_is_the_mean_over_the_other_answers():
-    answers = ["2 cats", "two cats", *["dog"] * 8]
-    assert vqa_accuracy("Two cats.", answers) == pytest.approx((2 * 1 / 3 + 8 * 2 / 3) / 10)
-    assert vqa_accuracy("a dog", answers) == 1
-    assert vqa_accuracy("bird", answers) == 0
-    assert (vqa_accuracy("cat", ["cat"]), vqa_accuracy("cat", ["dog"])) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("The Cat", "cat"),
-        ("a dog, an owl!", "dog owl"),
-        ("ten", "10"),
-        ("none", "0"),
-        ("1,000", "1000"),
-        ("3.5 m.", "3.5 m"),
-        ("dont", "dont"),
-        ("don't", "dont"),
-        ("well-known/read", "well known read"),
-        ("flag: france\n", "flag: france"),
-    ],
-)
-def test_answers_are_compared_as_the_official_evaluation_does(text, expected):
-    assert normalise_answer(text) == expected
-
-
-def test_captions_are_scored_against_the_best_reference():
-    assert caption_score("a red cat", ["a dog", "a red cat"]) == 1
-    assert caption_score("zzz", ["a red cat"]) < 0.05
-    assert 0.3 < caption_score("a red cap", ["a red cat"]) < 1
-
-
-def test_a_target_counts_wherever_it_stands():
-    assert contains("so, money  bag\n", "money bag") and not contains("money", "money bag")
 
 
 # --- what cannot work
@@ -320,144 +252,3 @@ def test_a_question_without_a_chat_template_needs_the_images_place(llava):
     with refused("no chat template"):
         model.prompt(NAME)
     assert torch.equal(model.prompt_ids(f"<image>{NAME}\n"), llava.prompt_ids(NAME))
-
-
-# --- the example
-
-
-SMALL = ["--num_images", "3", "--num_steps", "4", "--eps", "4/255", "2/255", "--tasks", "targeted", "vqa"]
-
-
-def report_of(script, folder, *flags) -> dict:
-    file = folder / "report.json"
-    script.main([*SMALL, *flags, "--output_file", str(file)])
-    return json.loads(file.read_text())
-
-
-def test_the_example_reports_every_tower_and_leaves_the_rest_of_the_model_alone(script, robust, tmp_path, capsys):
-    kept = []
-    load = script.load_llava
-    script.load_llava = lambda name: kept.append(load(name)) or kept[0]
-    try:
-        report = report_of(script, tmp_path, "--towers", robust, "--gallery", str(tmp_path / "seen.png"))
-    finally:
-        script.load_llava = load
-
-    name, printed = Path(robust).name, capsys.readouterr().out
-    assert list(report["towers"]) == ["own tower", name] and name in printed and "PGD-4 in L-inf" in printed
-    own, other = report["towers"].values()
-    assert list(own) == ["target 'warning'", "target 'money bag'", NAME, GROUP]
-    for cells in own.values():
-        assert list(cells) == ["clean", "2/255", "4/255"]  # smaller radii first, and never kinder
-        worst = [cell["worst_scores"] for cell in cells.values()]
-        assert all(
-            a >= b for more, less in zip(worst, worst[1:], strict=False) for a, b in zip(more, less, strict=True)
-        )
-    assert own[NAME]["clean"]["texts"] != other[NAME]["clean"]["texts"]
-    assert report["protocol"]["attack"]["num_steps"] == 4 and report["protocol"]["dtype"] == "float32"
-    with Image.open(tmp_path / "seen.png") as picture:
-        assert picture.format == "PNG"
-    # The model ends with the other tower in, and nothing else has changed.
-    before = LlavaForConditionalGeneration.from_pretrained(EMOJI / "llava").state_dict()
-    changed = {key for key, value in kept[0].model.state_dict().items() if not torch.equal(value, before[key])}
-    assert changed and all("vision_tower" in key for key in changed)
-    assert equal_weights(CLIPModel.from_pretrained(robust).vision_model, vision_tower(kept[0].model))
-
-
-def test_texts_are_those_about_the_rounded_image(script, tmp_path, llava):
-    report = report_of(script, tmp_path, "--tasks", "vqa")
-    args = script.parse([*SMALL, "--tasks", "vqa"])
-    rows, images, tasks = script.load_tasks(args, llava)
-    seeds = script.sample_seeds(0, 0, torch.tensor(rows))
-    for task in tasks:
-        cells = report["towers"]["own tower"][task.name]
-        assert cells["clean"]["texts"] == llava.write(images, task.questions)
-        found = attack_answers(llava, images, task.questions, task.answers, eps="2/255", num_steps=4, seeds=seeds)
-        for text, now in zip(cells["2/255"]["texts"], llava.write(found, task.questions), strict=True):
-            assert text in (None, now)  # an image that was wrong before is not attacked
-
-
-def test_figures_do_not_depend_on_the_batch_nor_on_a_kill(script, robust, tmp_path, monkeypatch):
-    flags = ["--tasks", "vqa", "--eps", "4/255"]
-    whole = report_of(script, tmp_path, *flags, "--towers", robust)
-    assert report_of(script, tmp_path, *flags, "--towers", robust, "--batch_size", "1") == whole
-    texts = tmp_path / "texts.jsonl"
-    flags += ["--verdict_file", str(texts)]
-    assert report_of(script, tmp_path, *flags) != whole  # one tower, another is added
-    lines = texts.read_text().splitlines(keepends=True)
-    texts.write_text("".join(lines[:-2]) + lines[-2][:20])
-    attacked = []
-    attack = script.Bench.attack
-    monkeypatch.setattr(script.Bench, "attack", lambda *a: attacked.append(a[0].name) or attack(*a))
-    assert report_of(script, tmp_path, *flags, "--towers", robust) == whole
-    assert 0 < sum(name.startswith("own") for name in attacked) <= 2
-    with refused("differs in protocol.attack"):
-        report_of(script, tmp_path, *flags, "--momentum", "0.9")
-
-
-def test_a_set_of_ones_own_brings_captions_questions_and_answers(script, tmp_path):
-    images = make_images(4)
-    data = Dataset.from_dict(
-        {
-            "image": list(images["image"]),
-            "captions": [["a red disc", "a disc"], ["a green disc"], ["a square"], ["a yellow square"]],
-            "question": ["what is it called?"] * 4,
-            "answers": [[{"answer": "disc"}, {"answer": "red disc"}]] * 4,
-        }
-    )
-    data.to_parquet(tmp_path / "set.parquet")
-    flags = [
-        "--eval_set",
-        str(tmp_path / "set.parquet"),
-        "--caption_column",
-        "captions",
-        "--question_column",
-        "question",
-    ]
-    flags += ["--answer_column", "answers.answer", "--targets", "cat", "--prompt", DESCRIBE, "--num_steps", "1"]
-    report = report_of(script, tmp_path, *flags, "--tasks", "targeted", "caption", "vqa")
-    cells = report["towers"]["own tower"]
-    assert list(cells) == ["target 'cat'", "caption", "vqa"]
-    assert 0 <= cells["caption"]["4/255"]["chrf"] <= cells["caption"]["clean"]["chrf"] < 0.9
-    with refused("no answer|no caption"):
-        broken = data.remove_columns("captions").add_column("captions", [["a"], [], ["b"], ["c"]])
-        broken.to_parquet(tmp_path / "set.parquet")
-        report_of(script, tmp_path, *flags, "--tasks", "caption")
-
-
-@pytest.mark.parametrize(
-    "argv, message",
-    [
-        (["--num_images", "0"], "num_images=0, which leaves nothing to do"),
-        (["--eps", "4"], "write 4/255"),
-        (["--targets", ""], "empty target"),
-        (["--targets", "cat " * 40], "is to write at most 30"),
-        (["--targets", "cat " * 80, "--max_new_tokens", "90"], "longer than the model's context"),
-        (["--model", str(EMOJI / "model")], "is a clip and no llava"),
-        (["--model", "nowhere"], "error: "),
-        (["--towers", str(EMOJI / "llava"), str(EMOJI / "llava")], "a tower twice"),
-        (["--targets", str(EMOJI / "comparison.json")], "holds no list of targets"),
-        (["--towers", "SMALLER"], "does not fit"),
-        (["--eval_set", "nowhere.parquet"], "error: "),
-    ],
-)
-def test_what_cannot_work_ends_with_one_line_before_any_work(argv, message, monkeypatch, model, tmp_path):
-    def working(*args, **kwargs):
-        raise AssertionError("it began to work")
-
-    monkeypatch.setattr(VisionLanguageModel, "write", working)
-    monkeypatch.setattr(vlm, "pgd", working)
-    if "SMALLER" in argv:
-        model.save_pretrained(tmp_path)
-        argv = ["--towers", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["attack_llava.py", *argv])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(EXAMPLES / "attack_llava.py"), run_name="__main__")
-    assert str(stopped.value.code).startswith("error: ") and message in str(stopped.value.code)
-
-
-def test_help_teaches(script, capsys):
-    with pytest.raises(SystemExit):
-        script.parse(["--help"])
-    printed = capsys.readouterr().out
-    assert "python examples/attack_llava.py --towers" in printed and "--targets" in printed

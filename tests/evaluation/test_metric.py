@@ -48,5 +48,5 @@ def test_the_package_sums_its_verdicts_up_by_the_same_class(monkeypatch):
     assert 0 < figures["robust_accuracy"] == result.robust_accuracy < 1
     assert figures["robust_interval_95"] == list(result.robust_interval)
 
-    monkeypatch.setattr(RobustAccuracy, "worst_case", staticmethod(lambda *verdicts: [False] * 20))
+    monkeypatch.setattr("hf_pmgaft.evaluation.evaluate.worst_case", lambda *verdicts: [False] * 20)
     assert evaluate_robustness(model, processor, [data], attacks, progress=False).mean_robust_accuracy == 0

@@ -14,7 +14,7 @@ from hf_pmgaft.attacks import sample_seeds, uniform_noise
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.syspath_prepend(str(EXAMPLES / "speed"))
     import benchmark
 
     yield benchmark

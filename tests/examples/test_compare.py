@@ -84,7 +84,7 @@ def test_training_looks_at_no_evaluation_set(compare, tmp_path, monkeypatch):
     args = argparse.Namespace(output_dir=str(tmp_path), eps=["4/255"], flags=["--max_steps", "1", "--use_cpu"])
 
     for method, (_, flags) in compare.METHODS.items():
-        folder = compare.train(args, method, 3)
+        folder = compare.tuned(args, method, 3)
 
         assert (folder / "model.safetensors").exists()
         assert not list(folder.glob("robustness*"))

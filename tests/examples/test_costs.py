@@ -6,15 +6,12 @@ import statistics
 from dataclasses import replace
 
 import pytest
-from support.paths import EMOJI
 
 from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
 
 
 @pytest.fixture
 def costs(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(EMOJI))
-    monkeypatch.syspath_prepend(str(EMOJI.parent))
     module = importlib.import_module("costs")
     monkeypatch.setattr(module.board, "RUNS", {"test": tmp_path / "board_runs.json"})
     return module

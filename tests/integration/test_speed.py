@@ -5,17 +5,19 @@ import copy
 from collections import Counter
 
 import pytest
-import run_pmgaft
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file
 from support.pairs import make
+from support.paths import EMOJI
 from support.tiny import make_images
 from support.trainers import LORA, losses, make_trainer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 
+from hf_pmgaft.cli.train_arguments import DataArguments
+from hf_pmgaft.cli.train_setup import load_training_set
 from hf_pmgaft.data import ImageClassificationDataset, few_shot
 from hf_pmgaft.objectives import OBJECTIVES
 
@@ -205,10 +207,9 @@ def test_kept_images_of_a_subset_are_its_own(processor):
 
 
 def test_images_of_a_stream_cannot_be_kept(processor):
-    name = str(run_pmgaft.EMOJI_CONFIG.parent.parent / "emoji" / "data") + ":finetune"
-    data_args = run_pmgaft.DataArguments(dataset_name=name, streaming=True, cache_images=1)
+    data_args = DataArguments(dataset_name=f"{EMOJI / 'data'}:finetune", streaming=True, cache_images=1)
     with pytest.raises(ValueError, match="cache_images=1 with streaming.*Leave one"):
-        run_pmgaft.load_training_set(data_args, processor, seed=0)
+        load_training_set(data_args, processor, seed=0)
 
 
 def test_compiled_blocks_serve_attack_and_training_and_neither_evaluation_nor_checkpoints(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from support.tiny import SIZE, make_model, make_processor
 
+from hf_pmgaft.cli import evaluate
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.prompts import prompt_name
@@ -222,14 +223,12 @@ def test_the_hub_is_asked_for_one_variant_of_imagenet_v2(monkeypatch, processor)
     assert data.dataset["__key__"][:] == [i % 1000 for i in range(10_000)]
 
 
-def test_sets_are_evaluated_by_the_script(data_root, tmp_path, capsys):
+def test_sets_are_evaluated_by_the_command(data_root, tmp_path, capsys):
     model = tmp_path / "model"
     make_model().save_pretrained(model)
     make_processor().save_pretrained(model)
-    import evaluate_robustness as script
-
     names = ["imagenet_v2", "imagenet_a", "imagenet_on_objectnet"]
-    script.main(
+    evaluate.main(
         [*("--model", str(model), "--suite", "natural_shift", "--suite_sets", *names)]
         + [*("--data_root", str(data_root), "--attacks", "fgsm", "--eps", "1/255")]
     )

@@ -1,6 +1,6 @@
-"""Kills `examples/run_pmgaft.py` at random moments until it has gone through, and prints what it went through.
+"""Kills `pmgaft train` at random moments until it has gone through, and prints what it went through.
 
-    PYTHONPATH=.:tests:examples python tests/support/chaos.py FOLDER --kills 20 --processes 2
+    PYTHONPATH=.:tests python tests/support/chaos.py FOLDER --kills 20 --processes 2
 
 Each time all processes are killed (kill -9) at some moment, or in the middle of a checkpoint; or one of them is, and
 then, as by a launcher, the others; or all get SIGTERM in the middle of training, which must end them by themselves.
@@ -22,9 +22,9 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is there
 
 import matplotlib.pyplot  # noqa: E402, F401
-import run_pmgaft  # noqa: E402
 import torch  # noqa: E402
 
+from hf_pmgaft.cli import train  # noqa: E402
 from hf_pmgaft.training import checkpoints  # noqa: E402
 from support.tiny import make_images, make_model, make_processor  # noqa: E402
 
@@ -101,7 +101,7 @@ def run(inputs: Path, output: Path, rank: int, processes: int, port: int, saves:
             os.environ.update(dict(zip(names, map(str, (rank, rank, processes, processes, port)), strict=True)))
             os.environ["MASTER_ADDR"] = "127.0.0.1"
         torch.set_num_threads(1)
-        run_pmgaft.main(command_line(inputs, output, processes))
+        train.main(command_line(inputs, output, processes))
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 2

@@ -1,6 +1,7 @@
-"""Tiny LLaVAs."""
+"""Tiny LLaVAs, and a CLIP whose tower was tuned for them."""
 
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import (
     CLIPVisionConfig,
@@ -33,3 +34,9 @@ def pixels_of(llava, rows) -> torch.Tensor:
     """Images `[N,3,40,40]` in [0,1]."""
     options = {"images": [read_image(row["image"]) for row in rows], "do_normalize": False, "return_tensors": "pt"}
     return torch.as_tensor(llava.processor.image_processor(**options)["pixel_values"])
+
+
+def tuned_by_lora() -> nn.Module:
+    torch.manual_seed(5)
+    config = LoraConfig(r=2, target_modules=r"vision_model\..*\.(q_proj|fc1)", init_lora_weights=False)
+    return get_peft_model(make_model(), config).eval()

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from ...evaluation.intervals import wilson_interval
+# Absolute, since `evaluate.load` copies this file elsewhere.
+from hf_pmgaft.evaluation.intervals import wilson_interval
+from hf_pmgaft.evaluation.verdicts import worst_case
 
 _DESCRIPTION = """
 Share of images that are classified correctly clean and under every attack (worst case per image). It is an upper bound
@@ -53,10 +55,7 @@ class RobustAccuracy(evaluate.Metric):
             clean, [all(prediction == label for prediction in predicted) for predicted, label in attacked]
         )
 
-    @staticmethod
-    def worst_case(*verdicts: Sequence[bool]) -> list[bool]:
-        """Per image whether it is right every time, from verdicts per image."""
-        return [all(given) for given in zip(*verdicts, strict=True)]
+    worst_case = staticmethod(worst_case)
 
     @classmethod
     def figures(cls, clean: Sequence[bool], attacked: Sequence[bool]) -> dict:

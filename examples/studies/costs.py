@@ -1,0 +1,243 @@
+"""What it costs to be robust: towers of the leaderboard side by side, in all that people do with a CLIP.
+
+    python examples/studies/costs.py                           # half an hour of one core, after the leaderboard
+    python examples/studies/costs.py --stronger                # does a stronger attack change the order?
+    python examples/studies/costs.py --methods tecoa pmg_aft fare qt_aft
+
+Each method at the configuration that the leaderboard chose, with each seed, clean and attacked in L-inf at the radius
+of training and at twice it: classification (the leaderboard's own figures, AutoAttack `fast`, at the first radius),
+retrieval of captions and images (PGD-20 on both losses, 80 images of each of the seven groups that were not tuned on),
+what the embedded LLaVA writes through the tower (attack_llava.py, PGD-50 on 50 images), and the drawing styles of
+shift.yaml (PGD-20 with the margin loss, at the first radius). --stronger goes on from these attacks to 100 steps with
+two restarts, on 20 images of each set (of the LLaVA to 200 steps, on the same 50 images, for two of its tasks); what a
+smaller radius or a weaker attack fooled stays fooled.
+
+Finished runs are kept in --output_dir, which the leaderboard shares, and not made again. Table and figures of each
+seed go to results/costs.json, the picture to results/costs.png; of --stronger to costs_stronger.json and .png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import leaderboard as board
+
+RESULTS = Path(__file__).parent / "results"
+NONE = "none"
+TWICE = "8/255"
+# Figures of a report by what had attacked so far: after which of its attacks.
+STAGES = {
+    "costs": {"retrieval": {board.EPS: 1, TWICE: 3}, "shift": {board.EPS: 0}},
+    "stronger": {
+        "retrieval": {board.EPS: 1, f"{board.EPS}, stronger": 3, TWICE: 5, f"{TWICE}, stronger": 7},
+        "shift": {board.EPS: 1, f"{board.EPS}, stronger": 3},
+    },
+}
+RECALLS = [f"{way} R@{k}" for way in ("I2T", "T2I") for k in (1, 5, 10)]
+# What attack_llava.py is asked for, by the end that its radii get in the table.
+TWO_TASKS = ["--eps", board.EPS, TWICE, "--tasks", "targeted", "caption", "--targets", "warning"]
+LLAVA = {
+    "costs": {"": ["--eps", board.EPS, TWICE]},
+    "stronger": {"": TWO_TASKS, ", stronger": [*TWO_TASKS, "--num_steps", "200", "--restarts", "2"]},
+}
+# Panels of the picture.
+PANELS = {
+    "accuracy": "zero-shot accuracy\n(AutoAttack fast)",
+    "I2T R@1": "retrieval, I2T R@1\n(PGD-20)",
+    "caption, chrf": "LLaVA's captions, chrF++\n(PGD-50)",
+    "shift": "natural shift, accuracy\n(PGD-20)",
+    "target 'warning', success": "attack that makes LLaVA write “warning”:\nsuccess, the lower the better (PGD-50)",
+}
+# By task, radius and method: a figure in % of each seed.
+Figures = dict[str, dict[str, dict[str, list[float]]]]
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    chosen = [name for name in board.METHODS if name in board.read(board.SEARCH)]
+    parser.add_argument("--methods", nargs="*", default=["tecoa", "pmg_aft", "fare"], choices=chosen, help="Towers.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Seeds of training.")
+    parser.add_argument("--stronger", action="store_true", help="Stronger attacks, on fewer images.")
+    parser.add_argument("--jobs", type=int, default=2, help="Runs at once, each with one thread.")
+    parser.add_argument("--output_dir", default="outputs/leaderboard", help="Where runs and their reports go.")
+    parser.add_argument("--file", help="JSON and PNG of the figures, without ending; in results/ if absent.")
+    args = parser.parse_args(argv)
+    args.split = "test"  # of the leaderboard's own figures
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    kind = "stronger" if args.stronger else "costs"
+    runs = {name: [(name, board.chosen(name), seed) for seed in args.seeds] for name in args.methods}
+    every = [run for of_method in runs.values() for run in of_method]
+    board.start(args, board.backbones(every), "training")
+    board.start(args, every, "training")
+    if not args.stronger:
+        board.complete(args, every)
+    folders = {NONE: [Path(args.output_dir) / NONE]}
+    folders |= {name: [board.folder_of(args, *run) for run in of_method] for name, of_method in runs.items()}
+    with ThreadPoolExecutor(1) as pool:  # the LLaVA is one process, and goes on beside the others
+        written = pool.submit(write_texts, args, kind, folders)
+        board.start(args, every, kind)
+        board.measure_none(args, kind)
+        written.result()
+    figures = {} if args.stronger else classification(args, runs)
+    figures |= by_reports(folders, kind) | by_texts(args, kind, folders)
+    titles = {NONE: "none", **{name: board.METHODS[name]["title"] for name in args.methods}}
+    lines = table(figures, titles)
+    print("\n".join(lines))
+    file = args.file or str(RESULTS / ("costs_stronger" if args.stronger else "costs"))
+    summary = {"table": lines, "seeds": args.seeds, "protocols": protocols(args, kind, folders, every)}
+    board.write(Path(f"{file}.json"), {**summary, "figures": summarized(figures)})
+    draw(figures, titles, f"{file}.png")
+
+
+# ---- What was measured ----
+
+
+def classification(args: argparse.Namespace, runs: Mapping[str, list]) -> Figures:
+    """The leaderboard's figures of these runs."""
+    kept = board.read(board.RUNS["test"])
+    keys = {NONE: [NONE], **{name: [board.key_of(*run) for run in of_method] for name, of_method in runs.items()}}
+    rows = {name: board.row_of(name, [kept[key] for key in of], ("autoattack", "clean")) for name, of in keys.items()}
+    columns = {"clean": "clean_by_seed", board.EPS: "autoattack_by_seed"}
+    return {"accuracy": {radius: {name: rows[name][key] for name in rows} for radius, key in columns.items()}}
+
+
+def by_reports(folders: Mapping[str, list[Path]], kind: str) -> Figures:
+    """Recalls, and accuracy under shift."""
+    found: Figures = {}
+    for part, figures in {"retrieval": RECALLS, "shift": ["accuracy"]}.items():
+        for name, of_method in folders.items():
+            reports = [board.load_report(board.report_file(folder, kind, part)) for folder in of_method]
+            for figure in figures:
+                task = found.setdefault(figure if part == "retrieval" else part, {})
+                rows = [report.of(figure) for report in reports]
+                task.setdefault("clean", {})[name] = [100 * row.mean("clean_accuracy") for row in rows]
+                for radius, place in STAGES[kind][part].items():
+                    task.setdefault(radius, {})[name] = [100 * after(row, place) for row in rows]
+    return found
+
+
+def after(report: Any, place: int) -> float:
+    """Mean over sets of what stands after the attack at a place and all before it."""
+    return statistics.fmean(list(result.attacks.values())[place] for result in report.sets)
+
+
+def write_texts(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Path]]) -> None:
+    """What the LLaVA writes through each tower, as far as it is not on file."""
+    towers = [str(folder) for name, of_method in folders.items() if name != NONE for folder in of_method]
+    for end, flags in LLAVA[kind].items():
+        file = text_file(args, kind, end)
+        out = ["--output_file", str(file), "--verdict_file", str(file.with_suffix(".jsonl"))]
+        command = [sys.executable, "-m", "hf_pmgaft.cli.attack_vlm", *(["--towers", *towers] if towers else [])]
+        subprocess.run([*command, *flags, *out], env={**os.environ, **board.ONE_THREAD}, check=True)
+
+
+def text_file(args: argparse.Namespace, kind: str, end: str) -> Path:
+    return Path(args.output_dir) / f"{kind}-llava{'-stronger' if end else ''}.json"
+
+
+def by_texts(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Path]]) -> Figures:
+    """Figures of what the LLaVA wrote."""
+    from hf_pmgaft.cli.attack_vlm import OWN
+    from hf_pmgaft.downstream.llava_evaluation import CLEAN
+
+    found: Figures = {}
+    for end in LLAVA[kind]:
+        towers = board.read(text_file(args, kind, end))["towers"]
+        for task, of_radii in towers[OWN].items():
+            for radius, (figure, *_) in of_radii.items():
+                label = radius if radius == CLEAN else radius + end
+                cells = found.setdefault(f"{task}, {figure}", {}).setdefault(label, {})
+                for name, of_method in folders.items():
+                    names = [OWN] if name == NONE else [folder.name for folder in of_method]
+                    cells[name] = [100 * towers[tower][task][radius][figure] for tower in names]
+    return found
+
+
+def protocols(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Path]], runs: list) -> dict[str, Any]:
+    """Protocols of the parts, by their hashes; of the LLaVA in full. Each must be the same of all towers."""
+    found: dict[str, Any] = {}
+    if kind == "costs":
+        found["classification"] = board.common_protocol({NONE} | {board.key_of(*run) for run in runs}, "test")
+    for part in board.EVALUATIONS[kind]:
+        files = [board.report_file(folder, kind, part) for of_method in folders.values() for folder in of_method]
+        hashes = {board.load_report(file).protocol_hash for file in files}
+        if len(hashes) > 1:
+            sys.exit(f"error: reports of {part} follow several protocols, which cannot be compared: {sorted(hashes)}.")
+        found[part] = hashes.pop()
+    for end in LLAVA[kind]:
+        found[f"llava{end}"] = board.read(text_file(args, kind, end))["protocol"]
+    return found
+
+
+# ---- What is shown ----
+
+
+def rows_of(figures: Figures) -> Iterator[tuple[str, str, dict[str, list[float]]]]:
+    for task, of_radii in figures.items():
+        for radius, of_methods in of_radii.items():
+            yield task, radius, of_methods
+
+
+def spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def summarized(figures: Figures) -> dict[str, Any]:
+    """With mean and standard deviation over seeds."""
+    found: dict[str, Any] = {}
+    for task, radius, of_methods in rows_of(figures):
+        found.setdefault(task, {})[radius] = {
+            name: {
+                "mean": round(statistics.fmean(values), 3),
+                "std": round(spread(values), 3),
+                "by_seed": [round(value, 3) for value in values],
+            }
+            for name, values in of_methods.items()
+        }
+    return found
+
+
+def table(figures: Figures, titles: Mapping[str, str]) -> list[str]:
+    """A row for each task and radius, a column for each method, in Markdown."""
+    lines = [["figure in %", "radius", *titles.values()]]
+    lines.append(["---"] * len(lines[0]))
+    for task, radius, of_methods in rows_of(figures):
+        shown = []
+        for name in titles:
+            values = of_methods[name]
+            tail = f" ± {spread(values):.1f}" if len(values) > 1 else ""
+            shown.append(f"{statistics.fmean(values):.1f}{tail}")
+        lines.append([task, radius, *shown])
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def draw(figures: Figures, titles: Mapping[str, str], file: str) -> None:
+    """A panel for each kind of use, a group of bars for each method."""
+    from hf_pmgaft.plots import bars_with_spread
+
+    panels = {}
+    for task, title in PANELS.items():
+        if task in figures:
+            panels[title] = {
+                radius: {titles[name]: (statistics.fmean(v), spread(v)) for name, v in of_methods.items()}
+                for radius, of_methods in figures[task].items()
+            }
+    bars_with_spread(panels, file)
+
+
+if __name__ == "__main__":
+    main()

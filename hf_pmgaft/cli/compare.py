@@ -1,0 +1,96 @@
+"""Compares two reports of one protocol, image by image: by how much the second one's model does better.
+
+    pmgaft compare robustness_before.json robustness.json
+    pmgaft compare one.json two.json --ignore versions.torch --format markdown --plots pictures
+
+Differences are in points, with 95 % intervals paired by image and McNemar's test. Reports of different protocols are
+refused; --ignore names keys of the protocol that may differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..attacks.spec import AttackSpec
+from ..evaluation.report import RobustnessReport, compare_reports
+from ..evaluation.tables import FORMATS, comparison_rows, render
+from .errors import one_line_errors
+from .parser import make_parser
+
+
+def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argparse.Namespace:
+    """The options of a command line, by default that of the process."""
+    parser = make_parser("compare", __doc__, script)
+    parser.add_argument("reports", nargs=2, metavar="REPORT", help="JSON files that `pmgaft evaluate` wrote.")
+    parser.add_argument(
+        "--ignore", nargs="+", default=[], help="Protocol keys that may differ, such as versions.torch."
+    )
+    parser.add_argument("--format", default="text", choices=FORMATS, help="How the table is printed.")
+    parser.add_argument("--output_file", help="JSON file for the comparison.")
+    parser.add_argument("--plots", help="Folder for pictures: bars per set, accuracy against radius, clean against.")
+    return parser.parse_args(argv)
+
+
+@one_line_errors()
+def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
+    """Compares the reports that a command line names."""
+    args = parse(argv, script)
+    compare(*args.reports, args.ignore, args.format, args.output_file, args.plots)
+
+
+def compare(
+    first: str,
+    second: str,
+    ignore: Sequence[str] = (),
+    style: str = "text",
+    output_file: str | None = None,
+    plots: str | None = None,
+) -> None:
+    """Prints by how much the second report's model does better, image by image.
+
+    Args:
+        first (`str`), second (`str`): Files of reports.
+        ignore (`list[str]`): Keys of the protocol that may differ.
+        style (`str`): One of `hf_pmgaft.evaluation.tables.FORMATS`.
+        output_file (`str`, *optional*): JSON file for the comparison.
+        plots (`str`, *optional*): Folder for pictures.
+
+    Raises:
+        ValueError: if the reports follow different protocols, or are of different images.
+    """
+    reports = {name: RobustnessReport.load(name) for name in (first, second)}
+    comparison = compare_reports(reports[first], reports[second], ignore)
+
+    print(render(comparison_rows(comparison), style))
+    print(f"\nProtocol {reports[first].protocol_hash}; {second} minus {first}, in points.")
+    if output_file:
+        Path(output_file).write_text(json.dumps(comparison.to_dict(), indent=1) + "\n", encoding="utf-8")
+    if plots:
+        draw_reports(reports, Path(plots))
+
+
+def draw_reports(reports: Mapping[str, RobustnessReport], folder: Path) -> None:
+    """Draws one or several reports: bars, a curve for every norm of a ball, and clean against robust accuracy."""
+    from ..plots import clean_against_robust, robustness_bars, robustness_curve
+
+    folder.mkdir(parents=True, exist_ok=True)
+    robustness_bars(reports, folder / "bars.png")
+
+    first = next(iter(reports.values()))
+    norms = {AttackSpec.stored(attack).norm for attack in first.protocol["attacks"]} - {None}
+    for norm in sorted(norms):
+        for figure in first.figures:
+            robustness_curve(reports, folder / f"curve_{norm}{_suffix(figure)}.png", norm=norm, figure=figure)
+
+    if len(reports) > 1:
+        clean_against_robust(reports, folder / "clean_against_robust.png")
+
+
+def _suffix(figure: str) -> str:
+    """What a picture's file name says about its figure: nothing of accuracy, `_i2t_r1` of the recall `I2T R@1`."""
+    if figure == "accuracy":
+        return ""
+    return "_" + figure.lower().replace(" ", "_").replace("@", "")

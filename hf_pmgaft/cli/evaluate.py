@@ -1,0 +1,294 @@
+"""Measures the clean and robust zero-shot accuracy of any CLIP checkpoint on any labelled image sets, or its recall on
+any image-caption sets.
+
+    pmgaft evaluate --model outputs/clip-pmgaft-emoji --eps 4/255 8/255
+    pmgaft evaluate --model outputs/clip-pmgaft-emoji --attacks autoattack --output_file aa.json
+    pmgaft evaluate --model openai/clip-vit-base-patch32 --suite paper16 --limit 1000 --eps 1/255 \\
+        --attacks autoattack,version=fast --verdict_file verdicts.jsonl
+    pmgaft evaluate --caption_column label,tags --num_steps 20
+
+An attack is a name and its options: pgd,num_steps=100,loss=ce,restarts=5 or fgsm, cw, apgd, apgd_t, fab, fab_t,
+square, autoattack,version=standard, patch,size=16, corruption,kind=jpeg,severity=3. Radii and norm come from --eps and
+--norm unless it names its own. The first attack at the first radius is the headline; others are reported beside it.
+
+Without --eval_sets or --suite it uses the eight embedded groups of emoji, in a drawing style that no training saw.
+With --caption_column the images of a set and their captions are retrieved by each other (recall at 1, 5 and 10, under
+fgsm, pgd or corruption); with --target images are pulled to a caption. With --verdict_file, a run that was killed goes
+on where it was. Several processes, as `accelerate launch -m hf_pmgaft.cli.evaluate` starts them, share the images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate import PartialState
+
+from ..attacks import CORRUPTIONS, SEVERITIES, parse_radius
+from ..attacks.spec import parse_options
+from ..embedded import emoji_folder
+from ..evaluation.report import RobustnessReport
+from ..evaluation.tables import FORMATS, attack_rows, corruption_rows, render, report_rows
+from ..evaluation.verdicts import VERDICTS
+from ..models.resolution import at_resolution
+from ..tuning.saved import load_model
+from .compare import compare, draw_reports
+from .errors import one_line_errors
+from .parser import make_parser
+
+if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
+    from ..data.evaluation_sets import EvaluationImages
+
+GROUPS = ("animals", "smileys", "food", "travel", "activities", "objects", "symbols", "flags")
+HEADS = ("linear_probe", "nearest_class_mean")
+# RobustBench's radii for images of 32 pixels; the L2 one grows with the edge, the L1 one with the area.
+L2_EPS, L1_EPS = 0.5, 12.0
+
+
+def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argparse.Namespace:
+    """The options of a command line, by default that of the process."""
+    parser = make_parser("evaluate", __doc__, script)
+    parser.add_argument("--model", help="Hub id or folder of a CLIPModel; the embedded one if absent.")
+
+    sets = parser.add_argument_group("images")
+    sets.add_argument("--eval_sets", nargs="+", help="Sets, each NAME[:config][@split]; the emoji groups if absent.")
+    sets.add_argument("--suite", help="A benchmark in place of single sets: paper16, natural_shift or a YAML file.")
+    sets.add_argument("--suite_sets", nargs="+", help="Some sets of the suite; all if absent.")
+    sets.add_argument("--data_root", help="Folder with a sub-folder per set of the suite, read in place of the Hub.")
+    sets.add_argument("--limit", type=int, help="Images per set of the suite, by its stored sample ids.")
+    sets.add_argument("--head", choices=HEADS, help="Classify by labelled images instead of class names.")
+    sets.add_argument("--support_sets", nargs="+", help="What --head is fitted on: for each of --eval_sets one set.")
+    sets.add_argument("--image_size", type=int, help="Another resolution, position embeddings interpolated once.")
+    sets.add_argument("--split", default="test", help="Split of the emoji groups: test or validation.")
+    sets.add_argument("--prompt_template", help="How class names become prompts; captions stay as they are if absent.")
+    sets.add_argument("--caption_column", help="Retrieve by captions: NAME[,NAME], or auto for the usual names.")
+    sets.add_argument("--target", help="Pull images to this caption, or, with drawn, each to one that is not its own.")
+    sets.add_argument("--max_samples", type=int, help="Images per set, chosen by the seed; all if absent.")
+    sets.add_argument("--sample_ids", help="JSON file with the rows to evaluate, by set.")
+
+    threat = parser.add_argument_group("threat")
+    threat.add_argument("--norm", default="linf", choices=["linf", "l2", "l1"], help="Norm of the ball.")
+    threat.add_argument("--eps", nargs="+", default=["4/255"], help="Radii in the scale of images in [0,1].")
+    threat.add_argument("--attacks", nargs="+", help="Attacks, each NAME[,option=value...]; PGD if absent.")
+    threat.add_argument("--num_steps", type=int, default=50, help="Steps of PGD without --attacks.")
+    threat.add_argument(
+        "--loss", help="Loss of PGD without --attacks: ce, margin or dlr; margin if absent, of captions margin and ce."
+    )
+    threat.add_argument("--restarts", type=int, default=1, help="Random restarts of PGD without --attacks.")
+    threat.add_argument(
+        "--unseen",
+        action="store_true",
+        help="Beside the headline: APGD in L2 and L1, twice the radius, a patch, and corruptions at five severities.",
+    )
+
+    judge = parser.add_argument_group("verdict")
+    judge.add_argument("--verdict", default="any_iterate", choices=VERDICTS, help="What counts as fooled.")
+    judge.add_argument("--eight_bit", action="store_true", help="Judge again after rounding to 8 bits.")
+    judge.add_argument("--batch_size", type=int, default=64, help="Images at once.")
+    judge.add_argument("--seed", type=int, default=0, help="Of the noise and the choice of images.")
+
+    out = parser.add_argument_group("output")
+    out.add_argument("--format", default="text", choices=FORMATS, help="How tables are printed.")
+    out.add_argument("--output_file", help="JSON file for the whole report, or the comparison.")
+    out.add_argument("--verdict_file", help="Verdicts are appended to it as they come, to go on from.")
+    out.add_argument(
+        "--plots", help="Folder for pictures: bars per set, accuracy against radius, clean against robust."
+    )
+    out.add_argument("--compare", nargs=2, metavar="REPORT", help="Compare two reports instead of evaluating.")
+    out.add_argument("--ignore", nargs="+", default=[], help="Protocol keys that may differ, such as versions.torch.")
+    return parser.parse_args(argv)
+
+
+@one_line_errors()
+def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
+    """Evaluates what a command line asks for, prints tables and writes the files that it names."""
+    args = parse(argv, script)
+    if args.compare:
+        compare(*args.compare, args.ignore, args.format, args.output_file, args.plots)
+        return
+    from transformers import AutoProcessor
+
+    from ..evaluation.evaluate import evaluate_robustness
+    from ..evaluation.heads import make_head
+    from ..suites.sets import load_set
+
+    # Model
+    state = PartialState()
+    name = args.model or str(emoji_folder() / "model")
+    processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    model = load_model(name)
+    if args.image_size is not None:
+        model, processor = at_resolution(model, processor, args.image_size)
+
+    # Images, and what they are classified by
+    sets = load_sets(args, processor)
+    support = [load_set(text, processor, prompt_templates="{}") for text in args.support_sets or []]
+    head = make_head(args.head, support, sets)
+
+    report = evaluate_robustness(
+        model.to(state.device),
+        processor,
+        sets,
+        attacks_of(args, sets[0].shape[-1]),
+        head=head,
+        verdict=args.verdict,
+        eight_bit=args.eight_bit,
+        batch_size=args.batch_size,
+        max_samples=args.max_samples,
+        seed=args.seed,
+        verdict_file=args.verdict_file,
+    )
+    if state.is_main_process:
+        show(report, args, Path(name).name)
+
+
+# ---- Images ----
+
+
+def load_sets(args: argparse.Namespace, processor: Any) -> list[EvaluationImages]:
+    """The sets that a command line names.
+
+    Raises:
+        ValueError: for options that have no effect together, or that leave the sets as they are.
+    """
+    from ..suites.loading import load_suite
+    from ..suites.sets import load_captioned_set, load_set, set_name
+
+    _check_idle(args)
+    if args.suite:
+        return load_suite(args.suite, processor, names=args.suite_sets, limit=args.limit, data_root=args.data_root)
+
+    rows = json.loads(Path(args.sample_ids).read_text(encoding="utf-8")) if args.sample_ids else {}
+    texts = args.eval_sets or [f"{emoji_folder() / 'data'}:{group}@{args.split}" for group in GROUPS]
+    if args.caption_column is None:
+        # Of sets that a suite does not know; the embedded ones are emoji.
+        templates = args.prompt_template or (None if args.eval_sets else "an emoji of {}")
+        sets = [
+            load_set(text, processor, prompt_templates=templates, sample_ids=rows.get(set_name(text)))
+            for text in texts
+        ]
+    else:
+        sets = [
+            load_captioned_set(
+                text,
+                processor,
+                args.caption_column,
+                prompt_templates=args.prompt_template or "{}",
+                sample_ids=rows.get(set_name(text)),
+                target=args.target,
+            )
+            for text in texts
+        ]
+
+    if args.sample_ids and not {data.name for data in sets} & set(rows):
+        raise ValueError(
+            f"You passed --sample_ids {args.sample_ids}, which holds rows of {sorted(rows)} and none of the sets "
+            f"{sorted(data.name for data in sets)}, which would be evaluated whole. Pass the file of these sets."
+        )
+    return sets
+
+
+def _check_idle(args: argparse.Namespace) -> None:
+    """Refuses options that would be ignored."""
+    of_suite = {"--suite_sets": args.suite_sets, "--data_root": args.data_root, "--limit": args.limit}
+    of_sets = {
+        "--eval_sets": args.eval_sets,
+        "--prompt_template": args.prompt_template,
+        "--sample_ids": args.sample_ids,
+        "--head": args.head,
+        "--caption_column": args.caption_column,
+    }
+    idle = [flag for flag, value in (of_sets if args.suite else of_suite).items() if value is not None]
+    if idle:
+        raise ValueError(
+            f"You passed {', '.join(idle)} {'with' if args.suite else 'without'} --suite, where it has no effect. "
+            "Leave it out; --help says what single sets and what suites take."
+        )
+    if args.target is not None and args.caption_column is None:
+        raise ValueError(
+            f"You passed --target {args.target!r} without --caption_column, where it has no effect. Pass both."
+        )
+
+
+# ---- Attacks ----
+
+
+def attacks_of(args: argparse.Namespace, edge: int) -> list[dict[str, Any]]:
+    """The attacks that a command line names, on images with so many pixels along an edge."""
+    if args.attacks:
+        named = [parse_options(text) for text in args.attacks]
+    else:
+        # Beyond the first rank the margin alone is too kind: it moves the best two captions.
+        losses = ["margin", "ce"] if args.caption_column else ["margin"]
+        losses = [args.loss] if args.loss else losses
+        pgd = {"attack": "pgd", "num_steps": args.num_steps, "restarts": args.restarts}
+        named = [{**pgd, "loss": loss} for loss in losses]
+
+    attacks = []
+    for eps in args.eps:
+        for attack in named:
+            has_ball = attack["attack"] not in ("patch", "corruption")
+            ball = {"eps": eps, "norm": args.norm} if has_ball else {}
+            attacks.append({**ball, **attack})
+    if args.unseen:
+        attacks += unseen_attacks(args.eps[0], args.norm, edge)
+    return attacks
+
+
+def unseen_attacks(eps: str, norm: str, edge: int) -> list[dict[str, Any]]:
+    """Threats that training in a ball did not see, in a few attacks each.
+
+    They are twice the radius, balls in the other norms, a square patch, and every corruption at every severity.
+
+    Args:
+        eps (`str`): Radius of training, such as `"4/255"`.
+        norm (`str`): Norm of training.
+        edge (`int`): Pixels along an edge of the images.
+    """
+    parse_radius(eps, norm)  # says what is wrong with it
+    numerator, slash, denominator = eps.partition("/")
+    double = {"eps": f"{2 * float(numerator):g}{slash}{denominator}", "norm": norm}
+    if norm == "l1":  # which PGD does not know
+        attacks = [{"attack": "apgd", **double, "loss": loss} for loss in ("ce", "margin")]
+    else:
+        attacks = [{"attack": "pgd", **double, "num_steps": 50, "loss": "margin"}]
+
+    radii = {"l2": round(L2_EPS * edge / 32, 3), "l1": round(L1_EPS * (edge / 32) ** 2, 3)}
+    for other, radius in radii.items():
+        if other != norm:
+            attacks += [{"attack": "apgd", "eps": radius, "norm": other, "loss": loss} for loss in ("ce", "margin")]
+
+    attacks.append({"attack": "patch", "size": max(1, edge // 5)})
+    attacks += [
+        {"attack": "corruption", "kind": kind, "severity": severity} for kind in CORRUPTIONS for severity in SEVERITIES
+    ]
+    return attacks
+
+
+# ---- Output ----
+
+
+def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None:
+    """Prints a report, and writes what a command line asks for."""
+    if args.output_file:
+        report.save(args.output_file)
+
+    for rows in (report_rows(report), attack_rows(report), corruption_rows(report)):
+        if len(rows) > 1:
+            print(render(rows, args.format), end="\n\n")
+    print(f"Protocol {report.protocol_hash}; {report.protocol['verdict']}.")
+    for text in report.retrieval:
+        print(text)
+    print("Robust figures are upper bounds until a stronger attack fails to lower them.")
+    for flag in report.flags:
+        print(f"WARNING ({flag['flag']}, {flag['set']}): {flag['message']}.")
+
+    if args.plots:
+        draw_reports({model: report}, Path(args.plots))
+
+
+if __name__ == "__main__":
+    main()

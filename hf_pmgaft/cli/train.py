@@ -1,0 +1,213 @@
+"""Makes a CLIP robust to adversarial images, and says what was gained and lost.
+
+With no arguments it tunes the small CLIP of the package by PMG-AFT, in a few minutes on two CPU cores:
+
+    pmgaft train
+
+The same command tunes a Hub model on a Hub data set by any recipe, on one GPU or many:
+
+    pmgaft train --recipe pmg_aft --model_name_or_path openai/clip-vit-base-patch32 \\
+        --dataset_name zh-plus/tiny-imagenet --bf16
+    pmgaft train --recipe tecoa --num_processes 8
+    pmgaft train --config mine.yaml --accelerate_config ddp.yaml
+
+A recipe or a YAML file gives defaults (--recipe, --config), flags override them. --num_processes N and
+--accelerate_config FILE start the run by Accelerate's launcher, with so many processes or as the file of `accelerate
+config` says. The run writes into --output_dir: the checkpoint with its processor and tokenizer,
+robustness_before.json and robustness.json, README.md (the model card) and pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..arguments import parse_args
+from ..config import PMGAFTConfig
+from .before_and_after import comparison_table
+from .errors import one_line_errors
+from .train_arguments import TYPES, DataArguments, ModelArguments, help_groups
+from .train_setup import make_trainer
+
+if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick
+    from ..training.callbacks import SamplePictures
+    from ..training.trainer import PMGAFTTrainer
+
+CHECKOUT = Path(__file__).parents[2]
+# What names a run of one's own. Without any of it, the embedded default runs.
+NAMES_A_RUN = ("--config", "--recipe", "--model_name_or_path", "--dataset_name")
+
+
+def parse(
+    argv: Sequence[str] | None = None, script: str | None = None
+) -> tuple[ModelArguments, DataArguments, PMGAFTConfig]:
+    """The options of a command line, by default that of the process; those of the launcher are left out.
+
+    Raises:
+        ValueError: for an unknown option or a value that cannot work.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if script is None:
+        _, argv = split_launcher_options(argv)
+    if not any(flag.split("=")[0] in NAMES_A_RUN for flag in argv):
+        argv = ["--recipe", "emoji", *argv]
+    if script is None:
+        return parse_args(TYPES, argv, __doc__, "pmgaft train", help_groups())
+    return parse_args(TYPES, argv, script, None, help_groups())
+
+
+def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
+    """Runs the training that a command line asks for, by Accelerate's launcher if it asks for that."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    with one_line_errors():
+        if script is None:  # a script has its own launcher: `accelerate launch SCRIPT`
+            launcher_options, argv = split_launcher_options(argv)
+            if launcher_options and not {"-h", "--help"} & set(argv):
+                launch(launcher_options, argv)
+                return
+        trainer, model_args, data_args = set_up(argv, script)
+    run(trainer, model_args, data_args)
+
+
+def set_up(argv: Sequence[str], script: str | None = None) -> tuple[PMGAFTTrainer, ModelArguments, DataArguments]:
+    """Everything that can fail before the first step because of what was passed."""
+    model_args, data_args, args = parse(argv, script)
+    return make_trainer(model_args, data_args, args), model_args, data_args
+
+
+# ---- One run ----
+
+
+def run(trainer: PMGAFTTrainer, model_args: ModelArguments, data_args: DataArguments) -> None:
+    """Evaluates, trains, evaluates again, and writes checkpoint, reports, pictures and card."""
+    from ..plots import robustness_bars
+
+    args, output_dir = trainer.args, Path(trainer.args.output_dir)
+    evaluates = bool(trainer.eval_dataset)
+    if not args.resume_from_checkpoint:
+        forget_verdicts(trainer)
+
+    # Before
+    before = after = None
+    if evaluates:
+        before = trainer.evaluate_robustness(verdict_file=output_dir / "verdicts_before.jsonl")
+    pictures = sample_pictures(trainer, data_args.in_domain_set)
+    if pictures:
+        pictures.attack("before")
+
+    # Training. The push comes last, with card and pictures.
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    if trainer.interrupted:
+        if trainer.is_world_process_zero():
+            print(f"Stopped by SIGTERM after step {trainer.state.global_step}; --resume_from_checkpoint true goes on.")
+        sys.exit(128 + signal.SIGTERM)
+    trainer.save_model(_internal_call=True)
+    if model_args.merge_adapter:
+        trainer.save_standalone()
+
+    # After. The figures go to the trackers with the pictures.
+    if evaluates:
+        after = trainer.evaluate_robustness(verdict_file=output_dir / "verdicts_after.jsonl")
+        trainer.log(after.metrics())
+    if pictures:
+        pictures.attack("after")
+        pictures.show()
+
+    # Reports, and then the card, which shows them
+    trainer.save_reports()
+    if evaluates and trainer.is_world_process_zero():
+        robustness_bars({"before": before, "after": after}, output_dir / "robustness.png")
+        print(comparison_table(before, after, data_args.in_domain_set))
+    forget_verdicts(trainer)
+    trainer.create_model_card(finetuned_from=model_args.model_name_or_path, dataset=data_args.dataset_name)
+    if trainer.is_world_process_zero():
+        print(f"The robust checkpoint, its report, card and pictures are in {output_dir}.")
+
+    if args.push_to_hub:
+        try:
+            trainer.push_to_hub(merged=model_args.push_merged)
+        except OSError as error:  # the message says where all of it is and how to push it later
+            sys.exit(f"error: {error}")
+
+
+def sample_pictures(trainer: PMGAFTTrainer, in_domain: str | None) -> SamplePictures | None:
+    """A gallery of a zero-shot set, if there is one; of classes that were not tuned on, if there are any."""
+    from ..data.evaluation_sets import ZeroShotDataset
+    from ..training.callbacks import SamplePictures
+
+    names = [name for name, data in (trainer.eval_dataset or {}).items() if isinstance(data, ZeroShotDataset)]
+    names.sort(key=lambda name: name == in_domain)
+    return SamplePictures(trainer, trainer.eval_dataset[names[0]]) if names else None
+
+
+def forget_verdicts(trainer: PMGAFTTrainer) -> None:
+    """Removes the verdicts that both evaluations keep until their reports are written, for a killed run to go on."""
+    with trainer.accelerator.main_process_first():
+        if trainer.is_world_process_zero():
+            for file in Path(trainer.args.output_dir).glob("verdicts_*.jsonl*"):
+                file.unlink()
+
+
+# ---- Several processes ----
+
+
+def split_launcher_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options of `accelerate launch` that a command line asks for, and what is left of it.
+
+    Raises:
+        ValueError: for a number of processes that is none.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--num_processes", type=int)
+    parser.add_argument("--accelerate_config")
+    try:
+        launcher, rest = parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error}. See --help for all options.") from error
+
+    options = []
+    if launcher.accelerate_config is not None:
+        options += ["--config_file", find_accelerate_config(launcher.accelerate_config)]
+    elif launcher.num_processes is not None:
+        options += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        if launcher.num_processes > 1:
+            options.append("--multi_gpu")  # which on the CPU starts several processes, too
+    if launcher.num_processes is not None:
+        options += ["--num_processes", str(launcher.num_processes)]
+    return options, rest
+
+
+def find_accelerate_config(name: str) -> str:
+    """A file of `accelerate config`, or in a checkout one of `examples/accelerate_configs` by its name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for file in (Path(name), CHECKOUT / "examples" / "accelerate_configs" / f"{name}.yaml"):
+        if file.is_file():
+            return str(file)
+    raise ValueError(
+        f"You passed --accelerate_config {name}, which is no file and no configuration of this package's checkout. "
+        "Pass a file that `accelerate config --config_file FILE` wrote."
+    )
+
+
+def launch(launcher_options: Sequence[str], argv: Sequence[str]) -> None:
+    """Starts this command in the processes of `accelerate launch`."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    parser = launch_command_parser()
+    args = parser.parse_args(["--quiet", *launcher_options, "-m", "hf_pmgaft.cli.train", *argv])
+    try:
+        launch_command(args)
+    except ChildFailedError:
+        sys.exit("error: A process ended before the run did. What it said stands above.")
+
+
+if __name__ == "__main__":
+    main()

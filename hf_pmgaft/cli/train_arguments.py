@@ -1,0 +1,156 @@
+"""The options of `pmgaft train` beside those of `PMGAFTConfig`, and how `--help` groups all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from ..config import PMGAFTConfig
+
+
+@dataclass
+class ModelArguments:
+    """Which models a run takes, and what it writes beside the checkpoint."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of a CLIPModel; the embedded small CLIP if absent."}
+    )
+    teacher_name_or_path: str | None = field(
+        default=None, metadata={"help": "Frozen guide; the model itself before training if not given."}
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "Train at another resolution, position embeddings interpolated once."}
+    )
+    image_mean: list[float] | None = field(
+        default=None, metadata={"help": "Pixel mean in place of the processor's; saved with the checkpoint."}
+    )
+    image_std: list[float] | None = field(
+        default=None, metadata={"help": "Standard deviation of pixels in place of the processor's; saved, too."}
+    )
+    lora_r: int = field(default=0, metadata={"help": "Rank of LoRA in the vision tower; 0 tunes the weights."})
+    lora_alpha: int = field(default=16, metadata={"help": "LoRA's scaling numerator."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "LoRA's dropout."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+        metadata={"help": "Modules of the vision tower that LoRA adapts."},
+    )
+    merge_adapter: bool = field(
+        default=True,
+        metadata={
+            "help": "Also save what serves without hf_pmgaft and peft: an adapter merged into a plain CLIPModel in "
+            "OUTPUT_DIR/merged, or the class embeddings of learned prompts in OUTPUT_DIR/class_embeds.safetensors."
+        },
+    )
+    push_merged: bool = field(
+        default=False,
+        metadata={"help": "With --push_to_hub, push what an adapter merges into, a plain CLIPModel, in its place."},
+    )
+
+
+@dataclass
+class DataArguments:
+    """Which sets a run trains on and evaluates, and how their rows are read."""
+
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Fine-tuning set: Hub id, ImageFolder, parquet or CSV file, save_to_disk or webdataset folder, "
+            "[:config][@split]."
+        },
+    )
+    eval_sets: list[str] = field(
+        default_factory=list, metadata={"help": "Zero-shot sets, each NAME[:config][@split] as for --dataset_name."}
+    )
+    head: str | None = field(
+        default=None,
+        metadata={"help": "Classify by labelled images instead of class names: nearest_class_mean or linear_probe."},
+    )
+    support_sets: list[str] = field(
+        default_factory=list, metadata={"help": "What --head is fitted on: for each of --eval_sets one set."}
+    )
+    retrieval_sets: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Image-caption sets to measure recall on, beside --eval_sets, each NAME[:config][@split]."},
+    )
+    retrieval_captions: str = field(
+        default="auto", metadata={"help": "Their caption columns, NAME[,NAME]; auto for the usual names."}
+    )
+    in_domain_set: str | None = field(
+        default=None, metadata={"help": "The evaluation set whose classes are tuned on; a mean is given without it."}
+    )
+    image_column: str | None = field(default=None, metadata={"help": "Image column of the fine-tuning set."})
+    label_column: str | None = field(default=None, metadata={"help": "Label column of the fine-tuning set."})
+    caption_column: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Caption columns of the fine-tuning set, NAME[,NAME]; a cell is a text or a list of texts, a "
+            "webdataset's json field json.FIELD; auto for the usual names."
+        },
+    )
+    shots: int | None = field(
+        default=None, metadata={"help": "Tune on so many images per class, drawn by --seed; all if not given."}
+    )
+    class_names: str | None = field(
+        default=None, metadata={"help": "Text file with one class name per line, where the set has no ClassLabel."}
+    )
+    prompt_template: str = field(default="This is a photo of a {}", metadata={"help": "How names become prompts."})
+    guidance_names: str | None = field(
+        default=None,
+        metadata={"help": "Text file of names over which the guidance terms range instead of the classes."},
+    )
+    streaming: bool = field(default=False, metadata={"help": "Read the fine-tuning set while training."})
+    cache_images: int = field(
+        default=0,
+        metadata={"help": "MiB of decoded images of the fine-tuning set that each process keeps; 0 decodes anew."},
+    )
+    check_data: bool = field(default=False, metadata={"help": "Read every row first and name those that are broken."})
+
+
+TYPES = (ModelArguments, DataArguments, PMGAFTConfig)
+# Titles of `--help` for the options that PMGAFTConfig adds to those of Trainer.
+GROUPS_OF_CONFIG = {
+    "Threat model of training": (
+        "attack",
+        "norm",
+        "eps",
+        "num_steps",
+        "step_size",
+        "random_start",
+        "attack_kwargs",
+        "attack_precision",
+    ),
+    "Threat model of evaluation": (
+        "eval_eps",
+        "eval_num_steps",
+        "eval_step_size",
+        "eval_loss",
+        "eval_restarts",
+        "eval_max_samples",
+    ),
+    "Objective and tuning": (
+        "objective",
+        "objective_kwargs",
+        "tuning",
+        "tuning_kwargs",
+        "ema_decay",
+        "wise_ft",
+        "augmentation",
+    ),
+}
+
+
+def help_groups() -> dict[str, list[str]]:
+    """The options by the title under which `--help` lists them: this package's first, then Trainer's."""
+    groups = {
+        "Model": _names(ModelArguments),
+        "Data": _names(DataArguments),
+        **{title: list(names) for title, names in GROUPS_OF_CONFIG.items()},
+    }
+    listed = {name for names in groups.values() for name in names}
+    groups["Trainer (see transformers.TrainingArguments)"] = [
+        name for name in _names(PMGAFTConfig) if name not in listed
+    ]
+    return groups
+
+
+def _names(arguments: type) -> list[str]:
+    return [entry.name for entry in fields(arguments) if entry.init]

@@ -1,0 +1,184 @@
+"""From parsed options to a trainer that can start: all that can fail before the first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import PMGAFTConfig, check_output_dir
+from ..models.processors import image_processor_of
+from ..models.resolution import at_resolution
+from ..objectives import make_objective
+from ..prompts import DEFAULT_PROMPT_TEMPLATES
+from ..tuning.saved import load_model
+from .train_arguments import DataArguments, ModelArguments
+
+if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick
+    from peft import LoraConfig
+
+    from ..data.evaluation_sets import RetrievalDataset, ZeroShotDataset
+    from ..training.trainer import PMGAFTTrainer
+
+
+def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMGAFTConfig) -> PMGAFTTrainer:
+    """Loads models and sets, checks what was passed, and returns the trainer.
+
+    Raises:
+        OSError, TypeError, ValueError: say what cannot work.
+    """
+    from transformers import AutoProcessor
+
+    from ..evaluation.heads import make_head
+    from ..suites.sets import check_set_names
+    from ..training.trainer import PMGAFTTrainer
+
+    check_output_dir(args.output_dir)
+    args.resume_from_checkpoint = resume_argument(args)
+
+    # Models
+    processor = load_processor(model_args)
+    model = load_model(model_args.model_name_or_path)
+    if model_args.image_size is not None:
+        model, processor = at_resolution(model, processor, model_args.image_size)
+    teacher, teacher_processor = model_args.teacher_name_or_path, None
+    if teacher is not None:
+        teacher_processor = AutoProcessor.from_pretrained(teacher, trust_remote_code=False)
+
+    # Data
+    objective = make_objective(args.objective, args.objective_kwargs)
+    train_dataset = load_training_set(data_args, processor, args.seed, objective.uses_text)
+    eval_sets, head = [], None
+    if args.do_eval:
+        eval_sets = load_sets(data_args.eval_sets, data_args, processor)
+        head = make_head(data_args.head, load_sets(data_args.support_sets, data_args, processor), eval_sets)
+        eval_sets += load_captioned_sets(data_args, processor)
+    check_set_names(eval_sets)
+    if data_args.check_data:
+        for data in (train_dataset, *eval_sets):
+            data.check()
+
+    trainer = PMGAFTTrainer(
+        model=model,
+        args=args,
+        train_dataset=train_dataset,
+        eval_dataset={data.name: data for data in eval_sets},
+        processing_class=processor,
+        teacher=teacher,
+        teacher_processor=teacher_processor,
+        prompt_templates=data_args.prompt_template,
+        guidance_names=read_lines(data_args.guidance_names),
+        peft_config=lora_config(model_args),
+        head=head,
+    )
+    if model_args.push_merged:
+        trainer.check_merges()
+    return trainer
+
+
+def load_processor(model_args: ModelArguments) -> Any:
+    """The processor of the model to train, with the pixel statistics that were asked for."""
+    from transformers import AutoProcessor
+
+    name = required("--model_name_or_path", model_args.model_name_or_path)
+    processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    images = image_processor_of(processor)
+    if model_args.image_mean is not None:
+        images.image_mean = model_args.image_mean
+    if model_args.image_std is not None:
+        images.image_std = model_args.image_std
+    return processor
+
+
+def load_training_set(data_args: DataArguments, processor: Any, seed: int, needs_labels: bool = True) -> Any:
+    """The examples to train on: all or a few of each class, decoded anew or kept."""
+    from ..data.sources import load_images, parse_set
+    from ..data.training_sets import few_shot, training_examples
+
+    name, config, split = parse_set(required("--dataset_name", data_args.dataset_name), "train")
+    examples = training_examples(
+        load_images(name, config, split, data_args.streaming),
+        processor,
+        read_lines(data_args.class_names),
+        data_args.image_column,
+        data_args.label_column,
+        data_args.caption_column or None,
+        needs_labels,
+    )
+    if data_args.shots is not None:
+        examples = few_shot(examples, data_args.shots, seed)
+    if not data_args.cache_images:
+        return examples
+
+    if data_args.streaming:
+        raise ValueError(
+            f"You passed cache_images={data_args.cache_images} with streaming, but rows of a stream have no numbers "
+            "to find them again by. Leave one of the two out."
+        )
+    return examples.cached(data_args.cache_images * 2**20)
+
+
+def load_sets(names: list[str], data_args: DataArguments, processor: Any) -> list[ZeroShotDataset]:
+    """Labelled sets, each `NAME[:config][@split]`."""
+    from ..suites.sets import load_set
+
+    # A set that a suite knows has templates of its own.
+    template = data_args.prompt_template
+    templates = None if template in DEFAULT_PROMPT_TEMPLATES else template
+    return [load_set(text, processor, prompt_templates=templates) for text in names]
+
+
+def load_captioned_sets(data_args: DataArguments, processor: Any) -> list[RetrievalDataset]:
+    """The image-caption sets of the command line."""
+    from ..suites.sets import load_captioned_set, set_name
+
+    # Its images may be those of an evaluation set with the same name.
+    return [
+        load_captioned_set(text, processor, data_args.retrieval_captions, name=f"{set_name(text)} captions")
+        for text in data_args.retrieval_sets
+    ]
+
+
+def lora_config(model_args: ModelArguments) -> LoraConfig | None:
+    """LoRA as the command line asks for it, if it does."""
+    if not model_args.lora_r:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=model_args.lora_r,
+        lora_alpha=model_args.lora_alpha,
+        lora_dropout=model_args.lora_dropout,
+        target_modules=model_args.lora_target_modules,
+    )
+
+
+def resume_argument(args: PMGAFTConfig) -> str | bool | None:
+    """`--resume_from_checkpoint true` asks for the newest complete checkpoint of the output folder.
+
+    Raises:
+        ValueError: if there is none, which is better known before the first evaluation than after it.
+    """
+    resume = args.resume_from_checkpoint
+    if str(resume).lower() in ("false", "no"):
+        return None
+    if str(resume).lower() != "true":
+        return resume
+    from ..training.checkpoints import newest_complete
+
+    newest_complete(args.output_dir)
+    return True
+
+
+def required(flag: str, value: str | None) -> str:
+    """The value of an option that a run cannot do without."""
+    if value is None:
+        raise ValueError(
+            f"You passed no {flag}, so there is nothing to train. Pass it, or start without arguments for the "
+            "embedded default."
+        )
+    return value
+
+
+def read_lines(file: str | None) -> list[str] | None:
+    """The lines of a text file, if one is named."""
+    return None if file is None else Path(file).read_text(encoding="utf-8").splitlines()

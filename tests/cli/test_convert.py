@@ -1,0 +1,47 @@
+"""Checkpoints of others become folders of transformers, and one's own folders of open_clip."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.llava import equal_weights
+from support.open_clip import features, make_clip, other_clip, tecoa
+from support.paths import EMOJI
+from support.tiny import make_processor
+from transformers import AutoModel
+
+from hf_pmgaft import load_open_clip
+from hf_pmgaft.cli import convert
+
+
+def test_a_published_file_becomes_a_folder_and_that_an_open_clip_folder(tmp_path):
+    base = make_clip()
+    base.save_pretrained(tmp_path / "base")
+    make_processor().save_pretrained(tmp_path / "base")
+    other = other_clip(base)
+    torch.save(tecoa(other), tmp_path / "tecoa.pth.tar")
+    pixel_values = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    source, there = str(tmp_path / "tecoa.pth.tar"), str(tmp_path / "there")
+    convert.main(["--from", source, "--base", str(tmp_path / "base"), "--output_dir", there])
+    convert.main(["--from", there, "--to", "open_clip", "--output_dir", str(tmp_path / "back")])
+
+    for folder in (there, tmp_path / "back"):
+        for file in Path(folder).iterdir():
+            assert file.stat().st_mode & 0o444 == 0o444, f"{file} cannot be read by others"
+    model = AutoModel.from_pretrained(there)
+    with torch.no_grad():
+        torch.testing.assert_close(features(model, pixel_values), other.visual(pixel_values), rtol=1e-5, atol=1e-5)
+    assert equal_weights(model, load_open_clip(tmp_path / "back", base))
+
+
+def test_a_file_needs_its_base(capsys):
+    with pytest.raises(SystemExit):
+        convert.main(["--from", "fare.pt", "--output_dir", "out"])
+    assert "--to transformers needs --base" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_ends_with_one_line(tmp_path):
+    flags = ["--from", str(tmp_path / "no.pt"), "--base", str(EMOJI / "model"), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="^error: .*no.pt"):
+        convert.main(flags)

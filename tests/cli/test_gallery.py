@@ -1,0 +1,84 @@
+"""The gallery of where models look, as a user runs it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from support.patches import tokens_by_hand, vary_layer_norms
+
+from hf_pmgaft.attacks.spec import AttackSpec
+from hf_pmgaft.cli import gallery
+from hf_pmgaft.data import ZeroShotDataset
+from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
+
+
+@pytest.fixture
+def model(model):
+    return vary_layer_norms(model)
+
+
+def test_a_look_holds_images_attention_and_predictions_clean_and_attacked(model, processor, images):
+    data = ZeroShotDataset(images, processor, None, "a photo of the {}")
+    rows, attack = [1, 6, 7], AttackSpec.of({"attack": "pgd", "eps": "8/255", "num_steps": 5, "loss": "margin"})
+    for block in model.vision_model.encoder.layers:
+        block.self_attn.dropout = 0.5  # which must not act
+    model.train()
+    seen = gallery.look(model, processor, data, rows, attack, seed=0)
+
+    assert model.training and all(p.requires_grad and p.grad is None for p in model.parameters())
+    clean, attacked = seen["images"]
+    torch.testing.assert_close(clean, torch.stack([data[row]["images"] for row in rows]))
+    assert attack.allows(clean, attacked).all() and not torch.equal(clean, attacked)
+    embeds = encode_class_names(model, processor, data.class_names, data.prompt_templates)
+    classifier = ZeroShotClassifier.from_model(model.eval(), processor, embeds)
+    mean, std = classifier.mean, classifier.std
+    for view, batch in enumerate((clean, attacked)):
+        assert seen["predictions"][view].tolist() == classifier(batch).argmax(1).tolist()
+        tokens = F.normalize(tokens_by_hand(model, (batch - mean) / std)[:, 1:], dim=-1)
+        for i, row in enumerate(rows):
+            expected = (tokens[i] @ embeds[data[row]["labels"]]).view(4, 4)
+            torch.testing.assert_close(seen["attention"][view, i], expected)
+    losses = [
+        F.cross_entropy(classifier(batch), torch.tensor([data[r]["labels"] for r in rows]))
+        for batch in (clean, attacked)
+    ]
+    assert losses[1] > losses[0]
+
+
+def test_the_command_draws_the_embedded_model(tmp_path, capsys):
+    file = tmp_path / "gallery.png"
+    gallery.main(["--num_images", "2", "--num_steps", "3", "--output_file", str(file)])
+    assert str(file) in capsys.readouterr().out
+    with Image.open(file) as picture:
+        assert picture.format == "PNG" and picture.width > picture.height > 300
+        assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 1000
+
+
+def test_models_are_named_by_the_parts_that_tell_them_apart():
+    assert gallery.row_names(["outputs/plain", "a/b/robust"]) == ["outputs/plain", "b/robust"]
+    assert gallery.row_names(["x/a/merged", "y/a/merged"]) == ["x/a/merged", "y/a/merged"]
+    with pytest.raises(ValueError, match="twice"):
+        gallery.row_names(["a", "a"])
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        gallery.main(["--help"])
+    printed = capsys.readouterr().out
+    assert stopped.value.code == 0 and "pmgaft gallery --models" in printed
+    assert "--eval_set" in printed and "2410.21802" in printed
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--num_images", "0"], "leaves nothing to show. Pass 1 or more"),
+        (["--eps", "4"], "write 4/255"),
+        (["--eval_set", "nowhere.parquet"], "error: "),
+        (["--models", "nowhere"], "error: "),
+    ],
+)
+def test_what_cannot_work_ends_with_one_line(argv, message):
+    with pytest.raises(SystemExit) as stopped:
+        gallery.main(argv)
+    assert str(stopped.value.code).startswith("error: ") and message in str(stopped.value.code)

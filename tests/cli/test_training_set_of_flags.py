@@ -1,0 +1,22 @@
+"""The training set that flags and a YAML file describe."""
+
+import torch
+from support.paths import EMOJI
+from transformers import AutoProcessor
+
+from hf_pmgaft.arguments import parse_args
+from hf_pmgaft.cli.train_arguments import DataArguments
+from hf_pmgaft.cli.train_setup import load_training_set
+
+
+def test_the_script_reads_captions_and_shots_from_flags_and_yaml(tmp_path):
+    processor = AutoProcessor.from_pretrained(EMOJI / "model")
+    flags = ["--dataset_name", f"{EMOJI}/data:finetune", "--caption_column", "label,tags", "--shots", "1"]
+    (by_flags,) = parse_args((DataArguments,), flags)
+    file = tmp_path / "captions.yaml"
+    file.write_text(f'dataset_name: "{EMOJI}/data:finetune"\ncaption_column: [label, tags]\nshots: 1\n')
+    (by_file,) = parse_args((DataArguments,), ["--config", str(file)])
+    one, other = (load_training_set(arguments, processor, 0) for arguments in (by_flags, by_file))
+    assert len(one) == 160 and one.sample_ids == other.sample_ids
+    assert torch.equal(one[7]["input_ids"], other[7]["input_ids"]) and len(one[7]["input_ids"]) > 1
+    assert load_training_set(by_flags, processor, 1).sample_ids != one.sample_ids

@@ -1,0 +1,64 @@
+"""The wheel in an empty virtual environment, with no checkout, no Hub and no test tools beside it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support.build import build_wheel, copy_of_the_checkout
+
+pytestmark = pytest.mark.slow
+TORCH = os.environ.get("TORCH") or f"torch=={torch.__version__.partition('+')[0]}"
+QUICK = "--max_steps 4 --per_device_train_batch_size 16 --eval_max_samples 12 --eval_num_steps 3".split()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The folder of a virtual environment with torch, the wheel and what it asks for."""
+    folder = tmp_path_factory.mktemp("empty")
+    wheel = build_wheel(copy_of_the_checkout(folder), folder)
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    for package in (TORCH, str(wheel)):
+        subprocess.run([folder / "venv" / "bin" / "pip", "install", "--quiet", package], check=True)
+    return folder / "venv"
+
+
+@pytest.fixture
+def pmgaft(installed, tmp_path):
+    def pmgaft(*arguments: str) -> str:
+        kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        environment = {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
+        command = [installed / "bin" / "pmgaft", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout
+
+    return pmgaft
+
+
+def test_training_without_arguments_is_the_embedded_default_and_prints_its_table(pmgaft, tmp_path):
+    printed = pmgaft("train", *QUICK)
+    assert "mean without animals*" in printed and "PGD-3 margin linf 4/255" in printed
+    assert (tmp_path / "outputs" / "clip-pmgaft-emoji" / "README.md").is_file()
+    printed = pmgaft("evaluate", "--model", "outputs/clip-pmgaft-emoji", "--max_samples", "6", "--attacks", "fgsm")
+    assert "smileys" in printed and "FGSM ce linf 4/255" in printed
+
+
+def test_recipes_are_there(pmgaft):
+    assert "tecoa" in pmgaft("recipes")
+    assert "objective: tecoa" in pmgaft("recipes", "show", "tecoa")
+
+
+def test_a_bug_report_says_what_is_not_installed(pmgaft):
+    printed = pmgaft("env")
+    assert f"- torch: {torch.__version__.partition('+')[0]}" in printed
+    assert "- evaluate: not installed" in printed and "- pyautoattack: not installed" in printed
+
+
+def test_the_gallery_and_the_embedded_llava_work(pmgaft, tmp_path):
+    pmgaft("gallery", "--num_images", "1", "--num_steps", "1")
+    assert (tmp_path / "gallery.png").stat().st_size > 1000
+    flags = ["--num_images", "1", "--num_steps", "1", "--tasks", "targeted"]
+    assert "target 'warning'" in pmgaft("attack-vlm", *flags)
