@@ -30,9 +30,9 @@ import yaml
 from accelerate import PartialState
 
 from hf_pmgaft.attacks import CORRUPTIONS, SEVERITIES, parse_radius
-from hf_pmgaft.attacks.spec import norm_of
-from hf_pmgaft.evaluation.report import RobustnessReport, compare_reports
-from hf_pmgaft.evaluation.tables import FORMATS, attack_rows, comparison_rows, corruption_rows, render, report_rows
+from hf_pmgaft.evaluation.comparison import compare_reports
+from hf_pmgaft.evaluation.report import RobustnessReport
+from hf_pmgaft.evaluation.tables import FORMATS, render
 from hf_pmgaft.evaluation.verdicts import VERDICTS
 from hf_pmgaft.models.resolution import at_resolution
 from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_curve
@@ -240,7 +240,7 @@ def show(args: argparse.Namespace, report: RobustnessReport) -> None:
     """Prints the report, and writes what was asked for."""
     if args.output_file:
         report.save(args.output_file)
-    for rows in (report_rows(report), attack_rows(report), corruption_rows(report)):
+    for rows in (report.rows(), report.attack_rows(), report.corruption_rows()):
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
     print(f"Protocol {report.protocol_hash}; {report.protocol['verdict']}.")
@@ -257,10 +257,10 @@ def draw(reports: dict[str, RobustnessReport], folder: Path) -> None:
     """Pictures of one or several reports; accuracy against radius for every norm of a ball."""
     folder.mkdir(parents=True, exist_ok=True)
     robustness_bars(reports, folder / "bars.png")
-    attacks = next(iter(reports.values())).protocol["attacks"]
-    for norm in sorted({norm_of(spec) for spec in attacks} - {None}):
-        for figure in next(iter(reports.values())).figures:
-            name = "" if figure == "accuracy" else "_" + figure.lower().replace(" ", "_").replace("@", "")
+    first = next(iter(reports.values()))
+    for norm in sorted({spec.norm for spec in first.attacks} - {None}):
+        for figure in first.figures:
+            name = "" if figure.is_accuracy else f"_{figure.key.lower()}"
             robustness_curve(reports, folder / f"curve_{norm}{name}.png", norm=norm, figure=figure)
     if len(reports) > 1:
         clean_against_robust(reports, folder / "clean_against_robust.png")
@@ -270,7 +270,7 @@ def compare(args: argparse.Namespace) -> None:
     """Prints by how much the second report's model does better, image by image."""
     first, second = map(RobustnessReport.load, args.compare)
     comparison = compare_reports(first, second, args.ignore)
-    print(render(comparison_rows(comparison), args.format))
+    print(render(comparison.rows(), args.format))
     print(f"\nProtocol {first.protocol_hash}; {args.compare[1]} minus {args.compare[0]}, in points.")
     if args.output_file:
         Path(args.output_file).write_text(json.dumps(comparison.to_dict(), indent=1) + "\n", encoding="utf-8")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from accelerate import PartialState
 from torch import nn
 
 from hf_pmgaft.attacks import NORMS, frozen, sample_seeds
-from hf_pmgaft.attacks.spec import attack_name, check_attack, run_attack
+from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.models.backbones import get_backbone
 from hf_pmgaft.plots import attention_gallery
 from hf_pmgaft.tuning.saved import load_model
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     from hf_pmgaft.evaluation import sample_ids
 
     pgd = {"attack": "pgd", "eps": args.eps, "norm": args.norm, "num_steps": args.num_steps, "loss": "margin"}
-    spec = check_attack(pgd)
+    spec = AttackSpec.of(pgd)
     path, config, split = parse_set(args.eval_set or f"{EMOJI / 'data'}:food@test")
     images = load_images(path, config, split)
     template = args.prompt_template or ("This is a photo of a {}" if args.eval_set else "an emoji of {}")
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
         data.class_names,
         [data[row]["labels"] for row in rows],
         args.output_file,
-        title=f"Attention to the text of the true class, clean and under {attack_name(spec)}",
+        title=f"Attention to the text of the true class, clean and under {spec.name}",
     )
     print(f"The picture is in {args.output_file}.")
 
@@ -101,7 +101,7 @@ def row_names(models: Sequence[str]) -> list[str]:
 
 
 def look(
-    model: nn.Module, processor: Any, data: ZeroShotDataset, rows: Sequence[int], spec: Mapping[str, Any], seed: int
+    model: nn.Module, processor: Any, data: ZeroShotDataset, rows: Sequence[int], spec: AttackSpec, seed: int
 ) -> dict[str, torch.Tensor]:
     """What one model makes of some rows of a set, clean and under its own attack, in this order.
 
@@ -119,7 +119,7 @@ def look(
         classifier = ZeroShotClassifier.from_model(model, processor, embeds)
         # The same random starts as in an evaluation by the same seed.
         seeds = sample_seeds(seed, 0, torch.tensor(rows, device=device))
-        pair = torch.stack([clean, run_attack(spec, classifier, clean, labels, seeds)])
+        pair = torch.stack([clean, spec.run(classifier, clean, labels, seeds)])
         with torch.no_grad():
             found = [backbone.image_and_patch_embeds(model, classifier.pixel_values(images)) for images in pair]
             attention = torch.stack([text_attention(patches, embeds[labels]) for _, patches in found])

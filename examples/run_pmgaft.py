@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_pmgaft.arguments import parse_args
-from hf_pmgaft.attacks.spec import attack_name
 from hf_pmgaft.config import PMGAFTConfig, check_output_dir
 from hf_pmgaft.evaluation.report import RobustnessReport
 from hf_pmgaft.models.processors import image_processor_of
@@ -346,7 +345,7 @@ def read_lines(file: str | None) -> list[str] | None:
 
 def comparison_table(before: RobustnessReport, after: RobustnessReport, in_domain: str | None) -> str:
     """Set, classes, images, clean and robust accuracy before and after, and the means, as text."""
-    attack = ", ".join(attack_name(spec) for spec in before.protocol["attacks"])
+    attack = ", ".join(spec.name for spec in before.attacks)
     lines = [
         f"{after.measure} in %, clean and robust ({attack}; protocol {after.protocol_hash})",
         f"{'set':<24}{'classes':>8}{'images':>8}{'clean before':>14}{'after':>7}{'robust before':>15}{'after':>7}",

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPVisionConfig, LlavaForConditionalGeneration
 
 from ..attacks.pgd import pgd
-from ..attacks.spec import round_to_8_bits, within_threat
+from ..attacks.spec import AttackSpec
 from ..models.processors import pixel_statistics
 from ..modes import frozen
 from .towers import vision_tower
@@ -239,9 +239,9 @@ def attack_answers(
         return -mean if targeted else mean
 
     found = pgd(model.model, images, None, eps=eps, num_steps=num_steps, loss_fn=loss, seeds=seeds, **options)
-    threat = {"attack": "pgd", "eps": eps, "norm": "linf"}
-    rounded = round_to_8_bits(threat, images, found)
-    if not within_threat(threat, images, rounded).all():
+    spec = AttackSpec("pgd", {"eps": eps, "norm": "linf"})
+    rounded = spec.round_to_8_bits(images, found)
+    if not spec.allows(images, rounded).all():
         raise RuntimeError("An adversarial image left its ball or [0,1]; images must have the grey levels of 8 bits.")
     return rounded
 

@@ -13,10 +13,10 @@ from PIL import Image
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
-from ..attacks.spec import check_attack, run_attack
+from ..attacks.spec import AttackSpec
 from ..data import EvaluationImages, ZeroShotDataset
-from ..evaluation.evaluate import sample_ids
-from ..plots.reports import gallery
+from ..evaluation.plan import sample_ids
+from ..plots.galleries import gallery
 
 if TYPE_CHECKING:
     from .trainer import PMGAFTTrainer
@@ -42,7 +42,7 @@ class SamplePictures(TrainerCallback):
     def __init__(self, trainer: PMGAFTTrainer, data: ZeroShotDataset | None = None, count: int = 8):
         self.trainer = trainer
         self.data = classified(trainer.eval_dataset) if data is None else data
-        self.spec = check_attack(trainer.args.eval_attack_spec())
+        self.spec = AttackSpec.of(trainer.args.eval_attack_spec())
         self.rows = sample_ids(len(self.data), count, trainer.args.seed)
         self.clean = self.adversarial = self.labels = None
         self.predictions: dict[str, list[int]] = {}
@@ -65,7 +65,7 @@ class SamplePictures(TrainerCallback):
         with trainer.evaluation_model() as model:
             classifier = trainer.evaluation_classifier(model, data)
             seeds = torch.arange(len(labels), device=labels.device)
-            adversarial = run_attack(self.spec, classifier, images, labels, seeds)
+            adversarial = self.spec.run(classifier, images, labels, seeds)
             with torch.no_grad():
                 self.predictions[name] = classifier(adversarial).argmax(1).tolist()
         self.adversarial = adversarial.cpu()
@@ -79,8 +79,8 @@ class SamplePictures(TrainerCallback):
             self.labels,
             self.predictions,
             file,
-            eps=self.spec["eps"],
-            norm=self.spec["norm"],
+            eps=self.spec.options["eps"],
+            norm=self.spec.norm,
         )
 
     def show(self) -> None:

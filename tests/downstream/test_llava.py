@@ -23,7 +23,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from hf_pmgaft import VisionLanguageModel, attack_answers, vision_tower
+from hf_pmgaft import AttackSpec, VisionLanguageModel, attack_answers, vision_tower
 from hf_pmgaft.data import read_image
 from hf_pmgaft.downstream import llava as vlm
 from hf_pmgaft.downstream.llava import caption_score, contains, normalise_answer, vqa_accuracy
@@ -202,7 +202,7 @@ def test_what_8_bits_cannot_hold_is_not_seen(llava, images, monkeypatch):
 
 
 def test_an_image_outside_its_ball_is_an_error(llava, images, monkeypatch):
-    monkeypatch.setattr(vlm, "round_to_8_bits", lambda spec, x, found: (x + 9 / 255).clamp(0, 1))
+    monkeypatch.setattr(AttackSpec, "round_to_8_bits", lambda spec, x, found: (x + 9 / 255).clamp(0, 1))
     with pytest.raises(RuntimeError, match="left its ball"):
         attack_answers(llava, images, [NAME] * len(images), [["cat"]] * len(images), eps="4/255", num_steps=1)
 

@@ -9,7 +9,7 @@ from support.paths import EXAMPLES
 from support.tiny import make_images
 
 from hf_pmgaft.attacks import CORRUPTIONS
-from hf_pmgaft.attacks.spec import check_attack
+from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.evaluation.report import RobustnessReport
 
 DATA = EXAMPLES / "emoji" / "data"
@@ -114,8 +114,8 @@ def test_unseen_threats_stand_beside_the_headline(script):
 
 def test_unseen_threats_to_a_headline_in_l1_are_attacked_by_what_knows_l1(script):
     args = script.parse(["--eps", "12", "--norm", "l1", "--attacks", "apgd", "--unseen"])
-    specs = [check_attack(spec) for spec in script.attack_specs(args, 64)]
-    balls = [(spec["attack"], spec["norm"], spec["eps"]) for spec in specs if "norm" in spec]
+    specs = [AttackSpec.of(spec) for spec in script.attack_specs(args, 64)]
+    balls = [(spec.attack, spec.norm, spec.options["eps"]) for spec in specs if spec.norm]
     assert balls == [("apgd", "l1", "12"), *[("apgd", "l1", "24")] * 2, *[("apgd", "l2", 1.0)] * 2]
     with pytest.raises(ValueError, match="'four/255', which is no number"):
         script.attack_specs(script.parse(["--eps", "four/255", "--unseen"]), 64)

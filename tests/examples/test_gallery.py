@@ -12,7 +12,7 @@ from support.paths import EXAMPLES
 from support.tiny import CLASS_NAMES, SIZE
 from transformers import CLIPVisionModel
 
-from hf_pmgaft.attacks.spec import check_attack, within_threat
+from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.models.backbones import get_backbone
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
@@ -126,7 +126,7 @@ def test_a_model_without_a_text_tower_is_refused(model):
 
 def test_a_look_holds_images_attention_and_predictions_clean_and_attacked(script, model, processor, images):
     data = ZeroShotDataset(images, processor, None, "a photo of the {}")
-    rows, spec = [1, 6, 7], check_attack({"attack": "pgd", "eps": "8/255", "num_steps": 5, "loss": "margin"})
+    rows, spec = [1, 6, 7], AttackSpec.of({"attack": "pgd", "eps": "8/255", "num_steps": 5, "loss": "margin"})
     for block in model.vision_model.encoder.layers:
         block.self_attn.dropout = 0.5  # which must not act
     model.train()
@@ -135,7 +135,7 @@ def test_a_look_holds_images_attention_and_predictions_clean_and_attacked(script
     assert model.training and all(p.requires_grad and p.grad is None for p in model.parameters())
     clean, attacked = found["images"]
     torch.testing.assert_close(clean, torch.stack([data[row]["images"] for row in rows]))
-    assert within_threat(spec, clean, attacked).all() and not torch.equal(clean, attacked)
+    assert spec.allows(clean, attacked).all() and not torch.equal(clean, attacked)
     embeds = encode_class_names(model, processor, data.class_names, data.prompt_templates)
     classifier = ZeroShotClassifier.from_model(model.eval(), processor, embeds)
     mean, std = classifier.mean, classifier.std
