@@ -27,7 +27,7 @@ class Plan:
         >>> food = ZeroShotDataset(dataset, processor, name="food")
         >>> plan = Plan.of(food, [AttackSpec.parse("pgd,eps=4/255"), AttackSpec.parse("pgd,eps=2/255")], max_samples=3)
         >>> plan.rows, plan.names
-        ([5, 8, 12], ['PGD-10 ce linf 2/255', 'PGD-10 ce linf 4/255'])
+        ([9, 10, 12], ['PGD-10 ce linf 2/255', 'PGD-10 ce linf 4/255'])
     """
 
     data: EvaluationImages
