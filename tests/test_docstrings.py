@@ -9,7 +9,7 @@ import torch
 from support.tiny import CLASS_NAMES, fit_model, make_images
 
 import hf_pmgaft
-from hf_pmgaft.models.backbones import get_backbone
+from hf_pmgaft.models.backbones import unwrap
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(hf_pmgaft.__path__, "hf_pmgaft."))
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -19,7 +19,7 @@ OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 def names() -> dict:
     """What examples may use without making it: a tiny CLIP that has learned four classes, and images of them."""
     model, processor = fit_model()
-    get_backbone(model)  # where DeepSpeed is installed, it prints a line when a model is unwrapped for the first time
+    unwrap(model)  # where DeepSpeed is installed, it prints a line when a model is unwrapped for the first time
     dataset = make_images(16)
     pixel_values = processor.image_processor(list(dataset["image"]), return_tensors="pt", do_normalize=False)
     return {

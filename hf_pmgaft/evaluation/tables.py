@@ -22,7 +22,8 @@ def render(rows: Rows, style: str = "text") -> str:
         |---|---|
         | food | 74.0 |
     """
-    return _RENDERERS[known("format", style, _RENDERERS)](rows)
+    known("format", style, FORMATS)
+    return _RENDERERS[style](rows)
 
 
 def percent(value: float | None) -> str:
