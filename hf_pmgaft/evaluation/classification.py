@@ -25,7 +25,7 @@ def judge_classification(judge: Judge, classifier: ZeroShotClassifier, plan: Pla
     clean = judge.verdicts.of(plan.name, CLEAN)
     right = {row: STANDS for row in share if clean[row] == STANDS}
 
-    # What is fooled inside a ball is fooled inside every larger one of the norm: later attacks leave it out.
+    # An image that is fooled inside a ball is fooled inside every larger one of the norm: later attacks leave it out.
     standing: dict[str, dict[int, int]] = {}
     for spec in plan.attacks:
         group = group_of(spec)
@@ -46,10 +46,10 @@ def judge_classification(judge: Judge, classifier: ZeroShotClassifier, plan: Pla
 def judged_classification(
     plan: Plan, verdicts: Verdicts, headline: str, any_iterate: bool, eight_bit: bool
 ) -> list[Judged]:
-    """Who is classified correctly, from all verdicts on a set: one row."""
+    """Sums the verdicts on a set up in one row: the images that are classified correctly, clean and attacked."""
     clean = [verdicts.of(plan.name, CLEAN)[row] == STANDS for row in plan.rows]
 
-    # Who was not attacked because he was fooled before is fooled.
+    # An image without a verdict was fooled before, and not attacked again.
     masks = {}
     for name in plan.names:
         values = verdicts.of(plan.name, name)

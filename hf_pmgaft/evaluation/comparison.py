@@ -1,4 +1,4 @@
-"""`compare_reports`: how much better the second of two models does, image by image."""
+"""`compare_reports`: two models, image by image."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Comparison:
 
 
 def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: Sequence[str] = ()) -> Comparison:
-    """How much better the second model does, image by image (McNemar).
+    """Compares two models image by image: by how much the second one is right more often (McNemar).
 
     Args:
         first, second (`RobustnessReport`): Of one protocol.

@@ -97,7 +97,7 @@ def evaluate_robustness(
         >>> list(report.sets[0].attacks)
         ['PGD-5 ce linf 4/255', 'FGSM ce linf 8/255']
     """
-    # What was passed can be evaluated
+    # Checks, before anything is computed
     _check_model(model, head)
     sets = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
     attacks = [AttackSpec.of(value) for value in attacks]
@@ -111,7 +111,7 @@ def evaluate_robustness(
     if next(model.parameters()).dtype != torch.float32:
         model = copy.deepcopy(model).float()
 
-    # What verdicts on file must be of
+    # Protocol and model, which verdicts on file must be of
     protocol = make_protocol(model, plans, attacks, verdict, eight_bit, seed)
     if head is not None:
         protocol["head"] = head.describe(sets)
@@ -233,7 +233,7 @@ def _judged(
 
 
 def _result(judged: Judged, plan: Plan, headline: str) -> SetResult:
-    """The figures of those who were judged."""
+    """The figures of a row: shares of the queries that were right."""
     count = len(judged.ids)
     masks = judged.masks
 
@@ -262,7 +262,7 @@ def _result(judged: Judged, plan: Plan, headline: str) -> SetResult:
 
 @dataclass(frozen=True)
 class _Probed:
-    """What the probes saw on a few images of a set: flags, and which rows random noise fooled."""
+    """Flags from a few images of a set, and which of these rows random noise fooled."""
 
     name: str
     flags: list[Flag]

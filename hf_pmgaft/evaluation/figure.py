@@ -1,4 +1,4 @@
-"""`Figure`: what a number of a report counts, such as accuracy or a recall at k."""
+"""`Figure`: the kind of number that a report holds, such as accuracy or a recall at k."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ DIRECTIONS = ("I2T", "T2I")  # image to text, text to image
 
 @dataclass(frozen=True)
 class Figure:
-    """What is counted in one row of a report: right classes, right ones among the first k, or targets kept out.
+    """The kind of number that a row of a report holds: accuracy, a recall at k, or targets kept out of the first k.
 
     Args:
         kind (`str`): `"accuracy"`, `"recall"` or `"target kept out"`; only figures of one kind have a mean.
-        direction (`str`, *optional*): Of a recall, what is found by what: `"I2T"` texts by an image, `"T2I"` images by
-            a text.
+        direction (`str`, *optional*): Of a recall: `"I2T"`, texts found by an image, or `"T2I"`, images by a text.
         k (`int`, *optional*): How many of the first candidates count, but for accuracies.
 
     Example:
@@ -35,12 +34,12 @@ class Figure:
 
     @classmethod
     def recall(cls, direction: str, k: int) -> Figure:
-        """How many queries find one of their own among the first k."""
+        """The share of queries that find one of their own among the first k."""
         return cls(RECALL, direction, k)
 
     @classmethod
     def target_kept_out(cls, k: int) -> Figure:
-        """How many images keep a target that is not their own out of the first k."""
+        """The share of images that keep a target, which is not their own, out of the first k."""
         return cls(TARGET_KEPT_OUT, None, k)
 
     @classmethod

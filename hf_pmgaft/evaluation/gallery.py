@@ -1,4 +1,4 @@
-"""`Gallery`: what one retrieval ranks, the images of some rows and their captions."""
+"""`Gallery`: the images of some rows and their captions, which one retrieval ranks."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Gallery:
 
     @property
     def num_candidates(self) -> int:
-        """How many captions an image is ranked against."""
+        """Number of captions that an image is ranked against."""
         return len(self.captions)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Gallery:
         return places
 
     def describe(self) -> dict[str, Any]:
-        """What the protocol says beside what it says of any set."""
+        """The gallery for the protocol, beside what stands there of any set."""
         threats = ("target",) if self.targets else ("I2T", "T2I")
         entry = {
             "caption_columns": list(self.data.captions.paths),

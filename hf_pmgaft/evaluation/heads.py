@@ -68,7 +68,7 @@ class Head:
         raise NotImplementedError
 
     def options(self) -> dict[str, Any]:
-        """What else the protocol should name."""
+        """Further options that the protocol should name."""
         return {}
 
     def describe(self, sets: Sequence[ZeroShotDataset]) -> dict[str, Any]:
@@ -192,5 +192,5 @@ def make_head(name: str | None, support: Sequence[ZeroShotDataset], sets: Sequen
 
 
 def _rows(support: ZeroShotDataset) -> Sequence[int]:
-    """Which rows of a support set are used."""
+    """The rows of a support set that are used."""
     return range(len(support)) if support.sample_ids is None else support.sample_ids

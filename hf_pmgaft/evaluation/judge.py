@@ -91,7 +91,7 @@ class Batch:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def digests(self) -> list[str]:
-        """What tells each image with its labels from others."""
+        """A digest of each image with its labels."""
         return [digest_of_image(image, labels) for image, labels in zip(self.images, self.labels, strict=True)]
 
 
@@ -99,7 +99,7 @@ class Batch:
 
 
 def progress_bar(title: str, total: int, done: int = 0, shown: bool = True) -> tqdm:
-    """A bar of images, drawn over itself in a terminal or notebook. A log file gets a line a minute at most."""
+    """A bar of images, drawn over itself in a terminal or notebook. A log file gets a line a minute."""
     options = {} if _is_drawn_over() else {"mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL}
     return tqdm(desc=title, total=total, initial=done, unit="img", disable=not shown, **options)
 
@@ -123,6 +123,7 @@ class Progress:
         self.bar = progress_bar(title, total, done, shown)
         self.right = right
         self.share = share
+        self.drawn = time.monotonic()
 
     def __enter__(self) -> Progress:
         return self
@@ -132,7 +133,7 @@ class Progress:
 
     @property
     def text(self) -> str:
-        """How the share fares so far."""
+        """The share of images that can still be right, in words."""
         return f"at most {self.right / self.share:.1%} right"
 
     def add(self, count: int, wrong: int) -> None:
@@ -150,8 +151,12 @@ class Progress:
         self._show(f"{self.text}, pass {passes} over a batch, {images} images in it")
 
     def _show(self, text: str) -> None:
-        # Drawn at once over what stands there; in a log file with the next line.
-        self.bar.set_postfix_str(text, refresh=_is_drawn_over())
+        """Draws the bar with a text at once, but in a log file not before its time."""
+        now = time.monotonic()
+        is_due = _is_drawn_over() or now - self.drawn >= LOG_INTERVAL
+        self.bar.set_postfix_str(text, refresh=is_due)
+        if is_due:
+            self.drawn = now
 
 
 class _Watched:

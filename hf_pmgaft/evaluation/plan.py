@@ -1,4 +1,4 @@
-"""What an evaluation does with one set: its rows, and the attacks on it in order."""
+"""`Plan`: the rows of a set that are evaluated, and the attacks on it in order."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def labelled(self) -> ZeroShotDataset | Gallery:
-        """What gives the images with their labels, by row."""
+        """The set or the gallery: it gives images with their labels by row."""
         return self.data if self.gallery is None else self.gallery
 
     @property
@@ -84,7 +84,7 @@ def group_of(spec: AttackSpec) -> str:
 
 
 def sample_ids(size: int, max_samples: int | None, seed: int) -> list[int]:
-    """Which rows of a set are evaluated: all, or `max_samples` of them, chosen by the seed.
+    """Chooses the rows of a set that are evaluated: all, or `max_samples` of them, by the seed.
 
     Example:
         >>> sample_ids(100, 4, seed=0) == sample_ids(100, 4, seed=0), sample_ids(3, None, seed=0)
@@ -102,8 +102,8 @@ def _rows(data: EvaluationImages, max_samples: int | None, seed: int) -> list[in
 
 
 def _in_order(attacks: Sequence[AttackSpec], num_candidates: int) -> list[AttackSpec]:
-    """What the attacks stand for among so many candidates, each once; smaller radii of a norm first, else as they
-    were passed."""
+    """The single attacks that these stand for among so many candidates, each once: smaller radii of a norm first, else
+    as they were passed."""
     specs = {part.name: part for spec in attacks for part in spec.expand(num_candidates)}
     norms = [spec.norm for spec in specs.values()]
 

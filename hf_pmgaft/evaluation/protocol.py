@@ -23,7 +23,7 @@ PACKAGES = ("torch", "transformers", "datasets", "pillow", "torchvision")
 def make_protocol(
     model: nn.Module, plans: Sequence[Plan], attacks: Sequence[AttackSpec], verdict: str, eight_bit: bool, seed: int
 ) -> dict[str, Any]:
-    """What is evaluated and how, in types that JSON has. Reports of one protocol can be compared."""
+    """The protocol in types that JSON has. Reports of one protocol can be compared."""
     image_size = get_encoder(model).image_size(unwrap_peft(model))
     device = next(model.parameters()).device
     return {
@@ -51,7 +51,7 @@ def _describe_set(plan: Plan, image_size: int) -> dict[str, Any]:
         "attacked_at": list(data.shape[-2:]) if data.native_size else image_size,
     }
 
-    # What only some sets have is not named of the others, whose hashes are older than it.
+    # Named only where it is in use, so that the hashes of all other sets are those of older reports.
     if data.resize is not None:
         entry["resize"] = data.resize
     if data.border:

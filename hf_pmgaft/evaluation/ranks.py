@@ -52,7 +52,7 @@ def text_to_image_ranks(texts: torch.Tensor, images: torch.Tensor, own: Sequence
 
 @dataclass(frozen=True)
 class Goal:
-    """What a query is ranked by, and which rank is the worse one.
+    """The aim of a query: to find its own, or to keep a target out; and which of two ranks is the worse one.
 
     Args:
         ranks (`Callable`): Similarities `[Q,C]` and labels -> ranks `[Q]`, from 1.
@@ -74,9 +74,9 @@ class Goal:
         return cls(own_ranks, torch.maximum, best=1, is_pull=False)
 
     def is_right(self, ranks: Any, k: int) -> Any:
-        """Whether a query of a rank is right at k; of a tensor of ranks, each."""
+        """Tells whether a query of a rank is right at k; of a tensor of ranks, each."""
         return ranks > k if self.is_pull else ranks <= k
 
     def is_first(self, rank: int) -> bool:
-        """Whether a query of a rank is right at 1."""
+        """Tells whether a query of a rank is right at 1."""
         return self.is_right(rank, 1)

@@ -1,4 +1,4 @@
-"""`RobustnessReport`: what an evaluation measured, and the protocol that it followed."""
+"""`RobustnessReport`: the figures of an evaluation, and the protocol that it followed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class SetResult:
 
 @dataclass
 class RobustnessReport:
-    """What `evaluate_robustness` measured, with the protocol that it followed.
+    """The figures that `evaluate_robustness` measured, with the protocol that it followed.
 
     Attributes:
         protocol (`dict`): Everything that the figures depend on but the model.
@@ -131,7 +131,7 @@ class RobustnessReport:
 
     @property
     def measure(self) -> str:
-        """What the figures are, by class names or by a head, or of retrieval."""
+        """The figures in words: accuracy by class names or by a head, recall, or both."""
         head = self.protocol.get("head")
         accuracy = "zero-shot accuracy" if head is None else f"accuracy by {head['name']}"
         kinds = dict.fromkeys(result.kind for result in self.sets) or ["accuracy"]
@@ -140,7 +140,7 @@ class RobustnessReport:
 
     @property
     def retrieval(self) -> list[str]:
-        """What was ranked and attacked in retrieval, in words; nothing if there was none."""
+        """The threats and ties of retrieval, a line each; none if nothing was ranked."""
         sets = [entry["retrieval"] for entry in self.protocol.get("sets", {}).values() if "retrieval" in entry]
         threats = [f"{name}: {text}." for entry in sets for name, text in entry["threats"].items()]
         ties = [f"Ties: {entry['ties']}." for entry in sets]
@@ -267,7 +267,7 @@ class RobustnessReport:
         return [spec for spec in self.attacks if spec.attack == "corruption"]
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: attacks, the table, flags and the picture."""
+        """The report in a notebook: attacks, the table, flags and the picture."""
         attacks = ", ".join(spec.name for spec in self.headline_attacks)
         lines = [f"<p>{self.measure} in %, robust under {escape(attacks)}; protocol {self.protocol_hash}</p>"]
         lines.append(render(self.rows(), "html"))

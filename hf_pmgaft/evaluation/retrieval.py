@@ -29,12 +29,12 @@ from .verdicts import CLEAN, PIXELS, Judged, Verdicts
 # Others leave an image at its first wrong answer, too early for recall at 10 and for the gallery.
 RETRIEVAL_ATTACKS = ("corruption", "fgsm", "pgd")
 TARGET_ATTACKS = ("fgsm", "pgd")
-# What the verdict file calls the embeddings of an attack's images, and those images rounded to 8 bits.
+# Ends of the keys in the verdict file: embeddings of an attack's images, and those images rounded to 8 bits.
 _EMBEDS = " embeds"
 _ROUNDED = " 8 bit"
 
 
-# ---- What can be evaluated ----
+# ---- Checks ----
 
 
 def check_retrieval(

@@ -32,7 +32,7 @@ Classifier = Callable[[torch.Tensor], torch.Tensor]
 Flag = dict[str, str]
 
 
-# ---- What a few images show ----
+# ---- Probes on a few images ----
 
 
 def probe(
@@ -139,7 +139,7 @@ def _huge_radius_flag(
 def _fooled_by_noise(
     classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor, headline: AttackSpec
 ) -> torch.Tensor:
-    """Which images random noise from the corners of the ball fools, `[B]`; none if the threat is no ball."""
+    """Tells which images random noise from the corners of the ball fools, `[B]`; none if the threat is no ball."""
     fooled = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
     if headline.norm is None:
         return fooled
@@ -153,7 +153,7 @@ def _fooled_by_noise(
     return fooled
 
 
-# ---- What the verdicts show ----
+# ---- Flags from the verdicts ----
 
 
 def verdict_flags(result: SetResult, specs: Sequence[AttackSpec]) -> list[Flag]:
@@ -198,7 +198,7 @@ def _loss(spec: AttackSpec) -> str:
 
 
 def _is_beyond_doubt(gap: float, count: int, allowed: float) -> bool:
-    """Whether a share of so many images is above what is allowed, by its 95 % interval."""
+    """Tells whether a share of so many images is above what is allowed, by its 95 % interval."""
     return wilson_interval(max(gap, 0.0), count)[0] > allowed
 
 

@@ -1,4 +1,4 @@
-"""Verdicts: who withstands what, in memory and on disk, so that a killed evaluation goes on where it was."""
+"""Verdicts per image, in memory and on disk, so that a killed evaluation goes on where it was."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PIXELS = "pixels"
 
 @dataclass
 class Judged:
-    """Who is right, per image or other query, from all verdicts on a set.
+    """One row of a report before it is summed up: which images, or other queries, are right.
 
     Args:
         name (`str`): Of the row in tables.
@@ -88,7 +88,7 @@ class Verdicts:
         if file is None:
             return
 
-        # What all processes wrote before
+        # All that was written before, by any process
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         for written in (path, *sorted(path.parent.glob(f"{glob.escape(path.name)}-*"))):
@@ -133,7 +133,7 @@ class Verdicts:
         os.fsync(self._file.fileno())
 
     def _read(self, file: Path, header: Mapping[str, Any]) -> None:
-        # What follows the last line break was cut off.
+        # The text after the last line break was cut off.
         lines = file.read_text(encoding="utf-8").split("\n")[:-1]
         if not lines:
             return

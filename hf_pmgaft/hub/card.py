@@ -81,7 +81,7 @@ def model_card(
     is_encoder = model_class in ENCODERS  # without text
     is_on_hub = _is_hub_id(base_model)
 
-    # What the Hub reads
+    # Metadata, which the Hub reads
     data = ModelCardData(
         library_name=library_name,
         pipeline_tag="image-feature-extraction" if is_encoder else ZERO_SHOT_TASK,
@@ -95,7 +95,7 @@ def model_card(
         eval_results=model_index(report_after) if report_after else None,
     )
 
-    # What people read
+    # Text, which people read
     pictures = [Path(plot) for plot in plots]
     text = _template(
         "model_card",
@@ -123,7 +123,7 @@ def save_model_card(output_dir: str | os.PathLike, **options: Any) -> ModelCard:
 
 
 def _what_is_saved(folder: Path) -> dict[str, str]:
-    """What the checkpoint in a folder is, if no plain model, as [`model_card`] takes it."""
+    """The options of [`model_card`] that name an adapter or learned prompts in a folder; none for a plain model."""
     tuning = folder / "tuning.json"
     if tuning.is_file():
         saved = json.loads(tuning.read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from ..evaluation.tables import span
 ZERO_SHOT_TASK = "zero-shot-image-classification"
 CLASSIFICATION_TASK = "image-classification"
 RETRIEVAL_TASK = "image-text-retrieval"
-# What stands in a card of each set and of the mean, by the attribute of `SetResult`.
+# The figures of a card, of each set and of the mean: attributes of `SetResult`, and what they are called.
 FIGURES = {"clean_accuracy": "clean", "robust_accuracy": "robust"}
 
 
@@ -85,7 +85,7 @@ def save_eval_results(
 
 
 def mean_name(report: RobustnessReport) -> str:
-    """How the mean over a report's sets is called."""
+    """The name of the mean over a report's sets."""
     return "mean of sets" if report.of().figures == [Figure()] else "mean of all"
 
 
@@ -126,7 +126,7 @@ def _result(
 
 
 def _circumstances(report: RobustnessReport, key: str, row: SetResult | None) -> dict[str, Any]:
-    """What a figure means nothing without; `row` is the set, `None` for the mean."""
+    """All without which a figure means nothing; `row` is the set, `None` for the mean."""
     is_robust = key == "robust_accuracy"
     circumstances: dict[str, Any] = {}
     if is_robust:

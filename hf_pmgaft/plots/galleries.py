@@ -90,7 +90,7 @@ def attention_gallery(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Where models look: a column per image; per model the image clean and attacked, and under it the attention.
+    """Shows where models look: a column per image; per model the image clean and attacked, the attention under it.
 
     A map is scaled to its own range, resized to the image and laid over it: brightness says where a model looks, not
     how much. Under a pair of maps stands their correlation over the patches; 1 is an attention that the attack does
@@ -140,7 +140,7 @@ def attention_gallery(
 def answer_gallery(
     shown: Mapping[str, tuple[torch.Tensor, Sequence[Sequence[str]]]], file: str | os.PathLike, title: str
 ) -> Figure:
-    """What a model writes about images, clean and attacked; a column per image, two rows per vision tower.
+    """Shows what a model writes about images, clean and attacked; a column per image, two rows per vision tower.
 
     Args:
         shown (`dict`): By the tower's name the images `[2,N,3,H,W]` in [0,1], clean and attacked, and two lists of N

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# What of a log line is no term of the loss.
+# Entries of a log line that are no terms of the loss.
 _NO_TERMS = {"grad_norm", "learning_rate", "epoch", "step", "num_input_tokens_seen"}
 _EVAL_MEANS = {"eval_mean_clean_accuracy": ("o", "tab:blue"), "eval_mean_robust_accuracy": ("D", "tab:red")}
 _ACCURACY_COLOURS = {"clean_accuracy": "tab:blue", "adversarial_accuracy": "tab:red"}
@@ -177,7 +177,7 @@ def robustness_curve(
 
 
 def clean_against_robust(reports: Mapping[str, RobustnessReport], file: str | os.PathLike) -> Figure:
-    """What robustness costs: a point per report, mean clean against mean robust accuracy, with 95 % intervals.
+    """Shows what robustness costs: a point per report, mean clean against mean robust accuracy, with 95 % intervals.
 
     Robust is the worst case over the attacks of the headline threat, which the axis names. The intervals are those of
     the sets, taken as independent: how the means of other images of the same sets would scatter.
@@ -219,7 +219,7 @@ def clean_against_robust(reports: Mapping[str, RobustnessReport], file: str | os
     return figure
 
 
-# ---- What is drawn ----
+# ---- Curves and bars ----
 
 
 def _draw_curve(axis: Axes, lines: Sequence[Mapping[str, Any]], name: str, **style: Any) -> None:
@@ -252,7 +252,7 @@ def _draw_bars_of_sets(axis: Axes, reports: Mapping[str, RobustnessReport], key:
     axis.set(ylim=(0, 108), yticks=range(0, 101, 20))
 
 
-# ---- What the reports say ----
+# ---- Figures of the reports ----
 
 
 def _common(reports: Mapping[str, RobustnessReport]) -> RobustnessReport:
@@ -325,7 +325,7 @@ def _mean_interval(report: RobustnessReport, accuracies: Sequence[float]) -> tup
 
 
 def _label(report: RobustnessReport) -> str:
-    """What the rows of a report of one kind are."""
+    """The figure of all rows in words, or their kind if they differ."""
     return report.figures[0].title if len(report.figures) == 1 else report.sets[0].kind
 
 
