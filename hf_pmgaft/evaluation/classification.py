@@ -13,7 +13,13 @@ from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, Judged, Ver
 
 
 def judge_classification(judge: Judge, classifier: ZeroShotClassifier, plan: Plan) -> None:
-    """Judges this process's share of a set, clean and under each attack. Verdicts on file are not computed again."""
+    """Judges this process's share of a set, clean and under each attack. Verdicts on file are not computed again.
+
+    Args:
+        judge (`Judge`): Reads, attacks and holds the verdicts.
+        classifier (`ZeroShotClassifier`): Images in [0,1] -> logits.
+        plan (`Plan`): The set, its rows and attacks.
+    """
     reader = Reader(plan.labelled)
     share = judge.share(plan.rows)
     judge.check_images(reader, share)
@@ -46,7 +52,13 @@ def judge_classification(judge: Judge, classifier: ZeroShotClassifier, plan: Pla
 def judged_classification(
     plan: Plan, verdicts: Verdicts, headline: str, any_iterate: bool, eight_bit: bool
 ) -> list[Judged]:
-    """Sums the verdicts on a set up in one row: the images that are classified correctly, clean and attacked."""
+    """Sums the verdicts on a set up in one row: the images that are classified correctly, clean and attacked.
+
+    Args:
+        plan (`Plan`), verdicts (`Verdicts`): The set and its attacks; all verdicts on it.
+        headline (`str`): The threat whose images were rounded to 8 bits, if `eight_bit`.
+        any_iterate (`bool`): Whether an image that is wrong without an attack counts as fooled.
+    """
     clean = [verdicts.of(plan.name, CLEAN)[row] == STANDS for row in plan.rows]
 
     # An image without a verdict was fooled before, and not attacked again.

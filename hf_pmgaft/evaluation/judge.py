@@ -192,6 +192,16 @@ class Judge:
         batch_size (`int`): Images at once.
         seed (`int`): Of the attacks' noise.
         progress (`bool`): Whether bars are shown.
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotDataset
+        >>> reader = Reader(ZeroShotDataset(dataset, processor, name="food"))
+        >>> verdicts = Verdicts(None, {})
+        >>> judge = Judge(verdicts, any_iterate=True, eight_bit=False, batch_size=8, seed=0, progress=False)
+        >>> for batch in judge.batches(reader, "bright", range(16), range(16), is_right=bool):
+        ...     judge.note(reader, "bright", batch, (batch.images.mean((1, 2, 3)) > 0.5).tolist())
+        >>> sum(verdicts.of("food", "bright").values())
+        16
     """
 
     verdicts: Verdicts

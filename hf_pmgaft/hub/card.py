@@ -116,7 +116,18 @@ def model_card(
 
 
 def save_model_card(output_dir: str | os.PathLike, **options: Any) -> ModelCard:
-    """Writes the card of [`model_card`] as `README.md`; an adapter or learned prompts in the folder are named so."""
+    """Writes the card of [`model_card`] as `README.md`; an adapter or learned prompts in the folder are named so.
+
+    Example:
+        >>> from hf_pmgaft import PMGAFTConfig
+        >>> from hf_pmgaft.objectives import make_objective
+        >>> from hf_pmgaft.tuning import make_tuning
+        >>> how = {"objective": make_objective("tecoa"), "tuning": make_tuning("vision_tower")}
+        >>> config = PMGAFTConfig(output_dir="robust-clip", use_cpu=True)
+        >>> card = save_model_card(".", base_model="clip", config=config, licence="mit", **how)
+        >>> print(card.text.splitlines()[1])
+        # robust-clip
+    """
     card = model_card(**{**_what_is_saved(Path(output_dir)), **options})
     card.save(Path(output_dir) / "README.md")
     return card
