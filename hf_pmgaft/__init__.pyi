@@ -13,11 +13,11 @@ from .downstream.open_clip import save_open_clip as save_open_clip
 from .downstream.open_clip import to_open_clip as to_open_clip
 from .downstream.towers import swap_vision_tower as swap_vision_tower
 from .downstream.towers import vision_tower as vision_tower
+from .evaluation.comparison import compare_reports as compare_reports
 from .evaluation.evaluate import evaluate_robustness as evaluate_robustness
 from .evaluation.heads import LinearProbe as LinearProbe
 from .evaluation.heads import NearestClassMean as NearestClassMean
 from .evaluation.report import RobustnessReport as RobustnessReport
-from .evaluation.report import compare_reports as compare_reports
 from .models.backbones import get_encoder as get_encoder
 from .models.resolution import at_resolution as at_resolution
 from .objectives import OBJECTIVES as OBJECTIVES

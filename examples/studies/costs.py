@@ -227,7 +227,7 @@ def table(figures: Figures, titles: Mapping[str, str]) -> list[str]:
 
 def draw(figures: Figures, titles: Mapping[str, str], file: str) -> None:
     """A panel for each kind of use, a group of bars for each method."""
-    from hf_pmgaft.plots import bars_with_spread
+    from study_plots import bars_with_spread
 
     panels = {}
     for task, title in PANELS.items():

@@ -429,7 +429,7 @@ def table(rows: list[dict[str, Any]], columns: Iterable[str]) -> list[str]:
 
 def draw(rows: dict[str, dict[str, Any]], picture: Path) -> None:
     """Clean against robust accuracy, a point per method with the spread over seeds."""
-    from hf_pmgaft.plots import scatter_with_spread
+    from study_plots import scatter_with_spread
 
     keys = ("clean", "autoattack", "clean_std", "autoattack_std")
     points = {row["title"].replace("*", ""): tuple(row[key] for key in keys) for row in rows.values()}

@@ -205,7 +205,7 @@ def load_tasks(
 ) -> tuple[list[int], torch.Tensor, list[AnswerTask]]:
     """The rows that are drawn, their images `[N,3,H,W]` in [0,1], and the tasks; all checked before any attack."""
     from ..data.rows import LabelledImages
-    from ..evaluation.evaluate import sample_ids
+    from ..evaluation.plan import sample_ids
 
     if args.eval_set is None:
         asked, prompt = emoji_set(args), "describe it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..attacks.spec import AttackSpec
 from ..evaluation.report import RobustnessReport, SetResult
 
 HEADER = f"{'set':<24}{'classes':>8}{'images':>8}{'clean before':>14}{'after':>7}{'robust before':>15}{'after':>7}"
@@ -16,7 +15,7 @@ def comparison_table(before: RobustnessReport, after: RobustnessReport, in_domai
         before (`RobustnessReport`), after (`RobustnessReport`): Of the same sets and attacks.
         in_domain (`str`, *optional*): The set whose classes were tuned on, without which a second mean is given.
     """
-    attacks = ", ".join(AttackSpec.stored(attack).name for attack in before.protocol["attacks"])
+    attacks = ", ".join(attack.name for attack in before.attacks)
     lines = [f"{after.measure} in %, clean and robust ({attacks}; protocol {after.protocol_hash})", HEADER]
     for old, new in zip(before.sets, after.sets, strict=True):
         lines.append(_line_of_set(old, new, in_domain))

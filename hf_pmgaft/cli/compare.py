@@ -14,9 +14,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..attacks.spec import AttackSpec
-from ..evaluation.report import RobustnessReport, compare_reports
-from ..evaluation.tables import FORMATS, comparison_rows, render
+from ..evaluation.comparison import compare_reports
+from ..evaluation.report import RobustnessReport
+from ..evaluation.tables import FORMATS, render
 from .errors import one_line_errors
 from .parser import make_parser
 
@@ -64,7 +64,7 @@ def compare(
     reports = {name: RobustnessReport.load(name) for name in (first, second)}
     comparison = compare_reports(reports[first], reports[second], ignore)
 
-    print(render(comparison_rows(comparison), style))
+    print(render(comparison.rows(), style))
     print(f"\nProtocol {reports[first].protocol_hash}; {second} minus {first}, in points.")
     if output_file:
         Path(output_file).write_text(json.dumps(comparison.to_dict(), indent=1) + "\n", encoding="utf-8")
@@ -80,17 +80,11 @@ def draw_reports(reports: Mapping[str, RobustnessReport], folder: Path) -> None:
     robustness_bars(reports, folder / "bars.png")
 
     first = next(iter(reports.values()))
-    norms = {AttackSpec.stored(attack).norm for attack in first.protocol["attacks"]} - {None}
+    norms = {attack.norm for attack in first.attacks} - {None}
     for norm in sorted(norms):
         for figure in first.figures:
-            robustness_curve(reports, folder / f"curve_{norm}{_suffix(figure)}.png", norm=norm, figure=figure)
+            suffix = "" if figure.kind == "accuracy" else f"_{figure.key.lower()}"
+            robustness_curve(reports, folder / f"curve_{norm}{suffix}.png", norm=norm, figure=figure)
 
     if len(reports) > 1:
         clean_against_robust(reports, folder / "clean_against_robust.png")
-
-
-def _suffix(figure: str) -> str:
-    """What a picture's file name says about its figure: nothing of accuracy, `_i2t_r1` of the recall `I2T R@1`."""
-    if figure == "accuracy":
-        return ""
-    return "_" + figure.lower().replace(" ", "_").replace("@", "")

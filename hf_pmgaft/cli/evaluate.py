@@ -31,7 +31,7 @@ from ..attacks import CORRUPTIONS, SEVERITIES, parse_radius
 from ..attacks.spec import parse_options
 from ..embedded import emoji_folder
 from ..evaluation.report import RobustnessReport
-from ..evaluation.tables import FORMATS, attack_rows, corruption_rows, render, report_rows
+from ..evaluation.tables import FORMATS, render
 from ..evaluation.verdicts import VERDICTS
 from ..models.resolution import at_resolution
 from ..tuning.saved import load_model
@@ -276,7 +276,7 @@ def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None
     if args.output_file:
         report.save(args.output_file)
 
-    for rows in (report_rows(report), attack_rows(report), corruption_rows(report)):
+    for rows in (report.rows(), report.attack_rows(), report.corruption_rows()):
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
     print(f"Protocol {report.protocol_hash}; {report.protocol['verdict']}.")

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
 
     from ..data.evaluation_sets import ZeroShotDataset
     from ..data.sources import load_images, parse_set
-    from ..evaluation.evaluate import sample_ids
+    from ..evaluation.plan import sample_ids
     from ..plots import attention_gallery
 
     images = load_images(*parse_set(args.eval_set or f"{emoji_folder() / 'data'}:food@test"))

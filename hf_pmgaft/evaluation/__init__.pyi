@@ -1,8 +1,10 @@
+from .comparison import Comparison as Comparison
+from .comparison import compare_reports as compare_reports
 from .evaluate import evaluate_robustness as evaluate_robustness
-from .evaluate import sample_ids as sample_ids
+from .figure import Figure as Figure
 from .heads import Head as Head
 from .heads import LinearProbe as LinearProbe
 from .heads import NearestClassMean as NearestClassMean
+from .plan import sample_ids as sample_ids
 from .report import RobustnessReport as RobustnessReport
 from .report import SetResult as SetResult
-from .report import compare_reports as compare_reports

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data import ZeroShotDataset
+from ..data.evaluation_sets import ZeroShotDataset
 from ..fingerprints import digest
 from ..modes import at_least_float32
 from ..zero_shot.classifier import ZeroShotClassifier
@@ -41,34 +41,39 @@ class Head:
             ValueError: if there is no support for the set, or it has other classes or none of one.
         """
         support = self._support(data)
-        device, size = next(model.parameters()).device, len(data.class_names)
+        num_classes = len(data.class_names)
+        device = next(model.parameters()).device
         encoder = ZeroShotClassifier.from_model(model, processor, torch.zeros(0, 1, device=device))
+
         features, labels = [], []
         with torch.no_grad():
             for images, targets in self._batches(support):
                 features.append(F.normalize(at_least_float32(encoder.embed(images.to(device))), dim=-1))
                 labels.append(targets.to(device))
         targets = torch.cat(labels)
-        missing = sorted(set(range(size)) - set(targets.tolist()))
+
+        missing = sorted(set(range(num_classes)) - set(targets.tolist()))
         if missing:
             raise ValueError(
-                f"The support set {support.name!r} has no image of {len(missing)} of the {size} classes, such as "
-                f"{data.class_names[missing[0]]!r}. Pass at least one image of every class."
+                f"The support set {support.name!r} has no image of {len(missing)} of the {num_classes} classes, such "
+                f"as {data.class_names[missing[0]]!r}. Pass at least one image of every class."
             )
-        weight, scale, bias = self.solve(torch.cat(features), targets, size)
+        weight, scale, bias = self.solve(torch.cat(features), targets, num_classes)
         return encoder.replace(class_embeds=weight, logit_scale=scale, logit_bias=bias)
 
-    def solve(self, features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple:
+    def solve(
+        self, features: torch.Tensor, labels: torch.Tensor, num_classes: int
+    ) -> tuple[torch.Tensor, float, float | torch.Tensor]:
         """Unit features `[N,D]` and labels `[N]` -> `W [K,D], s, b`, for logits `s W f + b` of unit features `f`."""
         raise NotImplementedError
 
     def options(self) -> dict[str, Any]:
-        """What else the protocol should name."""
+        """Further options that the protocol should name."""
         return {}
 
     def describe(self, sets: Sequence[ZeroShotDataset]) -> dict[str, Any]:
         """The head for the protocol of an evaluation: its name, options, and the support of each set with a digest."""
-        support = {data.name: self._digest(self._support(data)) for data in sets}
+        support = {data.name: self._describe_support(self._support(data)) for data in sets}
         return {"name": type(self).__name__, **self.options(), "support": support}
 
     def _support(self, data: ZeroShotDataset) -> ZeroShotDataset:
@@ -85,23 +90,15 @@ class Head:
         return support
 
     def _batches(self, support: ZeroShotDataset) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        rows = list(range(len(support))) if support.sample_ids is None else support.sample_ids
+        rows = _rows(support)
         for start in range(0, len(rows), self.batch_size):
             examples = [support[row] for row in rows[start : start + self.batch_size]]
             labels = torch.tensor([example["labels"] for example in examples])
             yield torch.stack([example["images"].float() for example in examples]), labels
 
-    def _digest(self, support: ZeroShotDataset) -> dict[str, Any]:
-        count = 0
-
-        def parts() -> Iterator[bytes]:
-            nonlocal count
-            for images, labels in self._batches(support):
-                count += len(labels)
-                yield images.numpy().tobytes() + labels.numpy().tobytes()
-
-        images = digest(parts())
-        return {"num_samples": count, "images": images}
+    def _describe_support(self, support: ZeroShotDataset) -> dict[str, Any]:
+        batches = (images.numpy().tobytes() + labels.numpy().tobytes() for images, labels in self._batches(support))
+        return {"num_samples": len(_rows(support)), "images": digest(batches)}
 
 
 @dataclass
@@ -110,9 +107,20 @@ class NearestClassMean(Head):
 
     Features have unit norm, and so has the mean of a class after it is taken; the nearest is then the one of the
     largest cosine. Logits are 100 times the cosines, which changes no prediction.
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotDataset, evaluate_robustness
+        >>> support = ZeroShotDataset(dataset.select(range(8)), processor, name="support")
+        >>> food = ZeroShotDataset(dataset.select(range(8, 16)), processor, name="food")
+        >>> head = NearestClassMean(support)
+        >>> report = evaluate_robustness(model, processor, [food], ["fgsm,eps=1/255"], head=head, progress=False)
+        >>> report.measure
+        'Accuracy by NearestClassMean'
     """
 
-    def solve(self, features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple:
+    def solve(
+        self, features: torch.Tensor, labels: torch.Tensor, num_classes: int
+    ) -> tuple[torch.Tensor, float, float | torch.Tensor]:
         members = F.one_hot(labels, num_classes).to(features.dtype)
         return F.normalize(members.T @ features, dim=-1), 100.0, 0.0
 
@@ -127,6 +135,13 @@ class LinearProbe(Head):
         c (`float`): Inverse strength of the penalty, as in scikit-learn. CLIP sweeps it on a validation set, around
             0.316 for features of norm 10 or so, which the default is for unit features.
         max_iter (`int`): Steps at most.
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotDataset
+        >>> support = ZeroShotDataset(dataset, processor, name="support")
+        >>> classifier = LinearProbe(support, c=10.0).fit(model, processor, data=support)
+        >>> bool((classifier(images).argmax(1) == labels).all())
+        True
     """
 
     c: float = 31.6
@@ -136,7 +151,9 @@ class LinearProbe(Head):
         return {"c": self.c, "max_iter": self.max_iter}
 
     @torch.enable_grad()
-    def solve(self, features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple:
+    def solve(
+        self, features: torch.Tensor, labels: torch.Tensor, num_classes: int
+    ) -> tuple[torch.Tensor, float, float | torch.Tensor]:
         inputs = features.double()
         weight = inputs.new_zeros(num_classes, inputs.shape[1]).requires_grad_()
         bias = inputs.new_zeros(num_classes).requires_grad_()
@@ -171,4 +188,9 @@ def make_head(name: str | None, support: Sequence[ZeroShotDataset], sets: Sequen
             f"You passed --head {name} with {len(support)} --support_sets for {len(sets)} evaluation sets. Pass "
             f"one of {', '.join(HEADS)}, and one set of labelled images for each of --eval_sets."
         )
-    return HEADS[name]({data.name: own for data, own in zip(sets, support, strict=True)})
+    return HEADS[name]({data.name: of_set for data, of_set in zip(sets, support, strict=True)})
+
+
+def _rows(support: ZeroShotDataset) -> Sequence[int]:
+    """The rows of a support set that are used."""
+    return range(len(support)) if support.sample_ids is None else support.sample_ids

@@ -10,7 +10,13 @@ Z_95 = 1.959964
 
 
 def wilson_interval(accuracy: float, n: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (95 % by default)."""
+    """Wilson score interval of a proportion (95 % by default).
+
+    Example:
+        >>> low, high = wilson_interval(0.5, n=100)
+        >>> round(low, 3), round(high, 3)
+        (0.404, 0.596)
+    """
     if n == 0:
         return (0.0, 1.0)
     centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
@@ -39,19 +45,32 @@ class PairedDifference:
 
 
 def paired_difference(first: Sequence[int], second: Sequence[int]) -> PairedDifference:
-    """Compares two lists of verdicts, 1 for right and 0 for wrong, image by image."""
+    """Compares two lists of verdicts, 1 for right and 0 for wrong, image by image.
+
+    Example:
+        >>> pair = paired_difference([0, 0, 0, 1], [1, 1, 0, 1])
+        >>> pair.gained, pair.lost, pair.difference
+        (2, 0, 0.5)
+    """
     pairs = list(zip(first, second, strict=True))
+    n = len(pairs)
     gained = sum(b > a for a, b in pairs)
     lost = sum(a > b for a, b in pairs)
-    n = len(pairs)
-    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    difference = (gained - lost) / n if n else 0.0
+
+    # Bonett and Price add a half to each of the four cells.
+    up = (gained + 1) / (n + 2)
+    down = (lost + 1) / (n + 2)
     half = Z_95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
     interval = (max(-1.0, up - down - half), min(1.0, up - down + half))
-    difference = (gained - lost) / n if n else 0.0
+
     return PairedDifference(difference, interval, _mcnemar(gained, lost), gained, lost, n)
 
 
 def _mcnemar(gained: int, lost: int) -> float:
+    """Two-sided p: the exact binomial test, or of very many pairs its normal approximation."""
     n = gained + lost
+    if n >= 1000:
+        return math.erfc((abs(gained - lost) - 1) / math.sqrt(2 * n))
     tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
-    return float(min(1.0, 2 * tail / 2**n)) if n < 1000 else math.erfc((abs(gained - lost) - 1) / math.sqrt(2 * n))
+    return float(min(1.0, 2 * tail / 2**n))

@@ -1,4 +1,4 @@
-"""`RobustnessReport`: what an evaluation found, the protocol that it followed, and how two of them compare."""
+"""`RobustnessReport`: the figures of an evaluation, and the protocol that it followed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import json
 import math
 import os
 from base64 import b64encode
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..attacks.spec import attack_name, threat_name
-from ..fingerprints import differences
-from .intervals import Z_95, PairedDifference, paired_difference, wilson_interval
-
-KINDS = {"accuracy": "accuracy", "I2T R@": "recall", "T2I R@": "recall", "target@": "target kept out"}
+from ..attacks.spec import AttackSpec
+from .figure import Figure, plain_key
+from .intervals import wilson_interval
+from .tables import Rows, percent, render, span
 
 
 @dataclass
@@ -34,8 +33,13 @@ class SetResult:
         robust_8bit_accuracy (`float`, *optional*): The headline with adversarial images rounded to 8 bits.
         verdicts (`dict[str, list[int]]`): Per image its row (`sample_id`), and 1 for right, 0 for wrong: `clean`,
             `robust` and each attack. Queries by text have the caption's number for a row.
-        figure (`str`): What is right: the predicted class (`"accuracy"`), one of the first k texts of an image or
-            images of a text (`"I2T R@k"`, `"T2I R@k"`), or that a target is not among the first k (`"target@k"`).
+        figure (`Figure`): What is right: the predicted class, one of the first k texts of an image or images of a
+            text, or that a target is not among the first k. The constructor takes its title too, such as `"I2T R@5"`.
+
+    Example:
+        >>> result = SetResult("food", 10, num_samples=150, clean_accuracy=0.74, robust_accuracy=0.43, attacks={})
+        >>> result.figure.title, round(result.robust_interval[0], 3)
+        ('accuracy', 0.353)
     """
 
     name: str
@@ -47,41 +51,116 @@ class SetResult:
     verdicts: dict[str, list] = field(default_factory=dict, repr=False)
     threats: dict[str, float] = field(default_factory=dict)
     robust_8bit_accuracy: float | None = None
-    figure: str = "accuracy"
+    figure: Figure = field(default_factory=Figure)
+
+    def __post_init__(self):
+        self.figure = Figure.of(self.figure)
+
+    @classmethod
+    def stored(cls, entry: Mapping[str, Any]) -> SetResult:
+        """The result of an entry that [`SetResult.to_dict`] made, of whatever version."""
+        names = {each.name for each in fields(cls)}
+        return cls(**{key: value for key, value in entry.items() if key in names})
 
     @property
     def dataset(self) -> str:
         """Name of the set, without the figure that the name of a recall ends with."""
-        return self.name if self.kind == "accuracy" else self.name.removesuffix(f" {self.figure}")
+        return self.name if self.figure.is_accuracy else self.name.removesuffix(f" {self.figure.title}")
 
     @property
     def kind(self) -> str:
         """`"accuracy"`, `"recall"` or `"target kept out"`: only figures of one kind have a mean."""
-        return next(kind for start, kind in KINDS.items() if self.figure.startswith(start))
+        return self.figure.kind
 
     @property
     def robust_interval(self) -> tuple[float, float]:
         """95 % Wilson interval of the robust accuracy."""
         return wilson_interval(self.robust_accuracy, self.num_samples)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in types that JSON has."""
+        return {**asdict(self), "figure": self.figure.title, "robust_interval_95": self.robust_interval}
+
 
 @dataclass
 class RobustnessReport:
-    """What `evaluate_robustness` found, with the protocol that it followed.
+    """The figures that `evaluate_robustness` measured, with the protocol that it followed.
 
     Attributes:
         protocol (`dict`): Everything that the figures depend on but the model.
         sets (list of `SetResult`): In the order of evaluation.
         model (`dict`): Fingerprint of the weights, logit scale and pixel statistics.
-        flags (list of `dict`): What smells: each with `flag`, `set` and `message`.
-        picture (`bytes`, *optional*): A PNG of sample images that a notebook shows below the table; not saved.
+        flags (list of `dict`): Signs that a figure should not be believed yet: each with `flag`, `set` and `message`.
+        picture (`bytes`, *optional*): A PNG of sample images that a notebook shows below the table. Whoever has one
+            sets it; it is no part of the report, which is compared and saved without it.
+
+    Example:
+        >>> sets = [SetResult("food", 10, 150, 0.74, 0.43, {}), SetResult("pets", 37, 150, 0.58, 0.3, {})]
+        >>> report = RobustnessReport({"attacks": [], "headline": "linf 4/255"}, sets)
+        >>> report.save("robustness.json")
+        >>> RobustnessReport.load("robustness.json").mean_robust_accuracy
+        0.365
     """
 
     protocol: dict[str, Any]
     sets: list[SetResult]
     model: dict[str, Any] = field(default_factory=dict)
     flags: list[dict[str, str]] = field(default_factory=list)
-    picture: bytes | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self):
+        self.picture: bytes | None = None
+
+    # ---- Which protocol ----
+
+    @property
+    def protocol_hash(self) -> str:
+        """Reports with equal hashes differ in the model alone."""
+        text = json.dumps(self.protocol, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def attacks(self) -> list[AttackSpec]:
+        """All attacks, as they were asked for."""
+        return [AttackSpec.stored(entry) for entry in self.protocol["attacks"]]
+
+    @property
+    def headline_attacks(self) -> list[AttackSpec]:
+        """The attacks whose worst case `robust_accuracy` is."""
+        # Reports without a headline are of one threat alone.
+        return [spec for spec in self.attacks if spec.threat == self.protocol.get("headline", spec.threat)]
+
+    @property
+    def measure(self) -> str:
+        """The figures in words: accuracy by class names or by a head, recall, or both."""
+        head = self.protocol.get("head")
+        accuracy = "zero-shot accuracy" if head is None else f"accuracy by {head['name']}"
+        kinds = dict.fromkeys(result.kind for result in self.sets) or ["accuracy"]
+        text = " and ".join(accuracy if kind == "accuracy" else kind for kind in kinds)
+        return text[0].upper() + text[1:]
+
+    @property
+    def retrieval(self) -> list[str]:
+        """The threats and ties of retrieval, a line each; none if nothing was ranked."""
+        sets = [entry["retrieval"] for entry in self.protocol.get("sets", {}).values() if "retrieval" in entry]
+        threats = [f"{name}: {text}." for entry in sets for name, text in entry["threats"].items()]
+        ties = [f"Ties: {entry['ties']}." for entry in sets]
+        return list(dict.fromkeys([*threats, *ties]))
+
+    # ---- Which figures ----
+
+    @property
+    def figures(self) -> list[Figure]:
+        """The figures of the rows, each once: accuracy, recalls, ..."""
+        return list(dict.fromkeys(result.figure for result in self.sets))
+
+    def of(self, figure: Figure | str | None = None) -> RobustnessReport:
+        """The report with the rows of one figure alone; if none is named, with those that means are over: all that
+        are of the first one's kind."""
+        if figure is None:
+            rows = [result for result in self.sets if result.kind == self.sets[0].kind]
+        else:
+            rows = [result for result in self.sets if result.figure == Figure.of(figure)]
+        return replace(self, sets=rows)
 
     @property
     def mean_clean_accuracy(self) -> float:
@@ -92,45 +171,6 @@ class RobustnessReport:
     def mean_robust_accuracy(self) -> float:
         """Mean over sets of the worst case over the attacks of the headline threat."""
         return self.mean("robust_accuracy")
-
-    @property
-    def protocol_hash(self) -> str:
-        """Reports with equal hashes differ in the model alone."""
-        text = json.dumps(self.protocol, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    @property
-    def headline_attacks(self) -> list[dict[str, Any]]:
-        """The attacks whose worst case `robust_accuracy` is."""
-        attacks = self.protocol["attacks"]
-        return [spec for spec in attacks if threat_name(spec) == self.protocol.get("headline", threat_name(spec))]
-
-    @property
-    def measure(self) -> str:
-        """What the figures are, by class names or by a head, or of retrieval."""
-        head = self.protocol.get("head")
-        accuracy = "zero-shot accuracy" if head is None else f"accuracy by {head['name']}"
-        kinds = dict.fromkeys(result.kind for result in self.sets) or ["accuracy"]
-        text = " and ".join(accuracy if kind == "accuracy" else kind for kind in kinds)
-        return text[0].upper() + text[1:]
-
-    @property
-    def retrieval(self) -> list[str]:
-        """What was ranked and attacked in retrieval, in words; nothing if there was none."""
-        sets = [entry["retrieval"] for entry in self.protocol.get("sets", {}).values() if "retrieval" in entry]
-        lines = [f"{name}: {text}." for entry in sets for name, text in entry["threats"].items()]
-        return list(dict.fromkeys([*lines, *(f"Ties: {entry['ties']}." for entry in sets)]))
-
-    @property
-    def figures(self) -> list[str]:
-        """The figures of the rows, each once: `accuracy`, `I2T R@1`, ..."""
-        return list(dict.fromkeys(result.figure for result in self.sets))
-
-    def of(self, figure: str | None = None) -> RobustnessReport:
-        """The report with the rows of one figure alone; if none is named, with those that means are over: all that
-        are of the first one's kind."""
-        keep = [r for r in self.sets if (r.kind == self.sets[0].kind if figure is None else r.figure == figure)]
-        return replace(self, sets=keep)
 
     def mean(self, key: str, leave_out: str | None = None) -> float:
         """Mean of a figure over the sets, without the one named `leave_out`; see `of`."""
@@ -147,26 +187,97 @@ class RobustnessReport:
         trackers refuse: `eval_<set>_I2T_R1_clean_recall`, ..."""
         flat = {}
         for result in self.sets:
-            name, kind = result.name, result.kind
-            if kind != "accuracy":
-                name, kind = name.replace(" ", "_").replace("@", ""), kind.replace(" ", "_")
-            flat[f"{prefix}_{name}_clean_{kind}"] = result.clean_accuracy
-            flat[f"{prefix}_{name}_robust_{kind}"] = result.robust_accuracy
+            # Accuracies go by the set's name to the letter, which `metric_for_best_model` may hold.
+            name = result.name if result.figure.is_accuracy else plain_key(result.name)
+            flat[f"{prefix}_{name}_clean_{result.figure.kind_key}"] = result.clean_accuracy
+            flat[f"{prefix}_{name}_robust_{result.figure.kind_key}"] = result.robust_accuracy
         flat[f"{prefix}_mean_clean_accuracy"] = self.mean_clean_accuracy
         flat[f"{prefix}_mean_robust_accuracy"] = self.mean_robust_accuracy
         return flat
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows: attacks, the table, flags and the picture."""
-        from .tables import render, report_rows
+    # ---- As tables ----
 
-        attacks = ", ".join(map(attack_name, self.headline_attacks))
-        parts = [f"<p>{self.measure} in %, robust under {escape(attacks)}; protocol {self.protocol_hash}</p>"]
-        parts.append(render(report_rows(self), "html"))
-        parts += [f"<p>{escape('{flag} ({set}): {message}'.format(**flag))}</p>" for flag in self.flags]
+    def rows(self) -> Rows:
+        """A row per set: classes, images, clean accuracy, the headline with its 95 % interval, then other radii.
+
+        Of retrieval a row per recall, candidates and queries in place of classes and images; then means over sets.
+        """
+        threats = self._threats_in_table()
+        has_8_bits = self.sets[0].robust_8bit_accuracy is not None
+        is_classified = any(figure.is_accuracy for figure in self.figures)
+        counted = ["classes", "images"] if is_classified else ["candidates", "queries"]
+        eight_bits = ["8 bit"] if has_8_bits else []
+        rows = [["set", *counted, "clean", f"robust {threats[0]}", "95 %", *eight_bits, *threats[1:]]]
+
+        for result in self.sets:
+            counts = [str(result.num_classes), str(result.num_samples)]
+            headline, *others = (percent(result.threats[threat]) for threat in threats)
+            eight_bits = [percent(result.robust_8bit_accuracy)] if has_8_bits else []
+            cells = [percent(result.clean_accuracy), headline, span(*result.robust_interval), *eight_bits, *others]
+            rows.append([result.name, *counts, *cells])
+
+        for figure in self.figures:
+            report = self.of(figure)
+            if len(report.sets) == 1 and not figure.is_accuracy:
+                continue
+            name = "mean of sets" if figure.is_accuracy else f"mean {figure.title}"
+            headline, *others = (percent(report.mean_threat(threat)) for threat in threats)
+            eight_bits = [percent(report.mean("robust_8bit_accuracy"))] if has_8_bits else []
+            cells = [percent(report.mean_clean_accuracy), headline, "", *eight_bits, *others]
+            rows.append([name, "", "", *cells])
+        return rows
+
+    def attack_rows(self) -> Rows:
+        """A row per attack but corruptions, and figure of retrieval: the mean over the sets on which it ran of what
+        stands after it."""
+        corruptions = {spec.name for spec in self._corruptions()}
+        rows = [["attack", "sets", "standing"]]
+        for figure in self.figures:
+            sets = self.of(figure).sets
+            names = dict.fromkeys(name for result in sets for name in result.attacks if name not in corruptions)
+            for name in names:
+                values = [result.attacks[name] for result in sets if name in result.attacks]
+                title = name if figure.is_accuracy else f"{figure.title}: {name}"
+                rows.append([title, str(len(values)), percent(sum(values) / len(values))])
+        return rows
+
+    def corruption_rows(self) -> Rows:
+        """A row per kind of corruption: accuracy at each severity, means over sets. No rows if there is none."""
+        specs = self._corruptions()
+        if not specs:
+            return []
+
+        severities = sorted({spec.options["severity"] for spec in specs})
+        rows = [["corruption", *(f"severity {severity}" for severity in severities)]]
+        for kind in dict.fromkeys(spec.options["kind"] for spec in specs):
+            threats = {spec.options["severity"]: spec.threat for spec in specs if spec.options["kind"] == kind}
+            means = {severity: self.mean_threat(threat) for severity, threat in threats.items()}
+            rows.append([kind, *(percent(means.get(severity)) for severity in severities)])
+        return rows
+
+    def _threats_in_table(self) -> list[str]:
+        """The headline, and the other radii of its norm."""
+        headline = self.protocol["headline"]
+        norm = self.headline_attacks[0].norm
+        if norm is None:
+            return [headline]
+        return list(dict.fromkeys([headline, *(spec.threat for spec in self.attacks if spec.norm == norm)]))
+
+    def _corruptions(self) -> list[AttackSpec]:
+        return [spec for spec in self.attacks if spec.attack == "corruption"]
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook: attacks, the table, flags and the picture."""
+        attacks = ", ".join(spec.name for spec in self.headline_attacks)
+        lines = [f"<p>{self.measure} in %, robust under {escape(attacks)}; protocol {self.protocol_hash}</p>"]
+        lines.append(render(self.rows(), "html"))
+        for flag in self.flags:
+            lines.append(f"<p>{escape('{flag} ({set}): {message}'.format(**flag))}</p>")
         if self.picture is not None:
-            parts.append(f'<img alt="samples" src="data:image/png;base64,{b64encode(self.picture).decode()}">')
-        return "\n".join(parts)
+            lines.append(f'<img alt="samples" src="data:image/png;base64,{b64encode(self.picture).decode()}">')
+        return "\n".join(lines)
+
+    # ---- On disk ----
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has."""
@@ -177,14 +288,14 @@ class RobustnessReport:
             "flags": self.flags,
             "mean_clean_accuracy": self.mean_clean_accuracy,
             "mean_robust_accuracy": self.mean_robust_accuracy,
-            "sets": [asdict(result) | {"robust_interval_95": result.robust_interval} for result in self.sets],
+            "sets": [result.to_dict() for result in self.sets],
         }
 
     def save(self, file: str | os.PathLike) -> None:
         """Writes the report as JSON, whole or not at all."""
-        part = Path(file).with_name(Path(file).name + ".part")
-        part.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        part.replace(file)
+        unfinished = Path(file).with_name(Path(file).name + ".part")
+        unfinished.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(file)
 
     @classmethod
     def load(cls, file: str | os.PathLike) -> RobustnessReport:
@@ -195,76 +306,16 @@ class RobustnessReport:
         """
         try:
             data = json.loads(Path(file).read_text(encoding="utf-8"))
-            names = SetResult.__dataclass_fields__
-            sets = [SetResult(**{k: v for k, v in row.items() if k in names}) for row in data["sets"]]
+            sets = [SetResult.stored(entry) for entry in data["sets"]]
             report = cls(data["protocol"], sets, data.get("model", {}), data.get("flags", []))
-            written = data["protocol_hash"]
+            written_hash = data["protocol_hash"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{file} is no whole robustness report ({type(error).__name__}: {error}). Evaluate again; a verdict "
                 "file goes on where it was interrupted."
             ) from error
-        if written != report.protocol_hash:
-            raise ValueError(f"{file} was changed: its protocol is not that of its hash {written}. Evaluate again.")
+        if written_hash != report.protocol_hash:
+            raise ValueError(
+                f"{file} was changed: its protocol is not that of its hash {written_hash}. Evaluate again."
+            )
         return report
-
-
-@dataclass
-class Comparison:
-    """Two reports of one protocol: paired differences per set, and of the mean over sets.
-
-    Attributes:
-        sets (`dict[str, dict[str, PairedDifference]]`): By set and figure (`clean`, `robust` and each attack).
-        means (`dict[str, tuple[float, float, float]]`): By figure, of retrieval with the recall before it (`I2T R@1
-            clean`), the mean over sets and its 95 % interval.
-    """
-
-    sets: dict[str, dict[str, PairedDifference]]
-    means: dict[str, tuple[float, float, float]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, in types that JSON has."""
-        return asdict(self)
-
-
-def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: Sequence[str] = ()) -> Comparison:
-    """How much better the second model does, image by image (McNemar).
-
-    Args:
-        first, second (`RobustnessReport`): Of one protocol.
-        ignore (`list[str]`): Keys of the protocol that may differ, such as `versions.torch` or `device`.
-
-    Raises:
-        ValueError: if their protocols differ, naming the keys.
-    """
-    differing = [key for key in differences(first.protocol, second.protocol) if not _under(key, ignore)]
-    if differing:
-        raise ValueError(
-            f"The reports follow different protocols, so that their figures cannot be compared; they differ in "
-            f"{', '.join(differing)}. Evaluate both models in the same way."
-        )
-    sets = {}
-    for a, b in zip(first.sets, second.sets, strict=True):
-        if a.verdicts.get("sample_id") != b.verdicts.get("sample_id") or not a.verdicts:
-            raise ValueError(f"The reports hold no verdicts of the same images of {a.name!r}. Evaluate both anew.")
-        figures = [key for key in a.verdicts if key in b.verdicts and key != "sample_id"]
-        sets[a.name] = {key: paired_difference(a.verdicts[key], b.verdicts[key]) for key in figures}
-    means = {}
-    for figure in first.figures:
-        parts = [sets[result.name] for result in first.of(figure).sets]
-        prefix = "" if figure == "accuracy" else f"{figure} "
-        shared = [key for key in parts[0] if all(key in part for part in parts)]
-        means |= {prefix + key: _mean_difference([part[key] for part in parts]) for key in shared}
-    return Comparison(sets, means)
-
-
-def _under(key: str, parents: Sequence[str]) -> bool:
-    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
-
-
-def _mean_difference(pairs: list[PairedDifference]) -> tuple[float, float, float]:
-    """Mean of independent sets' differences; their variances add up."""
-    mean = sum(pair.difference for pair in pairs) / len(pairs)
-    halves = [(pair.interval[1] - pair.interval[0]) / 2 / Z_95 for pair in pairs]
-    half = Z_95 * math.sqrt(sum(half * half for half in halves)) / len(pairs)
-    return mean, mean - half, mean + half

@@ -1,21 +1,19 @@
-"""What makes a robustness number smell: signs that an attack was weak or that gradients are masked.
+"""Signs that a robustness number should not be believed yet: the attack was weak, or gradients are masked.
 
 After Carlini et al. (2019, arXiv 1902.06705), Athalye et al. (ICML 2018, arXiv 1802.00420) and AutoAttack's own
-checks. No flag proves a number right; each says why it should not be believed yet.
+checks. No flag proves a number wrong, and none raised proves it right; each says what to look at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 
 from ..attacks.any_iterate import first_fooled
-from ..attacks.ball import parse_radius
 from ..attacks.losses import LOSSES, correct
 from ..attacks.pgd import pgd
-from ..attacks.spec import Spec, attack_name, norm_of, threat_name
+from ..attacks.spec import AttackSpec
 from ..modes import frozen
 from ..noise import uniform_noise
 from .intervals import wilson_interval
@@ -24,19 +22,25 @@ from .report import SetResult
 PROBE_SIZE = 32  # images of a set that the probes look at
 WEAK_ATTACK_GAP = 0.05  # of the images, beyond doubt: what margin attacks may find that cross-entropy missed
 BLACK_BOX_GAP = 0.002  # of the images, beyond doubt: what a black-box attack may find that white-box ones missed
+ZERO_GRADIENTS = 0.05  # of the images: how many may have a gradient of exactly zero
 HUGE_EPS = 0.5  # in L-inf; every image can become uniformly grey
 HUGE_EPS_ACCURACY = 0.1
 NOISE_DRAWS = 4
+_NOISE_STREAM = 700
 
+Classifier = Callable[[torch.Tensor], torch.Tensor]
 Flag = dict[str, str]
 
 
+# ---- Probes on a few images ----
+
+
 def probe(
-    classifier: Callable[[torch.Tensor], torch.Tensor],
+    classifier: Classifier,
     images: torch.Tensor,
     labels: torch.Tensor,
     seeds: torch.Tensor,
-    headline: Mapping[str, Any],
+    headline: AttackSpec,
     name: str = "set",
 ) -> tuple[list[Flag], torch.Tensor]:
     """Looks at a classifier on a few images, most of which it should get right.
@@ -44,108 +48,158 @@ def probe(
     Args:
         classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`.
         images (`torch.Tensor`), labels (`torch.Tensor`), seeds (`torch.Tensor`): A batch.
-        headline (`dict`): The attack whose ball random noise is drawn from.
+        headline (`AttackSpec`): The attack whose ball random noise is drawn from.
         name (`str`): Of the set, for the flags.
 
     Returns:
         The flags raised, and which images random noise in the ball fools, `[B]`: see [`noise_flag`].
+
+    Example:
+        >>> from hf_pmgaft import AttackSpec, ZeroShotClassifier, encode_class_names
+        >>> embeds = encode_class_names(model, processor, class_names, "a photo of the {}")
+        >>> classifier = ZeroShotClassifier.from_model(model, processor, embeds)
+        >>> flags, fooled = probe(classifier, images, labels, torch.arange(16), AttackSpec.parse("pgd,eps=4/255"))
+        >>> [flag["flag"] for flag in flags]
+        []
     """
-    flags = []
     with frozen(classifier), torch.no_grad():
-        logits, again = classifier(images).float(), classifier(images).float()
-        right = correct(logits, labels)
-        if (logits - again).abs().max() > 1e-4 * logits.abs().max().clamp_min(1e-6):
-            flags.append(_flag("random", name, "two forward passes differ, so that attacks follow a moving target"))
-        if logits.min() >= 0 and logits.max() <= 1 and (logits.sum(1) - 1).abs().max() < 1e-4:
-            flags.append(_flag("probabilities", name, "the classifier returns probabilities in place of logits"))
-        if not right.any():
-            return flags, torch.zeros_like(right)
-        images, labels, seeds = images[right], labels[right], seeds[right]
-        flags += _zero_gradients(classifier, images, labels, name)
-        huge = first_fooled(
-            pgd, classifier, images, labels, eps=HUGE_EPS, norm="linf", num_steps=20, loss="margin", seeds=seeds
-        )
-        accuracy = correct(classifier(huge).float(), labels).float().mean().item()
-        if accuracy > HUGE_EPS_ACCURACY:
-            message = f"{accuracy:.0%} of {len(images)} images withstand PGD at radius {HUGE_EPS}, where none can"
-            flags.append(_flag("huge radius", name, message))
-        fooled = torch.zeros_like(right)
-        fooled[right] = _fooled_by_noise(classifier, images, labels, seeds, headline)
+        logits = classifier(images).float()
+        again = classifier(images).float()
+        is_right = correct(logits, labels)
+        flags = _random_flag(logits, again, name) + _probabilities_flag(logits, name)
+
+        # The other probes look at what an attack could change.
+        fooled = torch.zeros_like(is_right)
+        if not is_right.any():
+            return flags, fooled
+        images, labels, seeds = images[is_right], labels[is_right], seeds[is_right]
+        flags += _zero_gradient_flags(classifier, images, labels, name)
+        flags += _huge_radius_flag(classifier, images, labels, seeds, name)
+        fooled[is_right] = _fooled_by_noise(classifier, images, labels, seeds, headline)
     return flags, fooled
 
 
 def noise_flag(fooled: Sequence[bool], robust: Sequence[bool], name: str) -> list[Flag]:
     """A flag if random noise fools images that the attack left standing."""
-    found = sum(noise and stands for noise, stands in zip(fooled, robust, strict=True))
-    if wilson_interval(found / max(len(fooled), 1), len(fooled))[0] <= BLACK_BOX_GAP:
+    missed = sum(by_noise and stands for by_noise, stands in zip(fooled, robust, strict=True))
+    if not _is_beyond_doubt(missed / max(len(fooled), 1), len(fooled), BLACK_BOX_GAP):
         return []
-    message = f"random noise in the ball fools {found} of {len(fooled)} images that the attack did not"
+    message = f"random noise in the ball fools {missed} of {len(fooled)} images that the attack did not"
     return [_flag("noise", name, message)]
 
 
-def verdict_flags(result: SetResult, specs: Sequence[Spec]) -> list[Flag]:
-    """Flags from the verdicts of one set: each attack of a threat went on from what the ones before it left."""
-    flags = []
-    for threat in result.threats:
-        names = {attack_name(spec): spec for spec in specs if norm_of(spec) and threat_name(spec) == threat}
-        flags += _weak_attack(result, names) + _black_box(result, names)
-    return flags
-
-
-def _black_box(result: SetResult, names: Mapping[str, Spec]) -> list[Flag]:
-    """A flag if an attack without gradients finds what those with gradients did not."""
-    white = [result.attacks[name] for name, spec in names.items() if spec["attack"] != "square"]
-    black = [result.attacks[name] for name, spec in names.items() if spec["attack"] == "square"]
-    gap = min(white) - min(black) if white and black else 0.0
-    if wilson_interval(max(gap, 0.0), result.num_samples)[0] <= BLACK_BOX_GAP:
+def _random_flag(logits: torch.Tensor, again: torch.Tensor, name: str) -> list[Flag]:
+    differs = (logits - again).abs().max() > 1e-4 * logits.abs().max().clamp_min(1e-6)
+    if not differs:
         return []
-    message = f"Square without gradients fools {gap:.1%} of the images that the attacks with them did not"
-    return [_flag("black box", result.name, message)]
+    return [_flag("random", name, "two forward passes differ, so that attacks follow a moving target")]
 
 
-def _weak_attack(result: SetResult, names: Mapping[str, Spec]) -> list[Flag]:
-    """A flag if cross-entropy attacks leave much that attacks on the margin find."""
-    simple = [name for name, spec in names.items() if _loss(spec) == "ce"]
-    strong = [name for name, spec in names.items() if _loss(spec) != "ce" and spec["attack"] != "square"]
-    if not simple or not strong:
+def _probabilities_flag(logits: torch.Tensor, name: str) -> list[Flag]:
+    adds_up = (logits.sum(1) - 1).abs().max() < 1e-4
+    if not (logits.min() >= 0 and logits.max() <= 1 and adds_up):
         return []
-    gap = result.attacks[simple[-1]] - min(result.attacks[name] for name in strong)
-    if wilson_interval(max(gap, 0.0), result.num_samples)[0] <= WEAK_ATTACK_GAP:
-        return []
-    message = f"{simple[-1]} leaves {gap:.1%} of the images standing that attacks on the margin fool"
-    return [_flag("weak attack", result.name, message)]
+    return [_flag("probabilities", name, "the classifier returns probabilities in place of logits")]
 
 
-def _loss(spec: Spec) -> str:
-    return spec.get("loss", "ce" if spec["attack"] == "apgd" else "margin")
-
-
-def _zero_gradients(classifier, images, labels, name) -> list[Flag]:
+def _zero_gradient_flags(classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, name: str) -> list[Flag]:
     flags = []
     for loss in ("ce", "margin"):
-        with torch.enable_grad():
-            points = images.detach().clone().requires_grad_()
-            values = LOSSES[loss](classifier(points).float(), labels).sum()
-            gradient = torch.autograd.grad(values, points, allow_unused=True)[0] if values.requires_grad else None
-        gradient = torch.zeros_like(images) if gradient is None else gradient
+        gradient = _gradient(classifier, images, labels, loss)
         zero = (gradient.flatten(1).abs().amax(1) == 0).float().mean().item()
-        if zero > 0.05:
+        if zero > ZERO_GRADIENTS:
             message = f"the gradient of {loss} is exactly zero for {zero:.0%} of {len(images)} images"
             flags.append(_flag("zero gradients", name, message))
     return flags
 
 
-def _fooled_by_noise(classifier, images, labels, seeds, headline) -> torch.Tensor:
+@torch.enable_grad()
+def _gradient(classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, loss: str) -> torch.Tensor:
+    """Gradient of a loss to the images; zero where it does not depend on them."""
+    points = images.detach().clone().requires_grad_()
+    total = LOSSES[loss](classifier(points).float(), labels).sum()
+    if not total.requires_grad:
+        return torch.zeros_like(images)
+    gradient = torch.autograd.grad(total, points, allow_unused=True)[0]
+    return torch.zeros_like(images) if gradient is None else gradient
+
+
+def _huge_radius_flag(
+    classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor, name: str
+) -> list[Flag]:
+    options = {"eps": HUGE_EPS, "norm": "linf", "num_steps": 20, "loss": "margin"}
+    adversarial = first_fooled(pgd, classifier, images, labels, **options, seeds=seeds)
+    accuracy = correct(classifier(adversarial).float(), labels).float().mean().item()
+    if accuracy <= HUGE_EPS_ACCURACY:
+        return []
+    message = f"{accuracy:.0%} of {len(images)} images withstand PGD at radius {HUGE_EPS}, where none can"
+    return [_flag("huge radius", name, message)]
+
+
+def _fooled_by_noise(
+    classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor, headline: AttackSpec
+) -> torch.Tensor:
+    """Tells which images random noise from the corners of the ball fools, `[B]`; none if the threat is no ball."""
     fooled = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
-    norm = norm_of(headline)
-    if norm is None:
+    if headline.norm is None:
         return fooled
-    eps = parse_radius(headline["eps"], norm)
+
+    pixels = images[0].numel()
+    length = {"linf": 1.0, "l2": pixels**0.5, "l1": pixels}[headline.norm]  # of a vector of signs
     for draw in range(NOISE_DRAWS):
-        signs = (2 * uniform_noise(seeds, images.shape[1:], stream=700 + draw) - 1).sign()
-        length = {"linf": 1.0, "l2": images[0].numel() ** 0.5, "l1": images[0].numel()}[norm]
-        fooled |= ~correct(classifier((images + eps / length * signs).clamp(0, 1)).float(), labels)
+        signs = (2 * uniform_noise(seeds, images.shape[1:], stream=_NOISE_STREAM + draw) - 1).sign()
+        points = (images + headline.radius / length * signs).clamp(0, 1)
+        fooled |= ~correct(classifier(points).float(), labels)
     return fooled
+
+
+# ---- Flags from the verdicts ----
+
+
+def verdict_flags(result: SetResult, specs: Sequence[AttackSpec]) -> list[Flag]:
+    """Flags from the verdicts of one set: each attack of a threat went on from what the ones before it left."""
+    flags = []
+    for threat in result.threats:
+        attacks = {spec.name: spec for spec in specs if spec.norm and spec.threat == threat}
+        flags += _weak_attack_flag(result, attacks) + _black_box_flag(result, attacks)
+    return flags
+
+
+def _weak_attack_flag(result: SetResult, attacks: Mapping[str, AttackSpec]) -> list[Flag]:
+    """A flag if cross-entropy attacks leave much that attacks on the margin find."""
+    simple = [name for name, spec in attacks.items() if _loss(spec) == "ce"]
+    strong = [name for name, spec in attacks.items() if _loss(spec) != "ce" and spec.attack != "square"]
+    if not simple or not strong:
+        return []
+
+    gap = result.attacks[simple[-1]] - min(result.attacks[name] for name in strong)
+    if not _is_beyond_doubt(gap, result.num_samples, WEAK_ATTACK_GAP):
+        return []
+    message = f"{simple[-1]} leaves {gap:.1%} of the images standing that attacks on the margin fool"
+    return [_flag("weak attack", result.name, message)]
+
+
+def _black_box_flag(result: SetResult, attacks: Mapping[str, AttackSpec]) -> list[Flag]:
+    """A flag if an attack without gradients finds what those with gradients did not."""
+    white = [result.attacks[name] for name, spec in attacks.items() if spec.attack != "square"]
+    black = [result.attacks[name] for name, spec in attacks.items() if spec.attack == "square"]
+    if not white or not black:
+        return []
+
+    gap = min(white) - min(black)
+    if not _is_beyond_doubt(gap, result.num_samples, BLACK_BOX_GAP):
+        return []
+    message = f"Square without gradients fools {gap:.1%} of the images that the attacks with them did not"
+    return [_flag("black box", result.name, message)]
+
+
+def _loss(spec: AttackSpec) -> str:
+    return spec.options.get("loss", "ce" if spec.attack == "apgd" else "margin")
+
+
+def _is_beyond_doubt(gap: float, count: int, allowed: float) -> bool:
+    """Tells whether a share of so many images is above what is allowed, by its 95 % interval."""
+    return wilson_interval(max(gap, 0.0), count)[0] > allowed
 
 
 def _flag(kind: str, name: str, message: str) -> Flag:

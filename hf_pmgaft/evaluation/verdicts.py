@@ -1,4 +1,4 @@
-"""Verdicts on disk: one line per batch, appended as they come, so that a killed evaluation goes on where it was."""
+"""Verdicts per image, in memory and on disk, so that a killed evaluation goes on where it was."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..fingerprints import differences
+from .figure import Figure
 
 # What counts as fooled.
 VERDICTS = {
@@ -21,40 +22,42 @@ VERDICTS = {
 }
 # A verdict in the file: fooled, standing, or fooled but standing again once rounded to 8 bits.
 FOOLED, STANDS, STANDS_ROUNDED = 0, 1, 2
+# Under these names the file has what no attack gave: verdicts without one, and digests of images and labels.
 CLEAN = "clean"
 PIXELS = "pixels"
 
 
-def worst_case(*verdicts: Sequence[bool]) -> list[bool]:
-    """Per image whether it is right every time, from verdicts per image.
-
-    Example:
-        >>> worst_case([True, True], [True, False])
-        [True, False]
-    """
-    return [all(of_image) for of_image in zip(*verdicts, strict=True)]
-
-
 @dataclass
 class Judged:
-    """Who is right, per image or other query, from all verdicts on a set.
+    """One row of a report before it is summed up: which images, or other queries, are right.
 
     Args:
-        name (`str`), num_classes (`int`): Of the figure in tables, and how many answers there are.
+        name (`str`): Of the row in tables.
+        num_candidates (`int`): Among how many answers the right one is to be found.
         ids (`list[int]`): Of the queries: rows of images, numbers of captions.
         clean (`list[bool]`): Without an attack.
         masks (`dict[str, list[bool]]`): By attack, after it and the ones before it.
         rounded (`list[bool]`, *optional*): Under the headline threat with images rounded to 8 bits.
-        figure (`str`): What their share is.
+        figure (`Figure`): What their share is.
     """
 
     name: str
-    num_classes: int
+    num_candidates: int
     ids: list[int]
     clean: list[bool]
     masks: dict[str, list[bool]]
     rounded: list[bool] | None
-    figure: str = "accuracy"
+    figure: Figure = field(default_factory=Figure)
+
+
+def worst_case(*verdicts: Sequence[bool]) -> list[bool]:
+    """Per image whether it is right every time, from lists of verdicts per image.
+
+    Example:
+        >>> worst_case([True, True, False], [True, False, True])
+        [True, False, False]
+    """
+    return [all(of_image) for of_image in zip(*verdicts, strict=True)]
 
 
 class Verdicts:
@@ -70,6 +73,13 @@ class Verdicts:
 
     Raises:
         ValueError: if the file is of another evaluation, naming the keys that differ.
+
+    Example:
+        >>> verdicts = Verdicts("verdicts.jsonl", {"seed": 0})
+        >>> verdicts.add("food", "clean", rows=[3, 7], values=[1, 0])
+        >>> verdicts.close()
+        >>> Verdicts("verdicts.jsonl", {"seed": 0}).of("food", "clean")
+        {3: 1, 7: 0}
     """
 
     def __init__(self, file: str | os.PathLike | None, header: Mapping[str, Any], rank: int = 0):
@@ -77,17 +87,20 @@ class Verdicts:
         self._file = None
         if file is None:
             return
+
+        # All that was written before, by any process
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for part in (path, *sorted(path.parent.glob(f"{glob.escape(path.name)}-*"))):
-            if part.is_file():
-                self._read(part, header)
-        own = path if rank == 0 else path.with_name(f"{path.name}-{rank}")
-        new = not own.exists() or own.stat().st_size == 0
-        if not new:
-            _cut_off(own)
-        self._file = own.open("a", encoding="utf-8")
-        if new or own.stat().st_size == 0:
+        for written in (path, *sorted(path.parent.glob(f"{glob.escape(path.name)}-*"))):
+            if written.is_file():
+                self._read(written, header)
+
+        # The file of this process, gone on with
+        mine = path if rank == 0 else path.with_name(f"{path.name}-{rank}")
+        if mine.exists():
+            _remove_cut_off_line(mine)
+        self._file = mine.open("a", encoding="utf-8")
+        if mine.stat().st_size == 0:
             self._append(header)
 
     def of(self, name: str, attack: str) -> dict[int, Any]:
@@ -120,12 +133,14 @@ class Verdicts:
         os.fsync(self._file.fileno())
 
     def _read(self, file: Path, header: Mapping[str, Any]) -> None:
+        # The text after the last line break was cut off.
         lines = file.read_text(encoding="utf-8").split("\n")[:-1]
         if not lines:
             return
+
         try:
-            found, *batches = map(json.loads, lines)
-            differing = differences(found, header)
+            first, *batches = map(json.loads, lines)
+            differing = differences(first, header)
         except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"{file} holds no verdicts ({error}). Pass another file, or remove it.") from error
         if differing:
@@ -133,12 +148,12 @@ class Verdicts:
                 f"{file} holds verdicts of another evaluation: it differs in {', '.join(differing)}. Pass "
                 "another file, or remove it."
             )
+
         for batch in batches:
-            values = zip(batch["rows"], batch["verdicts"], strict=True)
-            self._values.setdefault((batch["set"], batch["attack"]), {}).update(values)
+            self.of(batch["set"], batch["attack"]).update(zip(batch["rows"], batch["verdicts"], strict=True))
 
 
-def _cut_off(file: Path) -> None:
+def _remove_cut_off_line(file: Path) -> None:
     """Removes a last line without its end."""
     content = file.read_bytes()
     whole = content.rfind(b"\n") + 1

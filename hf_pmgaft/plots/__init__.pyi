@@ -1,9 +1,7 @@
-from .reports import answer_gallery as answer_gallery
-from .reports import attention_gallery as attention_gallery
-from .reports import bars_with_spread as bars_with_spread
+from .galleries import answer_gallery as answer_gallery
+from .galleries import attention_gallery as attention_gallery
+from .galleries import gallery as gallery
 from .reports import clean_against_robust as clean_against_robust
-from .reports import gallery as gallery
 from .reports import robustness_bars as robustness_bars
 from .reports import robustness_curve as robustness_curve
-from .reports import scatter_with_spread as scatter_with_spread
 from .reports import training_curves as training_curves

@@ -17,9 +17,9 @@ from transformers.integrations import TensorBoardCallback, TrackioCallback, Wand
 
 from ..attacks.spec import AttackSpec
 from ..data.evaluation_sets import EvaluationImages, ZeroShotDataset
-from ..evaluation.evaluate import sample_ids
+from ..evaluation.plan import sample_ids
 from ..evaluation.report import RobustnessReport
-from ..plots.reports import gallery
+from ..plots.galleries import gallery
 
 
 class Evaluates(Protocol):

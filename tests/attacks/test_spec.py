@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hf_pmgaft.attacks import ATTACKS, CORRUPTIONS, SEVERITIES, correct
-from hf_pmgaft.attacks.spec import attack_name, check_attack, norm_of, parse_options, run_attack, within_threat
+from hf_pmgaft.attacks.spec import AttackSpec
 
 NORMS = {"cw": ("l2", "linf"), "fgsm": ("l2", "linf"), "pgd": ("l2", "linf")}
 EPS = {"linf": "8/255", "l2": 0.5, "l1": 6.0}
@@ -18,7 +18,7 @@ SPECS = [
 ]
 SPECS += [{"attack": "patch", "size": 5, "num_steps": 6}]
 SPECS += [{"attack": "corruption", "kind": kind, "severity": 3} for kind in CORRUPTIONS]
-SPECS = [check_attack(spec) for spec in SPECS]
+SPECS = [AttackSpec.of(spec) for spec in SPECS]
 
 
 @pytest.fixture
@@ -31,40 +31,40 @@ def small():
         return net, classifier, images, classifier(images).argmax(1)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=attack_name)
+@pytest.mark.parametrize("spec", SPECS, ids=[spec.name for spec in SPECS])
 class TestContract:
     def test_what_comes_back_is_what_the_threat_allows(self, small, spec):
         net, classifier, images, labels = small
         random = torch.get_rng_state()
-        adversarial = run_attack(spec, classifier, images, labels, torch.arange(8), any_iterate=True)
+        adversarial = spec.run(classifier, images, labels, torch.arange(8), any_iterate=True)
         assert adversarial.dtype == images.dtype and not adversarial.requires_grad
-        assert within_threat(spec, images, adversarial).all() and not torch.equal(adversarial, images)
+        assert spec.allows(images, adversarial).all() and not torch.equal(adversarial, images)
         assert torch.equal(random, torch.get_rng_state()) and all(p.grad is None for p in net.parameters())
         changed = (adversarial != images).flatten(1).any(1)
-        if spec["attack"] not in ("pgd", "fgsm", "cw", "corruption"):
+        if spec.attack not in ("pgd", "fgsm", "cw", "corruption"):
             assert (~correct(classifier(adversarial), labels))[changed].all()
 
     def test_it_depends_on_the_image_and_its_seed_alone(self, small, spec):
         _, classifier, images, labels = small
         seeds = torch.tensor([5, -3, 2**40, 7, 11, 0, 1, 2])
-        whole = run_attack(spec, classifier, images, labels, seeds, any_iterate=True)
+        whole = spec.run(classifier, images, labels, seeds, any_iterate=True)
         part = [6, 2, 0]
-        alone = run_attack(spec, classifier, images[part], labels[part], seeds[part], any_iterate=True)
+        alone = spec.run(classifier, images[part], labels[part], seeds[part], any_iterate=True)
         torch.testing.assert_close(alone, whole[part], rtol=0, atol=1e-6)
 
     def test_leaving_the_threat_is_seen(self, small, spec):
         _, _, images, _ = small
-        assert within_threat(spec, images, images).all()
+        assert spec.allows(images, images).all()
         for wrong in (images + 1.5, images * float("nan")):
-            assert not within_threat(spec, images, wrong).any()
-        if norm_of(spec):
-            assert not within_threat(spec, images, 1 - images).any()
+            assert not spec.allows(images, wrong).any()
+        if spec.norm:
+            assert not spec.allows(images, 1 - images).any()
 
 
 def test_a_patch_is_one_square_anywhere(small):
     _, classifier, images, labels = small
-    spec = check_attack({"attack": "patch", "size": 5, "places": 3})
-    adversarial = run_attack(spec, classifier, images, labels, torch.arange(8))
+    spec = AttackSpec.of({"attack": "patch", "size": 5, "places": 3})
+    adversarial = spec.run(classifier, images, labels, torch.arange(8))
     corners = set()
     for delta in (adversarial - images).abs().amax(1):
         rows, columns = delta.amax(1).nonzero().flatten(), delta.amax(0).nonzero().flatten()
@@ -73,7 +73,7 @@ def test_a_patch_is_one_square_anywhere(small):
     assert len(corners) > 3
     two = images.clone()
     two[:, :, 0, 0], two[:, :, 15, 15] = 0, 1
-    assert not within_threat(spec, images, two).any()
+    assert not spec.allows(images, two).any()
     with pytest.raises(ValueError, match="a patch of 20 pixels, which has no place in 16 x 16"):
         ATTACKS["patch"](classifier, images, labels, size=20)
 
@@ -82,8 +82,8 @@ def test_more_places_never_make_a_patch_weaker(small):
     _, classifier, images, labels = small
     standing = []
     for places in (1, 2, 6):
-        spec = check_attack({"attack": "patch", "size": 3, "num_steps": 3, "places": places})
-        adversarial = run_attack(spec, classifier, images, labels, torch.arange(8))
+        spec = AttackSpec.of({"attack": "patch", "size": 3, "num_steps": 3, "places": places})
+        adversarial = spec.run(classifier, images, labels, torch.arange(8))
         standing.append(correct(classifier(adversarial), labels).sum().item())
     assert standing == sorted(standing, reverse=True)
 
@@ -95,8 +95,8 @@ def test_corruptions_grow_with_their_severity(kind):
     image = 0.25 + 0.3 * image + 0.1 * torch.rand(3, 60, 60, generator=torch.Generator().manual_seed(0))
     change = []
     for severity in SEVERITIES:
-        spec = {"attack": "corruption", "kind": kind, "severity": severity}
-        corrupted = run_attack(spec, None, image, None, torch.arange(4))
+        spec = AttackSpec("corruption", {"kind": kind, "severity": severity})
+        corrupted = spec.run(None, image, None, torch.arange(4))
         assert corrupted.shape == image.shape and corrupted.min() >= 0 and corrupted.max() <= 1
         change.append((corrupted - image).square().mean().item())
     assert change[0] > 0 and change[-1] > 1.2 * change[0]
@@ -115,8 +115,61 @@ def test_strengths_of_the_corruptions_are_those_of_imagenet_c():
     assert (flat.std() / ramp.std()).item() == pytest.approx(0.1, rel=1e-3)
 
 
-def test_options_are_read_from_a_text_with_their_types():
-    options = parse_options("pgd,num_steps=100,loss=ce,random_start=false,step_size=1/255")
-    assert options == {"attack": "pgd", "num_steps": 100, "loss": "ce", "random_start": False, "step_size": "1/255"}
-    with pytest.raises(ValueError, match="no option=value"):
-        parse_options("pgd,100")
+# ---- Names ----
+
+
+@pytest.mark.parametrize(
+    ("attack", "name"),
+    [
+        ({"attack": "pgd", "eps": "4/255", "num_steps": 50, "loss": "margin"}, "PGD-50 margin linf 4/255"),
+        ({"attack": "pgd", "eps": "4/255", "restarts": 5}, "PGD-10 x5 ce linf 4/255"),
+        ({"attack": "pgd", "eps": "4/255", "step_size": "2/255"}, "PGD-10 ce linf 4/255 (step_size=2/255)"),
+        ({"attack": "fgsm", "eps": "4/255"}, "FGSM ce linf 4/255"),
+        ({"attack": "apgd", "eps": 0.5, "norm": "l2", "loss": "dlr"}, "APGD-DLR l2 0.5"),
+        ({"attack": "apgd_t", "eps": "4/255", "num_steps": 20}, "APGD-T linf 4/255 (num_steps=20)"),
+        ({"attack": "cw", "eps": 0.5}, "CW l2 0.5"),
+        ({"attack": "autoattack", "eps": "4/255"}, "AutoAttack standard linf 4/255"),
+        ({"attack": "patch", "size": 16}, "PATCH 16x16"),
+        ({"attack": "corruption", "kind": "jpeg", "severity": 2}, "jpeg 2"),
+    ],
+)
+def test_attacks_are_named_by_what_they_do(attack, name):
+    assert AttackSpec.of(attack).name == name
+
+
+def test_a_spec_is_made_of_a_dict_a_text_or_another_one():
+    given = {"attack": "pgd", "eps": "4/255", "num_steps": 50}
+    spec = AttackSpec.of(given)
+    assert (
+        spec == AttackSpec.of("pgd,eps=4/255,num_steps=50") == AttackSpec.of(spec) == AttackSpec.stored(spec.to_dict())
+    )
+    assert given == {"attack": "pgd", "eps": "4/255", "num_steps": 50}
+    assert given.items() <= spec.to_dict().items() and list(spec.to_dict())[0] == "attack"
+
+
+def test_what_is_stored_is_taken_as_it_stands():
+    entry = {"attack": "pgd", "eps": "4/255", "an_option_of_old": 3}
+    assert AttackSpec.stored(entry).to_dict() == entry
+    with pytest.raises(ValueError, match="takes no an_option_of_old"):
+        AttackSpec.of(entry)
+
+
+# ---- What cannot run ----
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        ({"attack": "apgd", "eps": "1/255", "steps": 3}, "takes no steps.*num_steps"),
+        ({"attack": "pgd", "eps": "1/255", "norm": "l1"}, "no norm 'l1'"),
+        ({"attack": "patch"}, "has no size"),
+        ({"attack": "corruption", "kind": "rain", "severity": 1}, "no kind 'rain'"),
+        ({"attack": "corruption", "kind": "jpeg", "severity": 6}, "no severity 6"),
+        ({"attack": "square", "eps": "1/255", "num_queries": 0}, "num_queries=0"),
+        ({"attack": "autoattack", "eps": "1/255", "version": "rand"}, "no version 'rand'"),
+        ({"attack": "pgd", "eps": "1/255", "loss": "hinge"}, "no loss 'hinge'"),
+    ],
+)
+def test_attacks_that_cannot_run_are_refused(attack, message):
+    with pytest.raises(ValueError, match=message):
+        AttackSpec.of(attack)

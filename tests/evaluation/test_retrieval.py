@@ -5,29 +5,33 @@ import math
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import datasets
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from accelerate import PartialState
-from huggingface_hub import metadata_load
 from PIL import Image
-from support.cards import rows as card_rows
 from support.emoji import CE, EMOJI, PGD, make_data, make_emoji
 from support.launch import torchrun
 from support.tiny import CLASS_NAMES, SIZE, fit_model, make_images, make_model, make_processor
 
-from hf_pmgaft import RetrievalDataset, ZeroShotDataset, compare_reports, evaluate_robustness
-from hf_pmgaft.attacks import LOSSES, correct
-from hf_pmgaft.attacks.spec import attack_name, check_attack, run_attack
+from hf_pmgaft import (
+    AttackSpec,
+    NearestClassMean,
+    RetrievalDataset,
+    RobustnessReport,
+    ZeroShotDataset,
+    compare_reports,
+    evaluate_robustness,
+)
 from hf_pmgaft.data import load_images
-from hf_pmgaft.evaluation.heads import NearestClassMean
-from hf_pmgaft.evaluation.report import RobustnessReport
-from hf_pmgaft.evaluation.retrieval import Gallery, own_ranks, target_ranks, text_to_image_ranks
-from hf_pmgaft.evaluation.tables import report_rows
+from hf_pmgaft.evaluation import ranks
+from hf_pmgaft.evaluation.gallery import Gallery
+from hf_pmgaft.evaluation.judge import Judge
+from hf_pmgaft.evaluation.plan import Plan
+from hf_pmgaft.evaluation.retrieval import judge_retrieval, judged_retrieval
+from hf_pmgaft.evaluation.verdicts import Verdicts
 from hf_pmgaft.models.processors import pixel_statistics
 from hf_pmgaft.prompts import prompt_name
 from hf_pmgaft.tuning import make_tuning
@@ -36,18 +40,13 @@ from hf_pmgaft.zero_shot import ZeroShotClassifier
 FIGURES = [f"{way} R@{k}" for way in ("I2T", "T2I") for k in (1, 5, 10)]
 
 
-@pytest.fixture(scope="module")
-def emoji():
-    return make_emoji()
-
-
 def run(emoji, data=None, attacks=(PGD,), **options) -> RobustnessReport:
     data = make_data(emoji[1]) if data is None else data
     return evaluate_robustness(*emoji, [data], list(attacks), **{"progress": False, "probes": False, **options})
 
 
 def recalls(report: RobustnessReport, key: str = "clean_accuracy") -> dict[str, float]:
-    return {result.figure: getattr(result, key) for result in report.sets}
+    return {result.figure.title: getattr(result, key) for result in report.sets}
 
 
 def captions_of(images, row: int) -> list[str]:
@@ -78,14 +77,23 @@ def test_recall_without_attack_is_that_of_a_plain_transcription(emoji):
     assert [(r.num_classes, r.num_samples) for r in report.sets] == [(len(texts), 85)] * 3 + [(85, len(texts))] * 3
 
 
+def recalls_of(classifier, data, spec: AttackSpec, texts: torch.Tensor) -> tuple[dict, dict]:
+    """Recalls of any classifier, clean and under one attack, by the embeddings of its captions."""
+    plan, verdicts = Plan.of(data, [spec]), Verdicts(None, {})
+    judge = Judge(verdicts, any_iterate=True, eight_bit=False, batch_size=8, seed=0, progress=False)
+    with torch.no_grad():
+        judge_retrieval(judge, classifier, plan)
+    rows = judged_retrieval(plan, verdicts, spec.threat, any_iterate=True, eight_bit=False, texts=texts)
+    clean = {row.figure.title: sum(row.clean) / len(row.ids) for row in rows}
+    return clean, {row.figure.title: sum(row.masks[spec.name]) / len(row.ids) for row in rows}
+
+
 LEVELS = 6 * (np.arange(15) - 7)  # grey levels by which the images of the closed form differ along one direction
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_attacked_recall_of_a_model_with_a_closed_form_optimum_is_right(norm, monkeypatch):
+def test_attacked_recall_of_a_model_with_a_closed_form_optimum_is_right(norm):
     """The angle of an embedding is `w x`, which a ball moves by at most `eps |w|`, of the dual norm."""
-    from hf_pmgaft.evaluation import evaluate as evaluation
-
     signs = np.random.default_rng(0).choice([-1, 1], (SIZE, SIZE, 3))
     pictures = [Image.fromarray((128 + level * signs).astype(np.uint8)) for level in LEVELS]
     table = {"image": pictures, "caption": [f"the caption {i}" for i in range(len(LEVELS))]}
@@ -106,52 +114,38 @@ def test_attacked_recall_of_a_model_with_a_closed_form_optimum_is_right(norm, mo
     texts = torch.stack([captions.cos(), captions.sin()], dim=1)
     images = processor.image_processor
     classifier = ZeroShotClassifier(encode, texts, 10.0, images.image_mean, images.image_std, SIZE)
-    monkeypatch.setattr(evaluation, "_encode", lambda *args: texts)
-    monkeypatch.setattr(evaluation, "ZeroShotClassifier", SimpleNamespace(from_model=lambda *args: classifier))
     for levels in (10, 31):
         eps = levels / 255 if norm == "linf" else levels / 255 * math.sqrt(signs.size)
         attack = {"attack": "pgd", "eps": eps, "norm": norm, "num_steps": 10, "loss": "margin", "restarts": 12}
-        report = run((make_model(), processor), data, [attack], batch_size=8)
+        clean_recalls, robust_recalls = recalls_of(classifier, data, AttackSpec.of(attack), texts)
         ends = torch.stack([clean - levels / 60, clean + levels / 60])
         away = (ends.unsqueeze(2) - captions).abs()  # of each end from each caption
         own = away.diagonal(dim1=1, dim2=2)
-        ranks = (away <= own.unsqueeze(2)).sum(2).amax(0)
+        image_ranks = (away <= own.unsqueeze(2)).sum(2).amax(0)
         wrong = away.masked_fill(torch.eye(len(LEVELS), dtype=torch.bool), 9).amin(2)
         chosen = ends.gather(0, (wrong.cos() - own.cos()).argmax(0, keepdim=True))[0]  # where the margin is largest
         away = (captions.unsqueeze(1) - chosen).abs()
-        back = torch.maximum((away <= away.diagonal().unsqueeze(1)).sum(1), torch.ones(len(LEVELS)))
+        caption_ranks = torch.maximum((away <= away.diagonal().unsqueeze(1)).sum(1), torch.ones(len(LEVELS)))
         for k in (1, 5, 10):
-            found = recalls(report, "robust_accuracy")
-            assert found[f"I2T R@{k}"] == (ranks <= k).double().mean().item(), (levels, k)
-            assert found[f"T2I R@{k}"] == (back <= k).double().mean().item(), (levels, k)
-        assert recalls(report) == dict.fromkeys(FIGURES, 1.0)
-        assert ranks.min() > 1 and (levels == 10 or 5 < ranks.min() <= 10 < ranks.max())
+            assert robust_recalls[f"I2T R@{k}"] == (image_ranks <= k).double().mean().item(), (levels, k)
+            assert robust_recalls[f"T2I R@{k}"] == (caption_ranks <= k).double().mean().item(), (levels, k)
+        assert clean_recalls == dict.fromkeys(FIGURES, 1.0)
+        assert image_ranks.min() > 1 and (levels == 10 or 5 < image_ranks.min() <= 10 < image_ranks.max())
 
 
-def test_text_to_image_recall_is_of_the_images_that_the_attack_returned_and_each_is_made_once(emoji, monkeypatch):
-    from hf_pmgaft.evaluation import evaluate as evaluation
-
-    returned = {}
-
-    def note(spec, classifier, images, labels, seeds, *rest):
-        adversarial = run_attack(spec, classifier, images, labels, seeds, *rest)
-        for seed, image in zip(seeds.tolist(), adversarial, strict=True):
-            assert seed not in returned
-            returned[seed] = image
-        return adversarial
-
-    monkeypatch.setattr(evaluation, "run_attack", note)
+def test_text_to_image_recall_is_of_the_images_that_the_attack_returned_and_each_is_made_once(emoji, attacked):
     data = make_data(emoji[1])
     report = run(emoji, data, [CE], batch_size=24)
-    assert len(returned) == 24
+    (returned,) = attacked
+    assert len(set(returned.seeds.tolist())) == len(returned.adversarial) == 24
     gallery = Gallery(data, range(24), 0)
     model, processor = emoji
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in pixel_statistics(processor))
-    pixels = (torch.stack(list(returned.values())) - mean) / std
+    pixels = (returned.adversarial - mean) / std
     with torch.no_grad():
-        output = model(pixel_values=pixels, **processor(text=gallery.class_names, padding=True, return_tensors="pt"))
+        output = model(pixel_values=pixels, **processor(text=gallery.captions, padding=True, return_tensors="pt"))
     order = (output.text_embeds @ output.image_embeds.T).argsort(1, descending=True).tolist()
-    clean = {result.figure: result.verdicts["clean"] for result in report.sets}
+    clean = {result.figure.title: result.verdicts["clean"] for result in report.sets}
     for k in (1, 5, 10):
         hits = [bool(set(order[m][:k]) & set(own)) for m, own in enumerate(gallery.images_of_captions())]
         hits = [hit and bool(right) for hit, right in zip(hits, clean[f"T2I R@{k}"], strict=True)]
@@ -161,7 +155,7 @@ def test_text_to_image_recall_is_of_the_images_that_the_attack_returned_and_each
 def test_recall_falls_with_the_radius_and_grows_with_k(emoji):
     jpeg = {"attack": "corruption", "kind": "jpeg", "severity": 3}
     report = run(emoji, attacks=[PGD, CE, {**CE, "eps": "2/255"}, jpeg])
-    assert [result.figure for result in report.sets] == FIGURES
+    assert [figure.title for figure in report.figures] == FIGURES
     clean, robust = recalls(report), recalls(report, "robust_accuracy")
     for way in ("I2T", "T2I"):
         for values in (clean, robust):
@@ -169,7 +163,7 @@ def test_recall_falls_with_the_radius_and_grows_with_k(emoji):
         assert robust[f"{way} R@1"] < clean[f"{way} R@1"] - 0.2
     for result in report.sets:
         assert result.clean_accuracy >= result.threats["linf 2/255"] >= result.threats["linf 4/255"]
-        assert result.robust_accuracy == min(result.attacks[attack_name(spec)] for spec in (PGD, CE))
+        assert result.robust_accuracy == min(result.attacks[AttackSpec.of(spec).name] for spec in (PGD, CE))
         assert result.threats["jpeg 3"] > result.robust_accuracy
 
 
@@ -178,7 +172,7 @@ def test_the_last_iterate_is_never_below_any_iterate(emoji):
     worst, last = (run(emoji, attacks=[wild], verdict=verdict) for verdict in ("any_iterate", "last_iterate"))
     for figure in FIGURES:
         assert recalls(worst, "robust_accuracy")[figure] <= recalls(last, "robust_accuracy")[figure]
-    worst, last = (report.sets[0].verdicts[attack_name(check_attack(wild))] for report in (worst, last))
+    worst, last = (report.sets[0].verdicts[AttackSpec.of(wild).name] for report in (worst, last))
     assert all(a <= b for a, b in zip(worst, last, strict=True)) and sum(worst) < sum(last)
 
 
@@ -191,39 +185,14 @@ def test_images_rounded_to_8_bits_are_judged_on_request(emoji):
     assert run(emoji).sets[0].robust_8bit_accuracy is None
 
 
-def test_ties_count_against_the_model_and_nan_too():
-    similarity = torch.tensor([[0.5, 0.9, 0.5, 0.1], [0.2, 0.2, 0.2, 0.2], [0.1, torch.nan, 0.3, 0.2]])
-    assert own_ranks(similarity, torch.tensor([[0, 3], [1, 1], [2, 2]])).tolist() == [3, 4, 2]
-    assert own_ranks(similarity, torch.tensor([[1, 0], [0, 1], [1, 2]])).tolist() == [1, 3, 5]
-    assert target_ranks(similarity, torch.tensor([0, 3, 1])).tolist() == [2, 1, 1]
-
-
-def test_losses_and_verdicts_of_several_right_answers():
-    torch.manual_seed(0)
-    logits, labels = torch.randn(40, 9), torch.randint(9, (40,))
-    several = torch.stack([labels, (labels + 3) % 9, labels], dim=1)
-    one = labels.unsqueeze(1).expand(-1, 2)
-    for loss in ("ce", "margin"):
-        torch.testing.assert_close(LOSSES[loss](logits, one), LOSSES[loss](logits, labels))
-    probabilities = logits.softmax(1).gather(1, several[:, :2]).sum(1)
-    torch.testing.assert_close(LOSSES["ce"](logits, several), -probabilities.log())
-    right = [row.argmax().item() in own for row, own in zip(logits, several.tolist(), strict=True)]
-    assert correct(logits, several).tolist() == right == (LOSSES["margin"](logits, several) < 0).tolist()
-    assert 0 < sum(right) < 40 and correct(logits, one).tolist() == correct(logits, labels).tolist()
-
-
 # ---- Targets ----
 
 
 def test_images_are_pulled_to_a_caption_that_is_not_their_own(emoji):
     data = make_data(emoji[1], target="drawn")
-    gallery = Gallery(data, range(24), 0)
-    assert all(target not in gallery.own[row] for row, target in gallery.targets.items())
-    assert len(set(gallery.targets.values())) > 15 and gallery.targets == Gallery(data, range(24), 0).targets
-    assert Gallery(data, range(24), 1).targets != gallery.targets
     attack = {**CE, "num_steps": 10, "eps": "16/255"}
     report = run(emoji, data, [attack, {**attack, "eps": "1/255"}])
-    assert [result.figure for result in report.sets] == ["target@1", "target@5", "target@10"]
+    assert [figure.title for figure in report.figures] == ["target@1", "target@5", "target@10"]
     kept, strong = recalls(report), recalls(report, "robust_accuracy")
     assert kept["target@1"] > 0.9 > 0.5 > strong["target@1"] < report.sets[0].threats["linf 1/255"]
     for values in (kept, strong):
@@ -260,9 +229,7 @@ def test_a_gallery_of_some_images_is_the_report_of_those_rows(emoji):
     assert part.sets[0].num_classes == len({text for row in rows for text in captions_of(data.dataset, row)})
 
 
-def test_a_file_cut_off_anywhere_is_gone_on_with(emoji, tmp_path, monkeypatch):
-    from hf_pmgaft.evaluation import evaluate as evaluation
-
+def test_a_file_cut_off_anywhere_is_gone_on_with(emoji, tmp_path, attacked):
     file = tmp_path / "verdicts.jsonl"
     options = {"attacks": [CE], "batch_size": 8, "verdict_file": file, "eight_bit": True}
     whole = run(emoji, **options).to_dict()
@@ -272,9 +239,10 @@ def test_a_file_cut_off_anywhere_is_gone_on_with(emoji, tmp_path, monkeypatch):
     for cut in (ends[0] - 3, ends[1], ends[2], *ends[10:13], ends[-1] - 2):  # between each two kinds of lines
         file.write_bytes(content[:cut])
         assert run(emoji, **options).to_dict() == whole
-    monkeypatch.setattr(evaluation, "run_attack", lambda *args: pytest.fail("attacked again"))
+    attacked.clear()
     again = file.read_bytes()
     assert run(emoji, **options).to_dict() == whole and file.read_bytes() == again
+    assert attacked == []
 
 
 def test_a_file_with_other_captions_of_the_same_images_is_refused(emoji, tmp_path):
@@ -308,29 +276,24 @@ def test_two_processes_report_what_one_reports(tmp_path):
 
 
 def test_texts_are_encoded_once_and_no_whole_similarity_matrix_is_made(emoji, monkeypatch):
-    from hf_pmgaft.evaluation import evaluate as evaluation
-    from hf_pmgaft.evaluation import retrieval
+    encoded, sizes, rank, tokenizer = [], [], ranks.own_ranks, type(emoji[1].tokenizer)
+    tokenize = tokenizer.__call__
 
-    encoded, sizes, plain, rank = [], [], evaluation.encode_prompts, retrieval.own_ranks
-    monkeypatch.setattr(evaluation, "encode_prompts", lambda *args: encoded.append(1) or plain(*args))
+    def count(self, texts, **options):
+        encoded.append(len(texts))
+        return tokenize(self, texts, **options)
+
+    def measure(similarity, own):
+        sizes.append(similarity.numel())
+        return rank(similarity, own)
+
+    monkeypatch.setattr(tokenizer, "__call__", count)
     whole = run(emoji, batch_size=6).to_dict()
-    monkeypatch.setattr(retrieval, "_BLOCK", 200)
-    monkeypatch.setattr(retrieval, "own_ranks", lambda s, own: sizes.append(s.numel()) or rank(s, own))
+    monkeypatch.setattr(ranks, "SIMILARITIES_AT_ONCE", 200)
+    monkeypatch.setattr(ranks, "own_ranks", measure)
     assert run(emoji, batch_size=1).to_dict() == whole
-    assert len(encoded) == 2 and max(sizes) <= 200 < 24 * whole["sets"][0]["num_classes"]
-
-
-def test_blocks_are_no_more_than_blocks(monkeypatch):
-    from hf_pmgaft.evaluation import retrieval
-
-    torch.manual_seed(0)
-    texts, images = (F.normalize(torch.randn(n, 4), dim=-1) for n in (50, 13))
-    own = [[i % 13, *range(i % 5)] for i in range(50)]
-    whole = text_to_image_ranks(texts, images, own)
-    assert len(set(whole.tolist())) > 3
-    for block in (1, 40, 13 * 50):
-        monkeypatch.setattr(retrieval, "_BLOCK", block)
-        assert torch.equal(text_to_image_ranks(texts, images, own), whole)
+    captions = whole["sets"][0]["num_classes"]
+    assert encoded == [captions, captions] and max(sizes) <= 200 < 24 * captions
 
 
 # ---- What cannot be ----
@@ -356,15 +319,14 @@ MANY = [f"a red disc {i}" for i in range(12)]
     ],
 )
 def test_sets_that_cannot_be_retrieved_are_refused_before_any_work(tmp_path, monkeypatch, captions, options, message):
-    from hf_pmgaft.evaluation import evaluate as evaluation
-
-    monkeypatch.setattr(evaluation, "_encode", lambda *args: pytest.fail("work was done"))
+    model = make_model()
+    monkeypatch.setattr(model, "forward", lambda *args, **options: pytest.fail("work was done"))
     monkeypatch.setattr(RetrievalDataset, "__getitem__", lambda *args: pytest.fail("an image was read"))
     file = tmp_path / "verdicts.jsonl"
     with pytest.raises(ValueError, match=message):
         processor = make_processor()
         data = RetrievalDataset(captioned(captions), processor, **{"caption_column": "auto", "name": "own", **options})
-        run((make_model(), processor), data, verdict_file=file)
+        run((model, processor), data, verdict_file=file)
     assert not file.exists()
 
 
@@ -423,7 +385,7 @@ def test_accuracies_and_recalls_stand_in_one_report_and_have_no_mean_of_both(bot
     first, *others = both.sets
     assert first.name == "shapes" and [r.name for r in others] == [f"shapes captions {f}" for f in FIGURES]
     assert both.mean_clean_accuracy == first.clean_accuracy and both.measure == "Zero-shot accuracy and recall"
-    header, *rows = report_rows(both)
+    header, *rows = both.rows()
     assert header[1:3] == ["classes", "images"] and [row[0] for row in rows][-1] == "mean of sets"
     assert both.metrics()["eval_mean_robust_accuracy"] == first.robust_accuracy
     assert both.metrics()["eval_shapes_captions_T2I_R5_clean_recall"] == others[4].clean_accuracy
@@ -440,32 +402,6 @@ def test_accuracies_and_recalls_stand_in_one_report_and_have_no_mean_of_both(bot
         and list(protocol["threats"]) == ["I2T", "T2I"]
     )
     assert "retrieval" not in loaded.protocol["sets"]["shapes"]
-
-
-def test_the_card_carries_the_figures(both, tmp_path):
-    from hf_pmgaft import PMGAFTConfig
-    from hf_pmgaft.hub.card import save_model_card
-    from hf_pmgaft.objectives import make_objective
-    from hf_pmgaft.tuning import make_tuning
-
-    config = PMGAFTConfig(output_dir=str(tmp_path / "robust"), use_cpu=True)
-    options = {"objective": make_objective("pmg_aft", {}), "tuning": make_tuning("vision_tower"), "config": config}
-    card = save_model_card(tmp_path, base_model="base", report_before=both, report_after=both, **options)
-    table = card_rows(card)
-    (results,) = [entry["results"] for entry in metadata_load(tmp_path / "README.md")["model-index"]]
-    found = {(r["dataset"]["name"], metric["name"]): (metric, r) for r in results for metric in r["metrics"]}
-    assert len(found) == 2 * (1 + len(both.sets))
-    attack = "PGD-3 margin linf 20/255"
-    for result in both.sets[1:]:
-        clean, robust = (f"{100 * x:.1f}" for x in (result.clean_accuracy, result.robust_accuracy))
-        assert table[result.name][:5] == [str(result.num_samples), clean, clean, robust, robust]
-        metric, entry = found["shapes captions", f"Robust {result.figure} (%) under {attack}"]
-        assert metric["value"] == round(100 * result.robust_accuracy, 2) and metric["type"] == "robust_recall"
-        assert entry["task"]["type"] == "image-text-retrieval" and metric["args"]["num_samples"] == result.num_samples
-    _, entry = found["shapes", f"Robust accuracy (%) under {attack}"]
-    assert entry["task"]["type"] == "zero-shot-image-classification"
-    assert table["mean of sets"][1] == f"{100 * both.sets[0].clean_accuracy:.1f}"
-    assert "upper bound of what an attacker who knows the query leaves" in card.text and "Ties: " in card.text
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-import yaml
-from huggingface_hub import ModelCard, metadata_load, parse_eval_result_entries
+from huggingface_hub import ModelCard, metadata_load
 from peft import LoraConfig, PeftModel, get_peft_model
-from support.cards import rows
+from support.cards import PGD, make_report, rows, unknown_keys
 from support.families import DUAL, ENCODER, image_processor, make
 from support.tiny import CLASS_NAMES, draw, make_images, make_model, make_processor
 from transformers import CLIPModel
@@ -18,7 +17,7 @@ from transformers import CLIPModel
 from hf_pmgaft import PMGAFTConfig, ZeroShotClassifier, encode_class_names, load_model
 from hf_pmgaft.data import training_examples
 from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
-from hf_pmgaft.hub.card import model_card, save_eval_results, save_model_card
+from hf_pmgaft.hub.card import model_card, save_model_card
 from hf_pmgaft.models.backbones import BACKBONES, get_encoder
 from hf_pmgaft.objectives import OBJECTIVES, Objective, make_objective
 from hf_pmgaft.tuning import make_tuning
@@ -49,25 +48,11 @@ CARD_KEYS = {
     **dict.fromkeys(["thumbnail", "co2_eq_emissions", "widget", "inference"]),
     "model-index": [{"name": None, "results": [RESULT]}],
 }
-# Of a file in `.eval_results`, https://huggingface.co/docs/hub/eval-results.
-EVAL_RESULT_KEYS = [
-    {
-        "dataset": {"id": None, "task_id": None, "revision": None},
-        **dict.fromkeys(["value", "verifyToken", "date", "evaluation_framework", "notes"]),
-        "source": {"url": None, "name": None, "user": None, "org": None},
-    }
-]
-PGD = {"attack": "pgd", "eps": "4/255", "norm": "linf", "num_steps": 20, "loss": "margin", "restarts": 1}
 TOKEN = "hf_thisisasecret"
 
 
-def report(figures: dict[str, tuple[float, float]], seed: int = 0) -> RobustnessReport:
-    sets = [SetResult(name, 10, 150, clean, robust, {}) for name, (clean, robust) in figures.items()]
-    return RobustnessReport({"attacks": [PGD], "verdict": "last iterate", "seed": seed}, sets)
-
-
-BEFORE = report({"food": (0.81, 0.01), "pets": (0.63, 0.02)})
-AFTER = report({"food": (0.74, 0.43), "pets": (0.58, 0.3)})
+BEFORE = make_report({"food": (0.81, 0.01), "pets": (0.63, 0.02)})
+AFTER = make_report({"food": (0.74, 0.43), "pets": (0.58, 0.3)})
 
 
 @pytest.fixture
@@ -86,16 +71,6 @@ def options(tmp_path) -> dict:
         "report_before": BEFORE,
         "report_after": AFTER,
     }
-
-
-def unknown_keys(content, known, path: str = "") -> list[str]:
-    """Keys of YAML that are not among the known ones, with where they stand."""
-    if known is None:
-        return []
-    if isinstance(known, list):
-        return [key for part in content for key in unknown_keys(part, known[0], path)]
-    found = [f"{path}{key}" for key in content if key not in known]
-    return found + [k for key in content.keys() & known for k in unknown_keys(content[key], known[key], f"{key}.")]
 
 
 def run_usage(folder, monkeypatch) -> list[dict]:
@@ -158,7 +133,7 @@ def test_another_precision_of_the_attack_is_told(options):
 
 
 def test_figures_of_another_protocol_are_not_compared(options):
-    before = report({"food": (0.81, 0.01), "pets": (0.63, 0.02)}, seed=1)
+    before = make_report({"food": (0.81, 0.01), "pets": (0.63, 0.02)}, seed=1)
     assert before.protocol_hash != AFTER.protocol_hash
     text = model_card(**{**options, "report_before": before}).text
     assert f"another protocol (`{before.protocol_hash}`)" in text
@@ -362,36 +337,6 @@ def test_the_hub_knows_every_key_of_the_metadata(options, tmp_path, base_model):
     assert base_model is None or metadata["datasets"] == ["user/pictures"]
     metadata["licence"] = metadata["model-index"][0]["results"][0]["metrics"][0]["unit"] = "x"
     assert unknown_keys(metadata, CARD_KEYS) == ["licence", "metrics.unit"]
-
-
-def test_named_results_say_what_they_were_measured_by(options, tmp_path):
-    save_model_card(tmp_path, **options)
-    results = ModelCard.load(tmp_path / "README.md").data.eval_results
-    robust, mean = (
-        next(r.metric_args for r in results if (r.dataset_name, r.metric_type) == (name, "robust_accuracy"))
-        for name in ("food", "mean of sets")
-    )
-    assert robust == {
-        "attack": "PGD-20 margin linf 4/255",
-        "num_samples": 150,
-        "interval_95": "35.3 to 51.0",
-        "protocol": AFTER.protocol_hash,
-    }
-    assert mean == {"attack": "PGD-20 margin linf 4/255", "num_sets": 2, "protocol": AFTER.protocol_hash}
-
-
-def test_figures_for_a_benchmark_are_written_as_the_hub_reads_them(tmp_path):
-    benchmarks = {"food": {"robust_accuracy": ("user/robust-food", "linf"), "clean_accuracy": ("ethz/food101", "all")}}
-    files = save_eval_results(tmp_path, AFTER, benchmarks)
-    assert [file.parent.name for file in files] == [".eval_results"] * 2
-    content = [yaml.safe_load(file.read_text()) for file in files]
-    assert [unknown_keys(part, EVAL_RESULT_KEYS) for part in content] == [[], []]
-    robust, clean = (parse_eval_result_entries(part)[0] for part in content)
-    assert (robust.dataset_id, robust.task_id, robust.value) == ("user/robust-food", "linf", 43.0)
-    assert "PGD-20 margin linf 4/255" in robust.notes and AFTER.protocol_hash in robust.notes
-    assert clean.value == 74.0 and "PGD" not in clean.notes
-    with pytest.raises(ValueError, match="'cars'.*food"):
-        save_eval_results(tmp_path, AFTER, {"cars": {"robust_accuracy": ("user/cars", "linf")}})
 
 
 def test_the_data_are_told(options):

@@ -1,11 +1,14 @@
-"""Robust accuracy as a module of the `evaluate` library, and what the package itself sums verdicts up by."""
+"""Robust accuracy as a module of the `evaluate` library, from predictions clean and under attack.
+
+It is a plug-in: it imports the package, and nothing of the package imports it. Its imports are absolute, since
+`evaluate.load` copies this file into a folder of its own.
+"""
 
 from collections.abc import Sequence
 
 import datasets
 import evaluate
 
-# Absolute, since `evaluate.load` copies this file elsewhere.
 from hf_pmgaft.evaluation.intervals import wilson_interval
 from hf_pmgaft.evaluation.verdicts import worst_case
 
@@ -31,6 +34,8 @@ Example:
 
 
 class RobustAccuracy(evaluate.Metric):
+    """Clean and robust accuracy, as `evaluate.load` gives it."""
+
     def _info(self) -> evaluate.MetricInfo:
         features = {
             "predictions": datasets.Value("int64"),
@@ -50,17 +55,16 @@ class RobustAccuracy(evaluate.Metric):
                 "An image has no prediction under attack. Pass one per attack in adversarial_predictions."
             )
         clean = [prediction == label for prediction, label in zip(predictions, references, strict=True)]
-        attacked = zip(adversarial_predictions, references, strict=True)
-        return self.figures(
-            clean, [all(prediction == label for prediction in predicted) for predicted, label in attacked]
-        )
-
-    worst_case = staticmethod(worst_case)
+        attacked = [
+            all(prediction == label for prediction in predicted)
+            for predicted, label in zip(adversarial_predictions, references, strict=True)
+        ]
+        return self.figures(clean, attacked)
 
     @classmethod
     def figures(cls, clean: Sequence[bool], attacked: Sequence[bool]) -> dict:
         """Accuracies and interval from verdicts per image: right or wrong clean, and under attack."""
-        robust = cls.worst_case(clean, attacked)
+        robust = worst_case(clean, attacked)
         accuracy = sum(robust) / len(robust)
         return {
             "clean_accuracy": sum(clean) / len(clean),

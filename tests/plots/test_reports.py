@@ -1,22 +1,14 @@
-"""The pictures: what each panel shows, read from the figure and from the file."""
+"""Pictures of reports: what each panel shows, read from the figure and from the file."""
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
+from support.plots import is_drawn
 
-from hf_pmgaft.attacks.spec import check_attack, threat_name
+from hf_pmgaft import AttackSpec, RobustnessReport
+from hf_pmgaft.evaluation.figure import Figure
 from hf_pmgaft.evaluation.intervals import wilson_interval
-from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
-from hf_pmgaft.plots import (
-    attention_gallery,
-    bars_with_spread,
-    clean_against_robust,
-    gallery,
-    robustness_bars,
-    robustness_curve,
-    training_curves,
-)
+from hf_pmgaft.evaluation.report import SetResult
+from hf_pmgaft.plots import clean_against_robust, robustness_bars, robustness_curve, training_curves
 
 PGD = {"attack": "pgd", "eps": "4/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
 AUTOATTACK = {"attack": "autoattack", "eps": "4/255", "norm": "linf", "version": "fast"}
@@ -41,20 +33,13 @@ def report(figures: dict[str, tuple[float, float]], **changes) -> RobustnessRepo
 
 def threat_report(figures: dict[str, tuple[float, ...]], attacks: list[dict], **protocol) -> RobustnessReport:
     """A report of several threats: by set the clean accuracy, and then that under each threat in order."""
-    threats = list(dict.fromkeys(threat_name(spec) for spec in attacks))
+    threats = list(dict.fromkeys(AttackSpec.stored(spec).threat for spec in attacks))
     sets = []
     for i, (name, (clean, *values)) in enumerate(figures.items()):
         by_threat = dict(zip(threats, values, strict=True))
         sets.append(SetResult(name, 4 + 6 * i, 50, clean, values[0], {}, threats=by_threat))
     protocol = {"attacks": attacks, "headline": threats[0], "verdict": "worst case", **protocol}
     return RobustnessReport(protocol, sets)
-
-
-def is_drawn(file) -> bool:
-    """Whether the file is a PNG of which a part, but not all, is ink."""
-    with Image.open(file) as picture:
-        pixels = np.asarray(picture.convert("L"))
-    return picture.format == "PNG" and 0.005 < (pixels < 250).mean() < 0.9
 
 
 def curves(axis) -> dict[str, list[float]]:
@@ -131,7 +116,7 @@ def test_bars_of_different_attacks_are_refused(tmp_path):
 
 
 def test_bars_show_and_name_the_headline_threat_alone(tmp_path):
-    attacks = [check_attack(AUTOATTACK), check_attack(PGD), check_attack({**PGD, "eps": "8/255"}), check_attack(JPEG)]
+    attacks = [AttackSpec.of(spec).to_dict() for spec in (AUTOATTACK, PGD, {**PGD, "eps": "8/255"}, JPEG)]
     figure = robustness_bars({"one": threat_report({"food": (0.9, 0.5, 0.2, 0.7)}, attacks)}, tmp_path / "bars.png")
     robust = figure.axes[1]
     assert robust.get_title() == "Robust accuracy under AutoAttack fast linf 4/255, PGD-20 margin linf 4/255"
@@ -254,135 +239,15 @@ def test_clean_against_robust_of_equal_sets_is_surer_by_the_root_of_their_number
     assert joint - centre == pytest.approx((single - centre) / 2)
 
 
-def make_gallery(file, count=3, **options):
-    clean = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25
-    sign = torch.ones(count, 3, 8, 8)
-    sign[..., :4] = -1
-    names = ["cat", "cash $ and $", "a class whose name is very long"]
-    labels = [i % 3 for i in range(count)]
-    predictions = {"before": [2] * count, "after": labels}
-    return gallery(clean, clean + sign * 4 / 255, names, labels, predictions, file, eps="4/255", **options)
-
-
-def test_gallery_has_three_rows_and_spans_the_radius_around_mid_grey(tmp_path):
-    figure = make_gallery(tmp_path / "gallery.png")
-    assert len(figure.axes) == 9
-    assert [figure.axes[i].get_ylabel() for i in (0, 3, 6)] == ["clean", "perturbation × 32", "adversarial"]
-    pixels = figure.axes[3].images[0].get_array()
-    assert np.allclose(pixels[:, :4], 0, atol=1e-4) and np.allclose(pixels[:, 4:], 1, atol=1e-4)
-    assert "4/255" in figure.get_suptitle()
-    assert is_drawn(tmp_path / "gallery.png")
-
-
-def test_gallery_marks_right_and_wrong_by_sign_and_colour(tmp_path):
-    figure = make_gallery(tmp_path / "gallery.png")
-    assert [axis.get_title() for axis in figure.axes[:2]] == ["cat", "cash $ and $"]
-    wrong, right = figure.axes[6].texts
-    assert wrong.get_text() == "✗ before: a class whose nam…" and right.get_text() == "✓ after: cat"
-    assert wrong.get_color() != right.get_color()
-    assert [text.get_text()[0] for text in figure.axes[8].texts] == ["✓", "✓"]
-
-
-def test_gallery_predictions_lie_inside_the_picture(tmp_path):
-    make_gallery(tmp_path / "gallery.png")
-    with Image.open(tmp_path / "gallery.png") as picture:
-        pixels = np.asarray(picture.convert("L"))
-    border = np.concatenate([pixels[:3].ravel(), pixels[-3:].ravel(), pixels[:, :3].ravel(), pixels[:, -3:].ravel()])
-    assert (border > 250).all()
-
-
-def test_gallery_shows_the_first_columns_only(tmp_path):
-    assert len(make_gallery(tmp_path / "gallery.png", count=5, columns=2).axes) == 6
-    assert len(make_gallery(tmp_path / "gallery.png", count=1).axes) == 3
-
-
-def test_gallery_of_an_l2_attack_magnifies_to_its_largest_value(tmp_path):
-    clean = torch.full((1, 3, 8, 8), 0.5)
-    adversarial = clean.clone()
-    adversarial[0, :, 0, 0] += 0.1
-    figure = gallery(clean, adversarial, ["cat", "dog"], [0], {}, tmp_path / "gallery.png", eps=2.0, norm="l2")
-    pixels = figure.axes[1].images[0].get_array()
-    assert np.allclose(pixels[0, 0], 1) and np.allclose(pixels[4, 4], 0.5)
-
-
-NAMES = ["cat", "cash $ and $", "a class whose name is very long"]
-
-
-def make_attention(file, **options):
-    """Two models, three images of 8 x 8; the first model's attention moves from top left to bottom right."""
-    images = torch.rand(2, 3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    moving, staying = torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2)
-    moving[0, :, 0, 0] = moving[1, :, 1, 1] = 0.3
-    staying[:, :, 0, 0] = torch.tensor([0.3, 0.1])[:, None]
-    predictions = {"plain": torch.tensor([[0, 1, 2], [2, 1, 0]]), "robust": torch.tensor([[0, 1, 2], [0, 1, 2]])}
-    maps = {"plain": moving, "robust": staying}
-    drawn = attention_gallery(dict.fromkeys(maps, images), maps, predictions, NAMES, [0, 1, 2], file, **options)
-    panels = np.array(drawn.axes[:24], dtype=object).reshape(2, 3, 2, 2)
-    return drawn, panels, images
-
-
-def test_attention_gallery_has_image_and_map_side_by_side_clean_and_attacked(tmp_path):
-    figure, panels, images = make_attention(tmp_path / "gallery.png", title="Where they look")
-    for view in range(2):
-        for column in range(3):
-            image = panels[0, column, 0, view].images[0].get_array()
-            assert np.allclose(image, images[view, column].permute(1, 2, 0))
-            grey, heat = panels[1, column, 1, view].images
-            assert np.allclose(grey.get_array(), images[view, column].mean(0), atol=1e-6)
-            assert heat.get_array().shape == (8, 8) and 0 < heat.get_alpha() < 1
-    assert [axis.get_title() for axis in panels[0, 1, 0]] == ["clean", "attacked"]
-    assert "Where they look" in [text.get_text() for text in figure.texts]
-    assert {text.get_text() for row in (0, 1) for text in panels[row, 0, 0, 0].texts} >= {"cat", "plain", "robust"}
-    assert is_drawn(tmp_path / "gallery.png")
-
-
-def test_attention_is_hot_where_the_map_is_and_scaled_to_its_own_range(tmp_path):
-    _, panels, _ = make_attention(tmp_path / "gallery.png")
-    hottest = {(0, 0): (0, 0), (0, 1): (7, 7), (1, 0): (0, 0), (1, 1): (0, 0)}
-    for (row, view), place in hottest.items():
-        heat = np.asarray(panels[row, 0, 1, view].images[1].get_array())
-        assert heat[place] == 1 == heat.max() and heat[7 - place[0], 7 - place[1]] == 0 == heat.min()
-        assert panels[row, 0, 1, view].images[1].get_clim() == (0, 1)
-
-
-def test_attention_gallery_says_how_far_the_attention_moved(tmp_path):
-    _, panels, _ = make_attention(tmp_path / "gallery.png")
-    found = [panels[row, 0, 1, 0].texts[0].get_text() for row in (0, 1)]
-    assert found == ["correlation -0.33", "correlation 1.00"]
-
-
-def test_attention_gallery_marks_right_and_wrong_clean_and_attacked(tmp_path):
-    _, panels, _ = make_attention(tmp_path / "gallery.png")
-
-    def verdicts(row, column):
-        return [axis.texts[0] for axis in panels[row, column, 0]]
-
-    clean, attacked = verdicts(0, 0)
-    assert [clean.get_text(), attacked.get_text()] == ["✓ cat", "✗ a class whose nam…"]
-    assert [text.get_text()[0] for column in range(3) for text in verdicts(0, column)] == list("✓✗✓✓✓✗")
-    assert all(text.get_color() == clean.get_color() for column in range(3) for text in verdicts(1, column))
-    assert clean.get_color() != attacked.get_color()
-
-
-def test_a_constant_attention_map_is_drawn_as_nothing(tmp_path):
-    images, flat = torch.rand(2, 1, 3, 8, 8), torch.full((2, 1, 2, 2), 0.2)
-    options = {"predictions": {"a": torch.zeros(2, 1, dtype=torch.long)}, "class_names": NAMES, "labels": [0]}
-    figure = attention_gallery({"a": images}, {"a": flat}, file=tmp_path / "gallery.png", **options)
-    assert np.abs(figure.axes[2].images[1].get_array()).max() == 0
-
-
-def test_bars_with_spread_has_a_panel_per_figure_and_a_bar_per_method_and_condition(tmp_path):
-    accuracy = {
-        "clean": {"none": (84.0, 0.0), "FARE": (80.0, 1.0)},
-        "4/255": {"none": (2.0, 0.0), "FARE": (40.0, 0.5)},
-    }
-    figure = bars_with_spread({"accuracy": accuracy, "recall": {"4/255": accuracy["4/255"]}}, tmp_path / "bars.png")
-    first, second = figure.axes
-    assert [patch.get_height() for patch in first.patches] == [84, 80, 2, 40]
-    assert [patch.get_height() for patch in second.patches] == [2, 40]
-    assert [text.get_text() for text in first.get_xticklabels()] == ["none", "FARE"]
-    assert first.patches[2].get_facecolor() == second.patches[0].get_facecolor() != first.patches[0].get_facecolor()
-    (whiskers,) = second.containers[-1].errorbar.lines[2]
-    assert [segment[:, 1].tolist() for segment in whiskers.get_segments()] == [[2, 2], [39.5, 40.5]]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["clean", "4/255"]
-    assert (tmp_path / "bars.png").stat().st_size > 5000
+@pytest.mark.parametrize("figure", ["I2T R@5", Figure.recall("I2T", 5)])
+def test_curve_of_a_recall_has_no_chance_and_names_it(tmp_path, figure):
+    threats = {"linf 4/255": 0.3, "linf 8/255": 0.1}
+    sets = [
+        SetResult(f"pairs {title}", 20, 50, clean, 0.3, {}, threats=threats, figure=title)
+        for title, clean in (("I2T R@1", 0.5), ("I2T R@5", 0.8))
+    ]
+    report = RobustnessReport({"attacks": [PGD, {**PGD, "eps": "8/255"}], "headline": "linf 4/255"}, sets)
+    (axis,) = robustness_curve({"one": report}, tmp_path / "curve.png", figure=figure).axes
+    (line,) = axis.lines
+    assert list(line.get_ydata()) == pytest.approx([80, 30, 10])
+    assert axis.get_title() == "I2T R@5 under PGD-20 margin (worst case per query)"

@@ -1,0 +1,105 @@
+"""Classification: an image is right if its true class has the largest logit, clean and under attack."""
+
+from __future__ import annotations
+
+import torch
+
+from ..attacks.losses import correct
+from ..attacks.spec import AttackSpec
+from ..zero_shot.classifier import ZeroShotClassifier
+from .judge import Batch, Judge, Reader, check_finite
+from .plan import Plan, group_of
+from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, Judged, Verdicts, worst_case
+
+
+def judge_classification(judge: Judge, classifier: ZeroShotClassifier, plan: Plan) -> None:
+    """Judges this process's share of a set, clean and under each attack. Verdicts on file are not computed again.
+
+    Args:
+        judge (`Judge`): Reads, attacks and holds the verdicts.
+        classifier (`ZeroShotClassifier`): Images in [0,1] -> logits.
+        plan (`Plan`): The set, its rows and attacks.
+    """
+    reader = Reader(plan.labelled)
+    share = judge.share(plan.rows)
+    judge.check_images(reader, share)
+
+    # Without an attack
+    for batch in judge.batches(reader, CLEAN, share, share, _stands):
+        judge.note(reader, PIXELS, batch, batch.digests())
+        judge.note(reader, CLEAN, batch, _clean_verdicts(classifier, batch.to(classifier.device), plan.name))
+    clean = judge.verdicts.of(plan.name, CLEAN)
+    right = {row: STANDS for row in share if clean[row] == STANDS}
+
+    # An image that is fooled inside a ball is fooled inside every larger one of the norm: later attacks leave it out.
+    standing: dict[str, dict[int, int]] = {}
+    for spec in plan.attacks:
+        group = group_of(spec)
+        before = dict.fromkeys(share, STANDS)
+        if judge.any_iterate and spec.attack != "corruption":
+            before = standing.get(group, right)
+
+        for batch in judge.batches(reader, spec.name, list(before), share, _stands):
+            verdicts = _attacked_verdicts(judge, spec, classifier, batch.to(classifier.device))
+            joined = [_joined(before[row], now) for row, now in zip(batch.rows, verdicts, strict=True)]
+            judge.note(reader, spec.name, batch, joined)
+
+        # An image whose rounded version stands goes on, until 8 bits hold what fools it.
+        values = judge.verdicts.of(plan.name, spec.name)
+        standing[group] = {row: values[row] for row in before if values[row] != FOOLED}
+
+
+def judged_classification(
+    plan: Plan, verdicts: Verdicts, headline: str, any_iterate: bool, eight_bit: bool
+) -> list[Judged]:
+    """Sums the verdicts on a set up in one row: the images that are classified correctly, clean and attacked.
+
+    Args:
+        plan (`Plan`), verdicts (`Verdicts`): The set and its attacks; all verdicts on it.
+        headline (`str`): The threat whose images were rounded to 8 bits, if `eight_bit`.
+        any_iterate (`bool`): Whether an image that is wrong without an attack counts as fooled.
+    """
+    clean = [verdicts.of(plan.name, CLEAN)[row] == STANDS for row in plan.rows]
+
+    # An image without a verdict was fooled before, and not attacked again.
+    masks = {}
+    for name in plan.names:
+        values = verdicts.of(plan.name, name)
+        masks[name] = [values.get(row) == STANDS for row in plan.rows]
+
+    rounded = None
+    if eight_bit:
+        columns = [clean] if any_iterate else []
+        for name in plan.leading_to(headline):
+            values = verdicts.of(plan.name, name)
+            columns.append([values.get(row, STANDS) != FOOLED for row in plan.rows])
+        rounded = worst_case(*columns)
+    return [Judged(plan.name, len(plan.texts), list(plan.rows), clean, masks, rounded)]
+
+
+@torch.no_grad()
+def _clean_verdicts(classifier: ZeroShotClassifier, batch: Batch, name: str) -> list[int]:
+    logits = classifier(batch.images)
+    check_finite(logits, name, batch.rows)
+    return correct(logits, batch.labels).int().tolist()
+
+
+def _attacked_verdicts(judge: Judge, spec: AttackSpec, classifier: ZeroShotClassifier, batch: Batch) -> list[int]:
+    adversarial = judge.attack(spec, classifier, batch, any_iterate=judge.any_iterate)
+    with torch.no_grad():
+        stands = correct(classifier(adversarial), batch.labels)
+        verdicts = torch.where(stands, STANDS, FOOLED)
+        if judge.eight_bit:
+            rounded = spec.round_to_8_bits(batch.images, adversarial)
+            stands_rounded = correct(classifier(rounded), batch.labels)
+            verdicts[~stands & stands_rounded] = STANDS_ROUNDED
+    return verdicts.tolist()
+
+
+def _joined(before: int, now: int) -> int:
+    """The verdict after an attack and the ones before it: what only rounding saved stays so until it is fooled."""
+    return FOOLED if now == FOOLED else max(before, now)
+
+
+def _stands(verdict: int) -> bool:
+    return verdict == STANDS

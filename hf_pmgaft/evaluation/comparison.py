@@ -1,0 +1,98 @@
+"""`compare_reports`: two models, image by image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..fingerprints import differences
+from .intervals import Z_95, PairedDifference, paired_difference
+from .report import RobustnessReport, SetResult
+from .tables import Rows, points, span_of_points
+
+
+@dataclass
+class Comparison:
+    """Two reports of one protocol: paired differences per set, and of the mean over sets.
+
+    Attributes:
+        sets (`dict[str, dict[str, PairedDifference]]`): By set and figure (`clean`, `robust` and each attack).
+        means (`dict[str, tuple[float, float, float]]`): By figure, of retrieval with the recall before it (`I2T R@1
+            clean`), the mean over sets and its 95 % interval.
+    """
+
+    sets: dict[str, dict[str, PairedDifference]]
+    means: dict[str, tuple[float, float, float]]
+
+    def rows(self) -> Rows:
+        """A row per set and figure: difference in points, 95 % interval, images gained and lost, McNemar's p."""
+        rows = [["set", "figure", "difference", "95 %", "gained", "lost", "p"]]
+        for name, pairs in self.sets.items():
+            for key, pair in pairs.items():
+                difference = [points(pair.difference), span_of_points(*pair.interval)]
+                rows.append([name, key, *difference, str(pair.gained), str(pair.lost), f"{pair.p_value:.2g}"])
+        for key, (mean, low, high) in self.means.items():
+            rows.append(["mean of sets", key, points(mean), span_of_points(low, high), "", "", ""])
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in types that JSON has."""
+        return asdict(self)
+
+
+def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: Sequence[str] = ()) -> Comparison:
+    """Compares two models image by image: by how much the second one is right more often (McNemar).
+
+    Args:
+        first, second (`RobustnessReport`): Of one protocol.
+        ignore (`list[str]`): Keys of the protocol that may differ, such as `versions.torch` or `device`.
+
+    Raises:
+        ValueError: if their protocols differ, naming the keys.
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotDataset, evaluate_robustness
+        >>> food = ZeroShotDataset(dataset, processor, name="food")
+        >>> before = evaluate_robustness(model, processor, [food], ["fgsm,eps=4/255"], progress=False)
+        >>> after = evaluate_robustness(model, processor, [food], ["fgsm,eps=4/255"], progress=False)
+        >>> compare_reports(before, after).sets["food"]["robust"].difference
+        0.0
+    """
+    differing = [key for key in differences(first.protocol, second.protocol) if not _is_under(key, ignore)]
+    if differing:
+        raise ValueError(
+            f"The reports follow different protocols, so that their figures cannot be compared; they differ in "
+            f"{', '.join(differing)}. Evaluate both models in the same way."
+        )
+
+    sets = {a.name: _differences_of_set(a, b) for a, b in zip(first.sets, second.sets, strict=True)}
+    means = {}
+    for figure in first.figures:
+        of_sets = [sets[result.name] for result in first.of(figure).sets]
+        prefix = "" if figure.is_accuracy else f"{figure.title} "
+        for key in of_sets[0]:
+            if all(key in pairs for pairs in of_sets):
+                means[prefix + key] = _mean_difference([pairs[key] for pairs in of_sets])
+    return Comparison(sets, means)
+
+
+def _differences_of_set(first: SetResult, second: SetResult) -> dict[str, PairedDifference]:
+    """By figure (`clean`, `robust` and each attack) the paired difference of two results on the same images."""
+    if first.verdicts.get("sample_id") != second.verdicts.get("sample_id") or not first.verdicts:
+        raise ValueError(f"The reports hold no verdicts of the same images of {first.name!r}. Evaluate both anew.")
+    keys = [key for key in first.verdicts if key in second.verdicts and key != "sample_id"]
+    return {key: paired_difference(first.verdicts[key], second.verdicts[key]) for key in keys}
+
+
+def _is_under(key: str, parents: Sequence[str]) -> bool:
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def _mean_difference(pairs: list[PairedDifference]) -> tuple[float, float, float]:
+    """Mean of independent sets' differences; their variances add up."""
+    mean = sum(pair.difference for pair in pairs) / len(pairs)
+    halves = [(pair.interval[1] - pair.interval[0]) / 2 / Z_95 for pair in pairs]
+    half = Z_95 * math.sqrt(sum(half * half for half in halves)) / len(pairs)
+    return mean, mean - half, mean + half

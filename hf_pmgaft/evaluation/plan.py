@@ -1,0 +1,113 @@
+"""`Plan`: the rows of a set that are evaluated, and the attacks on it in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..attacks.spec import AttackSpec
+from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
+from .gallery import Gallery
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One set, its rows to evaluate, and the attacks on it in order.
+
+    Args:
+        data (`ZeroShotDataset` or `RetrievalDataset`): The set.
+        rows (`list[int]`): Rows of the images that are judged.
+        attacks (list of `AttackSpec`): Smaller radii of a norm first.
+        gallery (`Gallery`, *optional*): What a retrieval set ranks; `None` of a set that is classified.
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotDataset
+        >>> food = ZeroShotDataset(dataset, processor, name="food")
+        >>> plan = Plan.of(food, [AttackSpec.parse("pgd,eps=4/255"), AttackSpec.parse("pgd,eps=2/255")], max_samples=3)
+        >>> plan.rows, plan.names
+        ([9, 10, 12], ['PGD-10 ce linf 2/255', 'PGD-10 ce linf 4/255'])
+    """
+
+    data: EvaluationImages
+    rows: list[int]
+    attacks: list[AttackSpec]
+    gallery: Gallery | None = None
+
+    @classmethod
+    def of(
+        cls, data: EvaluationImages, attacks: Sequence[AttackSpec], max_samples: int | None = None, seed: int = 0
+    ) -> Plan:
+        """The plan of a set: `max_samples` of its rows chosen by the seed, and what the attacks stand for on it.
+
+        Raises:
+            ValueError: for a gallery that cannot be ranked, or an attack that cannot handle so few classes.
+        """
+        rows = _rows(data, max_samples, seed)
+        if isinstance(data, RetrievalDataset):
+            gallery = Gallery(data, rows, seed)
+            return cls(data, gallery.rows, _in_order(attacks, gallery.num_candidates), gallery)
+        return cls(data, rows, _in_order(attacks, len(data.class_names)))
+
+    @property
+    def name(self) -> str:
+        """The name of the set."""
+        return self.data.name
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the attacks."""
+        return [spec.name for spec in self.attacks]
+
+    @property
+    def labelled(self) -> ZeroShotDataset | Gallery:
+        """The set or the gallery: it gives images with their labels by row."""
+        return self.data if self.gallery is None else self.gallery
+
+    @property
+    def texts(self) -> list[str]:
+        """Class names, or captions, among which the right one is to be found."""
+        return self.data.class_names if self.gallery is None else self.gallery.captions
+
+    def leading_to(self, headline: str) -> list[str]:
+        """Names of the attacks whose worst case is that of the headline threat: its own, and smaller radii of its
+        norm."""
+        last = max(place for place, spec in enumerate(self.attacks) if spec.threat == headline)
+        group = group_of(self.attacks[last])
+        return [spec.name for spec in self.attacks[: last + 1] if group_of(spec) == group]
+
+
+def group_of(spec: AttackSpec) -> str:
+    """Attacks of one group go on from what the ones before left: those of one norm, or else of one threat."""
+    return spec.norm or spec.threat
+
+
+def sample_ids(size: int, max_samples: int | None, seed: int) -> list[int]:
+    """Chooses the rows of a set that are evaluated: all, or `max_samples` of them, by the seed.
+
+    Example:
+        >>> sample_ids(100, 4, seed=0) == sample_ids(100, 4, seed=0), sample_ids(3, None, seed=0)
+        (True, [0, 1, 2])
+    """
+    if max_samples is None or max_samples >= size:
+        return list(range(size))
+    generator = torch.Generator().manual_seed(seed)
+    return sorted(torch.randperm(size, generator=generator)[:max_samples].tolist())
+
+
+def _rows(data: EvaluationImages, max_samples: int | None, seed: int) -> list[int]:
+    rows = list(range(len(data))) if data.sample_ids is None else list(data.sample_ids)
+    return [rows[i] for i in sample_ids(len(rows), max_samples, seed)]
+
+
+def _in_order(attacks: Sequence[AttackSpec], num_candidates: int) -> list[AttackSpec]:
+    """The single attacks that these stand for among so many candidates, each once: smaller radii of a norm first, else
+    as they were passed."""
+    specs = {part.name: part for spec in attacks for part in spec.expand(num_candidates)}
+    norms = [spec.norm for spec in specs.values()]
+
+    def place(spec: AttackSpec) -> tuple[int, float]:
+        return norms.index(spec.norm), spec.radius if spec.norm else 0.0
+
+    return sorted(specs.values(), key=place)

@@ -1,0 +1,77 @@
+"""The protocol of an evaluation: everything that its figures depend on but the model."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import __version__
+from ..attacks.spec import AUTOATTACK, AttackSpec
+from ..fingerprints import digest_of_list
+from ..models.backbones import get_encoder, unwrap_peft
+from .plan import Plan
+from .verdicts import VERDICTS
+
+PACKAGES = ("torch", "transformers", "datasets", "pillow", "torchvision")
+
+
+def make_protocol(
+    model: nn.Module, plans: Sequence[Plan], attacks: Sequence[AttackSpec], verdict: str, eight_bit: bool, seed: int
+) -> dict[str, Any]:
+    """The protocol in types that JSON has. Reports of one protocol can be compared."""
+    image_size = get_encoder(model).image_size(unwrap_peft(model))
+    device = next(model.parameters()).device
+    return {
+        "attacks": [spec.to_dict() for spec in attacks],
+        "headline": attacks[0].threat,
+        "verdict": VERDICTS[verdict],
+        "eight_bit": eight_bit,
+        "sets": {plan.name: _describe_set(plan, image_size) for plan in plans},
+        "seed": seed,
+        "dtype": "float32",
+        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "versions": _versions(plans),
+    }
+
+
+def _describe_set(plan: Plan, image_size: int) -> dict[str, Any]:
+    """One set in the protocol. Captions of a gallery stand under the keys of classes, as in older reports."""
+    data = plan.data
+    entry = {
+        "num_samples": len(plan.rows),
+        "sample_ids": digest_of_list(plan.rows),
+        "class_names": digest_of_list(plan.texts),
+        "num_classes": len(plan.texts),
+        "prompt_templates": data.prompt_templates,
+        "attacked_at": list(data.shape[-2:]) if data.native_size else image_size,
+    }
+
+    # Named only where it is in use, so that the hashes of all other sets are those of older reports.
+    if data.resize is not None:
+        entry["resize"] = data.resize
+    if data.border:
+        entry["border"] = data.border
+    if plan.gallery is not None:
+        entry["retrieval"] = plan.gallery.describe()
+    entry["attacks"] = plan.names
+    return entry
+
+
+def _versions(plans: Sequence[Plan]) -> dict[str, str | None]:
+    packages = list(PACKAGES)
+    if any(spec.attack in AUTOATTACK for plan in plans for spec in plan.attacks):
+        packages.append("pyautoattack")
+    own = {"hf_pmgaft": __version__, "python": platform.python_version()}
+    return {**own, **{name: _version(name) for name in packages}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,111 @@
+"""Matplotlib figures: paper, colours, and what several pictures write into their axes."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BAR_COLOURS = ("#a9b8c9", "#2463a6", "#d9822b", "#4c9a5a", "#8a5fb0")
+LINE_COLOURS = ("#2463a6", "#d9822b", "#4c9a5a", "#8a5fb0", "#b5455c", "#3aa6a6", "#8c6d31", "#56697d")
+MARKERS = "osD^v<>"  # one fewer than colours, so that both come together again only after 56 lines
+RIGHT, WRONG = "#1a7f37", "#b42318"
+HEAT = "inferno"
+
+
+def new_figure(rows: int, columns: int, size: tuple[float, float], **ratios: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of some inches with its axes, `[rows, columns]`."""
+    # No pyplot: it would keep the figure in a global list and choose a window system.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **ratios)
+
+
+def save_png(figure: Figure, file: str | os.PathLike) -> None:
+    """Writes a figure as PNG, without the margin around it."""
+    figure.savefig(file, format="png", dpi=130, bbox_inches="tight")
+
+
+# ---- Lines and bars ----
+
+
+def line_style(number: int) -> dict[str, str]:
+    """Colour and marker of a line or point."""
+    return {"color": LINE_COLOURS[number % len(LINE_COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+
+
+def draw_bars(
+    axis: Axes, places: np.ndarray, heights: Any, width: float, whiskers: Any, colour: int, label: str
+) -> None:
+    """Bars with their heights above them and whiskers; the colour is a number."""
+    bars = axis.bar(
+        places,
+        heights,
+        width,
+        yerr=whiskers,
+        label=label,
+        color=BAR_COLOURS[colour % len(BAR_COLOURS)],
+        error_kw={"ecolor": "0.25", "elinewidth": 1},
+    )
+    axis.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
+
+
+def draw_point(axis: Axes, x: float, y: float, x_whiskers: Any, y_whiskers: Any, number: int, label: str) -> None:
+    """A named point with whiskers in both directions."""
+    style = line_style(number)
+    axis.errorbar(
+        x,
+        y,
+        xerr=x_whiskers,
+        yerr=y_whiskers,
+        fmt="none",
+        ecolor=style["color"],
+        elinewidth=1,
+        capsize=2,
+        alpha=0.7,
+    )
+    axis.plot(x, y, label=label, **style, linestyle="", markersize=8, markeredgecolor="white", zorder=3)
+
+
+def open_frame(axis: Axes) -> None:
+    """A grid, and no lines at the top and to the right."""
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+# ---- Images ----
+
+
+def show_image(axis: Axes, image: torch.Tensor) -> None:
+    """An image `[3,H,W]`, cut to [0,1]."""
+    axis.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+
+
+def write_prediction(axis: Axes, line: int, prefix: str, predicted: str, is_right: bool) -> None:
+    """A predicted class below an image, on a numbered line, with sign and colour for right or wrong."""
+    axis.annotate(
+        f"{'✓' if is_right else '✗'} {prefix}{shorten(predicted)}",
+        xy=(0.5, 0),
+        xycoords="axes fraction",
+        xytext=(0, -10 - 12 * line),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=8,
+        family="DejaVu Sans",
+        color=RIGHT if is_right else WRONG,
+        parse_math=False,
+    )
+
+
+def shorten(name: str, length: int = 18) -> str:
+    """A name that fits, with an ellipsis where it was cut."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"

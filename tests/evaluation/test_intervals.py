@@ -1,0 +1,31 @@
+"""Intervals against the values of textbooks."""
+
+import math
+
+import pytest
+
+from hf_pmgaft.evaluation.intervals import paired_difference, wilson_interval
+
+
+def test_wilson_interval_has_the_textbook_values():
+    low, high = wilson_interval(0.5, 100)
+    assert (round(low, 4), round(high, 4)) == (0.4038, 0.5962)
+    assert wilson_interval(0.0, 10)[0] == 0.0 and wilson_interval(1.0, 10)[1] == pytest.approx(1.0)
+
+
+def test_of_no_images_nothing_is_known():
+    assert wilson_interval(0.0, 0) == (0.0, 1.0)
+
+
+def test_paired_differences_have_the_textbook_values():
+    pair = paired_difference([1] * 15 + [0] * 85, [0] * 5 + [1] * 10 + [1] * 20 + [0] * 65)
+    assert (pair.gained, pair.lost, pair.n, pair.difference) == (20, 5, 100, 0.15)
+    assert pair.p_value == pytest.approx(0.00408, abs=1e-5)  # binomial, 5 or fewer of 25, twice
+    p, q = 21 / 102, 6 / 102  # Bonett and Price: a half more on each side, in four cells of a half
+    half = 1.959964 * math.sqrt((p + q - (p - q) ** 2) / 102)
+    assert pair.interval == pytest.approx((p - q - half, p - q + half))
+
+
+def test_the_approximation_of_very_many_pairs_goes_on_from_the_exact_test():
+    exact, approximate = (paired_difference([0] * 540 + [1] * lost, [1] * 540 + [0] * lost) for lost in (459, 460))
+    assert exact.p_value == pytest.approx(approximate.p_value, rel=0.1) and exact.p_value < 0.05

@@ -1,0 +1,137 @@
+"""Flags: an honest model raises none, and each way to fool an evaluation raises its own."""
+
+import copy
+import math
+
+import pytest
+import torch
+from support.sets import CE, MARGIN
+
+from hf_pmgaft import AttackSpec, RobustnessReport, ZeroShotClassifier, encode_class_names, evaluate_robustness
+from hf_pmgaft.evaluation.report import SetResult
+from hf_pmgaft.evaluation.sanity import noise_flag, probe, verdict_flags
+
+APGD = {"attack": "apgd", "eps": "20/255", "num_steps": 20}
+APGD_T = {"attack": "apgd_t", "eps": "20/255", "num_steps": 20}
+SQUARE = {"attack": "square", "eps": "20/255", "num_queries": 200}
+
+
+def run(fitted, data, attacks=(MARGIN,), **options) -> RobustnessReport:
+    return evaluate_robustness(*fitted, [data], list(attacks), **{"progress": False, **options})
+
+
+def scaled(model, factor):
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.logit_scale.add_(math.log(factor))
+    return other
+
+
+def test_an_honest_model_raises_no_flag(fitted, data):
+    pytest.importorskip("pyautoattack")
+    report = run(fitted, data, [CE, MARGIN, APGD, APGD_T, SQUARE])
+    assert 0 < report.mean_robust_accuracy < report.mean_clean_accuracy
+    assert report.flags == []
+
+
+def test_logits_times_1000_are_found_out(fitted, data):
+    honest = run(fitted, data, [CE]).mean_robust_accuracy
+    report = run((scaled(fitted[0], 1000), fitted[1]), data, [CE, MARGIN])
+    ce, margin = report.sets[0].attacks.values()
+    assert ce > 0.9 > honest + 0.2 and margin < 0.7  # cross-entropy alone would call it robust
+    assert {flag["flag"] for flag in report.flags} >= {"zero gradients", "weak attack"}
+    assert "PGD-10 ce" in next(flag["message"] for flag in report.flags if flag["flag"] == "weak attack")
+
+
+class MaskedGradients(torch.nn.Module):
+    """Rounds pixels coarsely, which has no gradient: attacks that follow one do not move."""
+
+    def __init__(self, embeddings):
+        super().__init__()
+        self.embeddings = embeddings
+        self.patch_embedding = embeddings.patch_embedding
+
+    def forward(self, pixel_values, **options):
+        return self.embeddings((pixel_values * 4).round() / 4, **options)
+
+
+def test_masked_gradients_are_found_out(fitted, data):
+    pytest.importorskip("pyautoattack")
+    masked = copy.deepcopy(fitted[0])
+    masked.vision_model.embeddings = MaskedGradients(masked.vision_model.embeddings)
+    report = run((masked, fitted[1]), data, [MARGIN, APGD, {**SQUARE, "num_queries": 500}])
+    found = {flag["flag"] for flag in report.flags}
+    assert found >= {"zero gradients", "huge radius", "black box"}
+
+
+def test_noise_that_fools_what_a_stuck_attack_left_is_found_out(fitted, data):
+    masked = copy.deepcopy(fitted[0])
+    masked.vision_model.embeddings = MaskedGradients(masked.vision_model.embeddings)
+    stuck = {**MARGIN, "eps": "60/255", "random_start": False}
+    report = run((masked, fitted[1]), data, [stuck])
+    assert report.mean_robust_accuracy == report.mean_clean_accuracy
+    assert "noise" in {flag["flag"] for flag in report.flags}
+
+
+def make_classifier(fitted, data):
+    embeds = encode_class_names(*fitted, data.class_names, data.prompt_templates)
+    return ZeroShotClassifier.from_model(*fitted, embeds)
+
+
+@pytest.mark.parametrize("kind", ["honest", "random", "probabilities"])
+def test_probes_look_at_any_classifier(fitted, data, kind):
+    classifier = make_classifier(fitted, data)
+    wrapped = {
+        "honest": classifier,
+        "random": lambda x: classifier(x + 0.05 * torch.randn_like(x)),
+        "probabilities": lambda x: classifier(x).softmax(1),
+    }[kind]
+    images = torch.stack([data[i]["images"] for i in range(16)])
+    labels = torch.tensor([data[i]["labels"] for i in range(16)])
+    flags, _ = probe(wrapped, images, labels, torch.arange(16), AttackSpec.of(MARGIN))
+    assert (kind in {flag["flag"] for flag in flags}) == (kind != "honest")
+    assert flags or kind == "honest"
+
+
+def test_noise_that_fools_more_than_the_attack_is_found_out():
+    assert noise_flag([True] * 8 + [False] * 24, [True] * 32, "own")[0]["flag"] == "noise"
+    assert noise_flag([True] * 8 + [False] * 24, [False] * 8 + [True] * 24, "own") == []
+    assert noise_flag([False] * 32, [True] * 32, "own") == []
+
+
+def test_random_noise_is_drawn_inside_the_ball(fitted, data):
+    seen = []
+    classifier = make_classifier(fitted, data)
+
+    def watched(x):
+        seen.append(x.detach())
+        return classifier(x)
+
+    images = torch.stack([data[i]["images"] for i in range(4)])
+    labels = torch.tensor([data[i]["labels"] for i in range(4)])
+    probe(watched, images, labels, torch.arange(4), AttackSpec.of(MARGIN))
+    assert ((seen[-1] - images).abs().amax() - 20 / 255).abs() < 1e-6 and not torch.equal(seen[-1], seen[-2])
+
+
+def flags_of(standing: dict[str, float], count: int = 1000) -> list[str]:
+    """Flags from what stands after each attack, in their order, of so many images."""
+    specs = [AttackSpec.parse(text) for text in standing]
+    attacks = dict(zip([spec.name for spec in specs], standing.values(), strict=True))
+    result = SetResult("own", 4, count, 1.0, min(standing.values()), attacks, threats={"linf 4/255": 0.5})
+    return [flag["flag"] for flag in verdict_flags(result, specs)]
+
+
+def test_a_margin_attack_that_finds_what_cross_entropy_missed_is_a_sign_beyond_doubt_alone():
+    pytest.importorskip("pyautoattack")
+    ce, margin, apgd_t = "pgd,eps=4/255", "pgd,eps=4/255,loss=margin", "apgd_t,eps=4/255"
+    assert flags_of({ce: 0.8, margin: 0.6}) == flags_of({ce: 0.8, apgd_t: 0.6}) == ["weak attack"]
+    assert flags_of({ce: 0.8, margin: 0.76}) == []
+    assert flags_of({ce: 0.8, margin: 0.6}, count=5) == []
+    assert flags_of({ce: 0.8}) == flags_of({margin: 0.6}) == []
+
+
+def test_a_black_box_that_finds_what_gradients_missed_is_a_sign_beyond_doubt_alone():
+    pytest.importorskip("pyautoattack")
+    margin, square = "pgd,eps=4/255,loss=margin", "square,eps=4/255"
+    assert flags_of({margin: 0.8, square: 0.7}) == ["black box"]
+    assert flags_of({margin: 0.8, square: 0.797}) == flags_of({square: 0.7}) == []
