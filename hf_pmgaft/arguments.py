@@ -1,10 +1,12 @@
-"""Command lines with YAML defaults."""
+"""Command lines with defaults from a YAML file, which may be a recipe of the package."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import json
+import os
 import sys
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -49,82 +51,178 @@ class ArgumentParser(HfArgumentParser):
         raise ValueError(f"{message}. See --help for all options.")
 
 
+# ---- The command line ----
+
+
 def parse_args(
     dataclass_types: Sequence[type],
     argv: Sequence[str] | None = None,
     description: str | None = None,
     prog: str | None = None,
     groups: Mapping[str, Collection[str]] | None = None,
-):
-    """Parses a command line into dataclasses; `--config FILE` and `--recipe NAME` set defaults that flags override.
+) -> tuple[Any, ...]:
+    r"""Parses a command line into dataclasses. `--config FILE` or `--recipe NAME` sets defaults that flags override.
 
-    Unknown and abbreviated keys are refused, in the file as on the command line. `{config_dir}` in the file stands for
-    its folder, `{emoji}` for that of the embedded model and sets, and `null` for an option that is not given. A flag
+    Unknown and abbreviated keys are refused, in the file as on the command line. In the file `{config_dir}` stands for
+    its folder, `{emoji}` for that of the embedded model and data, and `null` for an option that is not given. A flag
     that names another objective or attack than the file drops the file's options of that one.
+
+    Args:
+        dataclass_types (`list[type]`): Their fields become flags of the same names.
+        argv (`list[str]`, *optional*): The command line without its first word; that of the process if not given.
+        description (`str`, *optional*): What `--help` begins with.
+        prog (`str`, *optional*): What `--help` calls the program; its file if not given.
+        groups (`dict[str, list[str]]`, *optional*): Titles under which `--help` lists options, and their names.
 
     Returns:
         `tuple`: One instance per dataclass.
 
     Raises:
-        ValueError: for an unknown option or a value of the wrong kind.
+        ValueError: for an unknown option, a value of the wrong kind, and a file that cannot be read.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Threat:
+        ...     eps: str = "1/255"
+        ...     num_steps: int = 2
+        >>> size = Path("mine.yaml").write_text("eps: 4/255\nnum_steps: 10")
+        >>> parse_args([Threat], ["--config", "mine.yaml", "--num_steps", "3"])
+        (Threat(eps='4/255', num_steps=3),)
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    formatter = argparse.RawDescriptionHelpFormatter
+    parser = _make_parser(dataclass_types, description, prog, groups)
+    options = {option.name: option for cls in dataclass_types for option in fields(cls) if option.init}
+
+    # Defaults, as flags before all others, so that both are checked by the same parser
+    file = _file_of_defaults(argv)
+    if file is not None:
+        values = _without_options_of_others(_read_yaml(file, options), argv)
+        # A list for an option that is one word on the command line (`report_to`) cannot be written as a flag.
+        lists = {name: value for name, value in values.items() if _is_list_for_a_word(options[name], value)}
+        parser.set_defaults(**lists)
+        flags = [_flags(options[name], value) for name, value in values.items() if name not in lists]
+        argv = [word for words in flags for word in words] + argv
+
+    _check_all_known(parser, argv, options)
+    *parsed, _ = parser.parse_args_into_dataclasses(args=argv, look_for_args_file=False)
+    return tuple(parsed)
+
+
+def _make_parser(
+    dataclass_types: Sequence[type],
+    description: str | None,
+    prog: str | None,
+    groups: Mapping[str, Collection[str]] | None,
+) -> ArgumentParser:
     parser = ArgumentParser(
         dataclass_types,
         groups=groups,
         prog=prog,
         usage="%(prog)s [options]",  # whose list would be longer than a screen
         description=description,
-        formatter_class=formatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file or recipe of defaults, which flags override.")
-    parser.add_argument("--recipe", metavar="NAME", help="Recipe of defaults, one of `pmgaft recipes`.")
-    config = ArgumentParser([], add_help=False, allow_abbrev=False)
-    config.add_argument("--config")
-    config.add_argument("--recipe", dest="config")
-    known = {entry.name: entry for cls in dataclass_types for entry in fields(cls) if entry.init}
-    file = config.parse_known_args(argv)[0].config
-    if file is not None:
-        values = _without_options_of_others(_read_yaml(str(find_config(file)), known), argv)
-        # A list for an option that is one word on the command line (`report_to`) cannot be written as a flag.
-        lists = {key: value for key, value in values.items() if isinstance(value, list) and known[key].type is str}
-        parser.set_defaults(**lists)
-        argv = [flag for key, value in values.items() if key not in lists for flag in _flags(known[key], value)] + argv
-    unknown = parser.parse_known_args(argv)[1]
+    _add_flags_of_defaults(parser)
+    return parser
+
+
+def _add_flags_of_defaults(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="YAML file of defaults, or a recipe; flags override them.")
+    parser.add_argument("--recipe", metavar="NAME", help="A recipe of the package as defaults; flags override them.")
+
+
+def _file_of_defaults(argv: Sequence[str]) -> Path | None:
+    """The file that `--config` or `--recipe` names, or `None`."""
+    parser = ArgumentParser([], add_help=False, allow_abbrev=False)
+    _add_flags_of_defaults(parser)
+    passed, _ = parser.parse_known_args(list(argv))
+    if passed.config is not None and passed.recipe is not None:
+        raise ValueError(
+            f"You passed --config {passed.config} and --recipe {passed.recipe}, but there is one file of defaults. "
+            "Pass one of them; flags override what is in it."
+        )
+    if passed.recipe is not None:
+        return find_recipe(passed.recipe)
+    return None if passed.config is None else find_config(passed.config)
+
+
+def _check_all_known(parser: ArgumentParser, argv: Sequence[str], options: Collection[str]) -> None:
+    """Raises `ValueError` for words of the command line that are no options."""
+    _, unknown = parser.parse_known_args(list(argv))
     if unknown:
-        names = [word.partition("=")[0] for word in unknown if word.startswith("-")] or unknown
-        raise ValueError(f"The command line has what are no options: {_near_misses(names, known)}.")
-    *parsed, _ = parser.parse_args_into_dataclasses(args=argv, look_for_args_file=False)
-    return tuple(parsed)
+        flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        raise ValueError(f"The command line has words that are no options: {_near_misses(flags or unknown, options)}.")
 
 
-def find_config(name_or_path: str) -> Path:
-    """The YAML file of a recipe's name, or of a path.
+def _near_misses(unknown: Sequence[str], options: Collection[str]) -> str:
+    """Unknown options, each with the known one that was meant."""
+    hints = []
+    for word in unknown:
+        matches = difflib.get_close_matches(word.lstrip("-").replace("-", "_"), options, 1)
+        hints.append(f"{word} (did you mean {matches[0]}?)" if matches else word)
+    return f"{', '.join(hints)}. See --help for all options"
+
+
+# ---- Files of defaults ----
+
+
+def recipe_names() -> list[str]:
+    """Lists the recipes that come with the package."""
+    return sorted(file.stem for file in RECIPES.glob("*.yaml"))
+
+
+def find_recipe(name: str) -> Path:
+    """Finds a recipe of the package by its name, such as `tecoa`; `tecoa.yaml` does too.
 
     Raises:
-        ValueError: if there is neither.
+        ValueError: for an unknown recipe; the message lists those there are.
     """
-    path, recipe = Path(name_or_path), RECIPES / f"{Path(name_or_path).stem}.yaml"
-    if path.is_file() or path.suffix not in ("", ".yaml"):
-        return path
-    if name_or_path == recipe.stem and recipe.is_file():
-        return recipe
-    if recipe.is_file():
+    stem = name.removesuffix(".yaml")
+    if stem not in recipe_names():
         raise ValueError(
-            f"You passed --config {name_or_path}, which has become a recipe of the package. "
-            f"Pass --recipe {recipe.stem}."
+            f"You passed the recipe {name!r}, which there is not. Choose one of {recipe_names()}, or pass a file of "
+            "your own as --config."
         )
-    if path.suffix:
-        return path  # which cannot be read, and says so
-    known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-    raise ValueError(f"You passed --config {name_or_path}, which is no recipe. Choose one of {known}, or pass a file.")
+    return RECIPES / f"{stem}.yaml"
 
 
-def _read_yaml(file: str, known: Collection[str]) -> dict[str, Any]:
+def find_config(name_or_path: str | os.PathLike) -> Path:
+    """Finds a file of defaults: an existing path or, by its bare name, a recipe of the package.
+
+    Raises:
+        ValueError: if there is neither; the message lists the recipes.
+
+    Example:
+        >>> size = Path("mine.yaml").write_text("eps: 4/255")
+        >>> find_config("mine.yaml").name
+        'mine.yaml'
+    """
+    path = Path(name_or_path)
+    if path.exists() and not path.is_dir():
+        return path
+    is_recipe = path.name.removesuffix(".yaml") in recipe_names()
+    if is_recipe and path.name == str(name_or_path):
+        return find_recipe(path.name)
+
+    if is_recipe and path.parent.name == "configs":
+        name = path.name.removesuffix(".yaml")
+        raise ValueError(
+            f"You passed --config {name_or_path}, which has become the recipe {name!r}. Pass --config {name} or "
+            f"--recipe {name}."
+        )
+    reason = os.strerror(errno.EISDIR if path.is_dir() else errno.ENOENT)
+    raise ValueError(
+        f"You passed --config {name_or_path}, which cannot be read ({reason}). Pass a YAML file, or one of the "
+        f"recipes {recipe_names()}."
+    )
+
+
+def _read_yaml(file: Path, options: Collection[str]) -> dict[str, Any]:
+    """The values of a file of defaults by option, with its placeholders filled in."""
     try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ValueError(
             f"You passed --config {file}, which cannot be read ({error.strerror}). Pass a YAML file."
@@ -133,31 +231,47 @@ def _read_yaml(file: str, known: Collection[str]) -> dict[str, Any]:
         raise ValueError(f"You passed --config {file}, which is no YAML ({error}). Correct it.") from error
     if not isinstance(values, dict):
         raise ValueError(f"You passed --config {file}, which holds no `option: value` lines. Write one per option.")
-    unknown = sorted(str(key) for key in values if key not in known)
+
+    unknown = sorted(str(key) for key in values if key not in options)
     if unknown:
-        raise ValueError(f"{file} has keys that are no options: {_near_misses(unknown, known)}.")
-    return _resolve(values, str(Path(file).parent))
+        raise ValueError(f"{file} has keys that are no options: {_near_misses(unknown, options)}.")
+    return {name: _fill_in(value, str(file.parent)) for name, value in values.items()}
 
 
-def _without_options_of_others(values: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
+def _fill_in(value: Any, folder: str) -> Any:
+    """Texts with `{config_dir}` and `{emoji}` replaced: a file can name its neighbours and the embedded default."""
+    if isinstance(value, list):
+        return [_fill_in(entry, folder) for entry in value]
+    if isinstance(value, dict):
+        return {key: _fill_in(entry, folder) for key, entry in value.items()}
+    if not isinstance(value, str):
+        return value
+
+    value = value.replace("{config_dir}", folder)
+    if "{emoji}" in value:
+        value = value.replace("{emoji}", str(emoji_folder()))
+    return value
+
+
+def _without_options_of_others(values: Mapping[str, Any], argv: Sequence[str]) -> dict[str, Any]:
+    """The file's values without the options of its objective or attack, where a flag names another one."""
     kept = dict(values)
     for name in ("objective", "attack"):
-        flag = ArgumentParser([], add_help=False, allow_abbrev=False)
-        flag.add_argument(f"--{name}")
-        named = getattr(flag.parse_known_args(list(argv))[0], name)
-        if named is not None and named != values.get(name):
+        parser = ArgumentParser([], add_help=False, allow_abbrev=False)
+        parser.add_argument(f"--{name}")
+        passed, _ = parser.parse_known_args(list(argv))
+        choice = getattr(passed, name)
+        if choice is not None and choice != values.get(name):
             kept.pop(f"{name}_kwargs", None)
     return kept
 
 
-def _near_misses(unknown: Sequence[str], known: Collection[str]) -> str:
-    near = {key: difflib.get_close_matches(key.lstrip("-").replace("-", "_"), known, 1) for key in unknown}
-    hints = ", ".join(f"{key} (did you mean {match[0]}?)" if match else key for key, match in near.items())
-    return f"{hints}. See --help for all options"
+def _is_list_for_a_word(option: Field, value: Any) -> bool:
+    return isinstance(value, list) and option.type is str
 
 
 def _flags(option: Field, value: Any) -> list[str]:
-    """An entry of the file as the flags that say the same, so that both are checked by the same parser."""
+    """An entry of the file as the words that say the same on a command line."""
     if value is None:
         return []
     if typing.get_origin(option.type) is list:
@@ -167,16 +281,3 @@ def _flags(option: Field, value: Any) -> list[str]:
     elif isinstance(value, bool):  # YAML 1.1 reads `no` as false, which some options have as a word
         value = "true" if value else "no"
     return [f"--{option.name}={value}"]
-
-
-def _resolve(value: Any, folder: str) -> Any:
-    """Text with `{config_dir}` replaced by the file's own folder, so that a file can name its neighbours."""
-    if isinstance(value, list):
-        return [_resolve(entry, folder) for entry in value]
-    if isinstance(value, dict):
-        return {key: _resolve(entry, folder) for key, entry in value.items()}
-    if not isinstance(value, str):
-        return value
-    if "{emoji}" in value:
-        value = value.replace("{emoji}", str(emoji_folder()))
-    return value.replace("{config_dir}", folder)
