@@ -231,6 +231,17 @@ def test_fgsm_is_one_step_of_length_eps(small):
     torch.testing.assert_close(one, (images + 8 / 255 * gradient.sign()).clamp(0, 1))
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("num_steps", "step_size"), [(1, 0.02), (2, 0.025), (5, 0.01), (20, 0.0025)])
+def test_a_step_is_two_and_a_half_radii_over_the_number_of_steps_and_a_single_one_the_radius(
+    small, num_steps, step_size, norm
+):
+    net, images, labels = small
+    options = {"eps": 0.02, "norm": norm, "num_steps": num_steps}
+    expected = pgd(net, images, labels, step_size=step_size, **options)
+    torch.testing.assert_close(pgd(net, images, labels, **options), expected, rtol=0, atol=1e-6)
+
+
 def test_l2_stays_where_there_is_no_gradient():
     images = torch.rand(2, 1, 3, 3)
     weight = torch.zeros(2, 9)
@@ -258,6 +269,63 @@ def test_a_normal_start_has_its_deviation_and_stays_in_ball_and_box(norm):
     cut = pgd(None, black, None, eps=0.002, start_std=0.1, **still)
     assert cut.min() == 0 and (length(cut, norm) <= 0.002 * (1 + 1e-5)).all() and (length(cut, norm) > 0).all()
     assert torch.equal(pgd(None, images, None, eps=0.4, start_std=0.1, random_start=False, **still), images)
+
+
+def starts(norm, shape, count, restarts=1, eps=0.4):
+    """Where walks of no length begin, seen from their images `[restarts,count,*shape]` in units of the radius."""
+    images, points = torch.full((count, *shape), 0.5), []
+
+    def noting(x):
+        points.append(x.detach().clone())
+        return 0 * x.flatten(1).sum(1)
+
+    seeds = sample_seeds(0, 0, torch.arange(count))
+    options = {"eps": eps, "norm": norm, "num_steps": 1, "step_size": 0.0, "restarts": restarts, "seeds": seeds}
+    pgd(None, images, None, loss_fn=noting, **options)
+    runs = len(points) // restarts
+    return (torch.stack(points[::runs]) - images) / eps
+
+
+def is_uniform(values):
+    """Whether numbers are uniform in [0,1], by Kolmogorov and Smirnov."""
+    ordered = values.double().flatten().sort().values
+    grid = torch.arange(1, len(ordered) + 1) / len(ordered)
+    return ((ordered - grid).abs().max() < 2 / len(ordered) ** 0.5).item()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2), (3, 1, 2)])
+def test_a_random_start_in_l2_is_uniform_in_the_ball(shape):
+    (delta,) = starts("l2", shape, 4000)
+
+    flat, d = delta.flatten(1), delta[0].numel()
+    radius = flat.norm(dim=1)
+    assert radius.max() <= 1 + 1e-5
+    assert is_uniform(radius**d)  # the share of the volume that is nearer
+    # No direction is special: means 0, second moments of the ball, 1 / (d + 2) each, and any angle.
+    assert flat.mean(0).abs().max() < 0.05
+    moments = flat.T @ flat / len(flat)
+    torch.testing.assert_close(moments, torch.eye(d) / (d + 2), rtol=0, atol=0.03)
+    if d > 1:
+        assert is_uniform(torch.atan2(flat[:, 0], flat[:, 1]) / (2 * torch.pi) + 0.5)
+
+
+def test_a_random_start_in_linf_is_uniform_in_the_ball():
+    (delta,) = starts("linf", (3, 1, 2), 2000)
+
+    assert all(is_uniform((pixel + 1) / 2) for pixel in delta.flatten(1).T)
+    moments = delta.flatten(1).T @ delta.flatten(1) / len(delta)
+    torch.testing.assert_close(moments, torch.eye(6) / 3, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_starts_of_restarts_are_independent(norm):
+    first, second, third = starts(norm, (3, 1, 2), 2000, restarts=3)
+
+    for one, other in ((first, second), (first, third), (second, third)):
+        cosines = nn.functional.cosine_similarity(one.flatten(1), other.flatten(1))
+        assert abs(cosines.mean()) < 0.05
+        lengths = torch.stack([length(one, norm), length(other, norm)])
+        assert abs(torch.corrcoef(lengths)[0, 1]) < 0.08
 
 
 # ---- The contract, for every attack of training ----

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import CLASS_NAMES, make_images, make_model, make_processor
+from conftest import CLASS_NAMES, fit_model, make_images, make_model, make_processor
 from peft import LoraConfig
 from transformers import CLIPModel, CLIPProcessor, TrainerCallback
 
@@ -119,6 +119,53 @@ def test_the_teacher_s_own_accuracy_on_adversarial_images_is_logged(tmp_path):
     wanted = {"adversarial_ce", "teacher_kl", "clean_kl", "adversarial_accuracy", "clean_accuracy"}
     assert wanted | {"teacher_adversarial_accuracy"} <= set(line)
     assert "teacher_clean_accuracy" not in line  # never computed, so never logged
+
+
+def test_a_log_line_of_unequal_batches_is_the_mean_over_their_images(tmp_path):
+    lines = {}
+    for logging_steps in (1, 2):
+        folder, images = tmp_path / str(logging_steps), make_images(11)
+        trainer = make_trainer(folder, images, max_steps=2, logging_steps=logging_steps, lr_scheduler_type="constant")
+        trainer.train()
+        lines[logging_steps] = [line for line in trainer.state.log_history if "loss" in line]
+    (first, second), (both,) = lines[1], lines[2]  # of 8 images, of 3, of all of them
+    accuracies = ("adversarial_accuracy", "clean_accuracy", "teacher_adversarial_accuracy")
+    for key in ("adversarial_ce", "teacher_kl", "clean_kl", *accuracies):
+        assert both[key] == pytest.approx((8 * first[key] + 3 * second[key]) / 11, rel=1e-5), key
+        assert abs(first[key] - second[key]) > 1e-3 or key in accuracies  # else any weights would do
+    assert any(first[key] != second[key] for key in accuracies)
+
+
+def test_logged_accuracies_are_those_of_the_images_they_name(tmp_path):
+    other, processor = fit_model()
+    trainer = make_trainer(tmp_path, model=other, teacher=make_model(seed=5), eps="40/255", max_steps=1)
+    batch = next(iter(trainer.get_train_dataloader()))
+    images, labels, seeds = attack_inputs(trainer, batch)
+    adversarial = attack(trainer, images, labels, seeds)
+    expected = {
+        "clean_accuracy": trainer.student(trainer.model)(images),
+        "adversarial_accuracy": trainer.student(trainer.model)(adversarial),
+        "teacher_adversarial_accuracy": trainer.teacher()(adversarial),
+    }
+    expected = {name: (logits.argmax(1) == labels).float().mean().item() for name, logits in expected.items()}
+    trainer.train()
+    found = {name: trainer.state.log_history[0][name] for name in expected}
+    assert found == pytest.approx(expected) and len(set(expected.values())) == 3
+
+
+@pytest.mark.parametrize("peft_config", [None, LoraConfig(**LORA)], ids=["copy", "adapter off"])
+def test_the_teacher_has_no_dropout_while_the_student_trains(tmp_path, peft_config):
+    model = make_model()
+    for layer in model.vision_model.encoder.layers:
+        layer.self_attn.dropout = 0.8
+    trainer, images = make_trainer(tmp_path, model=model, peft_config=peft_config), torch.rand(4, 3, 16, 16)
+    expected = trainer.teacher()(images)
+    trainer.model.train()
+    with torch.no_grad():
+        student = trainer.student(trainer.model)(images)
+    assert torch.equal(trainer.teacher()(images), expected)
+    assert (student - expected).abs().max() > 1e-3  # whose dropout is at work
+    assert trainer.model.training
 
 
 def test_accumulation_and_one_large_batch_are_the_same_run(tmp_path):
@@ -315,6 +362,29 @@ def test_evaluate_covers_several_sets_each_with_its_own_classes(tmp_path):
     assert metrics["eval_mean_robust_accuracy"] == pytest.approx(mean)
     assert [result.num_classes for result in trainer.last_report.sets] == [4, 2]
     assert all(r.robust_accuracy <= r.clean_accuracy for r in trainer.last_report.sets)
+
+
+def test_own_metrics_are_of_the_images_and_labels_of_the_set(tmp_path):
+    def accuracy(prediction):
+        return {"accuracy": (prediction.predictions.argmax(1) == prediction.label_ids).mean()}
+
+    trained, _ = fit_model()
+    trainer = make_trainer(tmp_path, model=trained, eval_dataset=make_images(21, seed=1), compute_metrics=accuracy)
+    metrics = trainer.evaluate()
+    assert metrics["eval_set_accuracy"] == pytest.approx(metrics["eval_set_clean_accuracy"])
+    assert metrics["eval_set_accuracy"] > 0.9  # which images or labels in another order would not reach
+
+
+def test_evaluation_follows_the_configuration(tmp_path):
+    options = {"eval_max_samples": 5, "seed": 7, "eval_eps": "20/255", "eval_num_steps": 2}
+    trainer = make_trainer(tmp_path, eval_dataset=make_images(21, seed=1), **options)
+    report = trainer.evaluate_robustness()
+    attack = {"attack": "pgd", "eps": "20/255", "num_steps": 2, "loss": "margin"}
+    expected = evaluate_robustness(
+        make_model(), make_processor(), trainer.eval_dataset, [attack], max_samples=5, seed=7, progress=False
+    )
+    assert report.protocol == expected.protocol and report.sets == expected.sets
+    assert report.sets[0].num_samples == 5
 
 
 def test_best_model_is_chosen_by_mean_robust_accuracy(tmp_path):
