@@ -320,6 +320,13 @@ def test_paired_differences_have_the_textbook_values():
     assert pair.interval == pytest.approx((p - q - half, p - q + half))
 
 
+def test_the_p_value_of_many_differences_is_near_the_exact_one():
+    gained, lost = 560, 500
+    pair = paired_difference([0] * gained + [1] * lost, [1] * gained + [0] * lost)
+    exact = 2 * sum(math.comb(gained + lost, k) for k in range(lost + 1)) / 2 ** (gained + lost)
+    assert pair.p_value == pytest.approx(exact, rel=0.01)
+
+
 def test_a_report_that_was_cut_off_or_changed_is_refused(fitted, data, tmp_path):
     file = tmp_path / "report.json"
     run(fitted, data).save(file)
