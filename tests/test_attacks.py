@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hf_pmgaft.attacks import (
+    ATTACKS,
     TRAINING_ATTACKS,
     SharedPerturbation,
     frozen,
@@ -114,6 +115,8 @@ def test_saturated_logits_fool_cross_entropy_and_not_the_margin(small):
 
     assert survivors("ce") == 1
     assert survivors("margin") == 0
+    by_cw = ATTACKS["cw"](saturated, images, labels, eps=0.1, norm="linf", num_steps=20)
+    assert (net(by_cw).argmax(1) != labels).all()  # which is on the margin too
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -215,6 +218,17 @@ def test_momentum_follows_the_summed_directions():
     assert plain == pytest.approx(0.48) and heavy == pytest.approx(0.64)
 
 
+def test_momentum_adds_directions_of_length_one_however_steep_the_loss():
+    # Slightly up to 0.45 and steeply down behind it: what has gone up once, with momentum 2, goes on up.
+    def kink(x):
+        return torch.where(x < 0.45, 0.1 * x, -10 * x).flatten(1).sum(1)
+
+    options = dict(eps=0.3, num_steps=3, step_size=0.08, random_start=False, loss_fn=kink)
+    images = torch.full((1, 1, 1, 1), 0.4)
+    assert pgd(None, images, None, momentum=2.0, **options).item() == pytest.approx(0.64)
+    assert pgd(None, images, None, **options).item() == pytest.approx(0.48)
+
+
 def test_loss_fn_replaces_the_named_loss(small):
     net, images, labels = small
     by_function = pgd(None, images, None, eps=0.02, loss_fn=lambda x: cross_entropy(net(x), labels))
@@ -295,7 +309,7 @@ def is_uniform(values):
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2), (3, 1, 2)])
 def test_a_random_start_in_l2_is_uniform_in_the_ball(shape):
-    (delta,) = starts("l2", shape, 4000)
+    (delta,) = starts("l2", shape, 8000)
 
     flat, d = delta.flatten(1), delta[0].numel()
     radius = flat.norm(dim=1)
@@ -306,7 +320,8 @@ def test_a_random_start_in_l2_is_uniform_in_the_ball(shape):
     moments = flat.T @ flat / len(flat)
     torch.testing.assert_close(moments, torch.eye(d) / (d + 2), rtol=0, atol=0.03)
     if d > 1:
-        assert is_uniform(torch.atan2(flat[:, 0], flat[:, 1]) / (2 * torch.pi) + 0.5)
+        turns = torch.atan2(flat[:, 0], flat[:, 1]) / (2 * torch.pi)
+        assert is_uniform(turns + 0.5) and is_uniform(4 * turns % 1)  # nor is one of a quarter turn
 
 
 def test_a_random_start_in_linf_is_uniform_in_the_ball():

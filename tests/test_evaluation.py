@@ -178,6 +178,14 @@ def test_report_survives_saving_and_names_its_protocol(fitted, data, tmp_path):
     assert run(fitted, data, max_samples=6, seed=1).protocol_hash != report.protocol_hash
 
 
+def test_the_seed_chooses_which_images_are_evaluated():
+    chosen = [sample_ids(40, 10, seed) for seed in range(30)]
+    assert all(rows == sorted(set(rows)) and len(rows) == 10 for rows in chosen)
+    assert len({tuple(rows) for rows in chosen}) == 30 and set().union(*chosen) == set(range(40))
+    assert sample_ids(40, 10, 7) == chosen[7]
+    assert sample_ids(40, None, 7) == sample_ids(40, 40, 7) == list(range(40))
+
+
 def test_means_count_every_set_the_same():
     sets = [SetResult("a", 2, 10, 1.0, 0.5, {}), SetResult("b", 2, 1000, 0.5, 0.0, {})]
     report = RobustnessReport({}, sets)
