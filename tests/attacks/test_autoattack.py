@@ -1,5 +1,6 @@
 """The attacks of pyautoattack: the same bits with the original's noise, and none of its runner's side effects."""
 
+import inspect
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -109,6 +110,69 @@ def test_same_bits_as_the_original_with_its_noise(kind, norm, monkeypatch):
     assert all(torch.equal(adversarial[row], recorder.first[row]) for row in fooled)
 
 
+APGD = {"attack": "apgd", "loss": "ce", "num_steps": 100, "restarts": 1}
+APGD_DLR, APGD_MARGIN = {**APGD, "loss": "dlr"}, {**APGD, "loss": "margin"}
+APGD_T = {"attack": "apgd_t", "num_steps": 100, "num_targets": 9}
+FAB = {"attack": "fab", "num_steps": 100, "restarts": 1}
+FAB_T = {"attack": "fab_t", "num_steps": 100, "num_targets": 9, "restarts": 1}
+SQUARE = {"attack": "square", "num_queries": 5000, "restarts": 1}
+FIVE = {"restarts": 5}
+PLUS = [{**APGD, **FIVE}, {**APGD_DLR, **FIVE}, {**FAB, **FIVE}, SQUARE, APGD_T, FAB_T]
+VERSIONS = {
+    # Version, norm and number of classes -> what is run, in this order.
+    ("fast", "linf", 10): [APGD, APGD_T],
+    ("fast", "l2", 10): [APGD, APGD_T],
+    ("fast", "l1", 10): [{**APGD, **FIVE}, {**APGD_T, "num_targets": 5}],
+    ("fast", "linf", 3): [APGD, APGD_MARGIN],
+    ("standard", "linf", 10): [APGD, APGD_T, FAB_T, SQUARE],
+    ("standard", "l2", 10): [APGD, APGD_T, FAB_T, SQUARE],
+    ("standard", "l1", 10): [{**APGD, **FIVE}, {**APGD_T, "num_targets": 5}, FAB_T, SQUARE],
+    ("standard", "linf", 4): [APGD, APGD_T, FAB_T, SQUARE],
+    ("standard", "linf", 3): [APGD, APGD_MARGIN, FAB_T, SQUARE],
+    ("standard", "linf", 2): [APGD, APGD_MARGIN, FAB, SQUARE],
+    ("plus", "linf", 10): PLUS,
+    ("plus", "l2", 10): PLUS,
+    ("plus", "l1", 10): PLUS,
+    ("plus", "linf", 3): [*PLUS[:4], APGD_MARGIN, FAB_T],
+    ("plus", "linf", 2): [PLUS[0], APGD_MARGIN, PLUS[2], SQUARE, FAB],
+}
+
+
+def with_defaults(spec):
+    parameters = inspect.signature(ATTACKS[spec["attack"]]).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters} | spec
+
+
+@pytest.mark.parametrize(("version", "norm", "num_classes"), VERSIONS, ids=str)
+def test_a_version_is_these_attacks_with_these_numbers(version, norm, num_classes):
+    specs = components(version, num_classes, eps="4/255", norm=norm)
+
+    wanted = [{**spec, "eps": "4/255", "norm": norm} for spec in VERSIONS[version, norm, num_classes]]
+    found = [with_defaults(spec) for spec in specs]
+    assert [{key: full[key] for key in spec} for full, spec in zip(found, wanted, strict=True)] == wanted
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("version", ["standard", "plus"])
+def test_the_numbers_of_a_version_are_those_of_the_library(version, norm):
+    library = pyautoattack.AutoAttack(Net(10), eps=0.1, norm=NORMS[norm], version=version)
+    restarts = {"restarts": library.apgd.n_restarts}
+    expected = {
+        "apgd-ce": {**APGD, **restarts, "num_steps": library.apgd.n_iter},
+        "apgd-dlr": {**APGD_DLR, **restarts, "num_steps": library.apgd.n_iter},
+        "apgd-t": {
+            **APGD_T,
+            "num_steps": library.apgd_targeted.n_iter,
+            "num_targets": library.apgd_targeted.n_target_classes,
+        },
+        "fab": {**FAB, "num_steps": library.fab.n_iter, "restarts": library.fab.n_restarts},
+        "fab-t": {**FAB_T, "num_steps": library.fab.n_iter, "num_targets": library.fab.n_target_classes},
+        "square": {"attack": "square", "num_queries": library.square.n_queries, "restarts": library.square.n_restarts},
+    }
+
+    assert [expected[name] for name in library.attacks_to_run] == VERSIONS[version, norm, 10]
+
+
 @pytest.mark.parametrize("version", ["fast", "standard", "plus"])
 @pytest.mark.parametrize("num_classes", [2, 3, 4, 6])
 def test_every_version_runs_on_few_classes(version, num_classes):
@@ -152,6 +216,78 @@ def test_targets_are_as_many_as_there_are_other_classes(monkeypatch):
     fab_t(net, images, labels, eps=0.001, num_steps=1)
     fab_t(net, images, labels, eps=0.001, num_steps=1, num_targets=2)
     assert targets == [2, 3, 4, 5, 6, 2, 3]
+
+
+@pytest.mark.parametrize(("num_classes", "options", "count"), [(6, {}, 5), (6, {"num_targets": 2}, 2), (12, {}, 9)])
+def test_apgd_t_goes_to_the_most_likely_wrong_classes_one_after_the_other(num_classes, options, count, monkeypatch):
+    net, images, labels = make(num_classes)
+    targets, library = [], pyautoattack.autopgd_base.APGDAttack_targeted
+    run = library.attack_single_run
+
+    def noting(self, *args, **kwargs):
+        targets.append(self.y_target.clone())
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(library, "attack_single_run", noting)
+    ATTACKS["apgd_t"](net, images, labels, eps=1e-5, num_steps=1, **options)
+
+    with torch.no_grad():
+        likely = net(images).argsort(1, descending=True)
+    assert torch.equal(torch.stack(targets, dim=1), likely[:, 1 : count + 1])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", ["apgd", "fab", "fab_t", "square"])
+def test_every_restart_starts_elsewhere(name, norm):
+    net, images, labels = make()
+    options = {"num_queries": 3} if name == "square" else {"num_steps": 3}
+    options |= {"num_targets": 1} if name == "fab_t" else {}
+
+    def passes(restarts):
+        points = []
+
+        def noting(x):
+            points.append(x.detach().clone())
+            return net(x)
+
+        ATTACKS[name](noting, images, labels, eps=1e-4, norm=norm, restarts=restarts, **options)
+        return points
+
+    # What one restart more adds is its run, which starts at the first point that is not the image.
+    one, two, three = (passes(restarts) for restarts in (1, 2, 3))
+    runs = [one, two[len(one) :], three[len(two) :]]
+    starts = [next(x for x in run if not torch.equal(x, images)) for run in runs]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert (starts[first] != starts[second]).flatten(1).any(1).all()
+
+
+def test_the_windows_of_square_follow_its_seed_and_the_restart():
+    net, _, _ = make()
+    torch.manual_seed(1)
+    images = torch.rand(12, 3, 64, 64)
+
+    def small(x):
+        return net(nn.functional.avg_pool2d(x, 4))
+
+    with torch.no_grad():
+        labels = small(images).argmax(1)
+
+    def starts_and_first_windows(seed):
+        """Of two runs: where they start, and which pixels their first query changes in any image."""
+        points = []
+
+        def noting(x):
+            points.append(x.detach().clone())
+            return small(x)
+
+        ATTACKS["square"](noting, images, labels, eps=1e-4, num_queries=2, restarts=2, seed=seed)
+        runs = [points[1 : 1 + len(points) // 2], points[1 + len(points) // 2 :]]
+        return [run[0] for run in runs], [(run[1] != run[0]).flatten(0, 1).any(0) for run in runs]
+
+    starts, windows = starts_and_first_windows(seed=0)
+    other_starts, other_windows = starts_and_first_windows(seed=1)
+    assert all(torch.equal(one, other) for one, other in zip(starts, other_starts, strict=True))
+    assert len({str(window.nonzero().tolist()) for window in [*windows, *other_windows]}) == 4
 
 
 @pytest.mark.parametrize("norm", NORMS)

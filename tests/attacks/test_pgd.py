@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.attacked import length, linear
 
-from hf_pmgaft.attacks import TRAINING_ATTACKS, normal_noise, pgd, sample_seeds
+from hf_pmgaft.attacks import ATTACKS, TRAINING_ATTACKS, normal_noise, pgd, sample_seeds
 from hf_pmgaft.attacks.losses import LOSSES, cross_entropy, margin
 
 F64 = torch.float64
@@ -77,6 +77,8 @@ def test_saturated_logits_fool_cross_entropy_and_not_the_margin(small):
 
     assert survivors("ce") == 1
     assert survivors("margin") == 0
+    by_cw = ATTACKS["cw"](saturated, images, labels, eps=0.1, norm="linf", num_steps=20)
+    assert (net(by_cw).argmax(1) != labels).all()  # which is on the margin too
 
 
 def test_targets_are_reached(small):
@@ -178,3 +180,83 @@ def test_images_of_the_wrong_kind_are_refused(small):
             pgd(net, wrong, labels, eps=0.1)
     with pytest.raises(ValueError, match="no labels or no classifier"):
         pgd(net, images, None, eps=0.1)
+
+
+def test_momentum_adds_directions_of_length_one_however_steep_the_loss():
+    # Slightly up to 0.45 and steeply down behind it: what has gone up once, with momentum 2, goes on up.
+    def kink(x):
+        return torch.where(x < 0.45, 0.1 * x, -10 * x).flatten(1).sum(1)
+
+    options = dict(eps=0.3, num_steps=3, step_size=0.08, random_start=False, loss_fn=kink)
+    images = torch.full((1, 1, 1, 1), 0.4)
+    assert pgd(None, images, None, momentum=2.0, **options).item() == pytest.approx(0.64)
+    assert pgd(None, images, None, **options).item() == pytest.approx(0.48)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("num_steps", "step_size"), [(1, 0.02), (2, 0.025), (5, 0.01), (20, 0.0025)])
+def test_a_step_is_two_and_a_half_radii_over_the_number_of_steps_and_a_single_one_the_radius(
+    small, num_steps, step_size, norm
+):
+    net, images, labels = small
+    options = {"eps": 0.02, "norm": norm, "num_steps": num_steps}
+    expected = pgd(net, images, labels, step_size=step_size, **options)
+    torch.testing.assert_close(pgd(net, images, labels, **options), expected, rtol=0, atol=1e-6)
+
+
+def starts(norm, shape, count, restarts=1, eps=0.4):
+    """Where walks of no length begin, seen from their images `[restarts,count,*shape]` in units of the radius."""
+    images, points = torch.full((count, *shape), 0.5), []
+
+    def noting(x):
+        points.append(x.detach().clone())
+        return 0 * x.flatten(1).sum(1)
+
+    seeds = sample_seeds(0, 0, torch.arange(count))
+    options = {"eps": eps, "norm": norm, "num_steps": 1, "step_size": 0.0, "restarts": restarts, "seeds": seeds}
+    pgd(None, images, None, loss_fn=noting, **options)
+    runs = len(points) // restarts
+    return (torch.stack(points[::runs]) - images) / eps
+
+
+def is_uniform(values):
+    """Whether numbers are uniform in [0,1], by Kolmogorov and Smirnov."""
+    ordered = values.double().flatten().sort().values
+    grid = torch.arange(1, len(ordered) + 1) / len(ordered)
+    return ((ordered - grid).abs().max() < 2 / len(ordered) ** 0.5).item()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2), (3, 1, 2)])
+def test_a_random_start_in_l2_is_uniform_in_the_ball(shape):
+    (delta,) = starts("l2", shape, 8000)
+
+    flat, d = delta.flatten(1), delta[0].numel()
+    radius = flat.norm(dim=1)
+    assert radius.max() <= 1 + 1e-5
+    assert is_uniform(radius**d)  # the share of the volume that is nearer
+    # No direction is special: means 0, second moments of the ball, 1 / (d + 2) each, and any angle.
+    assert flat.mean(0).abs().max() < 0.05
+    moments = flat.T @ flat / len(flat)
+    torch.testing.assert_close(moments, torch.eye(d) / (d + 2), rtol=0, atol=0.03)
+    if d > 1:
+        turns = torch.atan2(flat[:, 0], flat[:, 1]) / (2 * torch.pi)
+        assert is_uniform(turns + 0.5) and is_uniform(4 * turns % 1)  # nor is one of a quarter turn
+
+
+def test_a_random_start_in_linf_is_uniform_in_the_ball():
+    (delta,) = starts("linf", (3, 1, 2), 2000)
+
+    assert all(is_uniform((pixel + 1) / 2) for pixel in delta.flatten(1).T)
+    moments = delta.flatten(1).T @ delta.flatten(1) / len(delta)
+    torch.testing.assert_close(moments, torch.eye(6) / 3, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_starts_of_restarts_are_independent(norm):
+    first, second, third = starts(norm, (3, 1, 2), 2000, restarts=3)
+
+    for one, other in ((first, second), (first, third), (second, third)):
+        cosines = torch.nn.functional.cosine_similarity(one.flatten(1), other.flatten(1))
+        assert abs(cosines.mean()) < 0.05
+        lengths = torch.stack([length(one, norm), length(other, norm)])
+        assert abs(torch.corrcoef(lengths)[0, 1]) < 0.08

@@ -4,10 +4,12 @@ import copy
 import json
 import pickle
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from support.llava import equal_weights, make_llava, tuned_by_lora
 from support.open_clip import TEXTS, OpenClip, fare, features, logits, make_clip, other_clip, parallel, tecoa
@@ -362,3 +364,98 @@ def test_snippets_of_the_page_run(robust, pixel_values, tmp_path, monkeypatch):
     assert equal_weights(found["fare"], load_open_clip("fare2-open-clip", str(robust)))
     exported = torch.export.load("tower.pt2").module()(pixel_values)["image_embeds"]
     torch.testing.assert_close(exported, features(CLIPModel.from_pretrained(robust), pixel_values))
+
+
+def saved_for_open_clip(model: CLIPModel, processor, folder: Path) -> dict:
+    save_open_clip(model, processor, folder)
+    return json.loads((folder / "open_clip_config.json").read_text())
+
+
+@pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
+def test_open_clip_configuration_is_written_field_by_field(act, tmp_path):
+    model, processor = make_clip(act, projection_dim=20, text_layers=3), make_processor()
+    model.config.vision_config.layer_norm_eps, model.config.text_config.layer_norm_eps = 1e-4, 1e-6
+    processor.image_processor.image_mean, processor.image_processor.image_std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+
+    assert saved_for_open_clip(model, processor, tmp_path) == {
+        "model_cfg": {
+            "embed_dim": 20,
+            "quick_gelu": act == "quick_gelu",
+            "vision_cfg": {
+                "layers": 2,
+                "width": 32,
+                "mlp_ratio": 2.0,
+                "norm_kwargs": {"eps": 1e-4},
+                "image_size": 16,
+                "patch_size": 4,
+                "head_width": 16,
+            },
+            "text_cfg": {
+                "layers": 3,
+                "width": 16,
+                "mlp_ratio": 2.0,
+                "norm_kwargs": {"eps": 1e-6},
+                "heads": 2,
+                "context_length": 16,
+                "vocab_size": 32,
+                "pool_type": "eos",
+                "eos_id": 1,
+                "hf_tokenizer_name": "local",
+            },
+        },
+        "preprocess_cfg": {
+            "mean": [0.1, 0.2, 0.3],
+            "std": [0.4, 0.5, 0.6],
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
+    }
+
+
+def test_open_clip_reads_its_own_tokenizer_for_the_vocabulary_of_clip(tmp_path):
+    model = make_model()
+    model.config.text_config.vocab_size = 49408
+    assert "hf_tokenizer_name" not in open_clip_config(model.config, make_processor())["model_cfg"]["text_cfg"]
+
+
+def pooled(hidden: torch.Tensor, ids: torch.Tensor, pool_type: str = "argmax", eos_id: int = 2) -> torch.Tensor:
+    """How open_clip picks one token of each text, with the defaults of its configuration."""
+    place = {"argmax": ids.argmax(1), "eos": (ids == eos_id).int().argmax(1)}[pool_type]
+    return hidden[torch.arange(len(ids)), place]
+
+
+@pytest.mark.parametrize("eos", [1, 2, 7, 31])
+def test_open_clip_pools_a_text_at_the_token_where_the_model_does(eos, tmp_path):
+    model = make_model()
+    model.config.text_config.eos_token_id = eos
+    model = CLIPModel(model.config).eval()
+    # The end token stands in the middle; another one is the highest, unless the end token is.
+    ids = torch.tensor([[0, 9, 5, eos, 4, 3, 4], [0, 3, eos, 12, 4, 5, 5]])
+    config = saved_for_open_clip(model, make_processor(), tmp_path)["model_cfg"]["text_cfg"]
+    output = model.text_model(input_ids=ids)
+
+    found = pooled(
+        output.last_hidden_state, ids, **{key: config[key] for key in ("pool_type", "eos_id") & config.keys()}
+    )
+    assert torch.equal(found, output.pooler_output)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+def test_open_clip_resizes_as_the_processor_does(mode, interpolation, tmp_path):
+    processor, filters = make_processor(), {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
+    images = processor.image_processor
+    images.resample = filters[interpolation]
+    images.size = {"shortest_edge": 16} if mode == "shortest" else {"height": 16, "width": 16}
+
+    preprocess = saved_for_open_clip(make_model(), processor, tmp_path)["preprocess_cfg"]
+
+    assert (preprocess["resize_mode"], preprocess["interpolation"]) == (mode, interpolation)
+    # What these words mean to open_clip, in Pillow: the shorter edge and a crop, or both edges.
+    picture = draw(2, np.random.default_rng(0)).resize((40, 20))
+    size, left = ((32, 16), 8) if preprocess["resize_mode"] == "shortest" else ((16, 16), 0)
+    small = picture.resize(size, filters[preprocess["interpolation"]]).crop((left, 0, left + 16, 16))
+    pixels = torch.from_numpy(np.asarray(small) / 255).permute(2, 0, 1)
+    mean, std = (torch.tensor(preprocess[key]).view(3, 1, 1) for key in ("mean", "std"))
+    expected = images(picture, return_tensors="pt").pixel_values[0]
+    assert ((pixels - mean) / std - expected).abs().max() <= 1.01 / 255 / min(images.image_std)

@@ -152,3 +152,37 @@ def test_progress_shows_the_running_accuracy_and_the_time_left(fitted, data, mon
     assert (shown[0], shown[-1]) == (100 * result.clean_accuracy, round(100 * result.robust_accuracy, 1))
     (running, *_) = [line for line in lines if "20/40" in line and "pass 3 over a batch" in line]
     assert re.search(r"<\d\d:\d\d, .*at most [0-9.]+% right, pass 3", running)
+
+
+def test_a_model_left_in_train_mode_with_dropout_is_evaluated_without_it(fitted, data):
+    dropping = copy.deepcopy(fitted[0])
+    for tower in (dropping.vision_model, dropping.text_model):
+        for layer in tower.encoder.layers:
+            layer.self_attn.dropout = 0.8
+    dropping.train()
+    for verdict in ("any_iterate", "last_iterate"):
+        report, plain = (run((model, fitted[1]), data, verdict=verdict) for model in (dropping, fitted[0]))
+        assert report.sets[0].verdicts == plain.sets[0].verdicts
+    assert dropping.training
+
+
+@pytest.mark.parametrize("verdict", ["any_iterate", "last_iterate"])
+def test_a_collapsed_model_is_right_on_no_image_for_its_classes_tie(fitted, data, verdict):
+    collapsed = copy.deepcopy(fitted[0])
+    torch.nn.init.zeros_(collapsed.visual_projection.weight)  # every class has the logit 0
+    (result,) = run((collapsed, fitted[1]), data, verdict=verdict, eight_bit=True).sets
+    assert result.clean_accuracy == result.robust_accuracy == result.robust_8bit_accuracy == 0
+
+
+def test_an_image_that_an_earlier_attack_fooled_until_rounded_stays_so(fitted, data):
+    torch.manual_seed(0)
+    unsure = copy.deepcopy(fitted[0])
+    with torch.no_grad():
+        unsure.visual_projection.weight.add_(3 * torch.randn_like(unsure.visual_projection.weight))
+    # A ball that holds no other grey level leaves nothing once rounded; then a larger ball, in which nobody walks.
+    fine = {**PGD, "eps": 0.9 / 255, "num_steps": 10}
+    idle = {**PGD, "num_steps": 1, "step_size": 0.0, "random_start": False}
+    (result,) = run((unsure, fitted[1]), data, [idle, fine], eight_bit=True).sets
+    fooled, after = (result.verdicts[AttackSpec.of(spec).name] for spec in (fine, idle))
+    assert after == fooled and sum(fooled) < sum(result.verdicts["clean"])
+    assert result.robust_accuracy == sum(fooled) / 40 < result.robust_8bit_accuracy == result.clean_accuracy

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from support.tiny import CLASS_NAMES, make_images, make_model, make_processor
+from support.tiny import CLASS_NAMES, fit_model, make_images, make_model, make_processor
 from support.trainers import LORA, losses, make_trainer, state
 from transformers import CLIPModel, CLIPProcessor, TrainerCallback
 
@@ -396,3 +396,73 @@ def test_lora_goes_with_activation_checkpointing(tmp_path):
         trainer.train()
         runs.append(losses(trainer))
     assert runs[0] == pytest.approx(runs[1], rel=1e-6)
+
+
+def test_a_log_line_of_unequal_batches_is_the_mean_over_their_images(tmp_path):
+    lines = {}
+    for logging_steps in (1, 2):
+        folder, images = tmp_path / str(logging_steps), make_images(11)
+        trainer = make_trainer(folder, images, max_steps=2, logging_steps=logging_steps, lr_scheduler_type="constant")
+        trainer.train()
+        lines[logging_steps] = [line for line in trainer.state.log_history if "loss" in line]
+    (first, second), (both,) = lines[1], lines[2]  # of 8 images, of 3, of all of them
+    accuracies = ("adversarial_accuracy", "clean_accuracy", "teacher_adversarial_accuracy")
+    for key in ("adversarial_ce", "teacher_kl", "clean_kl", *accuracies):
+        assert both[key] == pytest.approx((8 * first[key] + 3 * second[key]) / 11, rel=1e-5), key
+        assert abs(first[key] - second[key]) > 1e-3 or key in accuracies  # else any weights would do
+    assert any(first[key] != second[key] for key in accuracies)
+
+
+def test_logged_accuracies_are_those_of_the_images_they_name(tmp_path):
+    other, processor = fit_model()
+    trainer = make_trainer(tmp_path, model=other, teacher=make_model(seed=5), eps="40/255", max_steps=1)
+    batch = next(iter(trainer.get_train_dataloader()))
+    images, labels, seeds = attack_inputs(trainer, batch)
+    adversarial = attack(trainer, images, labels, seeds)
+    expected = {
+        "clean_accuracy": trainer.step.student(trainer.model)(images),
+        "adversarial_accuracy": trainer.step.student(trainer.model)(adversarial),
+        "teacher_adversarial_accuracy": trainer.step.guide(adversarial),
+    }
+    expected = {name: (logits.argmax(1) == labels).float().mean().item() for name, logits in expected.items()}
+    trainer.train()
+    found = {name: trainer.state.log_history[0][name] for name in expected}
+    assert found == pytest.approx(expected) and len(set(expected.values())) == 3
+
+
+@pytest.mark.parametrize("peft_config", [None, LoraConfig(**LORA)], ids=["copy", "adapter off"])
+def test_the_teacher_has_no_dropout_while_the_student_trains(tmp_path, peft_config):
+    model = make_model()
+    for layer in model.vision_model.encoder.layers:
+        layer.self_attn.dropout = 0.8
+    trainer, images = make_trainer(tmp_path, model=model, peft_config=peft_config), torch.rand(4, 3, 16, 16)
+    expected = trainer.step.guide(images)
+    trainer.model.train()
+    with torch.no_grad():
+        student = trainer.step.student(trainer.model)(images)
+    assert torch.equal(trainer.step.guide(images), expected)
+    assert (student - expected).abs().max() > 1e-3  # whose dropout is at work
+    assert trainer.model.training
+
+
+def test_own_metrics_are_of_the_images_and_labels_of_the_set(tmp_path):
+    def accuracy(prediction):
+        return {"accuracy": (prediction.predictions.argmax(1) == prediction.label_ids).mean()}
+
+    trained, _ = fit_model()
+    trainer = make_trainer(tmp_path, model=trained, eval_dataset=make_images(21, seed=1), compute_metrics=accuracy)
+    metrics = trainer.evaluate()
+    assert metrics["eval_set_accuracy"] == pytest.approx(metrics["eval_set_clean_accuracy"])
+    assert metrics["eval_set_accuracy"] > 0.9  # which images or labels in another order would not reach
+
+
+def test_evaluation_follows_the_configuration(tmp_path):
+    options = {"eval_max_samples": 5, "seed": 7, "eval_eps": "20/255", "eval_num_steps": 2}
+    trainer = make_trainer(tmp_path, eval_dataset=make_images(21, seed=1), **options)
+    report = trainer.evaluate_robustness()
+    attack = {"attack": "pgd", "eps": "20/255", "num_steps": 2, "loss": "margin"}
+    expected = evaluate_robustness(
+        make_model(), make_processor(), trainer.eval_dataset, [attack], max_samples=5, seed=7, progress=False
+    )
+    assert report.protocol == expected.protocol and report.sets == expected.sets
+    assert report.sets[0].num_samples == 5

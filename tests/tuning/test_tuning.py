@@ -382,7 +382,7 @@ def test_mix_takes_the_moving_average_for_the_tuned_weights(tmp_path):
 
 
 def test_average_is_evaluated_and_saved_and_training_goes_on_from_the_weights(tmp_path):
-    trainer = make_trainer(tmp_path, ema_decay=0.5, max_steps=3, eval_dataset=make_images(8))
+    trainer = make_trainer(tmp_path, ema_decay=0.9, max_steps=3, eval_dataset=make_images(8))
     weight, seen = trainer.model.visual_projection.weight, []
     expected = weight.detach().clone()
 
@@ -393,7 +393,7 @@ def test_average_is_evaluated_and_saved_and_training_goes_on_from_the_weights(tm
     trainer.add_callback(Follow())
     trainer.train()
     for value in seen:
-        expected = 0.5 * expected + 0.5 * value
+        expected = 0.9 * expected + 0.1 * value
     with trainer.evaluation_model() as model:
         torch.testing.assert_close(model.visual_projection.weight, expected)
     assert torch.equal(trainer.model.visual_projection.weight, seen[-1])

@@ -58,6 +58,39 @@ def test_image_embeddings_are_projected_once_where_hidden_and_projection_widths_
     assert not any(parameter.requires_grad for parameter in tower.parameters())
 
 
+def test_texts_are_encoded_without_dropout_by_a_model_in_train_mode(model, processor):
+    expected = encode_class_names(model, processor, CLASS_NAMES, TEMPLATES)
+    for layer in model.text_model.encoder.layers:
+        layer.self_attn.dropout = 0.8
+    model.train()
+    assert torch.equal(encode_class_names(model, processor, CLASS_NAMES, TEMPLATES), expected)
+    assert model.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_are_in_float32_under_autocast_at_scale_100(dtype):
+    torch.manual_seed(0)
+    embeds, texts, guidance, captions = (torch.randn(size, 24) for size in (5, 4, 6, 5))
+    texts, guidance, captions = (F.normalize(part, dim=-1) for part in (texts, guidance, captions))
+    classifier = ZeroShotClassifier(None, texts, 100.0, [0.0] * 3, [1.0] * 3, guidance_embeds=guidance)
+    classifier.caption_embeds = captions
+    embeds = embeds.to(dtype)
+    units = F.normalize(embeds.float(), dim=-1)
+    expected = {
+        "logits": 100 * units @ texts.T,
+        "guidance_logits": 100 * units @ guidance.T,
+        "caption_logits": 100 * units @ captions.T,
+        "image_logits": 100 * captions @ units.T,
+    }
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = {name: getattr(classifier, name)(embeds) for name in expected}
+
+    for name, values in expected.items():
+        assert found[name].dtype == torch.float32, name
+        torch.testing.assert_close(found[name], values, rtol=1e-5, atol=1e-4, msg=name)
+
+
 def test_small_images_are_resized_in_the_graph_and_keep_their_gradient(model, processor):
     embeds = encode_class_names(model, processor, CLASS_NAMES)
     classifier = ZeroShotClassifier.from_model(model, processor, embeds)
