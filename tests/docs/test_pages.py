@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import importlib.util
+import importlib
 import io
 import re
 import shlex
@@ -13,31 +13,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.paths import ROOT
 
-from hf_pmgaft import OBJECTIVES, TUNINGS, load_model, to_open_clip
+import hf_pmgaft
+from hf_pmgaft import OBJECTIVES, TUNINGS, cli, load_model, to_open_clip
 
-ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 MAX_LINES, MAX_COLUMNS = 150, 7
 
-# Where the pages already say where things will be. A row goes when its folder is there.
-MOVES = {
-    "examples/studies/results/": "examples/emoji/",
-    "examples/studies/": "examples/emoji/",
-    "examples/emoji/make/": "examples/emoji/",
-    "hf_pmgaft/recipes/": "examples/configs/",
-    "hf_pmgaft/suites/": "hf_pmgaft/benchmarks/",
-    "tests/integration/": "tests/",
-    "tests/support/": "tests/",
-    "tests/data/": "tests/",
-    "tests/objectives/": "tests/",
-}
 # Which script a part of the command `pmgaft` shares its flags with.
 SCRIPTS = {
     "train": "examples/run_pmgaft.py",
     "evaluate": "examples/evaluate_robustness.py",
-    "compare": "examples/evaluate_robustness.py",
     "gallery": "examples/gallery.py",
     "attack-vlm": "examples/attack_llava.py",
     "convert": "examples/convert.py",
@@ -71,15 +59,6 @@ def without_code(page: Path) -> str:
 def spans(page: Path) -> list[str]:
     """What stands in backticks in a page's text."""
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", without_code(page))]
-
-
-def present(path: str) -> Path:
-    """A path of the repository, or where that lies until it is moved."""
-    if not (ROOT / path).exists():
-        for new, old in MOVES.items():
-            if f"{path}/".startswith(new):
-                return ROOT / old / f"{path}/".removeprefix(new)
-    return ROOT / path
 
 
 @pytest.fixture
@@ -148,7 +127,7 @@ def test_a_wide_table_a_dead_link_and_a_slow_block_are_found(tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_file_that_a_page_names_is_there(page):
     named = {span for span in spans(page) if re.fullmatch(r"(examples|hf_pmgaft|tests|docs)/[\w./-]+", span)}
-    assert [path for path in sorted(named - NOT_YET) if not present(path).exists()] == []
+    assert [path for path in sorted(named - NOT_YET) if not (ROOT / path).exists()] == []
 
 
 def test_every_page_is_in_a_table_of_contents():
@@ -161,19 +140,18 @@ def test_every_page_is_in_a_table_of_contents():
 
 
 def test_the_api_reference_has_every_public_name():
-    from hf_pmgaft import _PUBLIC
-
+    public = set(hf_pmgaft.__all__)
     reference = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\.\. auto(?:class|function):: (?:\w+\.)+(\w+)", reference, re.M))
-    registries = {name for name in _PUBLIC if name.isupper()}
+    registries = {name for name in public if name.isupper()}
     methods = {method.__name__ for registry in (OBJECTIVES, TUNINGS) for method in registry.values()}
-    assert (set(_PUBLIC) - registries | methods) - documented == set()
+    assert (public - registries | methods) - documented == set()
     assert all(f"`{name}`" in reference for name in registries)
 
 
 def test_the_paper_index_has_every_objective_and_every_recipe():
     index = set(spans(ROOT / "docs/paper_index.md"))
-    recipes = {file.stem for file in present("hf_pmgaft/recipes/tecoa.yaml").parent.glob("*.yaml")}
+    recipes = {file.stem for file in (ROOT / "hf_pmgaft/recipes/tecoa.yaml").parent.glob("*.yaml")}
     assert len(recipes) > 15
     assert (set(OBJECTIVES) | recipes) - index == set()
 
@@ -223,7 +201,7 @@ def lines(page: Path) -> list[str]:
 def test_every_shell_line_is_parsed_by_its_command(page, checkout, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")  # a push without one is refused
     monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
-    shutil.copy(present("hf_pmgaft/recipes/tecoa.yaml"), "mine.yaml")
+    shutil.copy((ROOT / "hf_pmgaft/recipes/tecoa.yaml"), "mine.yaml")
     for line in lines(page):
         for command in re.split(r" && ", line):
             check_command(command, monkeypatch)
@@ -240,7 +218,7 @@ def test_every_shell_line_is_parsed_by_its_command(page, checkout, monkeypatch):
         "accelerate launch examples/run_pmgaft.py --objectiv fare",
         "torchrun --nproc 2 examples/run_pmgaft.py --nothing",
         "python examples/nothing.py",
-        "python examples/benchmark.py nothing",
+        "python examples/speed/benchmark.py nothing",
         "python examples/studies/costs.py --strong",
         "python -m pytest tests/test_nothing.py",
         "make nothing",
@@ -271,7 +249,7 @@ def check_command(line: str, monkeypatch) -> None:
         return
     for word in words:
         path = re.match(r"(?:examples|tests)/[\w./-]+", word)
-        assert path is None or present(path[0]).exists(), f"{word} is not there"
+        assert path is None or (ROOT / path[0]).exists(), f"{word} is not there"
 
     program, *arguments = words
     if program == "make":
@@ -280,7 +258,7 @@ def check_command(line: str, monkeypatch) -> None:
     elif program == "pip":
         check_pip(arguments)
     elif program == "pmgaft":
-        parse_pmgaft(arguments, monkeypatch)
+        parse_pmgaft(arguments)
     elif program == "accelerate":
         from accelerate.commands.launch import launch_command_parser
 
@@ -316,45 +294,25 @@ def check_pytest(words: list[str]) -> None:
     parser.parse_args(words)
 
 
-def parse_pmgaft(words: list[str], monkeypatch) -> None:
-    if importlib.util.find_spec("hf_pmgaft.cli"):
-        from hf_pmgaft import cli
-
-        cli.parse(words)
-        return
-    command, *words = words
-    if command == "recipes":
-        assert words == [] or (words[0] == "show" and present(f"hf_pmgaft/recipes/{words[1]}.yaml").exists())
-    elif command == "compare":
-        parse_script(SCRIPTS[command], ["--compare", *words], monkeypatch)
-    elif command != "env":
-        assert command in SCRIPTS, f"pmgaft has no {command}"
-        parse_script(SCRIPTS[command], words, monkeypatch)
-
-
-def parse_script(script: str, words: list[str], monkeypatch) -> None:
-    module = load_script(present(script))
-    if hasattr(module, "ModelArguments"):
-        parse_training(module, words)
-    elif hasattr(module, "parse"):
-        monkeypatch.setattr(sys, "argv", [script, *words])
-        module.parse()
-    elif script in SCRIPTS.values():
-        commands = {script: command for command, script in SCRIPTS.items() if command != "compare"}
-        parse_pmgaft([commands[script], *words], monkeypatch)
-    else:
-        parse_within(module.main, [script, *words], monkeypatch)
-
-
-def parse_training(module, words: list[str]) -> None:
+def parse_pmgaft(words: list[str]) -> None:
     words = list(words)
-    if "--recipe" in words:
-        place = words.index("--recipe")
-        words[place : place + 2] = ["--config", str(present(f"hf_pmgaft/recipes/{words[place + 1]}.yaml"))]
     if "--deepspeed" in words:  # its configuration would start an engine
         place = words.index("--deepspeed")
         del words[place : place + 2]
-    module.parse_args((module.ModelArguments, module.DataArguments, module.PMGAFTConfig), words)
+    cli.parse(words)
+
+
+def parse_script(script: str, words: list[str], monkeypatch) -> None:
+    for command, name in SCRIPTS.items():
+        if script == name:
+            parse_pmgaft([command, *words])
+            return
+    module = load_script(ROOT / script)
+    if hasattr(module, "parse"):
+        monkeypatch.setattr(sys, "argv", [script, *words])
+        module.parse()
+    else:
+        parse_within(module.main, [script, *words], monkeypatch)
 
 
 def parse_within(main, argv: list[str], monkeypatch) -> None:
@@ -375,19 +333,9 @@ def parse_within(main, argv: list[str], monkeypatch) -> None:
             main()
 
 
-@cache
 def load_script(file: Path):
     assert file.exists(), f"{file} is not there"
-    before = list(sys.path)
-    sys.path[:0] = [str(ROOT / "examples"), str(file.parent)]
-    try:
-        spec = importlib.util.spec_from_file_location(f"page_{file.stem}", file)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # where dataclasses look their annotations up
-        spec.loader.exec_module(module)
-    finally:
-        sys.path[:] = before
-    return module
+    return importlib.import_module(file.stem)
 
 
 @cache
@@ -397,7 +345,7 @@ def known_flags() -> frozenset[str]:
 
     scripts = {*SCRIPTS.values(), *(f"examples/studies/{name}.py" for name in ("compare", "costs", "leaderboard"))}
     calls = [[script] for script in sorted(scripts)]
-    calls += [["examples/benchmark.py", part] for part in ("step", "memory", "settings")]
+    calls += [["examples/speed/benchmark.py", part] for part in ("step", "memory", "settings")]
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         for script, *words in calls:
