@@ -226,14 +226,14 @@ def test_a_drawn_target_is_any_caption_but_the_image_s_own(emoji):
     data = few_left_out(emoji[1], 1)
     for seed in range(20):
         gallery = Gallery(data, range(12), seed)
-        drawn = {row: gallery.class_names[target] for row, target in gallery.targets.items()}
+        drawn = {row: gallery.captions[target] for row, target in gallery.targets.items()}
         assert drawn == {row: f"caption {row}" for row in range(12)}  # there is no other choice
     data = few_left_out(emoji[1], 3)
     drawn = {row: set() for row in range(12)}
     for seed in range(40):
         gallery = Gallery(data, range(12), seed)
         for row, target in gallery.targets.items():
-            drawn[row].add(gallery.class_names[target])
+            drawn[row].add(gallery.captions[target])
     assert drawn == {row: {f"caption {(row + k) % 12}" for k in range(3)} for row in range(12)}
 
 
