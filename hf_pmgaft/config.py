@@ -19,7 +19,7 @@ from .attacks.spec import training_attack, training_options, try_attack
 from .engines import broadcast_buffers, check_engine, check_engine_requested
 from .modes import ATTACK_PRECISIONS
 from .objectives import OBJECTIVES, make_objective
-from .registry import known
+from .registry import check_choice
 from .tuning import TUNINGS, make_tuning
 
 # Radii and lengths of steps, and counts of things to do. One whose default is `None` may stay `None`.
@@ -178,15 +178,15 @@ class PMGAFTConfig(TrainingArguments):
         super().__post_init__()
 
         # What depends on the devices, which are known from here on.
-        known("attack_precision", self.attack_precision, ATTACK_PRECISIONS)
+        check_choice("attack_precision", self.attack_precision, ATTACK_PRECISIONS)
         check_engine(self)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no device to copy to, and torch would warn
 
         # Single values. Names come first, since radii are read in the norm.
-        known("attack", self.attack, TRAINING_ATTACKS)
-        known("norm", self.norm, NORMS)
-        known("eval_loss", self.eval_loss, LOSSES)
+        check_choice("attack", self.attack, TRAINING_ATTACKS)
+        check_choice("norm", self.norm, NORMS)
+        check_choice("eval_loss", self.eval_loss, LOSSES)
         for name in RADII:
             _check_radius(name, getattr(self, name), self.norm, is_optional=self._is_optional(name))
         for name in COUNTS:

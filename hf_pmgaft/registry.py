@@ -61,9 +61,6 @@ def check_choice(kind: str, value: Any, choices: Collection[Any]) -> Any:
     return value
 
 
-known = check_choice  # the name that it had first
-
-
 def _check(title: str, annotation: Any, option: str, value: Any) -> Any:
     """The value as the annotated type; numbers may come as text, as YAML 1.1 leaves `1e-3`."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):

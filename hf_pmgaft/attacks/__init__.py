@@ -10,7 +10,7 @@ row.
 
 from ..modes import frozen
 from ..noise import normal_noise, sample_seeds, uniform_noise
-from ..registry import known
+from ..registry import check_choice as known
 from .any_iterate import AllFooled, AnyIterate, first_fooled
 from .autoattack import apgd, apgd_t, components, fab, fab_t, square
 from .ball import NORMS, distance, inside, parse_radius

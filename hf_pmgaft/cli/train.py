@@ -34,7 +34,7 @@ from .train_arguments import TYPES, DataArguments, ModelArguments, help_groups
 from .train_setup import make_trainer
 
 if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick
-    from ..training.callbacks import SamplePictures
+    from ..training.sample_pictures import SamplePictures
     from ..training.trainer import PMGAFTTrainer
 
 CHECKOUT = Path(__file__).parents[2]
@@ -137,7 +137,7 @@ def run(trainer: PMGAFTTrainer, model_args: ModelArguments, data_args: DataArgum
 def sample_pictures(trainer: PMGAFTTrainer, in_domain: str | None) -> SamplePictures | None:
     """A gallery of a zero-shot set, if there is one; of classes that were not tuned on, if there are any."""
     from ..data.evaluation_sets import ZeroShotDataset
-    from ..training.callbacks import SamplePictures
+    from ..training.sample_pictures import SamplePictures
 
     names = [name for name, data in (trainer.eval_dataset or {}).items() if isinstance(data, ZeroShotDataset)]
     names.sort(key=lambda name: name == in_domain)

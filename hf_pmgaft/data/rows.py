@@ -9,9 +9,9 @@ from typing import Any
 import datasets
 import torch
 from PIL import ImageOps
-from tqdm.auto import tqdm
 
 from ..models.processors import image_processor_of
+from ..progress import progress_bar
 from .captions import Captions
 from .columns import (
     IMAGE_COLUMNS,
@@ -176,12 +176,13 @@ def check_rows(rows: Iterable[tuple[int, Any]], read: Callable[[Any, int], Any])
         Repair or remove them.
     """
     messages = []
-    # No bar where standard error is a file: it would fill it with lines.
-    for position, row in tqdm(rows, desc="Checking data", disable=None):
-        try:
-            read(row, position)
-        except ValueError as error:
-            messages.append(str(error))
+    with progress_bar("Checking data", unit="row") as bar:
+        for position, row in rows:
+            try:
+                read(row, position)
+            except ValueError as error:
+                messages.append(str(error))
+            bar.update()
 
     if messages:
         shown = messages[:20]

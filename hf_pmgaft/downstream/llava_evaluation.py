@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from ..attacks.ball import parse_radius
 from ..evaluation.intervals import wilson_interval
 from ..evaluation.verdicts import Verdicts
 from ..noise import sample_seeds
+from ..progress import progress_bar
 from .llava import VisionLanguageModel, attack_answers
 
 CLEAN = "clean"
@@ -143,11 +143,13 @@ class AnswerEvaluation:
         key = file_key(task, eps)
         on_file = self.verdicts.of(self.name, key)
         missing = [place for place in places if self.rows[place] not in on_file]
-        for start in tqdm(range(0, len(missing), self.batch_size), f"{self.name}: {key}", disable=not missing):
-            batch = missing[start : start + self.batch_size]
-            images = self.images[batch] if eps is None else self.attack(task, eps, batch)
-            texts = self.model.write(images, [task.questions[place] for place in batch], self.max_new_tokens)
-            self.verdicts.add(self.name, key, [self.rows[place] for place in batch], texts)
+        with progress_bar(f"{self.name}: {key}", len(missing), shown=bool(missing)) as bar:
+            for start in range(0, len(missing), self.batch_size):
+                batch = missing[start : start + self.batch_size]
+                images = self.images[batch] if eps is None else self.attack(task, eps, batch)
+                texts = self.model.write(images, [task.questions[place] for place in batch], self.max_new_tokens)
+                self.verdicts.add(self.name, key, [self.rows[place] for place in batch], texts)
+                bar.update(len(batch))
 
     def attack(self, task: AnswerTask, eps: str, places: Sequence[int]) -> torch.Tensor:
         """Adversarial images, whose noise follows from the seed and the image's row."""

@@ -21,7 +21,7 @@ from ..models.backbones import get_backbone, get_encoder, unwrap_peft
 from ..models.processors import pixel_statistics
 from ..modes import frozen, full_precision
 from ..noise import sample_seeds
-from ..registry import known
+from ..registry import check_choice
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts, encode_class_names, encode_prompts
 from .classification import judge_classification, judged_classification
@@ -161,7 +161,7 @@ def _check(sets: Sequence[EvaluationImages], attacks: Sequence[AttackSpec], verd
         raise ValueError("You passed no evaluation sets. Pass at least one `ZeroShotDataset`.")
     if not attacks:
         raise ValueError("You passed no attacks, without which there is no robustness to measure. Pass at least one.")
-    known("verdict", verdict, VERDICTS)
+    check_choice("verdict", verdict, VERDICTS)
     names = [data.name for data in sets]
     if len(set(names)) != len(names):
         raise ValueError(f"Two evaluation sets share a name: {names}. Give each its own.")

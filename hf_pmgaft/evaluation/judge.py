@@ -5,15 +5,14 @@ Each task asks it for batches of images that have no verdict yet, attacks them t
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
-from tqdm.auto import tqdm
 
+from .. import progress as bars
 from ..attacks.spec import AttackSpec
 from ..distributed import process_share
 from ..fingerprints import digest_of_image
@@ -21,7 +20,6 @@ from ..noise import sample_seeds
 from .verdicts import PIXELS, Verdicts
 
 KEPT_BYTES = 2**30  # of a set's images, so that not every attack decodes them anew
-LOG_INTERVAL = 60.0  # seconds between two lines of a bar in a log file
 PASSES_INTERVAL = 2.0  # seconds after which a long attack shows that it is at work
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
@@ -98,16 +96,6 @@ class Batch:
 # ---- Progress ----
 
 
-def progress_bar(title: str, total: int, done: int = 0, shown: bool = True) -> tqdm:
-    """A bar of images, drawn over itself in a terminal or notebook. A log file gets a line a minute."""
-    options = {} if _is_drawn_over() else {"mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL}
-    return tqdm(desc=title, total=total, initial=done, unit="img", disable=not shown, **options)
-
-
-def _is_drawn_over() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
-
-
 class Progress:
     """A bar over the images of one attack on one set, and how many of this process's share can still be right.
 
@@ -120,7 +108,7 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int, done: int, right: int, share: int, shown: bool):
-        self.bar = progress_bar(title, total, done, shown)
+        self.bar = bars.progress_bar(title, total, done, shown=shown)
         self.right = right
         self.share = share
         self.drawn = time.monotonic()
@@ -153,7 +141,7 @@ class Progress:
     def _show(self, text: str) -> None:
         """Draws the bar with a text at once, but in a log file not before its time."""
         now = time.monotonic()
-        is_due = _is_drawn_over() or now - self.drawn >= LOG_INTERVAL
+        is_due = bars.is_drawn_over() or now - self.drawn >= bars.LOG_INTERVAL
         self.bar.set_postfix_str(text, refresh=is_due)
         if is_due:
             self.drawn = now
@@ -221,7 +209,7 @@ class Judge:
         digests = self.verdicts.of(reader.name, PIXELS)
         on_file = [row for row in rows if row in digests]
         shown = self.progress and bool(on_file)
-        with progress_bar(f"{reader.name}: images on file", len(on_file), shown=shown) as bar:
+        with bars.progress_bar(f"{reader.name}: images on file", len(on_file), shown=shown) as bar:
             for row in on_file:
                 if digest_of_image(*reader.read(row)) != digests[row]:
                     raise ValueError(

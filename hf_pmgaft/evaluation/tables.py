@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from ..registry import known
+from ..registry import check_choice
 
 Rows = list[list[str]]
 
@@ -22,7 +22,7 @@ def render(rows: Rows, style: str = "text") -> str:
         |---|---|
         | food | 74.0 |
     """
-    known("format", style, FORMATS)
+    check_choice("format", style, FORMATS)
     return _RENDERERS[style](rows)
 
 

@@ -18,15 +18,17 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..engines import adapt_to_processes, copy_trained, load_whole_models, local_part
 from ..files import make_readable
 from ..hub.upload import EXTRA_STATE
 from ..modes import frozen, full_precision
+from ..progress import is_drawn_over
 from ..tuning.saved import TRAINING_CONFIG
 from . import checkpoints
-from .callbacks import StopOnSigterm, WeightAverage
+from .callbacks import LogFileProgress, StopOnSigterm, WeightAverage
 from .hub_trainer import HubTrainer
 from .running_means import RunningMeans
 
@@ -48,6 +50,9 @@ class BaseTrainer(HubTrainer):
         stop_on_sigterm, args.enable_jit_checkpoint = args.enable_jit_checkpoint, False
         super().__init__(model=model, args=args, **kwargs)
         args.enable_jit_checkpoint = stop_on_sigterm
+
+        if not is_drawn_over() and self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(LogFileProgress)
 
         self.means = RunningMeans(self.args.device)
         self._newest_checkpoint: Path | None = None

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
+from transformers import ProgressCallback, TrainerCallback
 
 from ..distributed import any_process
+from ..progress import LOG_INTERVAL
 
 
 class StopOnSigterm(TrainerCallback):
@@ -100,3 +101,12 @@ class WeightAverage(TrainerCallback):
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+
+
+class LogFileProgress(ProgressCallback):
+    """Trainer's progress bar where it is written into a file, which gets a line a minute."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.mininterval = self.training_bar.maxinterval = LOG_INTERVAL

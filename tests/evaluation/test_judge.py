@@ -6,10 +6,11 @@ import sys
 import pytest
 import torch
 
-from hf_pmgaft import AttackSpec
+from hf_pmgaft import AttackSpec, progress
 from hf_pmgaft.evaluation import judge as judging
-from hf_pmgaft.evaluation.judge import Judge, Reader, check_finite, progress_bar
+from hf_pmgaft.evaluation.judge import Judge, Reader, check_finite
 from hf_pmgaft.evaluation.verdicts import PIXELS, Verdicts
+from hf_pmgaft.progress import progress_bar
 
 
 class Masks:
@@ -184,7 +185,7 @@ def test_a_bar_in_a_log_file_has_a_first_and_a_last_line(capsys, monkeypatch):
 
 
 def test_a_bar_in_a_log_file_has_a_line_for_each_interval(capsys, monkeypatch):
-    monkeypatch.setattr(judging, "LOG_INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "LOG_INTERVAL", 0.0)
     monkeypatch.setattr(judging, "PASSES_INTERVAL", -1.0)
     judge_six_images()
     lines = drawn(capsys)

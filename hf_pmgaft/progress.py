@@ -1,0 +1,26 @@
+"""Progress bars that are drawn over themselves in a terminal or notebook, and say little in a log file."""
+
+from __future__ import annotations
+
+import sys
+
+from tqdm.auto import tqdm
+
+LOG_INTERVAL = 60.0  # seconds between two lines of a bar in a log file
+
+
+def progress_bar(title: str, total: int | None = None, done: int = 0, unit: str = "img", shown: bool = True) -> tqdm:
+    """A bar of so many things to do, of which some are done. A log file gets a line a minute.
+
+    Example:
+        >>> with progress_bar("food: clean", total=2, shown=False) as bar:
+        ...     for _ in range(2):
+        ...         done = bar.update()
+    """
+    interval = {} if is_drawn_over() else {"mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL}
+    return tqdm(desc=title, total=total, initial=done, unit=unit, disable=not shown, **interval)
+
+
+def is_drawn_over() -> bool:
+    """Whether a bar is drawn over itself where it is shown: in a terminal or a notebook, and not in a log file."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
