@@ -1,9 +1,25 @@
-"""Files that others can read: safetensors are written under a private mode, which this takes back."""
+"""Weights in files that others can read: safetensors writes them under a private mode, which is taken back here."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+
+def save_tensors(
+    tensors: Mapping[str, torch.Tensor], file: str | os.PathLike, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes tensors as safetensors, into a file that others can read.
+
+    Example:
+        >>> save_tensors({"weight": torch.zeros(2)}, "weights.safetensors")
+    """
+    save_file(dict(tensors), file, metadata=None if metadata is None else dict(metadata))
+    make_readable(file)
 
 
 def make_readable(path: str | os.PathLike) -> None:

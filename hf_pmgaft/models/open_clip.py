@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel
 from transformers.utils import cached_file
 
+from ..files import save_tensors
 from .weights import mismatches, read_weights
 
 # open_clip's names of weights, and those of transformers.
@@ -138,7 +138,7 @@ def write_open_clip(model: CLIPModel, processor: Any, folder: str | os.PathLike)
     folder = Path(folder)
     config = open_clip_config(model.config, processor)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(open_clip_weights(model), folder / WEIGHTS[0])
+    save_tensors(open_clip_weights(model), folder / WEIGHTS[0])
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     processor.tokenizer.save_pretrained(folder)
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from transformers import ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..engines import adapt_to_processes, copy_trained, load_whole_models, local_part
-from ..files import make_readable
+from ..files import save_tensors
 from ..hub.upload import EXTRA_STATE
 from ..modes import frozen, full_precision
 from ..progress import is_drawn_over
@@ -218,10 +218,9 @@ class BaseTrainer(HubTrainer):
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def write_model(self, model: nn.Module, folder: Path) -> None:
-        """Writes a whole model with its processor into a folder, readable as every other file."""
+        """Writes a whole model with its processor into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         self.save_weights(model, folder)
-        make_readable(folder)
         self.processing_class.save_pretrained(folder)
 
     def config_to_save(self) -> dict[str, Any]:
@@ -269,8 +268,7 @@ class BaseTrainer(HubTrainer):
         if self.average is not None:
             state |= {f"average.{name}": value.contiguous() for name, value in self.average.values.items()}
         if state:
-            save_file(state, folder / EXTRA_STATE)
-            make_readable(folder / EXTRA_STATE)
+            save_tensors(state, folder / EXTRA_STATE)
         checkpoints.seal(folder, self._fingerprint)
 
         needed = [folder]

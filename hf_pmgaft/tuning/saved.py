@@ -13,11 +13,12 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import cached_file
 
+from ..files import make_readable, save_tensors
 from ..models.backbones import ENCODERS, unwrap_peft
 from ..models.resolution import at_resolution
 from . import make_tuning, name_of, options_of
@@ -53,6 +54,7 @@ def save_weights(model: nn.Module, folder: str | os.PathLike, base_model: str | 
         model.save_pretrained(folder, state_dict=weights)
     else:
         model.save_pretrained(folder)
+    make_readable(folder)
 
 
 def save_tuning(model: nn.Module, folder: str | os.PathLike, base_model: str | None) -> None:
@@ -74,7 +76,7 @@ def save_tuning(model: nn.Module, folder: str | os.PathLike, base_model: str | N
 
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().contiguous() for name, value in attachment.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
+    save_tensors(state, folder / WEIGHTS)
     options = options_of(attachment.options)
     config = {"tuning": name_of(attachment.options), "options": options, "base_model": base_model}
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

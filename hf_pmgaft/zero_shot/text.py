@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import nn
 
+from ..files import save_tensors
 from ..models.backbones import get_backbone, unwrap
 from ..models.processors import tokenizer_of
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, prompt_name
@@ -221,5 +221,5 @@ def export_class_embeds(
         torch.Size([4, 24])
     """
     embeds = encode_class_names(model, processor, class_names, prompt_templates).cpu()
-    save_file({"class_embeds": embeds}, file, metadata={"class_names": json.dumps(list(class_names))})
+    save_tensors({"class_embeds": embeds}, file, metadata={"class_names": json.dumps(list(class_names))})
     return embeds

@@ -8,7 +8,7 @@ from support.tiny import make_model
 from torch import nn
 
 from hf_pmgaft import load_model
-from hf_pmgaft.tuning import PeftAdapter, TextContext
+from hf_pmgaft.tuning import PeftAdapter, TextContext, make_tuning
 from hf_pmgaft.tuning.saved import save_weights
 
 
@@ -53,3 +53,14 @@ def test_an_attachment_is_saved_alone_and_comes_back_beside_its_base_model(model
     assert {path.name for path in (tmp_path / "tuned").iterdir()} == {"tuning.json", "tuning.safetensors"}
     loaded = load_model(str(tmp_path / "tuned"), None if base == "named" else make_model())
     torch.testing.assert_close(loaded.tuning.vectors.weight, tuned.tuning.vectors.weight, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tuning", ["vision_tower", "peft", "text_context"])
+def test_saved_weights_are_readable_as_every_other_file(tmp_path, tuning):
+    options = {"peft": {"target_modules": ["q_proj"]}, "text_context": {"num_tokens": 2}}
+    model = make_tuning(tuning, options.get(tuning)).prepare(make_model())
+    save_weights(model, tmp_path, base_model="user/clip")
+    (tmp_path / "other").touch()
+    expected = (tmp_path / "other").stat().st_mode
+    (weights,) = tmp_path.glob("*.safetensors")
+    assert weights.stat().st_mode == expected
