@@ -133,6 +133,28 @@ def test_rounding_counts_the_same_whatever_smaller_radii_stand_beside(fitted, da
     assert both.robust_accuracy == min(both.attacks.values())
 
 
+@pytest.mark.parametrize("verdict", ["any_iterate", "last_iterate"])
+def test_a_collapsed_model_is_right_on_no_image_for_its_classes_tie(fitted, data, verdict):
+    collapsed = copy.deepcopy(fitted[0])
+    torch.nn.init.zeros_(collapsed.visual_projection.weight)  # every class has the logit 0
+    (result,) = run((collapsed, fitted[1]), data, verdict=verdict, eight_bit=True).sets
+    assert result.clean_accuracy == result.robust_accuracy == result.robust_8bit_accuracy == 0
+
+
+def test_an_image_that_an_earlier_attack_fooled_until_rounded_stays_so(fitted, data):
+    torch.manual_seed(0)
+    unsure = copy.deepcopy(fitted[0])
+    with torch.no_grad():
+        unsure.visual_projection.weight.add_(3 * torch.randn_like(unsure.visual_projection.weight))
+    # A ball that holds no other grey level leaves nothing once rounded; then a larger ball, in which nobody walks.
+    fine = {**PGD, "eps": 0.9 / 255, "num_steps": 10}
+    idle = {**PGD, "num_steps": 1, "step_size": 0.0, "random_start": False}
+    (result,) = run((unsure, fitted[1]), data, [idle, fine], eight_bit=True).sets
+    fooled, after = (result.verdicts[AttackSpec.of(spec).name] for spec in (fine, idle))
+    assert after == fooled and sum(fooled) < sum(result.verdicts["clean"])
+    assert result.robust_accuracy == sum(fooled) / 40 < result.robust_8bit_accuracy == result.clean_accuracy
+
+
 def test_batches_of_8_64_and_512_give_the_same_report(fitted):
     pytest.importorskip("pyautoattack")
     data = make_data(fitted[1], 96)

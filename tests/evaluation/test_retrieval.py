@@ -212,6 +212,23 @@ def test_all_images_but_its_own_are_pulled_to_a_chosen_caption(emoji):
     assert report.protocol["sets"]["own"]["retrieval"]["num_images"] == 24
 
 
+def test_who_keeps_a_target_out_is_that_of_a_plain_transcription(emoji):
+    model, processor = emoji
+    images = load_images(str(EMOJI / "data"), "activities", "test").select(range(24))
+    texts = sorted({text for row in range(24) for text in captions_of(images, row)})
+    inputs = processor(text=texts, images=list(images["image"]), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        output = model(**inputs)
+    order = (output.image_embeds @ output.text_embeds.T).argsort(1, descending=True)
+    for target in ("celebration", "sport"):
+        report = run(emoji, make_data(processor, target=target), [{"attack": "fgsm", "eps": 0}])
+        place = (order == texts.index(target)).int().argmax(1)  # from 0
+        for result, k in zip(report.sets, (1, 5, 10), strict=True):
+            rows = result.verdicts["sample_id"]
+            assert result.verdicts["clean"] == result.verdicts["robust"] == [int(place[row] >= k) for row in rows]
+    assert 0 < result.clean_accuracy < 1
+
+
 # ---- Nothing lost, nothing in the way ----
 
 
