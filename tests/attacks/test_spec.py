@@ -91,6 +91,21 @@ def test_more_places_never_make_a_patch_weaker(small):
     assert standing == sorted(standing, reverse=True)
 
 
+def test_places_of_a_patch_are_drawn_from_all_of_the_image():
+    images, corners = torch.full((64, 3, 8, 8), 0.5), [set() for _ in range(64)]
+
+    def never_fooled(x):
+        for seen, changed in zip(corners, (x != images).any(1), strict=True):
+            seen.add(tuple(changed.nonzero().amin(0).tolist()))
+        return 0 * x.flatten(1)[:, :2] + torch.tensor([1.0, 0.0])
+
+    ATTACKS["patch"](never_fooled, images, torch.zeros(64, dtype=torch.long), size=5, places=3, num_steps=1)
+    assert set.union(*corners) == {(top, left) for top in range(4) for left in range(4)}
+    # Three of 16 places, each drawn alone, are 2.8 different ones on average.
+    counts = [len(seen) for seen in corners]
+    assert max(counts) == 3 and sum(counts) / 64 == pytest.approx(2.8, abs=0.15)
+
+
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_corruptions_grow_with_their_severity(kind):
     y, x = np.mgrid[:60, :60] / 59
@@ -116,6 +131,36 @@ def test_strengths_of_the_corruptions_are_those_of_imagenet_c():
     ramp = torch.linspace(0, 1, 200).expand(1, 3, 200, 200)
     flat = ATTACKS["corruption"](None, ramp, None, kind="contrast", severity=4)
     assert (flat.std() / ramp.std()).item() == pytest.approx(0.1, rel=1e-3)
+
+
+def jpeg_of(image: torch.Tensor, quality: int) -> torch.Tensor:
+    file = io.BytesIO()
+    pixels = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(file, format="JPEG", quality=quality)
+    return torch.from_numpy(np.asarray(Image.open(file)) / 255).permute(2, 0, 1)[None].float()
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_every_severity_has_its_strength(severity):
+    grey, ramp = torch.full((1, 3, 200, 200), 0.5), torch.linspace(0, 1, 200).expand(1, 3, 200, 200)
+    place = severity - 1
+
+    def corrupted(kind, images):
+        return ATTACKS["corruption"](None, images, None, kind=kind, severity=severity, seeds=torch.tensor([3]))
+
+    def deviation(kind):  # what clipping leaves as it is: 68.27 % of normal numbers are nearer than one
+        return (corrupted(kind, grey) - grey).abs().flatten()[:100_000].quantile(0.6827).item()
+
+    assert deviation("gaussian_noise") == pytest.approx((0.08, 0.12, 0.18, 0.26, 0.38)[place], rel=0.02)
+    assert deviation("speckle_noise") == pytest.approx(0.5 * (0.15, 0.2, 0.35, 0.45, 0.6)[place], rel=0.02)
+    changed = (corrupted("impulse_noise", grey) != grey).float().mean().item()
+    assert changed == pytest.approx((0.03, 0.06, 0.09, 0.17, 0.27)[place], abs=0.003)
+    brighter = corrupted("brightness", grey / 2) - grey / 2
+    torch.testing.assert_close(brighter, torch.full_like(grey, (0.1, 0.2, 0.3, 0.4, 0.5)[place]))
+    flat = corrupted("contrast", ramp)
+    assert (flat.std() / ramp.std()).item() == pytest.approx((0.4, 0.3, 0.2, 0.1, 0.05)[place], rel=1e-3)
+    assert len(corrupted("pixelate", ramp)[0, 0, 0].unique()) == (120, 100, 80, 60, 50)[place]
+    torch.testing.assert_close(corrupted("jpeg", ramp), jpeg_of(ramp, quality=(25, 18, 15, 10, 7)[place]))
 
 
 # ---- Names ----
@@ -176,48 +221,3 @@ def test_what_is_stored_is_taken_as_it_stands():
 def test_attacks_that_cannot_run_are_refused(attack, message):
     with pytest.raises(ValueError, match=message):
         AttackSpec.of(attack)
-
-
-def test_places_of_a_patch_are_drawn_from_all_of_the_image():
-    images, corners = torch.full((64, 3, 8, 8), 0.5), [set() for _ in range(64)]
-
-    def never_fooled(x):
-        for seen, changed in zip(corners, (x != images).any(1), strict=True):
-            seen.add(tuple(changed.nonzero().amin(0).tolist()))
-        return 0 * x.flatten(1)[:, :2] + torch.tensor([1.0, 0.0])
-
-    ATTACKS["patch"](never_fooled, images, torch.zeros(64, dtype=torch.long), size=5, places=3, num_steps=1)
-    assert set.union(*corners) == {(top, left) for top in range(4) for left in range(4)}
-    # Three of 16 places, each drawn alone, are 2.8 different ones on average.
-    counts = [len(seen) for seen in corners]
-    assert max(counts) == 3 and sum(counts) / 64 == pytest.approx(2.8, abs=0.15)
-
-
-def jpeg_of(image: torch.Tensor, quality: int) -> torch.Tensor:
-    file = io.BytesIO()
-    pixels = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(pixels).save(file, format="JPEG", quality=quality)
-    return torch.from_numpy(np.asarray(Image.open(file)) / 255).permute(2, 0, 1)[None].float()
-
-
-@pytest.mark.parametrize("severity", SEVERITIES)
-def test_every_severity_has_its_strength(severity):
-    grey, ramp = torch.full((1, 3, 200, 200), 0.5), torch.linspace(0, 1, 200).expand(1, 3, 200, 200)
-    place = severity - 1
-
-    def corrupted(kind, images):
-        return ATTACKS["corruption"](None, images, None, kind=kind, severity=severity, seeds=torch.tensor([3]))
-
-    def deviation(kind):  # what clipping leaves as it is: 68.27 % of normal numbers are nearer than one
-        return (corrupted(kind, grey) - grey).abs().flatten()[:100_000].quantile(0.6827).item()
-
-    assert deviation("gaussian_noise") == pytest.approx((0.08, 0.12, 0.18, 0.26, 0.38)[place], rel=0.02)
-    assert deviation("speckle_noise") == pytest.approx(0.5 * (0.15, 0.2, 0.35, 0.45, 0.6)[place], rel=0.02)
-    changed = (corrupted("impulse_noise", grey) != grey).float().mean().item()
-    assert changed == pytest.approx((0.03, 0.06, 0.09, 0.17, 0.27)[place], abs=0.003)
-    brighter = corrupted("brightness", grey / 2) - grey / 2
-    torch.testing.assert_close(brighter, torch.full_like(grey, (0.1, 0.2, 0.3, 0.4, 0.5)[place]))
-    flat = corrupted("contrast", ramp)
-    assert (flat.std() / ramp.std()).item() == pytest.approx((0.4, 0.3, 0.2, 0.1, 0.05)[place], rel=1e-3)
-    assert len(corrupted("pixelate", ramp)[0, 0, 0].unique()) == (120, 100, 80, 60, 50)[place]
-    torch.testing.assert_close(corrupted("jpeg", ramp), jpeg_of(ramp, quality=(25, 18, 15, 10, 7)[place]))

@@ -133,39 +133,6 @@ def test_rounding_counts_the_same_whatever_smaller_radii_stand_beside(fitted, da
     assert both.robust_accuracy == min(both.attacks.values())
 
 
-def test_batches_of_8_64_and_512_give_the_same_report(fitted):
-    pytest.importorskip("pyautoattack")
-    data = make_data(fitted[1], 96)
-    attacks = [MARGIN, APGD, SQUARE, {"attack": "fab_t", "eps": "20/255", "num_steps": 10}]
-    reports = [run(fitted, data, attacks, batch_size=size).to_dict() for size in (8, 64, 512)]
-    assert reports[0] == reports[1] == reports[2]
-    assert 0 < reports[0]["mean_robust_accuracy"] < reports[0]["mean_clean_accuracy"]
-
-
-def test_progress_shows_the_running_accuracy_and_the_time_left(fitted, data, monkeypatch, capsys):
-    monkeypatch.setattr(type(sys.stderr), "isatty", lambda stream: True)
-    monkeypatch.setattr(judge, "time", SimpleNamespace(monotonic=itertools.count(step=3).__next__))
-    result = run(fitted, data, batch_size=10, probes=False, progress=True).sets[0]
-    lines = [line for line in re.split("[\r\n]", capsys.readouterr().err) if "own: PGD-10 margin" in line]
-    shown = [float(share) for line in lines for share in re.findall(r"at most ([0-9.]+)% right", line)]
-    assert shown == sorted(shown, reverse=True) and len(set(shown)) > 2
-    assert (shown[0], shown[-1]) == (100 * result.clean_accuracy, round(100 * result.robust_accuracy, 1))
-    (running, *_) = [line for line in lines if "20/40" in line and "pass 3 over a batch" in line]
-    assert re.search(r"<\d\d:\d\d, .*at most [0-9.]+% right, pass 3", running)
-
-
-def test_a_model_left_in_train_mode_with_dropout_is_evaluated_without_it(fitted, data):
-    dropping = copy.deepcopy(fitted[0])
-    for tower in (dropping.vision_model, dropping.text_model):
-        for layer in tower.encoder.layers:
-            layer.self_attn.dropout = 0.8
-    dropping.train()
-    for verdict in ("any_iterate", "last_iterate"):
-        report, plain = (run((model, fitted[1]), data, verdict=verdict) for model in (dropping, fitted[0]))
-        assert report.sets[0].verdicts == plain.sets[0].verdicts
-    assert dropping.training
-
-
 @pytest.mark.parametrize("verdict", ["any_iterate", "last_iterate"])
 def test_a_collapsed_model_is_right_on_no_image_for_its_classes_tie(fitted, data, verdict):
     collapsed = copy.deepcopy(fitted[0])
@@ -186,3 +153,24 @@ def test_an_image_that_an_earlier_attack_fooled_until_rounded_stays_so(fitted, d
     fooled, after = (result.verdicts[AttackSpec.of(spec).name] for spec in (fine, idle))
     assert after == fooled and sum(fooled) < sum(result.verdicts["clean"])
     assert result.robust_accuracy == sum(fooled) / 40 < result.robust_8bit_accuracy == result.clean_accuracy
+
+
+def test_batches_of_8_64_and_512_give_the_same_report(fitted):
+    pytest.importorskip("pyautoattack")
+    data = make_data(fitted[1], 96)
+    attacks = [MARGIN, APGD, SQUARE, {"attack": "fab_t", "eps": "20/255", "num_steps": 10}]
+    reports = [run(fitted, data, attacks, batch_size=size).to_dict() for size in (8, 64, 512)]
+    assert reports[0] == reports[1] == reports[2]
+    assert 0 < reports[0]["mean_robust_accuracy"] < reports[0]["mean_clean_accuracy"]
+
+
+def test_progress_shows_the_running_accuracy_and_the_time_left(fitted, data, monkeypatch, capsys):
+    monkeypatch.setattr(type(sys.stderr), "isatty", lambda stream: True)
+    monkeypatch.setattr(judge, "time", SimpleNamespace(monotonic=itertools.count(step=3).__next__))
+    result = run(fitted, data, batch_size=10, probes=False, progress=True).sets[0]
+    lines = [line for line in re.split("[\r\n]", capsys.readouterr().err) if "own: PGD-10 margin" in line]
+    shown = [float(share) for line in lines for share in re.findall(r"at most ([0-9.]+)% right", line)]
+    assert shown == sorted(shown, reverse=True) and len(set(shown)) > 2
+    assert (shown[0], shown[-1]) == (100 * result.clean_accuracy, round(100 * result.robust_accuracy, 1))
+    (running, *_) = [line for line in lines if "20/40" in line and "pass 3 over a batch" in line]
+    assert re.search(r"<\d\d:\d\d, .*at most [0-9.]+% right, pass 3", running)

@@ -72,6 +72,18 @@ def test_model_is_left_as_it_was(fitted, data):
     model.eval()
 
 
+def test_a_model_left_in_train_mode_with_dropout_is_evaluated_without_it(fitted, data):
+    dropping = copy.deepcopy(fitted[0])
+    for tower in (dropping.vision_model, dropping.text_model):
+        for layer in tower.encoder.layers:
+            layer.self_attn.dropout = 0.8
+    dropping.train()
+    for verdict in ("any_iterate", "last_iterate"):
+        report, plain = (run((model, fitted[1]), data, verdict=verdict) for model in (dropping, fitted[0]))
+        assert report.sets[0].verdicts == plain.sets[0].verdicts
+    assert dropping.training
+
+
 def test_half_precision_weights_are_evaluated_in_float32(fitted, data):
     model, processor = fitted
     half = make_model().to(torch.bfloat16)

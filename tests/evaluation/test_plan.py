@@ -53,6 +53,14 @@ def test_rows_are_all_or_those_that_the_seed_chooses(data):
     assert Plan.of(data, specs("pgd,eps=4/255"), max_samples=100).rows == list(range(40))
 
 
+def test_the_seed_chooses_which_images_are_evaluated():
+    chosen = [sample_ids(40, 10, seed) for seed in range(30)]
+    assert all(rows == sorted(set(rows)) and len(rows) == 10 for rows in chosen)
+    assert len({tuple(rows) for rows in chosen}) == 30 and set().union(*chosen) == set(range(40))
+    assert sample_ids(40, 10, 7) == chosen[7]
+    assert sample_ids(40, None, 7) == sample_ids(40, 40, 7) == list(range(40))
+
+
 def test_rows_of_a_set_can_be_fixed_and_some_of_them_be_chosen(fitted):
     fixed = [3, 30, 7, 21]
     data = ZeroShotDataset(make_images(40, seed=9), fitted[1], name="own", sample_ids=fixed)
@@ -75,11 +83,3 @@ def test_classes_too_few_for_a_loss_are_refused(fitted):
             pytest.importorskip("pyautoattack")
         with pytest.raises(ValueError, match=f"at least {needed} classes.*the set has 2.*autoattack"):
             Plan.of(data, specs(attack))
-
-
-def test_the_seed_chooses_which_images_are_evaluated():
-    chosen = [sample_ids(40, 10, seed) for seed in range(30)]
-    assert all(rows == sorted(set(rows)) and len(rows) == 10 for rows in chosen)
-    assert len({tuple(rows) for rows in chosen}) == 30 and set().union(*chosen) == set(range(40))
-    assert sample_ids(40, 10, 7) == chosen[7]
-    assert sample_ids(40, None, 7) == sample_ids(40, 40, 7) == list(range(40))

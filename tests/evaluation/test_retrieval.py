@@ -212,31 +212,6 @@ def test_all_images_but_its_own_are_pulled_to_a_chosen_caption(emoji):
     assert report.protocol["sets"]["own"]["retrieval"]["num_images"] == 24
 
 
-def few_left_out(processor, left_out: int) -> RetrievalDataset:
-    """12 images and 12 captions; image i has all of them but caption i and those that follow, `left_out` in all."""
-    captions = [f"caption {i}" for i in range(12)]
-    own = [[captions[k] for k in range(12) if (k - i) % 12 >= left_out] for i in range(12)]
-    pictures = [Image.fromarray(np.full((SIZE, SIZE, 3), 20 * i, np.uint8)) for i in range(12)]
-    features = datasets.Features({"image": datasets.Image(), "caption": datasets.List(datasets.Value("string"))})
-    table = datasets.Dataset.from_dict({"image": pictures, "caption": own}, features=features)
-    return RetrievalDataset(table, processor, name="own", target="drawn")
-
-
-def test_a_drawn_target_is_any_caption_but_the_image_s_own(emoji):
-    data = few_left_out(emoji[1], 1)
-    for seed in range(20):
-        gallery = Gallery(data, range(12), seed)
-        drawn = {row: gallery.captions[target] for row, target in gallery.targets.items()}
-        assert drawn == {row: f"caption {row}" for row in range(12)}  # there is no other choice
-    data = few_left_out(emoji[1], 3)
-    drawn = {row: set() for row in range(12)}
-    for seed in range(40):
-        gallery = Gallery(data, range(12), seed)
-        for row, target in gallery.targets.items():
-            drawn[row].add(gallery.captions[target])
-    assert drawn == {row: {f"caption {(row + k) % 12}" for k in range(3)} for row in range(12)}
-
-
 def test_who_keeps_a_target_out_is_that_of_a_plain_transcription(emoji):
     model, processor = emoji
     images = load_images(str(EMOJI / "data"), "activities", "test").select(range(24))

@@ -1,7 +1,7 @@
 """Pictures of the studies, read from the figures."""
 
 from study_plots import bars_with_spread, scatter_with_spread
-from support.plots import is_drawn
+from support.drawn import is_drawn
 
 
 def test_bars_with_spread_has_a_panel_per_figure_and_a_bar_per_method_and_condition(tmp_path):

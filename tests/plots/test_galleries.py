@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from PIL import Image
-from support.plots import is_drawn
+from support.drawn import is_drawn
 
 from hf_pmgaft.plots import answer_gallery, attention_gallery, gallery
 

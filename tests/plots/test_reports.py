@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.plots import is_drawn
+from support.drawn import is_drawn
 
 from hf_pmgaft import AttackSpec, RobustnessReport
 from hf_pmgaft.evaluation.figure import Figure
