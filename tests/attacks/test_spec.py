@@ -221,3 +221,16 @@ def test_what_is_stored_is_taken_as_it_stands():
 def test_attacks_that_cannot_run_are_refused(attack, message):
     with pytest.raises(ValueError, match=message):
         AttackSpec.of(attack)
+
+
+@pytest.mark.parametrize("name", ["apgd", "cw", "fab_t", "patch", "pgd", "square"])
+def test_logits_that_are_nan_on_the_way_are_no_verdict(small, name):
+    _, classifier, images, labels = small
+    spec = AttackSpec.of({"attack": name, **({"size": 5} if name == "patch" else {"eps": 0.1})})
+
+    def broken(x):
+        changed = (x != images[: len(x)]).flatten(1).any(1)
+        return torch.where(changed.unsqueeze(1), torch.nan, classifier(x))
+
+    with pytest.raises(FloatingPointError, match="NaN or infinite, so that no verdict"):
+        spec.run(broken, images, labels, torch.arange(8), any_iterate=True)

@@ -174,3 +174,25 @@ def test_progress_shows_the_running_accuracy_and_the_time_left(fitted, data, mon
     assert (shown[0], shown[-1]) == (100 * result.clean_accuracy, round(100 * result.robust_accuracy, 1))
     (running, *_) = [line for line in lines if "20/40" in line and "pass 3 over a batch" in line]
     assert re.search(r"<\d\d:\d\d, .*at most [0-9.]+% right, pass 3", running)
+
+
+def test_an_image_stands_under_a_threat_if_it_stands_under_each_of_its_attacks(fitted, data):
+    idle = {**CE, "num_steps": 1, "step_size": 0.0, "random_start": False}
+    for attacks in ([MARGIN, idle], [idle, MARGIN]):
+        result = run(fitted, data, attacks, verdict="last_iterate").sets[0]
+        strong, weak = (result.verdicts[AttackSpec.of(spec).name] for spec in (MARGIN, idle))
+        assert result.verdicts["robust"] == strong and weak == result.verdicts["clean"] != strong
+        assert result.robust_accuracy == result.threats["linf 20/255"] == sum(strong) / 40
+
+
+def test_corrupted_images_are_judged_whatever_the_model_says_of_the_clean_ones(fitted, data):
+    negated = copy.deepcopy(fitted[0])
+    with torch.no_grad():
+        negated.visual_projection.weight.mul_(-1)  # wrong on the clean images
+    corruption = {"attack": "corruption", "kind": "brightness", "severity": 5}
+    first, last = (
+        run((negated, fitted[1]), data, [corruption, MARGIN], verdict=verdict).sets[0].verdicts
+        for verdict in ("any_iterate", "last_iterate")
+    )
+    assert first["brightness 5"] == last["brightness 5"]
+    assert any(after > before for before, after in zip(first["clean"], first["brightness 5"], strict=True))

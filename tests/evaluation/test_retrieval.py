@@ -427,3 +427,12 @@ if __name__ == "__main__":
     (Path(sys.argv[1]) / f"report-{os.environ['RANK']}.json").write_text(json.dumps(report))
     torch.distributed.barrier()
     os._exit(0)
+
+
+def test_who_misses_on_the_clean_image_misses_after_rounding_under_any_iterate(emoji):
+    noise = {**PGD, "eps": "16/255", "num_steps": 1, "step_size": 0.0}
+    worst, last = (
+        recalls(run(emoji, attacks=[noise], verdict=verdict, eight_bit=True), "robust_8bit_accuracy")
+        for verdict in ("any_iterate", "last_iterate")
+    )
+    assert all(worst[figure] <= last[figure] for figure in FIGURES) and worst != last

@@ -135,3 +135,19 @@ def test_a_black_box_that_finds_what_gradients_missed_is_a_sign_beyond_doubt_alo
     margin, square = "pgd,eps=4/255,loss=margin", "square,eps=4/255"
     assert flags_of({margin: 0.8, square: 0.7}) == ["black box"]
     assert flags_of({margin: 0.8, square: 0.797}) == flags_of({square: 0.7}) == []
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.5), ("l1", 6.0)])
+def test_random_noise_has_the_length_of_the_radius_in_every_norm(fitted, data, norm, eps):
+    seen = []
+    classifier = make_classifier(fitted, data)
+
+    def watched(x):
+        seen.append(x.detach())
+        return classifier(x)
+
+    images, labels = torch.full((4, 3, 16, 16), 0.5), torch.arange(4)
+    probe(watched, images, labels, torch.arange(4), AttackSpec.stored({"attack": "apgd", "norm": norm, "eps": eps}))
+    order = {"linf": math.inf, "l2": 2, "l1": 1}[norm]
+    lengths = torch.linalg.vector_norm((seen[-1] - images).flatten(1), order, dim=1)
+    torch.testing.assert_close(lengths, torch.full((4,), eps), rtol=1e-3, atol=1e-6)
