@@ -17,7 +17,7 @@ from ..data.evaluation_sets import EvaluationImages, RetrievalDataset
 from ..distributed import gather, process_share
 from ..engines import check_unwrapped
 from ..fingerprints import digest_of_list, fingerprint
-from ..models.backbones import get_backbone, get_encoder, unwrap_peft
+from ..models.backbones import check_dual_encoder, check_encoder, get_encoder, unwrap_peft
 from ..models.processors import pixel_statistics
 from ..modes import frozen, full_precision
 from ..noise import sample_seeds
@@ -151,9 +151,9 @@ def _check_model(model: nn.Module, head: Head | None) -> None:
     """Raises `TypeError` for a model that cannot be attacked, or lacks the text tower that class names need."""
     check_unwrapped(model)
     if head is None:
-        get_backbone(model)
+        check_dual_encoder(model)
     else:
-        get_encoder(model)
+        check_encoder(model)
 
 
 def _check(sets: Sequence[EvaluationImages], attacks: Sequence[AttackSpec], verdict: str) -> None:
