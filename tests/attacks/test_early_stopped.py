@@ -54,7 +54,7 @@ def test_an_early_stop_that_no_image_reaches_is_the_plain_walk(small):
         ({"tau": 0.5}, "tau=0.5"),
         ({"tau": 0, "loss_fn": lambda x: x.sum((1, 2, 3))}, "tau with loss_fn"),
     ],
-    ids=str,
+    ids=["true", "a half", "loss_fn"],
 )
 def test_an_early_stop_where_it_cannot_work_is_refused(small, options, message):
     net, images, labels = small
