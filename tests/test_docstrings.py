@@ -3,6 +3,7 @@
 import copy
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import pytest
@@ -45,3 +46,11 @@ def test_examples_print_what_they_say(name, names, tmp_path, monkeypatch):
             docstring.globs["model"] = copy.deepcopy(names["model"])  # which examples may train and change
             runner.run(docstring)
     assert runner.summarize(verbose=False).failed == 0
+
+
+PUBLIC = [getattr(hf_pmgaft, name) for name in hf_pmgaft.__all__]
+
+
+@pytest.mark.parametrize("public", [one for one in PUBLIC if inspect.isclass(one) or inspect.isfunction(one)])
+def test_every_public_class_and_function_has_an_example(public):
+    assert doctest.DocTestParser().get_examples(public.__doc__)

@@ -12,8 +12,6 @@ from support.paths import ROOT
 
 import hf_pmgaft
 
-tomllib = pytest.importorskip("tomllib")
-
 STUBS = sorted((ROOT / "hf_pmgaft").rglob("__init__.pyi"))
 OLD_NAMES = """
     ATTACKS LinearProbe NearestClassMean OBJECTIVES Objective PMGAFTConfig PMGAFTTrainer RetrievalDataset
@@ -48,6 +46,7 @@ def handed_on(stub: Path) -> list[tuple[str, str]]:
 
 def floors() -> dict[str, int]:
     """The floor of each folder and file of the package, as pyproject.toml declares them; the ground floor is 0."""
+    tomllib = pytest.importorskip("tomllib")
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
     return {name: i for i, layer in enumerate(reversed(layers)) for name in layer.split(" | ")}

@@ -50,6 +50,13 @@ class SamplePictures(TrainerCallback):
         trainer (`PMGAFTTrainer`): Whose model is attacked, by its evaluation attack.
         data (`ZeroShotDataset`, *optional*): The trainer's first such evaluation set if not given.
         count (`int`): Images, chosen by the run's seed.
+
+    Example:
+        >>> from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer, ZeroShotDataset
+        >>> shapes = ZeroShotDataset(dataset, processor, name="shapes")
+        >>> args = PMGAFTConfig(output_dir="clip", use_cpu=True, report_to="none")
+        >>> trainer = PMGAFTTrainer(model, args, eval_dataset={"shapes": shapes}, processing_class=processor)
+        >>> trainer.add_callback(SamplePictures(trainer, count=4))
     """
 
     def __init__(self, trainer: Evaluates, data: ZeroShotDataset | None = None, count: int = 8):
