@@ -3,6 +3,8 @@ PYTHON ?= python3
 # The CPU build of torch unless told otherwise: make demo TORCH=torch
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+# A file's tests share what it made, so they stay in one process.
+IN_TWO := --numprocesses 2 --dist loadfile
 # Threads that wait do not spin, which matters when other work shares the cores.
 export OMP_WAIT_POLICY = PASSIVE
 
@@ -17,11 +19,11 @@ export OMP_WAIT_POLICY = PASSIVE
 demo: .venv/done  ## make the embedded CLIP robust, and evaluate it before and after
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no examples/run_pmgaft.py
 
-test: .venv/done  ## run the tests
-	$(BIN)/python -m pytest
+test: .venv/done  ## run the tests, in two processes
+	$(BIN)/python -m pytest $(IN_TWO)
 
 test-all: .venv/done  ## run the slow ones too: compilation, launchers, more kills
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest $(IN_TWO) -m ""
 
 wheel-test: .venv/done  ## build the wheel, and use it in an empty environment outside the checkout
 	TORCH=$(TORCH) $(BIN)/python -m pytest -m slow tests/integration/test_wheel.py

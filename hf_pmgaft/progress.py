@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from tqdm.auto import tqdm
+from tqdm.auto import notebook_tqdm, std_tqdm, tqdm
 
 LOG_INTERVAL = 60.0  # seconds between two lines of a bar in a log file
 
 
-def progress_bar(title: str, total: int | None = None, done: int = 0, unit: str = "img", shown: bool = True) -> tqdm:
+def progress_bar(
+    title: str, total: int | None = None, done: int = 0, unit: str = "img", shown: bool = True, delay: float = 0.0
+) -> tqdm:
     """A bar of so many things to do, of which some are done. A log file gets a line a minute.
+
+    Work that is done within `delay` seconds has no bar.
 
     Example:
         >>> with progress_bar("food: clean", total=2, shown=False) as bar:
@@ -18,9 +22,9 @@ def progress_bar(title: str, total: int | None = None, done: int = 0, unit: str 
         ...         done = bar.update()
     """
     interval = {} if is_drawn_over() else {"mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL}
-    return tqdm(desc=title, total=total, initial=done, unit=unit, disable=not shown, **interval)
+    return tqdm(desc=title, total=total, initial=done, unit=unit, disable=not shown, delay=delay, **interval)
 
 
 def is_drawn_over() -> bool:
     """Whether a bar is drawn over itself where it is shown: in a terminal or a notebook, and not in a log file."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return sys.stderr.isatty() or notebook_tqdm is not std_tqdm

@@ -176,7 +176,7 @@ def check_rows(rows: Iterable[tuple[int, Any]], read: Callable[[Any, int], Any])
         Repair or remove them.
     """
     messages = []
-    with progress_bar("Checking data", unit="row") as bar:
+    with progress_bar("Checking data", unit="row", delay=2) as bar:
         for position, row in rows:
             try:
                 read(row, position)

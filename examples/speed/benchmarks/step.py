@@ -204,8 +204,8 @@ def time_parts(ours: Ours, stopwatch: Stopwatch) -> None:
     trainer, timed = ours.trainer, stopwatch.timed
     with contextlib.ExitStack() as stack:
         for owner, name, part in (
-            (trainer, "_attack", "attack"),
-            (trainer, "_encode_by_teacher", "teacher"),
+            (trainer.step, "perturb", "attack"),
+            (trainer.teacher, "encode", "teacher"),
             (trainer.accelerator, "backward", "backward"),
         ):
             setattr(owner, name, timed(part, getattr(owner, name)))
