@@ -151,6 +151,8 @@ def main() -> None:
     for method in args.methods:
         folders = [tuned(args, method, seed) for seed in args.seeds]
         reports[METHODS[method][0]] = [report_of(args, str(folder), folder) for folder in folders]
+
+    # Table
     names = column_names(base.sets, args.eps)
     keys = attack_keys(base.sets, args.eps)
     own = 1 if args.evaluation == "pgd" else -1  # the radius of training, or what AutoAttack leaves
@@ -158,19 +160,24 @@ def main() -> None:
         f"| method | seeds | clean | {' | '.join(names)} | 95 % | {IN_DOMAIN}: clean | {names[own - (own > 0)]} |",
         "|---" * (6 + len(names)) + "|",
     ]
+
     for name, of_seeds in {"none": [base], **reports}.items():
         columns = []
         for report in of_seeds:
             in_domain = figures([result for result in report.sets if result.name == IN_DOMAIN], args.eps)
             columns.append([*figures(zero_shot_sets(report, args.split), args.eps), in_domain[0], in_domain[own]])
+
         cells = []
         for values in zip(*columns, strict=True):
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{statistics.fmean(values):.1f}{spread}")
+
         mean, half = mean_interval([zero_shot_sets(report, args.split) for report in of_seeds], keys[own - (own > 0)])
         cells.insert(-2, f"{max(mean - half, 0):.1f} to {min(mean + half, 100):.1f}")
         lines.append(f"| {name} | {len(of_seeds) if name != 'none' else '-'} | {' | '.join(cells)} |")
     print("\n".join(lines))
+
+    # Differences from TeCoA, image by image
     summary = {"table": lines, "protocol": base.protocol, "seeds": args.seeds, "minus_tecoa": {}}
     for name in reports if "TeCoA" in reports else ():
         if name != "TeCoA":
@@ -179,6 +186,7 @@ def main() -> None:
             for key, (mean, half) in differences.items():
                 print(f"{name} minus TeCoA, {key}: {mean:+.1f} points (95 % {mean - half:+.1f} to {mean + half:+.1f})")
             summary["minus_tecoa"][name] = differences
+
     summary["flags"] = {name: [flag for r in of_seeds for flag in r.flags] for name, of_seeds in reports.items()}
     if args.file:
         Path(args.file).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

@@ -81,10 +81,14 @@ def main(argv: list[str] | None = None) -> None:
     kind = "stronger" if args.stronger else "costs"
     runs = {name: [(name, board.chosen(name), seed) for seed in args.seeds] for name in args.methods}
     every = [run for of_method in runs.values() for run in of_method]
+
+    # Training
     board.start(args, board.backbones(every), "training")
     board.start(args, every, "training")
     if not args.stronger:
         board.complete(args, every)
+
+    # Measuring
     folders = {NONE: [Path(args.output_dir) / NONE]}
     folders |= {name: [board.folder_of(args, *run) for run in of_method] for name, of_method in runs.items()}
     with ThreadPoolExecutor(1) as pool:  # the LLaVA is one process, and goes on beside the others
@@ -92,6 +96,8 @@ def main(argv: list[str] | None = None) -> None:
         board.start(args, every, kind)
         board.measure_none(args, kind)
         written.result()
+
+    # What is shown and kept
     figures = {} if args.stronger else classification(args, runs)
     figures |= by_reports(folders, kind) | by_texts(args, kind, folders)
     titles = {NONE: "none", **{name: board.METHODS[name]["title"] for name in args.methods}}

@@ -277,6 +277,8 @@ def rank(args: argparse.Namespace) -> None:
     file, columns = RUNS[args.split], list(EVALUATIONS[args.split])
     todo = {name: [(name, chosen(name), seed) for seed in args.seeds] for name in args.methods}
     complete(args, [run for runs in todo.values() for run in runs])
+
+    # Rows
     runs = read(file)
     protocol = common_protocol(
         {"none"} | {key_of(*run) for of_method in todo.values() for run in of_method}, args.split
@@ -285,11 +287,15 @@ def rank(args: argparse.Namespace) -> None:
     for name in args.methods:
         title = METHODS[name]["title"] + (" *(second-hand)*" if METHODS[name].get("second_hand") else "")
         rows[name] = row_of(title, [runs[key_of(*run)] for run in todo[name]], columns)
+
+    # Ranks
     for row in rows.values():
         for column in columns:
             row[f"{column}_rank"] = 1 + sum(ahead(other, row, column) for other in rows.values())
         both = ("autoattack", "clean")
         row["ahead_on_both"] = [name for name in rows if all(ahead(row, rows[name], column) for column in both)]
+
+    # What is shown and kept
     lines = table(sorted(rows.values(), key=lambda row: (row["autoattack_rank"], -row["autoattack"])), columns)
     print("\n".join(lines))
     kept = {name: {key: value for key, value in row.items() if key != "verdicts"} for name, row in rows.items()}

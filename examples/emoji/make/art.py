@@ -214,6 +214,7 @@ def render_all(emojis: list[Emoji], modules: Path, scratch: Path) -> dict[str, n
                 jobs = match_icons(emojis, style, styles, modules)
             images, crashed = render_svgs(list(jobs.values()), scratch, modules)
             indices = list(jobs)
+
         indices = np.asarray(indices)
         wanted = ~np.isin(groups[indices], style.get("skip_groups", []))
         keep = np.flatnonzero(wanted & (images[..., 3] > 0).any((1, 2)))
@@ -221,6 +222,7 @@ def render_all(emojis: list[Emoji], modules: Path, scratch: Path) -> dict[str, n
         emoji.append(indices[keep])
         style_ids.append(np.full(len(keep), style_id))
         print(f"  {name:28} {len(keep):5} images, {len(crashed)} not renderable, role {style['role']}", flush=True)
+
     return {"frames": np.concatenate(frames), "emoji": np.concatenate(emoji), "style": np.concatenate(style_ids)}
 
 

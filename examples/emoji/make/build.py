@@ -66,6 +66,8 @@ def write_sets(emojis: list[art.Emoji], arrays: dict[str, np.ndarray]):
     groups = np.array([emoji.group for emoji in emojis])[arrays["emoji"]]
     roles = np.array([style["role"] for style in styles])[arrays["style"]]
     finetune = np.array([style.get("finetune", False) for style in styles])[arrays["style"]]
+
+    # By group, with its classes
     rows = {("finetune", "train"): np.flatnonzero(finetune & (groups == "animals"))}
     for group in art.GROUPS.values():
         for role in ("test", "validation"):
@@ -74,6 +76,8 @@ def write_sets(emojis: list[art.Emoji], arrays: dict[str, np.ndarray]):
         group = "animals" if config == "finetune" else config
         classes = [emoji.label for emoji in emojis if emoji.group == group]
         write_set(emojis, arrays, images, chosen, classes, DATA / config / f"{split}.parquet")
+
+    # Shifted styles, with all classes and without copies of what was seen
     classes = [emoji.label for emoji in emojis]
     copied = art.copies(arrays)
     for style_id, (name, style) in enumerate(art.load_styles().items()):
@@ -99,12 +103,14 @@ def write_set(emojis, arrays, images, rows, classes: list[str], path: Path):
         style=Value("string"),
         tags=List(Value("string")),
     )
+
     records = []
     for row in sorted(rows, key=lambda row: (arrays["emoji"][row], arrays["style"][row])):
         emoji = emojis[arrays["emoji"][row]]
         record = {"image": {"bytes": art.webp(images[row]), "path": None}, "label": classes.index(emoji.label)}
         record |= {"emoji": emoji.character, "style": names[arrays["style"][row]], "tags": list(emoji.tags)}
         records.append(record)
+
     path.parent.mkdir(parents=True, exist_ok=True)
     Dataset.from_list(records, features=features).to_parquet(path)
     size = path.stat().st_size / 1e3
@@ -128,11 +134,13 @@ def train_tokenizer(emojis: list[art.Emoji]) -> CLIPTokenizer:
         for text in corpus
         for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))
     )
+
     # All bytes, inside and at the end of a word, so that no text needs the unknown token (which would end it).
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     base = [BOS, EOS, *alphabet, *(letter + "</w>" for letter in alphabet)]
     merges = learn_merges(words, VOCABULARY - len(base))
     tokens = dict.fromkeys(base + ["".join(pair) for pair in merges])
+
     return CLIPTokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
         merges=merges,

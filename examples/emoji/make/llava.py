@@ -119,6 +119,7 @@ def build_model(clip: CLIPModel, tokenizer) -> LlavaForConditionalGeneration:
         vision_feature_select_strategy="full",
         tie_word_embeddings=True,
     )
+
     model = LlavaForConditionalGeneration(config)
     swap_vision_tower(model, clip)
     model.model.vision_tower.requires_grad_(False)
@@ -137,10 +138,13 @@ class Trainer:
         known = [questions.answers(emoji["label"], emoji["tags"], emoji["group"]) for emoji in emojis]
         texts = [text for answers in known for text in answers.values()] + [*questions.QUESTIONS] * 50
         self.tokenizer = train_tokenizer(texts)
+
         clip = CLIPModel.from_pretrained(build.MODEL)
         self.model = build_model(clip, self.tokenizer)
         self.rng = np.random.default_rng(args.seed)
         self.known = [{asked: self.sequence(asked, text) for asked, text in of.items()} for of in known]
+
+        # Muon for matrices, Adam for the rest
         named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         matrices = [name for name, p in named.items() if p.ndim == 2 and "embed" not in name]
         rest = [p for name, p in named.items() if name not in matrices]
@@ -174,8 +178,10 @@ class Trainer:
         wanted = labels[:, 1:] != -100
         logits = self.model.lm_head(states[:, :-1][wanted])
         loss = F.cross_entropy(logits, labels[:, 1:][wanted])
+
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0, foreach=True)
+
         scale = pretrain.learning_rate(used, index)
         self.muon.step(scale)
         self.adam.param_groups[0]["lr"] = self.args.adam_lr * scale
@@ -231,9 +237,11 @@ def check(args) -> None:
     llava, report = LlavaForConditionalGeneration.from_pretrained(MODEL, output_loading_info=True)
     if report["missing_keys"] or report["unexpected_keys"]:
         raise RuntimeError(f"{MODEL} is not a plain LLaVA checkpoint: {report}")
+
     ours, original = (vision_tower(m).state_dict() for m in (llava, CLIPModel.from_pretrained(build.MODEL)))
     if any(not torch.equal(ours[name], value) for name, value in original.items()):
         raise RuntimeError(f"The vision tower in {MODEL} is not that of {build.MODEL}. Train it again.")
+
     model = VisionLanguageModel(llava, LlavaProcessor.from_pretrained(MODEL))
     blind = ["right without image", "chrF++ without image", "most frequent answer"]
     rows = [["style", "question", "images", "right", "95 %", "chrF++", *blind]]
@@ -241,6 +249,7 @@ def check(args) -> None:
         data = questions.load_rows(split)
         rows += [[f"{split} ({STYLES[split]})", *measure(model, data, question)] for question in questions.QUESTIONS]
     print(render(rows))
+
     parameters = sum(p.numel() for p in llava.parameters())
     record = json.loads((MODEL / "training.json").read_text())
     card = cards.fill(

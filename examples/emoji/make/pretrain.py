@@ -153,12 +153,15 @@ class Drawings:
         style = arrays["style"][train]
         self.styles = len(np.unique(style))
         self.ink = torch.tensor([bool(styles[index].get("ink")) for index in style])
+
+        # Shares
         weight = np.array([styles[index].get("weight", 1.0) for index in style])
         self.order = np.argsort(self.emoji, kind="stable")
         totals = np.bincount(self.emoji, weight, len(emojis))
         shares = (weight / totals[self.emoji])[self.order]
         self.cumulative = np.cumsum(shares)  # the drawings of the k-th drawn emoji end at k + 1
         self.drawn = np.flatnonzero(totals)
+
         flippable = [e["group"] not in UNFLIPPABLE and e["subgroup"] not in UNFLIPPABLE_SUBGROUPS for e in emojis]
         self.flip = torch.tensor(flippable)
         self.groups = np.array([e["group"] for e in emojis])
@@ -318,6 +321,7 @@ class Validation:
         self.pixel_values = processor.image_processor(images, return_tensors="pt").pixel_values
         self.target = torch.from_numpy(arrays["emoji"][rows])
         self.captions = captions
+
         groups = [emoji["group"] for emoji in emojis]
         self.groups = {name: torch.tensor([group == name for group in groups]) for name in dict.fromkeys(groups)}
 
@@ -346,11 +350,13 @@ class Run:
         self.captions = Captions(self.emojis, tokenizer, args.seed)
         self.drawings = Drawings(self.emojis, arrays, args.seed)
         self.validation = Validation(self.emojis, arrays, self.processor, self.captions)
+
         self.model = CLIPModel(build_config(tokenizer))
         initialise(self.model, torch.cat([self.drawings.batch(False, 1.0)[1] for _ in range(8)]))
         self.ema = CLIPModel(self.model.config)
         self.ema.load_state_dict(self.model.state_dict())
         self.muon, self.adam = make_optimisers(self.model, args)
+
         self.generators = [self.drawings.rng, self.captions.rng]
         self.step, self.elapsed = 0, 0.0
         self.history = []
@@ -436,6 +442,7 @@ def train(args):
     if checkpoint.exists() and not args.restart:
         run.load(checkpoint)
         print(f"resumed {checkpoint.name} at step {run.step}, {run.elapsed / 60:.1f} minutes", flush=True)
+
     budget, losses = 60 * args.minutes, []
     previous = time.monotonic()
     next_report = run.elapsed + 60 * args.report_minutes
@@ -447,6 +454,7 @@ def train(args):
             run.report(losses)
             run.save(checkpoint)
             losses, next_report = [], run.elapsed + 60 * args.report_minutes
+
     if losses:
         run.report(losses)
         run.save(checkpoint)

@@ -122,6 +122,8 @@ def run(args: argparse.Namespace) -> None:
         "pyautoattack's runner": bench.pyautoattack,
         "evaluate_robustness, APGD": bench.apgd,
     }
+
+    # Ways in turn
     times: dict[str, list[float]] = {name: [] for name in ways}
     verdicts = {}
     for _ in range(args.repeats):
@@ -129,6 +131,8 @@ def run(args: argparse.Namespace) -> None:
             start = time.perf_counter()
             verdicts[name] = way()
             times[name].append(time.perf_counter() - start)
+
+    # Times and verdicts beside those of ours
     medians = {name: statistics.median(values) for name, values in times.items()}
     baselines = {name: "evaluate_robustness" for name in list(ways)[:3]} | {
         name: "evaluate_robustness, APGD" for name in list(ways)[3:]
@@ -139,6 +143,7 @@ def run(args: argparse.Namespace) -> None:
         differ = sum(a != b for a, b in zip(verdicts[name], verdicts[own], strict=True))
         share = sum(verdicts[name]) / len(verdicts[name])
         rows.append([name, f"{median:.2f}", f"{median / medians[own]:.1f}", f"{share:.1%}", str(differ)])
+
     print(render(rows))
     print(f"{len(bench.labels)} images, {len(bench.data.class_names)} classes, radius {255 * bench.eps:.2f}/255.")
     robust = {name: sum(values) / len(values) for name, values in verdicts.items()}

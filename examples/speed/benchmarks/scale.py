@@ -52,6 +52,8 @@ def work(args: argparse.Namespace) -> None:
     task = json.loads(args.worker)
     torch.set_num_threads(1)
     model, processor = make_model(task["model"])
+
+    # Engine
     engine = {"use_cpu": True}
     if task["engine"] == "fsdp2":
         # Accelerate lets it run on GPUs alone; what a process holds can be seen on the CPU too.
@@ -64,6 +66,8 @@ def work(args: argparse.Namespace) -> None:
         zero |= {"train_micro_batch_size_per_gpu": "auto", "zero_allow_untested_optimizer": True}
         zero |= {"gradient_accumulation_steps": "auto", "gradient_clipping": "auto"}
         engine["deepspeed"] = zero
+
+    # Run
     times, quiet = StepTimes(), NoExchange()
     trainer = PMGAFTTrainer(
         model,
@@ -86,6 +90,8 @@ def work(args: argparse.Namespace) -> None:
     if trainer.accelerator.num_processes != task["processes"]:
         raise RuntimeError(f"{trainer.accelerator.num_processes} processes run instead of {task['processes']}.")
     trainer.train()
+
+    # What it took
     if trainer.is_world_process_zero():
         storages = {}
         for item in gc.get_objects():
@@ -93,6 +99,7 @@ def work(args: argparse.Namespace) -> None:
                 storages[item.untyped_storage().data_ptr()] = item.untyped_storage().nbytes()
         result = {"seconds": times.seconds()[1:], "bytes": sum(storages.values())}
         (Path(task["folder"]) / "result.json").write_text(json.dumps(result))
+
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
     os._exit(0)  # gloo's own end hangs now and then

@@ -116,6 +116,7 @@ def time_case(case: Case, repeats: int, clock: Callable[[], float]) -> dict[str,
         steps = {name: WRITTEN[name](case, ours.batch).step for name in ways_of(case) if name != OURS}
         steps = {name: steps.get(name, ours.step) for name in ways_of(case)}
         operations = {name: count_operations(step) for name, step in steps.items()}  # warms up, too
+
         seconds: dict[str, list[float]] = defaultdict(list)
         rates, shares = [], Counter()
         for _ in range(repeats):
@@ -127,10 +128,13 @@ def time_case(case: Case, repeats: int, clock: Callable[[], float]) -> dict[str,
             stopwatch = Stopwatch(clock)
             time_parts(ours, stopwatch)
             shares.update(stopwatch.seconds)
+
         by_operator = time_operators(ours.step, case["device"])
+
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     operations[LIMIT] = min(operations.values())
     medians[LIMIT] = operations[LIMIT] / max(rates)
+
     total = sum(shares.values())
     return {
         "seconds": dict(seconds),
@@ -210,12 +214,14 @@ def time_parts(ours: Ours, stopwatch: Stopwatch) -> None:
         ):
             setattr(owner, name, timed(part, getattr(owner, name)))
             stack.callback(delattr, owner, name)
+
         for name, part in (("clean_embeds", "clean pass"), ("adversarial_embeds", "adversarial pass")):
             original = vars(Views)[name]
             stack.callback(setattr, Views, name, original)
             replacement = cached_property(timed(part, original.func))
             replacement.__set_name__(Views, name)
             setattr(Views, name, replacement)
+
         with stopwatch.part(REST):
             with stopwatch.part("data"):
                 ours.batch = next(ours.batches)

@@ -41,6 +41,7 @@ class Ours:
         else:
             names = [f"class {i}" for i in range(max(case["prompts"], 2))]
             rows = noise_images(2 * case["batch_size"], len(names), processor)
+
         defaults = dict(
             output_dir=folder,
             objective=case["method"],
@@ -63,6 +64,7 @@ class Ours:
             processing_class=processor,
             peft_config=LoraConfig(**LORA) if case["tuning"] == "lora" else None,
         )
+
         self.trainer.current_gradient_accumulation_steps = 1
         self.trainer.create_optimizer()
         self.batches = itertools.chain.from_iterable(itertools.repeat(self.trainer.get_train_dataloader()))
@@ -89,6 +91,8 @@ class Written:
             torch.tensor(values, device=device).view(1, 3, 1, 1)
             for values in (processor.image_processor.image_mean, processor.image_processor.image_std)
         )
+
+        # Texts
         names = [f"class {i}" for i in range(max(case["prompts"], 2))]
         if case["model"] == "embedded default":
             names = emoji_images().features["label"].names
@@ -103,6 +107,8 @@ class Written:
         with torch.no_grad():
             self.texts = encode_class_names(self.model, processor, names)
             self.scale = self.model.logit_scale.exp().item()
+
+        # What is trained
         if case["tuning"] == "lora":
             self.model = get_peft_model(self.model, LoraConfig(**LORA))
         self.freeze()
@@ -145,6 +151,8 @@ class Written:
     def step(self) -> None:
         images = (self.batch["pixel_values"] * self.std + self.mean).clamp(0, 1)
         labels, method = self.batch["labels"], self.case["method"]
+
+        # Attack
         target = self.guide(images) if method == "fare" else None
         points = (images + (2 * torch.rand_like(images) - 1) * EPS).clamp(0, 1)
         self.model.eval()
@@ -155,6 +163,8 @@ class Written:
                 gradient = self.gradient(self.attack_loss(points, labels, fixed), points)
                 step = 2.5 * EPS / self.case["num_steps"] * gradient.sign()
                 points = (images + (points.detach() + step - images).clamp(-EPS, EPS)).clamp(0, 1)
+
+        # Loss
         self.model.train()
         if method == "fare":
             loss = (self.embeds(self.model, points) - target).square().sum(1).mean()
@@ -164,6 +174,7 @@ class Written:
         if method == "pmg_aft":
             loss = loss + kl_divergence(self.guide(points), logits).mean()
             loss = loss + kl_divergence(self.logits(self.model, images), logits).mean()
+
         loss.backward()
         self.optimizer.step()
         self.release()
