@@ -30,6 +30,9 @@ UNCHECKED_ADAPTER_KEYS = ("base_model_name_or_path", "inference_mode", "peft_ver
 FORMAT = 2  # of the manifest: what fingerprints are made of
 
 
+# ---- Complete or ignored ----
+
+
 def seal(folder: str | os.PathLike, fingerprint: dict) -> None:
     """Writes the manifest that makes a checkpoint complete; every other file must be there already."""
     folder = Path(folder)
@@ -37,6 +40,8 @@ def seal(folder: str | os.PathLike, fingerprint: dict) -> None:
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+    # Under its name only once it is whole
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     partial = folder / f"{MANIFEST}.partial"
     with partial.open("w", encoding="utf-8") as file:
@@ -69,6 +74,9 @@ def read_manifest(folder: str | os.PathLike) -> dict | None:
         return manifest if {"files", "fingerprint"} <= set(manifest) else None
     except (OSError, ValueError, TypeError):
         return None
+
+
+# ---- Those of a run ----
 
 
 def steps(output_dir: str | os.PathLike) -> dict[int, Path]:
@@ -141,6 +149,9 @@ def rotate(output_dir: str | os.PathLike, limit: int | None, keep: Collection[Pa
     others.sort(key=lambda path: (defect(path) is None, path.stat().st_mtime))
     for path in others[: max(0, len(others) + len(keep) - limit)]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+# ---- Which run one is of ----
 
 
 def data_fingerprint(dataset: Any) -> dict[str, Any]:
