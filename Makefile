@@ -3,8 +3,8 @@ PYTHON ?= python3
 # The CPU build of torch unless told otherwise: make demo TORCH=torch
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
-# A file's tests share what it made, so they stay in one process.
-IN_TWO := --numprocesses 2 --dist loadfile
+# A file's tests share what it made, so they stay in one process. In their order, a long file is not the last alone.
+IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Threads that wait do not spin, which matters when other work shares the cores.
 export OMP_WAIT_POLICY = PASSIVE
 

@@ -34,7 +34,7 @@ extras = {
     "vlm": ["sacrebleu>=2.4"],
 }
 extras["docs"] = ["sphinx>=8", "myst-parser>=4", "furo>=2024.8.6"]
-extras["test"] = ["pytest>=8", "pytest-xdist>=3.6", "setuptools>=77", "tensorboard>=2.19"]
+extras["test"] = ["pytest>=8", "pytest-xdist>=3.8", "setuptools>=77", "tensorboard>=2.19"]
 extras["test"] += extras["deepspeed"] + extras["eval"] + extras["metric"] + extras["vlm"]
 extras["dev"] = [*extras["test"], "ruff>=0.14", "import-linter>=2.13", "mypy>=1.18"]
 
