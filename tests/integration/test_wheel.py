@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.build import build_wheel, copy_of_the_checkout
+from support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 TORCH = os.environ.get("TORCH") or f"torch=={torch.__version__.partition('+')[0]}"
@@ -25,22 +26,32 @@ def installed(tmp_path_factory) -> Path:
     return folder / "venv"
 
 
+def run(command: list[str | Path], folder: Path) -> str:
+    """What a command prints in a folder."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment = {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "home")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
 @pytest.fixture
 def pmgaft(installed, tmp_path):
-    def pmgaft(*arguments: str) -> str:
-        kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        environment = {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}
-        command = [installed / "bin" / "pmgaft", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-4000:]
-        return done.stdout
-
-    return pmgaft
+    return lambda *arguments: run([installed / "bin" / "pmgaft", *arguments], tmp_path)
 
 
-def test_training_without_arguments_is_the_embedded_default_and_prints_its_table(pmgaft, tmp_path):
+def table(printed: str) -> str:
+    """The table of every set before and after."""
+    start = printed.index("accuracy in %, clean and robust")
+    return printed[start : printed.index("the other sets are zero-shot")]
+
+
+def test_training_without_arguments_prints_the_table_of_the_checkout_s_demo(pmgaft, tmp_path):
     printed = pmgaft("train", *QUICK)
     assert "mean without animals*" in printed and "PGD-3 margin linf 4/255" in printed
+    (tmp_path / "checkout").mkdir()
+    demo = run([sys.executable, ROOT / "examples" / "run_pmgaft.py", *QUICK], tmp_path / "checkout")
+    assert table(printed) == table(demo)
     assert (tmp_path / "outputs" / "clip-pmgaft-emoji" / "README.md").is_file()
     printed = pmgaft("evaluate", "--model", "outputs/clip-pmgaft-emoji", "--max_samples", "6", "--attacks", "fgsm")
     assert "smileys" in printed and "FGSM ce linf 4/255" in printed
