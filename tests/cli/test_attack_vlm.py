@@ -130,6 +130,7 @@ def test_a_set_of_ones_own_brings_captions_questions_and_answers(tmp_path):
         }
     )
     data.to_parquet(tmp_path / "set.parquet")
+
     flags = [
         "--eval_set",
         str(tmp_path / "set.parquet"),
@@ -140,9 +141,11 @@ def test_a_set_of_ones_own_brings_captions_questions_and_answers(tmp_path):
     ]
     flags += ["--answer_column", "answers.answer", "--targets", "cat", "--prompt", DESCRIBE, "--num_steps", "1"]
     report = report_of(tmp_path, *flags, "--tasks", "targeted", "caption", "vqa")
+
     cells = report["towers"]["own tower"]
     assert list(cells) == ["target 'cat'", "caption", "vqa"]
     assert 0 <= cells["caption"]["4/255"]["chrf"] <= cells["caption"]["clean"]["chrf"] < 0.9
+
     with pytest.raises(SystemExit, match="no answer|no caption"):
         broken = data.remove_columns("captions").add_column("captions", [["a"], [], ["b"], ["c"]])
         broken.to_parquet(tmp_path / "set.parquet")

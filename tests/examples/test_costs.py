@@ -68,21 +68,26 @@ def test_every_part_is_measured_and_shown(costs, monkeypatch, tmp_path, kind, ca
     retrieval = [*board.EVALUATIONS[kind]["retrieval"], *quick, *(pgd if kind == "stronger" else [])]
     shift = [*board.EVALUATIONS[kind]["shift"], *quick, *(pgd if kind == "stronger" else [])]
     monkeypatch.setitem(board.EVALUATIONS, kind, {"retrieval": retrieval, "shift": shift})
+
     monkeypatch.setitem(board.GROUPS, "test", ("food", "flags"))
     monkeypatch.setattr(board, "SHIFT", ["lucide"])
     texts = costs.LLAVA[kind].items()
     few = ["--num_images", "2", "--num_steps", "1", "--tasks", "targeted", "caption", "--targets", "warning"]
     monkeypatch.setitem(costs.LLAVA, kind, {end: [*flags, *few] for end, flags in texts})
+
     run = {"autoattack": ["15", "14"], "clean": ["17", "17"], "protocols": {}, "cost": {}}  # 0101 0100, 0111 0111
     board.write(board.RUNS["test"], {"none": run})
+
     argv = ["--methods", "--output_dir", str(tmp_path), "--file", str(tmp_path / "out")]
     costs.main([*argv, *(["--stronger"] if kind == "stronger" else [])])
     written = json.loads((tmp_path / "out.json").read_text())
+
     figures, places = written["figures"], {"4/255": 1, "8/255": 3}
     if kind == "stronger":
         places = {"4/255": 1, "4/255, stronger": 3, "8/255": 5, "8/255, stronger": 7}
     assert {"I2T R@1", "T2I R@10", "shift", "caption, chrf", "target 'warning', success"} <= set(figures)
     assert list(figures["I2T R@1"]) == ["clean", *places] and {*figures["caption, chrf"]} == {"clean", *places}
+
     report = board.load_report(board.report_file(tmp_path / "none", kind, "retrieval")).of("I2T R@5")
     assert all(entry["prompt_templates"] == ["{}"] for entry in report.protocol["sets"].values())
     for radius, place in places.items():
@@ -90,12 +95,14 @@ def test_every_part_is_measured_and_shown(costs, monkeypatch, tmp_path, kind, ca
         name = list(report.sets[0].attacks)[place]
         assert radius[:5] in name and ("PGD-2" in name) == ("stronger" in radius)
         assert figures["I2T R@5"][radius]["none"]["mean"] == pytest.approx(50 * sum(by_hand), abs=0.01)
+
     if kind == "costs":
         assert (
             figures["accuracy"]["clean"]["none"]["mean"] == 75 and figures["accuracy"]["4/255"]["none"]["mean"] == 37.5
         )
     else:
         assert "accuracy" not in figures
+
     assert written["protocols"]["retrieval"] == report.protocol_hash and len(written["protocols"]["shift"]) == 12
     assert "| I2T R@1 | clean |" in capsys.readouterr().out
     assert (tmp_path / "out.png").stat().st_size > 5000

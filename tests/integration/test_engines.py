@@ -170,18 +170,22 @@ def run_case(folder: Path, model: Path, engine: str, case: str) -> dict:
         "digests": gather([digest(trainer)]),
         "report": trainer.evaluate_robustness().to_dict(),
     }
+
     trainer.save_model(str(folder / "final"))
     if case != "prompts":
         trainer.save_merged(str(folder / "merged"))
+
     wrapped = trainer.model_wrapped
     wrapped.eval()
     added = attachment_of(trainer.model)
     with torch.no_grad(), added.as_at_test() if added else contextlib.nullcontext():
         student = trainer.step.student(wrapped).replace(**trainer.step.live_texts(wrapped))
         found["logits"] = student(probe_images().to(trainer.args.device)).tolist()
+
     if engine.startswith("zero"):
         with pytest.raises(TypeError, match="DeepSpeed's engine"):
             evaluate_robustness(wrapped, make_processor(), trainer.eval_dataset)
+
     if case in RESUMED:
         resumed = start(folder / "resumed", model, engine, case)
         resumed.train(resume_from_checkpoint=str(folder / "checkpoint-2"))

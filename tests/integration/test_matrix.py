@@ -128,6 +128,7 @@ def test_the_loss_falls_on_the_embedded_default(tmp_path, objective, tuning):
     data = load_dataset(str(EMOJI / "data"), "finetune", split="train").select(range(0, 16 * 40, 40))
     if OBJECTIVES[objective].uses_captions:
         data = data.rename_column("tags", "captions")
+
     options = {**OPTIONS[tuning], "rescale": 1.0} if tuning == "r_adapter" else OPTIONS[tuning]
     prompts = tuning in PROMPTS
     args = PMGAFTConfig(
@@ -152,11 +153,13 @@ def test_the_loss_falls_on_the_embedded_default(tmp_path, objective, tuning):
         processing_class=AutoProcessor.from_pretrained(str(EMOJI / "model")),
         prompt_templates="an emoji of {}",
     )
+
     if tuning == "vision_tower":  # away from its teacher, where several losses are zero
         torch.manual_seed(0)
         for parameter in trainer.model.parameters():
             if parameter.requires_grad and parameter.ndim > 1:
                 parameter.data.add_(0.1 * parameter.std() * torch.randn_like(parameter))
+
     trainer.train()
     curve = losses(trainer)
     assert max(curve[-2:]) < 0.95 * curve[0], curve

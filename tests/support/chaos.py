@@ -156,6 +156,7 @@ def torment(inputs: Path, output: Path, processes: int, kills: int, seed: int) -
     while True:
         how = rng.choice(HOWS if processes > 1 else HOWS[:-1]) if len(story["kills"]) < kills else None
         children = start(inputs, output, processes, rng.randint(1, 9) if how == "while saving" else 0)
+
         if how == "while saving":
             codes = wait(children[:1], 120)
             wanted = {children[0]: -signal.SIGKILL}
@@ -174,11 +175,13 @@ def torment(inputs: Path, output: Path, processes: int, kills: int, seed: int) -
             if how == "one":
                 os.kill(children[-1], signal.SIGKILL)
                 wait(children[:-1], rng.uniform(0, 0.3))
+
         kill(children, codes)
         if codes != wanted:
             raise RuntimeError(f"It ended with {codes}, not {wanted}, after {story}; see {output}-0.log.")
         if how is None:
             return story
+
         story["kills"].append(how)
         folders = checkpoints.steps(output).values()
         story["cut_off_checkpoints"] += sum(not complete(folder) for folder in folders)

@@ -305,18 +305,21 @@ class Handler(BaseHTTPRequestHandler):
         url, hub = urlsplit(self.path), self.hub
         self.query = {key: values[0] for key, values in parse_qs(url.query).items()}
         self.token = self.headers["Authorization"].removeprefix("Bearer ") if self.headers["Authorization"] else None
+
         with hub.lock:
             fault = next(
                 (f for f in hub.faults if f.times and f.method == self.command and re.search(f.path, url.path)), None
             )
             if fault is not None:
                 fault.times -= 1
+
         size = int(self.headers["Content-Length"] or 0)
         if fault is not None and fault.status is None:
             self.rfile.read(size // 2)
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
             return
+
         self.body = self.rfile.read(size)
         with hub.lock:
             hub.requests.append(f"{self.command} {url.path}")

@@ -29,6 +29,7 @@ def make_trainer(tmp_path, images=None, model=None, peft_config=None, **options)
         use_cpu=True,
         dataloader_num_workers=0,
     )
+
     extra = {key: options.pop(key) for key in OWN_ARGUMENTS if key in options}
     return PMGAFTTrainer(
         model=make_model() if model is None else model,
