@@ -61,6 +61,7 @@ class BaseTrainer(HubTrainer):
         if stop_on_sigterm:
             self.add_callback(self._sigterm)
 
+        # Averages of the weights
         self.average: WeightAverage | None = None
         if args.averages_weights:
             self.average = WeightAverage(self.model, args.ema_decay, args.wise_ft)

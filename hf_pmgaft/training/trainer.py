@@ -331,7 +331,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
         outputs.check_merges(unwrap(self.model))
 
     def push_to_hub(self, *args, merged=False, **kwargs):
-        """As [`BaseTrainer.push_to_hub`]; says when an adapter is pushed whose base only this machine has."""
+        """Uploads as [`HubTrainer.push_to_hub`] does, and warns of an adapter whose base only this machine has."""
         if not merged and keeps_weights(self.model):
             outputs.warn_of_local_base(self._base_name)
         return super().push_to_hub(*args, merged=merged, **kwargs)
