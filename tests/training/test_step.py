@@ -5,9 +5,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from support.tiny import CLASS_NAMES, make_images, make_model, make_processor
 from support.trainers import make_trainer, state
+from support.tuned import shake
 from torch import nn
 
 from hf_pmgaft import AdversarialStep
+from hf_pmgaft.objectives import PMGAFT
 from hf_pmgaft.tuning import without_tuning
 
 TEMPLATE = "a photo of the {}"
@@ -69,10 +71,11 @@ def test_a_step_follows_from_seed_number_and_sample_id(batch):
 
 def test_the_loss_is_the_weighted_sum_of_the_means_of_its_terms(batch):
     model = make_model()
-    step = make_step(model, objective="pmg_aft")
+    step = make_step(model, objective=PMGAFT(alpha=2.0, beta=0.5))
+    shake(model)  # away from its teacher
     result = step(model, batch, 0)
-    weights = step.objective.weights
-    assert set(weights) == {"adversarial_ce", "teacher_kl", "clean_kl"}
+    weights = {"adversarial_ce": 1.0, "teacher_kl": 2.0, "clean_kl": 0.5}
+    assert min(result.means[name] for name in weights) > 1e-6
     torch.testing.assert_close(result.loss, sum(weights[name] * result.means[name] for name in weights))
     right = (result.logits.argmax(1) == batch["labels"]).float().mean()
     assert result.means["adversarial_accuracy"] == right
