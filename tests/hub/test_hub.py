@@ -17,15 +17,13 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
-import transformers
 from huggingface_hub import constants, snapshot_download
 from peft import LoraConfig, PeftModel
 from PIL import Image
 from safetensors.torch import load, save
-from support.hub_server import HubServer
+from support.hub_server import READER, TOKEN, HubServer
 from support.paths import ROOT
 from support.tiny import CLASS_NAMES, make_images, make_model, make_processor
 from support.trainers import LORA, make_trainer
@@ -36,7 +34,6 @@ from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer, evaluate_robustness, load_mod
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.training import checkpoints
 
-TOKEN, READER = "hf_ownerSecretDistinct", "hf_readerSecretDistinct"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle")
 IMAGES = ["gallery.png", "training_curves.png"]
 
@@ -45,25 +42,6 @@ IMAGES = ["gallery.png", "training_curves.png"]
 def plain() -> dict[str, bytes]:
     """The files of a small CLIP with its processor."""
     return files_of(make_model(), make_processor())
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A Hub that this process talks to as the user `user`. It allows nothing that it does not know."""
-    with HubServer({TOKEN: ("user", "write"), READER: ("reader", "read")}) as server:
-        settings = {"ENDPOINT": server.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
-        settings["HUGGINGFACE_CO_URL_TEMPLATE"] = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        settings |= {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_TOKEN_PATH": str(tmp_path / "token")}
-        for name, value in settings.items():
-            monkeypatch.setattr(constants, name, value)
-        # Both clients were made with the endpoint of their import.
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.url)
-        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        # Else transformers asks a service to convert what is no safetensors.
-        monkeypatch.setenv("DISABLE_SAFETENSORS_CONVERSION", "1")
-        yield server
-    assert server.problems == []
 
 
 @pytest.fixture
