@@ -18,6 +18,7 @@ from ..distributed import gather, process_share
 from ..engines import check_unwrapped
 from ..fingerprints import digest_of_list, fingerprint
 from ..models.backbones import check_dual_encoder, check_encoder, get_encoder, unwrap_peft
+from ..models.precision import check_has_values, other_dtypes
 from ..models.processors import pixel_statistics
 from ..modes import frozen, full_precision
 from ..noise import sample_seeds
@@ -108,7 +109,7 @@ def evaluate_robustness(
     plans = [Plan.of(data, attacks, max_samples, seed) for data in sets]
 
     # In float32, whatever the weights are stored in
-    if next(model.parameters()).dtype != torch.float32:
+    if other_dtypes(model):
         model = copy.deepcopy(model).float()
 
     # Protocol and model, which verdicts on file must be of
@@ -150,6 +151,7 @@ def evaluate_robustness(
 def _check_model(model: nn.Module, head: Head | None) -> None:
     """Raises `TypeError` for a model that cannot be attacked, or lacks the text tower that class names need."""
     check_unwrapped(model)
+    check_has_values(model)
     if head is None:
         check_dual_encoder(model)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from ..config import PMGAFTConfig
@@ -14,6 +15,23 @@ from ..objectives import Objective
 from ..prompts import check_class_names
 from ..tuning import Tuning, keeps_weights, name_of, text_is_live
 from ..tuning.base import attachment_of
+
+
+def check_model(model: Any, argument: str = "model") -> None:
+    """Raises `TypeError` for what is no model, and for one in a wrapper of its own."""
+    kind = type(model).__name__
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"You passed {argument} as a {kind}, which is no model. Pass a model such as "
+            "`CLIPModel.from_pretrained(...)`, or its Hub id or folder; of a pipeline its `model`."
+        )
+    inner = extract_model_from_parallel(model, keep_torch_compile=False)
+    if inner is not model:
+        raise TypeError(
+            f"You passed {argument} as a {kind} around a {type(inner).__name__}, but the attack has to reach the "
+            "model inside, which the trainer wraps and compiles itself. Pass the model inside, and torch_compile=True "
+            "if it should be compiled."
+        )
 
 
 def check_processor(processor: Any) -> None:

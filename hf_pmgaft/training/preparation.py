@@ -1,14 +1,55 @@
-"""What of a model is trained: a tuning chosen and the model prepared for it, or an adapter that goes on."""
+"""What of a model is trained, and in what dtype: a tuning chosen and the model prepared for it."""
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from ..models.precision import check_floating, check_has_values, other_dtypes, to_float32
 from ..tuning import PeftAdapter, Tuning, has_adapter, make_tuning, name_of
 from ..tuning.base import attachment_of
+
+logger = logging.getLogger(__name__)
+
+
+def train_in_float32(model: nn.Module) -> None:
+    """Converts the weights of a model in place, and says so, if they are stored in another dtype.
+
+    In half precision most small steps are rounded away, and AdamW's epsilon is zero. Mixed precision (bf16, fp16) is
+    an argument of the run, and keeps weights in float32. The parameters stay the objects that an optimizer may hold.
+
+    Raises:
+        ValueError: for weights without values, and quantised ones.
+    """
+    check_has_values(model)
+    check_floating(model)
+    dtypes = other_dtypes(model)
+    if dtypes:
+        logger.warning(
+            "The model came with weights in %s and is trained, and saved, in float32: it was converted in place. "
+            "Pass bf16=True for passes in bfloat16.",
+            " and ".join(dtypes),
+        )
+        to_float32(model)
+
+
+def guide_in_float32(teacher: nn.Module) -> nn.Module:
+    """A teacher as it is, or a copy in float32 of one that is stored in another dtype.
+
+    Raises:
+        ValueError: for weights without values, and quantised ones.
+    """
+    check_has_values(teacher)
+    check_floating(teacher)
+    dtypes = other_dtypes(teacher)
+    if not dtypes:
+        return teacher
+    logger.warning("The teacher came with weights in %s, and guides as a copy in float32.", " and ".join(dtypes))
+    return to_float32(copy.deepcopy(teacher))
 
 
 def prepare_tuning(

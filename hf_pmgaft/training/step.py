@@ -32,7 +32,7 @@ from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts
 from ..zero_shot.views import Views
 from .learned import learned_by_objective
-from .preparation import prepare_tuning
+from .preparation import prepare_tuning, train_in_float32
 from .teacher import Teacher
 from .texts import Texts, encode_heads
 
@@ -139,11 +139,12 @@ class AdversarialStep:
         """The step of a plain model in a loop of one's own; its teacher is a copy of the model as it is now.
 
         Args:
-            model (dual encoder or PEFT model): Prepared in place: what is not tuned is frozen.
+            model (dual encoder or PEFT model): Prepared in place: what is not tuned is frozen, and all is float32.
             processor (`CLIPProcessor`): Makes prompts and knows the pixel statistics.
             class_names (`list[str]`, *optional*): One per label; none for objectives without text.
             attack_options: `eps`, `norm`, `num_steps`, ... of the attack.
         """
+        train_in_float32(model)
         prepare_for_engines(unwrap_peft(model))
         objective = make_objective(objective)
         texts = Texts(

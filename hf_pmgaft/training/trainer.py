@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from .checkpoints import run_fingerprint
 from .datasets import collator_for, examples_for
 from .evaluating_trainer import EvaluatingTrainer
 from .learned import Learned
-from .preparation import prepare_tuning
+from .preparation import guide_in_float32, prepare_tuning, train_in_float32
 from .step import SIGN_AGREEMENT, AdversarialStep
 from .teacher import Teacher
 from .texts import Texts, encode_heads
@@ -41,7 +42,8 @@ class PMGAFTTrainer(EvaluatingTrainer):
 
     Args:
         model (dual encoder or `str`): The model to tune, or its name or folder: any class of
-            `hf_pmgaft.models.BACKBONES`; for objectives without text also an image encoder alone, of `ENCODERS`.
+            `hf_pmgaft.models.BACKBONES`; for objectives without text also an image encoder alone, of `ENCODERS`. It is
+            trained in place and in float32: weights in another dtype are converted first, which a log line says.
         args (`PMGAFTConfig`, *optional*): Threat model, objective and everything of `TrainingArguments`.
         train_dataset (*optional*): Rows with an image and a label column, or with processor-made `pixel_values` and
             `labels`; map-style or streaming.
@@ -75,7 +77,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module | str,
+        model: PreTrainedModel | nn.Module | str | os.PathLike,
         args: PMGAFTConfig | None = None,
         data_collator: Callable | None = None,
         train_dataset: Any = None,
@@ -85,7 +87,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
         callbacks: list | None = None,
         optimizers: tuple = (None, None),
         *,
-        teacher: PreTrainedModel | str | None = None,
+        teacher: PreTrainedModel | nn.Module | str | os.PathLike | None = None,
         class_names: Sequence[str] | None = None,
         prompt_templates: str | Sequence[str] = DEFAULT_PROMPT_TEMPLATES,
         guidance_names: Sequence[str] | None = None,
@@ -100,8 +102,10 @@ class PMGAFTTrainer(EvaluatingTrainer):
 
         # Model and processor
         model, processing_class = load_pair(model, processing_class)
+        checks.check_model(model)
         self.backbone = get_encoder(model)
         checks.check_processor(processing_class)
+        train_in_float32(model)
         self._base_name = getattr(model, "name_or_path", "") or None
         self._card_facts = {
             "base_model": self._base_name or f"a {type(unwrap_peft(model)).__name__}",
@@ -124,8 +128,11 @@ class PMGAFTTrainer(EvaluatingTrainer):
 
         # Teacher. Weights are told apart as they come, before engines and adapters touch them.
         if teacher is not None:
-            teacher = load_model(teacher) if isinstance(teacher, str) else teacher
+            if isinstance(teacher, str | os.PathLike):
+                teacher = load_model(os.fspath(teacher))
+            checks.check_model(teacher, "teacher")
             checks.check_teacher(teacher, model, self.objective)
+            teacher = guide_in_float32(teacher)
         self._weights = {"model": fingerprint_without_adapter(model)}
         if teacher is not None:
             self._weights["teacher"] = fingerprint_without_adapter(teacher)

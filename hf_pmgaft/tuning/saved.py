@@ -152,10 +152,11 @@ def load_model(name: str, base_model: nn.Module | str | None = None) -> nn.Modul
     return _plain_model(name)
 
 
-def load_pair(model: nn.Module | str, processor: Any = None) -> tuple[nn.Module, Any]:
+def load_pair(model: nn.Module | str | os.PathLike, processor: Any = None) -> tuple[nn.Module, Any]:
     """A model and its processor, each loaded if the model is a name and the processor is not given."""
-    if not isinstance(model, str):
+    if not isinstance(model, str | os.PathLike):
         return model, processor
+    model = os.fspath(model)
     return load_model(model), processor or AutoProcessor.from_pretrained(model, trust_remote_code=False)
 
 
