@@ -98,6 +98,13 @@ class DataArguments:
         metadata={"help": "Text file of names over which the guidance terms range instead of the classes."},
     )
     streaming: bool = field(default=False, metadata={"help": "Read the fine-tuning set while training."})
+    shuffle_buffer: int = field(
+        default=1000,
+        metadata={
+            "help": "With --streaming, draw each row from a buffer of so many, by --seed and in every pass anew; 0 "
+            "reads them in order. Images wait in it as files, in every worker."
+        },
+    )
     cache_images: int = field(
         default=0,
         metadata={"help": "MiB of decoded images of the fine-tuning set that each process keeps; 0 decodes anew."},

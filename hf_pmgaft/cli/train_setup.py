@@ -104,6 +104,8 @@ def load_training_set(data_args: DataArguments, processor: Any, seed: int, needs
         data_args.caption_column or None,
         needs_labels,
     )
+    if data_args.streaming and data_args.shuffle_buffer:
+        examples = examples.shuffled(seed, data_args.shuffle_buffer)
     if data_args.shots is not None:
         examples = few_shot(examples, data_args.shots, seed)
     if not data_args.cache_images:

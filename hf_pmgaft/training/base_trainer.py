@@ -18,9 +18,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.data import IterableDataset
 from transformers import ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..data.training_sets import StreamingImages
 from ..engines import adapt_to_processes, copy_trained, load_whole_models, local_part
 from ..files import save_tensors
 from ..hub.upload import EXTRA_STATE
@@ -31,6 +33,7 @@ from . import checkpoints
 from .callbacks import LogFileProgress, StopOnSigterm, WeightAverage
 from .hub_trainer import HubTrainer
 from .running_means import RunningMeans
+from .streams import POSITION, Passes, rows_per_batch
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +63,13 @@ class BaseTrainer(HubTrainer):
         self._sigterm = StopOnSigterm()
         if stop_on_sigterm:
             self.add_callback(self._sigterm)
+
+        # Trainer takes all of a run over a stream for one epoch.
+        self.passes: Passes | None = None
+        self._begin_at = (0, 0)  # pass, and steps made in it
+        if isinstance(self.train_dataset, IterableDataset):
+            self.passes = Passes()
+            self.add_callback(self.passes)
 
         # Averages of the weights
         self.average: WeightAverage | None = None
@@ -149,6 +159,11 @@ class BaseTrainer(HubTrainer):
     # ---- Training and its end ----
 
     @property
+    def epoch(self) -> int:
+        """The pass over the training set that runs, from 0."""
+        return int(self.state.epoch or 0) if self.passes is None else self.passes.number
+
+    @property
     def interrupted(self) -> bool:
         """Whether SIGTERM ended the last training."""
         return self._sigterm.received
@@ -166,10 +181,14 @@ class BaseTrainer(HubTrainer):
         # Taken before training, so that an objective whose state changes keeps the fingerprint it began with.
         self._fingerprint = json.loads(json.dumps(self.fingerprint(), default=_as_json))
         checkpoint = checkpoints.to_resume(resume_from_checkpoint, self.args.output_dir, self._fingerprint)
+        self._begin_at = (0, 0)
         if checkpoint is not None:
             adapt_to_processes(self.accelerator, str(checkpoint))
             if (checkpoint / EXTRA_STATE).is_file():
-                self.load_attack_state(load_file(checkpoint / EXTRA_STATE))
+                state = load_file(checkpoint / EXTRA_STATE)
+                self.load_attack_state(state)
+                if POSITION in state:
+                    self._begin_at = tuple(state[POSITION].tolist())
         self.means.clear()
         self._newest_checkpoint = None if checkpoint is None else checkpoint.resolve()
 
@@ -178,6 +197,38 @@ class BaseTrainer(HubTrainer):
             output = super().train(resume_from_checkpoint=resume, **kwargs)
         self._check_weights()
         return output
+
+    def _init_training_state(self, *args, **kwargs):
+        begin_at = super()._init_training_state(*args, **kwargs)
+        if self.passes is None:
+            return begin_at
+
+        # Of a stream, Trainer would go on in the first pass, wherever the run was.
+        number, steps = self._begin_at
+        if self.args.ignore_data_skip:
+            steps = 0
+        self.passes.begin_at(number, self.state.global_step - steps)
+        batches = steps * self.args.gradient_accumulation_steps
+        if isinstance(self.train_dataset, StreamingImages):
+            self.train_dataset.read_in_batches(
+                rows_per_batch(self.args), self.args.dataloader_drop_last, epoch=number, batches_done=batches
+            )
+        return number, batches
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """Takes the batches of one step. What is left at the end of a pass over a stream, and fills none, is let go.
+
+        Trainer would add the gradient of such a rest to the next pass's first step, which would be too long.
+        """
+        try:
+            batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        except ValueError as error:
+            if self.passes is None or "Batch does not contain any data" not in str(error):
+                raise
+            batches, num_items = [], None  # an empty pass, which `Passes` names
+        if self.passes is not None and len(batches) < num_batches:
+            return [], num_items
+        return batches, num_items
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means over all samples since the last line and over processes."""
@@ -268,6 +319,8 @@ class BaseTrainer(HubTrainer):
         state = {name: value.detach().contiguous() for name, value in self.extra_state().items()}
         if self.average is not None:
             state |= {f"average.{name}": value.contiguous() for name, value in self.average.values.items()}
+        if self.passes is not None:
+            state[POSITION] = self.passes.position(self.state.global_step)
         if state:
             save_tensors(state, folder / EXTRA_STATE)
         checkpoints.seal(folder, self._fingerprint)

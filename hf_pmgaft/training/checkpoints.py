@@ -20,6 +20,7 @@ from ..distributed import gather
 from ..fingerprints import differences, digest, digest_of_list
 from ..objectives import Objective
 from ..tuning import Tuning, name_of, options_of
+from .streams import stream_fingerprint
 from .texts import Texts
 
 logger = logging.getLogger(__name__)
@@ -232,7 +233,7 @@ def run_fingerprint(
         "class_names": digest_of_list(texts.class_names or ()),
         "guidance_names": None if texts.guidance_names is None else digest_of_list(texts.guidance_names),
         "prompt_templates": texts.prompt_templates,
-        "train_dataset": data_fingerprint(dataset),
+        "train_dataset": data_fingerprint(dataset) | stream_fingerprint(dataset, args),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "seed": args.seed,
     }

@@ -33,6 +33,7 @@ from .evaluating_trainer import EvaluatingTrainer
 from .learned import Learned
 from .preparation import guide_in_float32, prepare_tuning, train_in_float32
 from .step import SIGN_AGREEMENT, AdversarialStep
+from .streams import check_stream
 from .teacher import Teacher
 from .texts import Texts, encode_heads
 
@@ -118,6 +119,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
 
         # Data and its texts
         examples = examples_for(self.objective, train_dataset, processing_class, class_names, args)
+        check_stream(examples, args)
         self.texts = Texts(
             processing_class,
             checks.training_class_names(class_names, examples, self.objective),
@@ -205,7 +207,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
             model,
             inputs,
             self.state.global_step,
-            epoch=int(self.state.epoch or 0),
+            epoch=self.epoch,
             compare_signs=SIGN_AGREEMENT not in self.means,
         )
         self.means.add(result.means, count=len(inputs["labels"]))

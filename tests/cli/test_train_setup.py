@@ -1,5 +1,8 @@
 """The training set that flags and a YAML file describe."""
 
+from itertools import islice
+
+import pytest
 import torch
 from support.paths import EMOJI
 from transformers import AutoProcessor
@@ -20,3 +23,19 @@ def test_the_script_reads_captions_and_shots_from_flags_and_yaml(tmp_path):
     assert len(one) == 160 and one.sample_ids == other.sample_ids
     assert torch.equal(one[7]["input_ids"], other[7]["input_ids"]) and len(one[7]["input_ids"]) > 1
     assert load_training_set(by_flags, processor, 1).sample_ids != one.sample_ids
+
+
+def test_streams_are_shuffled_by_the_seed_unless_the_buffer_is_empty():
+    processor = AutoProcessor.from_pretrained(EMOJI / "model")
+
+    def first_labels(seed, *flags):
+        flags = ["--dataset_name", f"{EMOJI}/data:finetune", "--streaming", "true", *flags]
+        (arguments,) = parse_args((DataArguments,), flags)
+        examples = load_training_set(arguments, processor, seed)
+        return [row["label"] for row in islice(examples.dataset, 40)]
+
+    in_order = first_labels(0, "--shuffle_buffer", "0")
+    assert in_order == first_labels(1, "--shuffle_buffer", "0")
+    assert first_labels(0) == first_labels(0) != first_labels(1) != in_order
+    with pytest.raises(ValueError, match="shuffle_buffer=-5, from which no row can be drawn"):
+        first_labels(0, "--shuffle_buffer", "-5")
