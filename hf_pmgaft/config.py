@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from .attacks.ball import NORMS, parse_radius
 from .attacks.losses import LOSSES
 from .attacks.spec import training_attack, training_options, try_attack
 from .engines import broadcast_buffers, check_engine, check_engine_requested
+from .files import check_output_folder
 from .modes import ATTACK_PRECISIONS
 from .objectives import OBJECTIVES, make_objective
 from .registry import check_choice
@@ -251,15 +251,7 @@ class PMGAFTConfig(TrainingArguments):
 
 def check_output_dir(output_dir: str | os.PathLike) -> None:
     """Raises `ValueError` if no file can be written into the folder; it is made if need be."""
-    try:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output_dir):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"You passed output_dir={str(output_dir)!r}, which cannot be written to ({error.strerror}), so the "
-            "checkpoint would be lost. Pass a folder that you may write to."
-        ) from error
+    check_output_folder("output_dir", output_dir)
 
 
 def pass_on_renamed_flags(args: TrainingArguments) -> None:

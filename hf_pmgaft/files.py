@@ -1,8 +1,10 @@
-"""Weights in files that others can read: safetensors writes them under a private mode, which is taken back here."""
+"""Files that are written: checked before anything is computed, and readable by others afterwards."""
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,3 +43,65 @@ def make_readable(path: str | os.PathLike) -> None:
     os.umask(mask)
     for file in files:
         file.chmod(0o666 & ~mask)
+
+
+def check_output_file(name: str, file: str | os.PathLike | None) -> None:
+    """Raises `ValueError` if a file cannot be written; its folder is made if need be, and nothing for `None`.
+
+    Args:
+        name (`str`): What was passed, such as `"--output_file"`.
+        file (`str`, *optional*): Where it is to be written.
+
+    Example:
+        >>> check_output_file("--output_file", "reports/today/report.json")
+        >>> check_output_file("--output_file", "reports/today")
+        Traceback (most recent call last):
+        ValueError: You passed --output_file reports/today, which is a folder... Pass the name of a file...
+    """
+    if file is None:
+        return
+    path = Path(file)
+    if os.path.isdir(path) or not path.name or str(file).endswith(os.sep):
+        raise ValueError(
+            f"You passed {name} {file}, which is a folder, so nothing can be written under this name. Pass the name "
+            f"of a file, such as {path / 'report.json'}."
+        )
+    try:
+        _try_to_write_into(path.parent)
+        if os.path.exists(path):
+            path.open("ab").close()
+    except OSError as error:
+        raise ValueError(
+            f"You passed {name} {file}, which cannot be written ({error.strerror}), so what is computed would be "
+            "lost. Pass a place that you may write to."
+        ) from error
+
+
+def check_output_folder(name: str, folder: str | os.PathLike | None) -> None:
+    """Raises `ValueError` if no file can be written into a folder; it is made if need be, and nothing for `None`.
+
+    Example:
+        >>> check_output_folder("--plots", "pictures/today")
+        >>> Path("report.json").touch()
+        >>> check_output_folder("--plots", "report.json")
+        Traceback (most recent call last):
+        ValueError: You passed --plots report.json, which cannot be written to (Not a directory)...
+    """
+    if folder is None:
+        return
+    try:
+        _try_to_write_into(Path(folder))
+    except OSError as error:
+        raise ValueError(
+            f"You passed {name} {folder}, which cannot be written to ({error.strerror}), so what is computed would "
+            "be lost. Pass a folder that you may write to."
+        ) from error
+
+
+def _try_to_write_into(folder: Path) -> None:
+    """Makes a folder if need be, and raises `OSError` if no file can be written into it."""
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass

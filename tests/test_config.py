@@ -145,7 +145,7 @@ def test_a_push_without_token_or_name_is_refused_before_training(monkeypatch):
 
 def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="output_dir=.*cannot be written to.*Not a directory.*Pass a folder"):
+    with pytest.raises(ValueError, match="output_dir .*cannot be written to.*Not a directory.*Pass a folder"):
         check_output_dir(tmp_path / "file" / "out")
     check_output_dir(tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder").is_dir()

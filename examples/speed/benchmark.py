@@ -131,6 +131,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     import torch
 
+    from hf_pmgaft.files import check_output_file
+
+    check_output_file("--output_file", args.output_file)
+
     part = importlib.import_module(f"benchmarks.{args.part}")
     torch.set_num_threads(args.threads)
     (part.work if "worker" in args and args.worker else part.run)(args)

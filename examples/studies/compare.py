@@ -23,6 +23,7 @@ from pathlib import Path
 from hf_pmgaft.cli import evaluate, train
 from hf_pmgaft.embedded import emoji_folder
 from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
+from hf_pmgaft.files import check_output_file, check_output_folder
 
 WORDS = str(emoji_folder() / "data" / "guidance_names.txt")
 # How the table names a method, and the flags of run_pmgaft.py that make it.
@@ -146,6 +147,8 @@ def _over_sets(sets: list[list[tuple[list[int], list[int]]]]) -> tuple[float, fl
 
 def main() -> None:
     args = parse()
+    check_output_file("--file", args.file)
+    check_output_folder("--output_dir", args.output_dir)
     base = report_of(args, str(emoji_folder() / "model"), Path(args.output_dir) / "none")
     reports = {}
     for method in args.methods:

@@ -78,6 +78,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
+    board.check_places(args)
     kind = "stronger" if args.stronger else "costs"
     runs = {name: [(name, board.chosen(name), seed) for seed in args.seeds] for name in args.methods}
     every = [run for of_method in runs.values() for run in of_method]

@@ -40,6 +40,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from hf_pmgaft.embedded import emoji_folder
+from hf_pmgaft.files import check_output_file
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -272,8 +273,16 @@ def read(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
+def check_places(args: argparse.Namespace) -> None:
+    """Raises `ValueError` if the files of the figures cannot be written."""
+    if args.file is not None:
+        check_output_file("--file", f"{args.file}.json")
+        check_output_file("--file", f"{args.file}.png")
+
+
 def rank(args: argparse.Namespace) -> None:
     """Trains the chosen configurations with every seed, measures them, and writes table, figures and picture."""
+    check_places(args)
     file, columns = RUNS[args.split], list(EVALUATIONS[args.split])
     todo = {name: [(name, chosen(name), seed) for seed in args.seeds] for name in args.methods}
     complete(args, [run for runs in todo.values() for run in runs])

@@ -38,6 +38,7 @@ from ..attacks import parse_radius
 from ..embedded import emoji_folder
 from ..evaluation.tables import FORMATS, render
 from ..evaluation.verdicts import Verdicts
+from ..files import check_output_file
 from ..fingerprints import digest, fingerprint
 from ..tuning.saved import load_model
 from .errors import one_line_errors
@@ -96,6 +97,9 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     """Attacks what a command line asks for, prints the table and writes the files that it names."""
     args = parse(argv, script)
     check_numbers(args)
+    check_output_file("--output_file", args.output_file)
+    check_output_file("--verdict_file", args.verdict_file)
+    check_output_file("--gallery", args.gallery)
     from ..downstream.llava import load_llava
     from ..downstream.llava_evaluation import AnswerEvaluation
     from ..downstream.towers import swap_vision_tower, vision_tower

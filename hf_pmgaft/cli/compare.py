@@ -17,6 +17,7 @@ from pathlib import Path
 from ..evaluation.comparison import compare_reports
 from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
+from ..files import check_output_file, check_output_folder
 from .errors import one_line_errors
 from .parser import make_parser
 
@@ -59,8 +60,16 @@ def compare(
         plots (`str`, *optional*): Folder for pictures.
 
     Raises:
-        ValueError: if the reports follow different protocols, or are of different images.
+        ValueError: if the reports follow different protocols, or are of different images, or a place cannot be
+            written to.
     """
+    check_output_file("--output_file", output_file)
+    check_output_folder("--plots", plots)
+    if output_file is not None and Path(output_file).resolve() in (Path(first).resolve(), Path(second).resolve()):
+        raise ValueError(
+            f"You passed --output_file {output_file}, which is one of the reports and would be written over. Pass "
+            "another name."
+        )
     reports = {name: RobustnessReport.load(name) for name in (first, second)}
     comparison = compare_reports(reports[first], reports[second], ignore)
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
+from ..files import check_output_folder
 from .errors import one_line_errors
 from .parser import make_parser
 
@@ -35,6 +37,12 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
 def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     """Converts the checkpoint that a command line names."""
     args = parse(argv, script)
+    check_output_folder("--output_dir", args.output_dir)
+    read = [Path(name).resolve() for name in (args.source, args.base) if name]
+    if Path(args.output_dir).resolve() in read:
+        raise ValueError(
+            f"You passed --output_dir {args.output_dir}, which is read and would be written over. Pass another folder."
+        )
     from transformers import AutoProcessor
 
     from ..downstream.open_clip import load_open_clip, save_open_clip

@@ -33,6 +33,7 @@ from ..embedded import emoji_folder
 from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
 from ..evaluation.verdicts import VERDICTS
+from ..files import check_output_file, check_output_folder
 from ..models.resolution import at_resolution
 from ..tuning.saved import load_model
 from .compare import compare, draw_reports
@@ -106,6 +107,9 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
 def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     """Evaluates what a command line asks for, prints tables and writes the files that it names."""
     args = parse(argv, script)
+    check_output_file("--output_file", args.output_file)
+    check_output_file("--verdict_file", args.verdict_file)
+    check_output_folder("--plots", args.plots)
     if args.compare:
         compare(*args.compare, args.ignore, args.format, args.output_file, args.plots)
         return
@@ -273,9 +277,6 @@ def unseen_attacks(eps: str, norm: str, edge: int) -> list[dict[str, Any]]:
 
 def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None:
     """Prints a report, and writes what a command line asks for."""
-    if args.output_file:
-        report.save(args.output_file)
-
     for rows in (report.rows(), report.attack_rows(), report.corruption_rows()):
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
@@ -286,6 +287,8 @@ def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None
     for flag in report.flags:
         print(f"WARNING ({flag['flag']}, {flag['set']}): {flag['message']}.")
 
+    if args.output_file:
+        report.save(args.output_file)
     if args.plots:
         draw_reports({model: report}, Path(args.plots))
 

@@ -27,6 +27,7 @@ from torch import nn
 from ..attacks import NORMS, frozen, sample_seeds
 from ..attacks.spec import AttackSpec
 from ..embedded import emoji_folder
+from ..files import check_output_file
 from ..models.backbones import get_backbone
 from ..tuning.saved import load_model
 from ..zero_shot import ZeroShotClassifier, encode_class_names
@@ -63,6 +64,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
 def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     """Draws the gallery that a command line asks for."""
     args = parse(argv, script)
+    check_output_file("--output_file", args.output_file)
     if args.num_images < 1:
         raise ValueError(f"You passed num_images={args.num_images}, which leaves nothing to show. Pass 1 or more.")
     attack = AttackSpec.of(

@@ -205,3 +205,13 @@ def test_the_command_line_prints_recalls_and_draws_them(tmp_path, capsys):
     )
     with pytest.raises(SystemExit, match="--target 'a' without --caption_column"):
         evaluate.main([*data, "--target", "a"])
+
+
+def test_the_table_is_printed_before_the_report_is_saved(tmp_path, capsys, monkeypatch):
+    def full(self, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RobustnessReport, "save", full)
+    with pytest.raises(SystemExit, match="No space left"):
+        evaluate.main([*FGSM, "--output_file", str(tmp_path / "new" / "report.json")])
+    assert "activities" in capsys.readouterr().out
