@@ -1,3 +1,4 @@
+from .arrays import image_of_numbers as image_of_numbers
 from .augmentation import augment as augment
 from .captions import Captions as Captions
 from .collator import Collator as Collator
@@ -9,15 +10,16 @@ from .columns import check_labels as check_labels
 from .columns import class_names_of as class_names_of
 from .columns import column_names as column_names
 from .columns import find_column as find_column
+from .columns import label_index as label_index
 from .evaluation_sets import EvaluationImages as EvaluationImages
 from .evaluation_sets import RetrievalDataset as RetrievalDataset
 from .evaluation_sets import ZeroShotDataset as ZeroShotDataset
-from .evaluation_sets import check_resize as check_resize
 from .evaluation_sets import check_sample_ids as check_sample_ids
 from .images import flatten_on_white as flatten_on_white
 from .images import read_image as read_image
 from .rows import ImageRows as ImageRows
 from .rows import LabelledImages as LabelledImages
+from .rows import check_resize as check_resize
 from .rows import content_id as content_id
 from .sources import load_images as load_images
 from .sources import parse_set as parse_set

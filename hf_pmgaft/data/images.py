@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import re
+from collections.abc import Mapping
 from typing import Any
 
-import datasets
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from datasets.utils.file_utils import xopen
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from .arrays import image_of_numbers, to_8_bits
+
+LONGEST_NAME = 80  # of a file, in a message
+BASE64 = re.compile(r"[A-Za-z0-9+/\s]{80,}={0,2}\s*")
 
 
-def read_image(value: Any) -> Any:
-    """Turns a file's name, its content, an array or an opened image into an upright RGB image on white.
+def read_image(value: Any) -> Image.Image:
+    """Turns whatever holds one image into an upright RGB image on white.
 
     Args:
-        value (`str`, `bytes`, `dict`, `np.ndarray` or `PIL.Image.Image`): A path, the bytes of a file, `{"path",
-            "bytes"}` as `datasets` stores images, or an array of 8 or 16 bits `[H,W]`, `[H,W,3]` or `[H,W,4]`.
-
-    Returns:
-        `PIL.Image.Image`, or the value itself if it is something else, which the processor then has to read.
+        value: The name of a file (`str` or `Path`) or its address (`https://...`, `hf://...`); the content of a file
+            (`bytes`, `bytearray`) or an open one; `{"path", "bytes"}` as `datasets` stores images; an opened image;
+            or numbers, in an array, a tensor or nested lists, as [`image_of_numbers`] takes them. Of an animation it
+            is the first picture. A list may hold one of these, not several.
 
     Raises:
-        ValueError: if there is no image, or one whose numbers have no known scale.
+        OSError, ValueError: if there is no image, or one whose numbers have no known scale.
 
     Example:
         >>> import numpy as np
@@ -28,26 +37,86 @@ def read_image(value: Any) -> Any:
         >>> image.mode, image.size, image.getpixel((0, 0))
         ('RGB', (30, 20), (255, 255, 255))
     """
-    # Files
-    if isinstance(value, str):
-        value = {"path": value, "bytes": None}
-    if isinstance(value, bytes):
-        value = {"path": None, "bytes": value}
-    if isinstance(value, dict):
-        value = datasets.Image().decode_example(value)
-    if value is None:
+    image = _open(value)
+    if 0 in image.size:
+        raise ValueError(f"it is {image.width} x {image.height} and has no pixels")
+    image.load()  # before its EXIF is read, which for some formats would read the pixels too
+    return flatten_on_white(_upright(image))
+
+
+def _open(value: Any) -> Image.Image:
+    """The image that a value holds, as it is stored."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):  # which tables have for nothing
         raise ValueError("there is none")
-
-    # Arrays
-    if isinstance(value, np.ndarray) and _is_picture(value):
-        value = Image.fromarray(to_8_bits(value))
-    if not isinstance(value, Image.Image):
+    if isinstance(value, Image.Image):
         return value
+    if isinstance(value, Mapping):
+        return _open(_entry_of_dict(value))
+    if isinstance(value, (list, tuple)) and not _is_of_numbers(value):
+        if len(value) != 1:
+            raise ValueError(f"it is a list of {len(value)} entries in place of one image; give each a row of its own")
+        return _open(value[0])
 
-    # A camera notes how it was held instead of turning the pixels.
-    if value.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        value = ImageOps.exif_transpose(value)
-    return flatten_on_white(value)
+    if isinstance(value, (str, os.PathLike)):
+        return _open_content(_read_file(os.fspath(value)))
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _open_content(bytes(value))
+    if hasattr(value, "read"):
+        value.seek(0)  # it may have been read before
+        return _open_content(value.read())
+    if isinstance(value, (list, tuple)) or hasattr(value, "__array__"):
+        return image_of_numbers(value)
+    raise ValueError(f"it is of the type {type(value).__name__}, which holds no image")
+
+
+def _entry_of_dict(value: Mapping[str, Any]) -> Any:
+    """The bytes or, without them, the path of an image as `datasets` stores it."""
+    if not {"bytes", "path"} & set(value):
+        raise ValueError(f"it is a dict of {list(value)[:5]} without 'bytes' or 'path'")
+    content = value.get("bytes")
+    return value.get("path") if content is None else content
+
+
+def _is_of_numbers(values: list | tuple) -> bool:
+    """Whether nested lists hold numbers, rather than images of another kind."""
+    first: Any = values
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    return isinstance(first, (bool, int, float, np.number, np.bool_))
+
+
+def _read_file(name: str) -> bytes:
+    """The content of a local file or of an address."""
+    if not name:
+        raise ValueError("there is none")
+    try:
+        with xopen(name, "rb") as file:
+            return file.read()
+    except OSError as error:
+        short = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+        if BASE64.fullmatch(name):
+            reason = f"it is the base64 text {short!r}: pass bytes, such as base64.b64decode gives"
+        elif isinstance(error, FileNotFoundError):
+            reason = f"there is no file {short!r}"
+        else:
+            reason = f"{short!r}: {error.strerror or error}"
+        raise ValueError(reason) from error
+
+
+def _open_content(content: bytes) -> Image.Image:
+    """The image in the content of a file."""
+    try:
+        return Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"its {len(content)} bytes are no image of a kind that Pillow knows") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as the camera notes that it was held; as it is if what is noted cannot be read."""
+    with contextlib.suppress(Exception):  # Pillow raises anything for what cameras and editors write
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            return ImageOps.exif_transpose(image)
+    return image
 
 
 def flatten_on_white(image: Image.Image) -> Image.Image:
@@ -75,18 +144,3 @@ def flatten_on_white(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
-
-
-def to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """Rounds pixels of 16 bits, where white is 65535, to the nearest of 8 bits; pixels of 8 bits stay as they are."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _is_picture(array: np.ndarray) -> bool:
-    """Whether an array of 8 or 16 bits has the shape of a grey, RGB or RGBA image."""
-    has_whole_levels = array.dtype in (np.uint8, np.uint16)
-    is_grey = array.ndim == 2
-    is_colour = array.ndim == 3 and array.shape[-1] in (3, 4)
-    return has_whole_levels and (is_grey or is_colour)
