@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -59,6 +60,21 @@ def check_choice(kind: str, value: Any, choices: Collection[Any]) -> Any:
     if value not in choices:
         raise ValueError(f"There is no {kind} {value!r}. Choose one of {sorted(choices)}.")
     return value
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """Returns a number of things, or raises a `ValueError` for one that is no integer from `least`.
+
+    Example:
+        >>> check_count("shots", 4)
+        4
+        >>> check_count("shots", 0)
+        Traceback (most recent call last):
+        ValueError: You passed shots=0, which is no count. Pass an integer from 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"You passed {name}={value!r}, which is no count. Pass an integer from {least}.")
+    return int(value)
 
 
 def _check(title: str, annotation: Any, option: str, value: Any) -> Any:

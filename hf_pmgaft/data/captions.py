@@ -76,7 +76,7 @@ class Captions:
         if not captions:
             raise ValueError(
                 f"Row {position} has no caption: there is no text in {', '.join(map(repr, self.paths))}. Write one or "
-                "remove the row; --check_data lists all such rows before training."
+                "remove the row; --check_data lists all such rows beforehand."
             )
         return captions
 

@@ -119,9 +119,12 @@ def class_names_or_none(dataset: Any, label_column: str, class_names: Sequence[s
 
     Sets whose labels are optional may have such a column.
     """
-    if class_names is not None:
-        return check_class_names(class_names)
     feature = features_of(dataset).get(label_column)
+    if class_names is not None:
+        class_names = check_class_names(class_names)
+        if isinstance(feature, datasets.ClassLabel):
+            _check_order(class_names, feature.names, label_column)
+        return class_names
     if isinstance(feature, datasets.ClassLabel):
         return check_class_names(feature.names)
     if getattr(feature, "dtype", None) in ("string", "large_string") and isinstance(dataset, datasets.Dataset):
@@ -129,7 +132,30 @@ def class_names_or_none(dataset: Any, label_column: str, class_names: Sequence[s
     return None
 
 
+def _check_order(class_names: Sequence[str], names: Sequence[str], label_column: str) -> None:
+    """Raises `ValueError` for the names of the labels themselves, or a part of them, in another order than theirs."""
+    is_of_the_same = set(class_names) <= set(names) or set(names) <= set(class_names)
+    differing = [number for number, pair in enumerate(zip(class_names, names, strict=False)) if pair[0] != pair[1]]
+    if is_of_the_same and differing:
+        number = differing[0]
+        raise ValueError(
+            f"You passed class_names in another order than the labels of column {label_column!r}: label {number} is "
+            f"{names[number]!r} there and {class_names[number]!r} in yours. Leave class_names out, or pass them in "
+            "the order of the labels."
+        )
+
+
 # ---- Labels ----
+
+
+def place_of(position: int | str, set_name: str | None) -> str:
+    """Says in messages which row of which set is meant.
+
+    Example:
+        >>> place_of(3, "shapes"), place_of(3, None)
+        ("3 of 'shapes'", '3')
+    """
+    return str(position) if set_name is None else f"{position} of {set_name!r}"
 
 
 def label_index(value: Any, class_numbers: Mapping[str, int] | None, row: int | str) -> int:
@@ -150,12 +176,12 @@ def label_index(value: Any, class_numbers: Mapping[str, int] | None, row: int | 
 
     if class_numbers is None:
         raise ValueError(
-            f"Row {row} has the label {value!r}, which is no number of a class. Correct the row, or pass the names "
-            "that labels stand for as `class_names`."
+            f"Row {row} has the label {value!r:.80}, which is no number of a class. Correct the row, or pass the "
+            "names that labels stand for as `class_names`."
         )
     count = len(class_numbers)
     raise ValueError(
-        f"Row {row} has the label {value!r}, which is not among the {count} classes (0 to {count - 1}: "
+        f"Row {row} has the label {value!r:.80}, which is not among the {count} classes (0 to {count - 1}: "
         f"{', '.join(list(class_numbers)[:3])}, ...). Correct the row or pass the full list as `class_names`."
     )
 
@@ -171,10 +197,13 @@ def _is_class_number(value: Any, class_numbers: Mapping[str, int] | None) -> boo
         return False
 
 
-def check_labels(dataset: Any, label_column: str, class_numbers: Mapping[str, int]) -> None:
+def check_labels(
+    dataset: Any, label_column: str, class_numbers: Mapping[str, int], set_name: str | None = None
+) -> None:
     """Raises `ValueError` for a label outside the classes, where labels can be read without making the images."""
     for row, label in enumerate(quick_labels(dataset, label_column) or ()):
-        label_index(label, class_numbers, row)
+        if not _is_class_number(label, class_numbers):
+            label_index(label, class_numbers, place_of(row, set_name))
 
 
 def quick_labels(dataset: Any, label_column: str) -> Iterable[Any] | None:

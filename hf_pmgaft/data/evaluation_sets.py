@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,9 +12,8 @@ import datasets
 import torch
 from torch.utils.data import Dataset
 
-from ..models.processors import image_processor_of
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_prompt_templates
-from .columns import has_transform
+from .columns import has_transform, place_of
 from .rows import ImageRows
 
 
@@ -61,9 +61,7 @@ class EvaluationImages(ImageRows, Dataset):
                 f"The evaluation set {name!r} is a stream, whose rows have no numbers to draw and report them by. "
                 "Load it without streaming."
             )
-        if resize is not None:
-            check_resize(resize, native_size, image_processor_of(processor))
-
+        self.name = name
         super().__init__(
             dataset,
             processor,
@@ -72,10 +70,8 @@ class EvaluationImages(ImageRows, Dataset):
             resize=resize,
             **columns,
         )
-        self.name = name
         self.prompt_templates = check_prompt_templates(prompt_templates)
         self.native_size = native_size
-        self.resize = resize
         self.sample_ids = None
         if sample_ids is not None:
             self.sample_ids = check_sample_ids(sample_ids, len(dataset), name)
@@ -234,7 +230,7 @@ class RetrievalDataset(EvaluationImages):
         pixels = self.pixels(row[self.image_column], index)
         return {
             "images": self.image(pixels, index),
-            "captions": self.captions.texts(row, index),
+            "captions": self.captions.texts(row, place_of(index, self.name)),
             "sample_id": index,
         }
 
@@ -248,28 +244,8 @@ class RetrievalDataset(EvaluationImages):
         if isinstance(table, datasets.Dataset) and not has_transform(table):
             columns = {path[0] for path in self.captions.paths.values()}
             table = table.with_format(None).select_columns(list(columns))
-        return {row: list(dict.fromkeys(self.captions.texts(table[row], row))) for row in rows}
-
-
-def check_resize(resize: int, native_size: bool, processor: Any) -> None:
-    """Raises `ValueError` if resizing the shortest edge to `resize` does not lead to images of the model's size."""
-    if native_size:
-        raise ValueError(
-            f"You passed native_size and resize={resize}, but images keep their own size or are resized, not both. "
-            "Drop one of the two."
-        )
-
-    crop = getattr(processor, "crop_size", None)
-    if not crop or not getattr(processor, "do_center_crop", False):
-        raise ValueError(
-            f"You passed resize={resize}, but this {type(processor).__name__} does not crop, so the images would not "
-            "have the model's size. Drop resize, or use a processor with do_center_crop."
-        )
-
-    # A crop beyond the image would be filled with black.
-    edge = max(crop["height"], crop["width"])
-    if resize < edge:
-        raise ValueError(f"You passed resize={resize}, less than the processor's crop of {edge}. Pass {edge} or more.")
+        texts = {row: self.captions.texts(table[row], place_of(row, self.name)) for row in rows}
+        return {row: list(dict.fromkeys(captions)) for row, captions in texts.items()}
 
 
 def check_sample_ids(sample_ids: Sequence[int], size: int, name: str) -> list[int]:
@@ -281,13 +257,22 @@ def check_sample_ids(sample_ids: Sequence[int], size: int, name: str) -> list[in
         name (`str`): What the set is called, for messages.
 
     Raises:
-        ValueError: if there is none, or if one lies outside the set or stands twice.
+        ValueError: if there is none, or if one is no integer, lies outside the set or stands twice.
 
     Example:
         >>> check_sample_ids((6, 1), size=8, name="shapes")
         [6, 1]
     """
-    ids = [int(i) for i in sample_ids]
+    if isinstance(sample_ids, (str, Mapping)) or not isinstance(sample_ids, Iterable):
+        raise ValueError(f"You passed {sample_ids!r} as sample ids of {name!r}. Pass a list of row numbers.")
+    ids = list(sample_ids)
+    not_whole = [i for i in ids if isinstance(i, bool) or not isinstance(i, numbers.Integral)]
+    if not_whole:
+        raise ValueError(
+            f"You passed the sample ids {not_whole[:5]} for {name!r}, which are no row numbers. Pass integers."
+        )
+
+    ids = [int(i) for i in ids]
     outside = [i for i in ids if not 0 <= i < size]
     if outside or not ids:
         raise ValueError(

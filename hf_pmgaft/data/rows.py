@@ -10,8 +10,9 @@ import datasets
 import torch
 from PIL import ImageOps
 
-from ..models.processors import image_processor_of
+from ..models.processors import check_rescaling, image_processor_of
 from ..progress import progress_bar
+from ..registry import check_count
 from .captions import Captions
 from .columns import (
     IMAGE_COLUMNS,
@@ -24,6 +25,7 @@ from .columns import (
     find_column,
     has_transform,
     label_index,
+    place_of,
 )
 from .images import read_image
 
@@ -47,7 +49,8 @@ class ImageRows:
         border (`int`): Pixels that are cut off at each edge before anything else.
 
     Raises:
-        ValueError: for columns that are missing, labels that name no classes, and labels outside the classes.
+        ValueError: for columns that are missing, labels that name no classes, labels outside the classes, and a
+            resize that does not lead to the model's size.
 
     Example:
         >>> rows = ImageRows(dataset, processor, normalize=False)
@@ -59,6 +62,8 @@ class ImageRows:
     """
 
     label_columns = LABEL_COLUMNS
+    # What messages call the set, where there may be several.
+    name: str | None = None
 
     def __init__(
         self,
@@ -77,6 +82,10 @@ class ImageRows:
         # Image
         self.image_column = find_column(dataset, image_column, IMAGE_COLUMNS, "image")
         self.processor = image_processor_of(processor)
+        check_rescaling(self.processor)
+        if resize is not None:
+            check_resize(resize, native_size, self.processor)
+        self.resize = resize
         self.processor_options = _processor_options(self.processor, normalize, native_size, resize)
         self.border = border
 
@@ -103,7 +112,7 @@ class ImageRows:
         self.class_numbers = None
         if self.class_names is not None:
             self.class_numbers = {name: number for number, name in enumerate(self.class_names)}
-            check_labels(dataset, self.label_column, self.class_numbers)
+            check_labels(dataset, self.label_column, self.class_numbers, self.name)
 
         self.dataset = _without_decoding(dataset, self.image_column)
 
@@ -127,8 +136,8 @@ class ImageRows:
                 raise ValueError("it holds NaN or infinite pixels")
         except Exception as error:  # a broken file makes Pillow raise anything
             raise ValueError(
-                f"The image in row {position}, column {self.image_column!r}, cannot be read ({error}). Repair or "
-                "remove the row; --check_data lists all such rows before training."
+                f"The image in row {place_of(position, self.name)}, column {self.image_column!r}, cannot be read "
+                f"({error}). Repair or remove the row; --check_data lists all such rows beforehand."
             ) from error
         return pixels
 
@@ -136,9 +145,10 @@ class ImageRows:
         """Gives the `pixel_values` of one row and, where the set has them, `labels` and the captions' token ids."""
         example = {"pixel_values": self.pixels(row[self.image_column], position)}
         if self.label_column is not None:
-            example["labels"] = label_index(row[self.label_column], self.class_numbers, position)
+            place = place_of(position, self.name)
+            example["labels"] = label_index(row[self.label_column], self.class_numbers, place)
         if self.captions is not None:
-            example.update(self.captions.tokens(row, position))
+            example.update(self.captions.tokens(row, place_of(position, self.name)))
         return example
 
     def check(self) -> None:
@@ -190,6 +200,35 @@ def check_rows(rows: Iterable[tuple[int, Any]], read: Callable[[Any, int], Any])
             shown.append("...")
         listed = "\n  ".join(shown)
         raise ValueError(f"{len(messages)} of the rows cannot be used:\n  {listed}\nRepair or remove them.")
+
+
+def check_resize(resize: int, native_size: bool, processor: Any) -> None:
+    """Raises `ValueError` if resizing the shortest edge to `resize` does not lead to images of the model's size.
+
+    Example:
+        >>> check_resize(18, native_size=False, processor=processor.image_processor)
+        >>> check_resize(8, native_size=False, processor=processor.image_processor)
+        Traceback (most recent call last):
+        ValueError: You passed resize=8, less than the processor's crop of 16. Pass 16 or more.
+    """
+    check_count("resize", resize)
+    if native_size:
+        raise ValueError(
+            f"You passed native_size and resize={resize}, but images keep their own size or are resized, not both. "
+            "Drop one of the two."
+        )
+
+    crop = getattr(processor, "crop_size", None)
+    if not crop or not getattr(processor, "do_center_crop", False):
+        raise ValueError(
+            f"You passed resize={resize}, but this {type(processor).__name__} does not crop, so the images would not "
+            "have the model's size. Drop resize, or use a processor with do_center_crop."
+        )
+
+    # A crop beyond the image would be filled with black.
+    edge = max(crop["height"], crop["width"])
+    if resize < edge:
+        raise ValueError(f"You passed resize={resize}, less than the processor's crop of {edge}. Pass {edge} or more.")
 
 
 def content_id(pixels: Any) -> int:

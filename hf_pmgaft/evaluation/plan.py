@@ -9,6 +9,7 @@ import torch
 
 from ..attacks.spec import AttackSpec
 from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
+from ..registry import check_count
 from .gallery import Gallery
 
 
@@ -86,11 +87,14 @@ def group_of(spec: AttackSpec) -> str:
 def sample_ids(size: int, max_samples: int | None, seed: int) -> list[int]:
     """Chooses the rows of a set that are evaluated: all, or `max_samples` of them, by the seed.
 
+    Raises:
+        ValueError: for a `max_samples` below 1.
+
     Example:
         >>> sample_ids(100, 4, seed=0) == sample_ids(100, 4, seed=0), sample_ids(3, None, seed=0)
         (True, [0, 1, 2])
     """
-    if max_samples is None or max_samples >= size:
+    if max_samples is None or check_count("max_samples", max_samples) >= size:
         return list(range(size))
     generator = torch.Generator().manual_seed(seed)
     return sorted(torch.randperm(size, generator=generator)[:max_samples].tolist())

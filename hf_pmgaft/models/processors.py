@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -30,6 +32,7 @@ def pixel_statistics(processor: Any) -> tuple[list[float], list[float]]:
 
     Raises:
         TypeError: for a processor without an image processor.
+        ValueError: for statistics that are not of images in [0,1], and a processor that does not scale images to it.
 
     Example:
         >>> mean, std = pixel_statistics(processor)
@@ -42,9 +45,62 @@ def pixel_statistics(processor: Any) -> tuple[list[float], list[float]]:
             f"You passed a {type(processor).__name__} as `processing_class`, which holds no pixel statistics, so "
             "images cannot be taken back to [0,1]. Pass the model's CLIPProcessor."
         )
+    check_rescaling(image_processor)
     if not getattr(image_processor, "do_normalize", True):
         return [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
-    return list(image_processor.image_mean), list(image_processor.image_std)
+
+    # One number stands for all three channels, as in transformers.
+    mean, std = image_processor.image_mean, image_processor.image_std
+    mean = [mean] * 3 if isinstance(mean, (int, float)) else mean
+    std = [std] * 3 if isinstance(std, (int, float)) else std
+    check_mean(mean)
+    check_std(std)
+    return list(mean), list(std)
+
+
+def check_rescaling(image_processor: Any) -> None:
+    """Raises `ValueError` for an image processor that does not scale levels of 8 bits to [0,1]."""
+    rescales = getattr(image_processor, "do_rescale", True)
+    factor = getattr(image_processor, "rescale_factor", 1 / 255)
+    if not rescales or not isinstance(factor, (int, float)) or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
+        raise ValueError(
+            f"The {type(image_processor).__name__} has do_rescale={rescales} and rescale_factor={factor}, so its "
+            "pixels are not in [0,1], where radii and statistics are counted. Set do_rescale=True and "
+            "rescale_factor=1/255, with an image_mean and image_std of that scale."
+        )
+
+
+def check_mean(mean: Sequence[float] | None) -> None:
+    """Raises `ValueError` for means that no RGB images in [0,1] have.
+
+    Example:
+        >>> check_mean([0.481, 0.458, 0.408])
+        >>> check_mean([123.675, 116.28, 103.53])
+        Traceback (most recent call last):
+        ValueError: image_mean=[123.675, 116.28, 103.53] is not of images in [0,1]. ...
+    """
+    _check_statistic("image_mean", mean, "three numbers from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def check_std(std: Sequence[float] | None) -> None:
+    """Raises `ValueError` for standard deviations that no RGB images in [0,1] have; 1 leaves them as they are.
+
+    Example:
+        >>> check_std([0.269, 0.261, 0.276])
+    """
+    _check_statistic("image_std", std, "three numbers above 0, up to 1", lambda value: 0 < value <= 1)
+
+
+def _check_statistic(
+    name: str, values: Sequence[float] | None, allowed: str, is_possible: Callable[[float], bool]
+) -> None:
+    if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != 3:
+        raise ValueError(f"{name}={values!r} is not one number for each of red, green and blue. Pass {allowed}.")
+    if not all(is_possible(value) for value in values):
+        raise ValueError(
+            f"{name}={list(values)} is not of images in [0,1]. Pass {allowed}; what is counted in levels of 8 bits is "
+            "divided by 255."
+        )
 
 
 def padding_id(processor: Any) -> int:

@@ -1,5 +1,7 @@
 """One row becomes pixels, a label and captions; rows that cannot be used are named, one by one or all at once."""
 
+import re
+
 import datasets
 import numpy as np
 import pytest
@@ -118,7 +120,7 @@ def test_check_lists_every_broken_row(eight, processor):
     ):
         with pytest.raises(ValueError, match=f"^{len(wanted)} of the rows cannot be used") as error:
             data.check()
-        assert [i for i in range(8) if f"row {i}," in str(error.value)] == wanted
+        assert [int(row) for row in re.findall(r"image in row (\d)", str(error.value))] == wanted
     ImageClassificationDataset(eight, processor).check()
 
 
@@ -127,7 +129,8 @@ def test_check_lists_every_broken_row(eight, processor):
 def test_a_truncated_image_is_named_by_its_row(processor, tmp_path, source, form):
     whole = encoded(make_images(1)[0]["image"].resize((64, 64)), format=form)
     name = write_images(source, tmp_path, [whole, whole, whole[: len(whole) // 2], whole], form.lower())
-    data = training_examples(load_images(name), processor, CLASS_NAMES)
+    names = None if source == "folder" else CLASS_NAMES
+    data = training_examples(load_images(name), processor, names)
     row = 0 if source == "folder" else 2  # the classes of a folder have the order of their names
     with pytest.raises(ValueError, match=f"image in row {row}, column .*cannot be read .*truncated"):
         data[row]
