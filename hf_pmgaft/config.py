@@ -19,7 +19,7 @@ from .engines import broadcast_buffers, check_engine, check_engine_requested
 from .files import check_output_folder
 from .modes import ATTACK_PRECISIONS
 from .objectives import OBJECTIVES, make_objective
-from .registry import check_choice
+from .registry import check_choice, check_count
 from .tuning import TUNINGS, make_tuning
 
 # Radii and lengths of steps, and counts of things to do. One whose default is `None` may stay `None`.
@@ -92,8 +92,9 @@ class PMGAFTConfig(TrainingArguments):
     `logging_nan_inf_filter=False` (a NaN stops the run instead of being logged as 0), `logging_steps=10`,
     `ddp_broadcast_buffers=False` with older torch, `ddp_find_unused_parameters=False`, `do_eval=True`,
     `enable_jit_checkpoint=True` (SIGTERM saves a checkpoint and ends training), `learning_rate=1e-5`,
-    `weight_decay=1e-4`, `lr_scheduler_type="cosine"`. `gradient_checkpointing` and its options stay where newer
-    transformers calls them `activation_checkpointing`; either name does.
+    `weight_decay=1e-4`, `lr_scheduler_type="cosine"`, `per_device_eval_batch_size` as that of training.
+    `gradient_checkpointing` and its options stay where newer transformers calls them `activation_checkpointing`;
+    either name does.
 
     Raises:
         ValueError: for what cannot work, before a model or data is loaded.
@@ -167,12 +168,17 @@ class PMGAFTConfig(TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
     weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay."})
+    per_device_eval_batch_size: int | None = field(
+        default=None, metadata={"help": "Images that a device evaluates at once; as many as it trains on if absent."}
+    )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
 
     def __post_init__(self):
         # What the parent reads. Of the engine it must be told before it sets up its devices.
         for name in self._VALID_DICT_FIELDS:
             _check_json(name, getattr(self, name))
+        if self.per_device_eval_batch_size is None:
+            self.per_device_eval_batch_size = self.per_device_train_batch_size
         pass_on_renamed_flags(self)
         check_engine_requested(self)
         super().__post_init__()
@@ -298,8 +304,7 @@ def _check_count(name: str, value: Any, is_optional: bool) -> None:
     """Raises `ValueError` for a count that is no whole number from 1."""
     if value is None and is_optional:
         return
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"You passed {name}={value}, which is no number of things to do. Pass an integer from 1.")
+    check_count(name, value)
 
 
 def _check_averages(ema_decay: float | None, wise_ft: float | None) -> None:

@@ -16,6 +16,17 @@ def config(**options) -> PMGAFTConfig:
     return PMGAFTConfig(use_cpu=True, **options)
 
 
+def test_evaluation_batches_follow_those_of_training(tmp_path):
+    def size(**options):
+        return PMGAFTConfig(output_dir=str(tmp_path), use_cpu=True, **options).per_device_eval_batch_size
+
+    assert size() == 8
+    assert size(per_device_train_batch_size=64) == 64
+    assert size(per_device_train_batch_size=64, per_device_eval_batch_size=2) == 2
+    with pytest.raises(ValueError, match="per_device_eval_batch_size=0, which is no count. Pass an integer from 1"):
+        size(per_device_eval_batch_size=0)
+
+
 def test_radii_may_be_numbers_or_fractions_and_above_1_in_l2():
     args = PMGAFTConfig(norm="l2", eps="3/2", step_size=2.0, use_cpu=True)
     assert args.attack_options()["eps"] == 1.5 and args.attack_options()["step_size"] == 2.0

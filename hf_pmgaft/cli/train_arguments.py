@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from ..config import PMGAFTConfig
+from ..models.processors import check_mean, check_std
+from ..registry import check_count
 
 
 @dataclass
@@ -21,10 +23,11 @@ class ModelArguments:
         default=None, metadata={"help": "Train at another resolution, position embeddings interpolated once."}
     )
     image_mean: list[float] | None = field(
-        default=None, metadata={"help": "Pixel mean in place of the processor's; saved with the checkpoint."}
+        default=None,
+        metadata={"help": "Three means of pixels in [0,1] in place of the processor's; saved with the checkpoint."},
     )
     image_std: list[float] | None = field(
-        default=None, metadata={"help": "Standard deviation of pixels in place of the processor's; saved, too."}
+        default=None, metadata={"help": "Three standard deviations in place of the processor's; saved, too."}
     )
     lora_r: int = field(default=0, metadata={"help": "Rank of LoRA in the vision tower; 0 tunes the weights."})
     lora_alpha: int = field(default=16, metadata={"help": "LoRA's scaling numerator."})
@@ -44,6 +47,12 @@ class ModelArguments:
         default=False,
         metadata={"help": "With --push_to_hub, push what an adapter merges into, a plain CLIPModel, in its place."},
     )
+
+    def __post_init__(self):
+        if self.image_mean is not None:
+            check_mean(self.image_mean)
+        if self.image_std is not None:
+            check_std(self.image_std)
 
 
 @dataclass
@@ -89,6 +98,12 @@ class DataArguments:
     shots: int | None = field(
         default=None, metadata={"help": "Tune on so many images per class, drawn by --seed; all if not given."}
     )
+    resize: int | None = field(
+        default=None,
+        metadata={
+            "help": "Shortest edge of training images, in pixels, before the processor's crop; its own if absent."
+        },
+    )
     class_names: str | None = field(
         default=None, metadata={"help": "Text file with one class name per line, where the set has no ClassLabel."}
     )
@@ -110,6 +125,12 @@ class DataArguments:
         metadata={"help": "MiB of decoded images of the fine-tuning set that each process keeps; 0 decodes anew."},
     )
     check_data: bool = field(default=False, metadata={"help": "Read every row first and name those that are broken."})
+
+    def __post_init__(self):
+        check_count("cache_images", self.cache_images, least=0)
+        for name in ("shots", "resize"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
 
 
 TYPES = (ModelArguments, DataArguments, PMGAFTConfig)

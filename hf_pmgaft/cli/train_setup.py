@@ -103,6 +103,7 @@ def load_training_set(data_args: DataArguments, processor: Any, seed: int, needs
         data_args.label_column,
         data_args.caption_column or None,
         needs_labels,
+        data_args.resize,
     )
     if data_args.streaming and data_args.shuffle_buffer:
         examples = examples.shuffled(seed, data_args.shuffle_buffer)

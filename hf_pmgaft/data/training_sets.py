@@ -72,8 +72,8 @@ class ImageClassificationDataset(ImageRows, Dataset):
             >>> data[0]["pixel_values"] is data[0]["pixel_values"]
             True
         """
-        if max_bytes < 1:
-            raise ValueError(f"You passed max_bytes={max_bytes}, which keeps nothing. Pass such as 2**30.")
+        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
+            raise ValueError(f"You passed max_bytes={max_bytes!r}, which keeps nothing. Pass such as 2**30.")
         other = copy.copy(self)
         other.cache = {}
         other.free_bytes = max_bytes
@@ -256,6 +256,7 @@ def training_examples(
     label_column: str | None = None,
     caption_column: str | Sequence[str] | None = None,
     needs_labels: bool = True,
+    resize: int | None = None,
 ):
     """Makes training examples of any data set that `Trainer` users have.
 
@@ -271,6 +272,8 @@ def training_examples(
             hold `input_ids` and `attention_mask` `[C,L]` of their captions too.
         needs_labels (`bool`): Whether rows without captions need labels. With captions, or with `False`, labels and
             class names are optional, and labels without class names are any numbers from 0.
+        resize (`int`, *optional*): Shortest edge, in pixels, before the processor's centre crop, as evaluation sets
+            have it; the processor's own if not given.
 
     Returns:
         A set whose rows hold `pixel_values`, `labels` and `sample_id`: [`ImageClassificationDataset`],
@@ -293,6 +296,8 @@ def training_examples(
                 f"You passed caption_column={caption_column!r} with a {type(dataset).__name__} that was made without "
                 "captions. Pass caption_column when it is made, or the underlying set in its place."
             )
+        if resize not in (None, getattr(dataset, "resize", None)):
+            _refuse_resize(resize, f"{type(dataset).__name__} examples, whose images have their size")
         return dataset
 
     # Rows that a processor has made
@@ -304,6 +309,8 @@ def training_examples(
         )
     is_stream = isinstance(dataset, (IterableDataset, datasets.IterableDataset))
     if "pixel_values" in columns or not columns:
+        if resize is not None:
+            _refuse_resize(resize, f"rows of {columns or 'a torch stream'}, which are taken as they come")
         return dataset if is_stream else ProcessedImages(dataset, processor, class_names)
 
     # Images
@@ -316,6 +323,7 @@ def training_examples(
         label_column=label_column,
         caption_column=caption_column,
         needs_labels=needs_labels,
+        resize=resize,
     )
 
 
@@ -324,6 +332,10 @@ def _of_whole_batches(rows: Iterable[Any], batch_size: int) -> Iterator[Any]:
     rows = iter(rows)
     while len(batch := list(islice(rows, batch_size))) == batch_size:
         yield from batch
+
+
+def _refuse_resize(resize: int, data: str) -> None:
+    raise ValueError(f"You passed resize={resize} with {data}. Pass images, or leave resize out.")
 
 
 def few_shot(data: ImageClassificationDataset, shots: int, seed: int = 0) -> ImageClassificationDataset:
@@ -373,8 +385,8 @@ def few_shot(data: ImageClassificationDataset, shots: int, seed: int = 0) -> Ima
 
 def _check_shots(data: Any, shots: int) -> None:
     """Raises `ValueError` for data of which no images per class can be drawn."""
-    if shots < 1:
-        raise ValueError(f"You passed shots={shots}, which leaves no image of any class. Pass 1 or more.")
+    if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
+        raise ValueError(f"You passed shots={shots!r}, which leaves no image of any class. Pass 1 or more.")
     if not isinstance(data, ImageClassificationDataset):
         raise ValueError(
             f"You passed shots={shots} with a {type(data).__name__}, but images of a class can be drawn only where "

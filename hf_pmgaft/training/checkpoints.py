@@ -161,6 +161,8 @@ def data_fingerprint(dataset: Any) -> dict[str, Any]:
     The `_fingerprint` of `datasets` will not do: it changes with the cache's dates.
     """
     entries: dict[str, Any] = {"samples": len(dataset) if hasattr(dataset, "__len__") else None}
+    if getattr(dataset, "resize", None) is not None:
+        entries["resize"] = dataset.resize
     table = getattr(dataset, "dataset", None)
     if not isinstance(table, datasets.Dataset):
         return entries

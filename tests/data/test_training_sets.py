@@ -14,10 +14,13 @@ from hf_pmgaft.data import (
     ImageClassificationDataset,
     ProcessedImages,
     StreamingImages,
+    ZeroShotDataset,
     content_id,
     few_shot,
     training_examples,
 )
+from hf_pmgaft.models import pixel_statistics
+from hf_pmgaft.training.checkpoints import data_fingerprint
 
 # ---- Processor-made rows ----
 
@@ -196,3 +199,42 @@ def test_shots_that_cannot_be_drawn_are_refused(processor):
         few_shot(training_examples(make_images(8).to_iterable_dataset(), processor), 1)
     with pytest.raises(ValueError, match="no label column, so there are no classes"):
         few_shot(training_examples(captioned(), processor, caption_column="caption"), 1)
+
+
+# ---- Their size ----
+
+
+def test_training_images_are_resized_as_those_of_evaluation(processor):
+    images = make_images(8)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in pixel_statistics(processor))
+    evaluated = ZeroShotDataset(images, processor, resize=18)
+    kept = training_examples(images, processor, resize=18)
+    few = few_shot(kept, 1)
+    stream = training_examples(images.to_iterable_dataset(), processor, resize=18)
+
+    for examples in (kept, kept.cached(2**20), few, few.cached(2**20), stream):
+        for row, example in enumerate(examples):
+            row = row if examples is stream else example["sample_id"]
+            torch.testing.assert_close(example["pixel_values"] * std + mean, evaluated[row]["images"])
+    plain = training_examples(images, processor)
+    assert not torch.equal(plain[0]["pixel_values"], kept[0]["pixel_values"])
+    assert torch.equal(
+        plain[0]["pixel_values"], training_examples(images, processor, resize=SIZE)[0]["pixel_values"]
+    )  # the processor's own shortest edge
+
+
+def test_a_resize_that_changes_nothing_is_refused(eight, processor):
+    examples = training_examples(eight, processor, resize=18)
+    assert training_examples(examples, processor) is training_examples(examples, processor, resize=18) is examples
+    with pytest.raises(
+        ValueError, match="resize=20 with ImageClassificationDataset examples, whose images have their size"
+    ):
+        training_examples(examples, processor, resize=20)
+    with pytest.raises(ValueError, match=r"resize=18 with rows of \['pixel_values', 'labels'.*taken as they come"):
+        training_examples([examples[0]], processor, CLASS_NAMES, resize=18)
+
+
+def test_a_checkpoint_knows_the_resize_of_its_images_only_if_one_was_given(eight, processor):
+    assert "resize" not in data_fingerprint(training_examples(eight, processor))
+    resized = data_fingerprint(training_examples(eight, processor, resize=18))
+    assert resized.pop("resize") == 18 and resized == data_fingerprint(training_examples(eight, processor))
