@@ -16,4 +16,19 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, TypeError, ImportError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {without_traceback(error)}")
+
+
+def without_traceback(error: BaseException) -> str:
+    """The message of an error; of one that a loader's worker passes on with its traceback, the last line alone.
+
+    Example:
+        >>> text = "Caught ValueError in worker 0.\\nOriginal Traceback:\\n  ...\\nValueError: Row 3 is bad."
+        >>> without_traceback(ValueError(text))
+        'Row 3 is bad.'
+    """
+    text = str(error)
+    if "Original Traceback" not in text:
+        return text
+    last = text.strip().splitlines()[-1]
+    return last.removeprefix(f"{type(error).__name__}: ")

@@ -20,7 +20,6 @@ on where it was. Several processes, as `accelerate launch -m hf_pmgaft.cli.evalu
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +68,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     sets.add_argument("--target", help="Pull images to this caption, or, with drawn, each to one that is not its own.")
     sets.add_argument("--max_samples", type=int, help="Images per set, chosen by the seed; all if absent.")
     sets.add_argument("--sample_ids", help="JSON file with the rows to evaluate, by set.")
+    sets.add_argument("--check_data", action="store_true", help="Read every row first and name those that are broken.")
 
     threat = parser.add_argument_group("threat")
     threat.add_argument("--norm", default="linf", choices=["linf", "l2", "l1"], help="Norm of the ball.")
@@ -131,6 +131,9 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     sets = load_sets(args, processor)
     support = [load_set(text, processor, prompt_templates="{}") for text in args.support_sets or []]
     head = make_head(args.head, support, sets)
+    if args.check_data:
+        for data in (*sets, *support):
+            data.check()
 
     report = evaluate_robustness(
         model.to(state.device),
@@ -158,6 +161,7 @@ def load_sets(args: argparse.Namespace, processor: Any) -> list[EvaluationImages
     Raises:
         ValueError: for options that have no effect together, or that leave the sets as they are.
     """
+    from ..data.evaluation_sets import read_sample_ids
     from ..suites.loading import load_suite
     from ..suites.sets import load_captioned_set, load_set, set_name
 
@@ -165,7 +169,7 @@ def load_sets(args: argparse.Namespace, processor: Any) -> list[EvaluationImages
     if args.suite:
         return load_suite(args.suite, processor, names=args.suite_sets, limit=args.limit, data_root=args.data_root)
 
-    rows = json.loads(Path(args.sample_ids).read_text(encoding="utf-8")) if args.sample_ids else {}
+    rows = read_sample_ids(args.sample_ids) if args.sample_ids else {}
     texts = args.eval_sets or [f"{emoji_folder() / 'data'}:{group}@{args.split}" for group in GROUPS]
     if args.caption_column is None:
         # Of sets that a suite does not know; the embedded ones are emoji.

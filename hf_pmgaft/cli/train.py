@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
                 launch(launcher_options, argv)
                 return
         trainer, model_args, data_args = set_up(argv, script)
-    run(trainer, model_args, data_args)
+        run(trainer, model_args, data_args)
 
 
 def set_up(argv: Sequence[str], script: str | None = None) -> tuple[PMGAFTTrainer, ModelArguments, DataArguments]:

@@ -15,6 +15,7 @@ from .evaluation_sets import EvaluationImages as EvaluationImages
 from .evaluation_sets import RetrievalDataset as RetrievalDataset
 from .evaluation_sets import ZeroShotDataset as ZeroShotDataset
 from .evaluation_sets import check_sample_ids as check_sample_ids
+from .evaluation_sets import read_sample_ids as read_sample_ids
 from .images import flatten_on_white as flatten_on_white
 from .images import read_image as read_image
 from .rows import ImageRows as ImageRows

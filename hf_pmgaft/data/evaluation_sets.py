@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import numbers
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -78,6 +81,11 @@ class EvaluationImages(ImageRows, Dataset):
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def rows(self) -> Iterable[tuple[int, dict[str, Any]]]:
+        """Iterates over the rows that are evaluated, with their numbers."""
+        rows = range(len(self)) if self.sample_ids is None else self.sample_ids
+        return ((row, self.dataset[row]) for row in rows)
 
     def image(self, pixels: torch.Tensor, index: int) -> torch.Tensor:
         """Gives the pixels of a row in [0,1], `[3,H,W]`.
@@ -283,3 +291,29 @@ def check_sample_ids(sample_ids: Sequence[int], size: int, name: str) -> list[in
         repeated = [i for i, count in Counter(ids).items() if count > 1]
         raise ValueError(f"You passed the sample ids {repeated[:5]} of {name!r} more than once. Pass each row once.")
     return ids
+
+
+def read_sample_ids(file: str | PathLike) -> dict[str, list[int]]:
+    """Reads which rows of each set are evaluated, from a JSON file `{"set": [row, ...]}`.
+
+    Raises:
+        OSError: for a file that cannot be read.
+        ValueError: for a file of something else.
+
+    Example:
+        >>> size = Path("rows.json").write_text('{"food": [6, 1]}')
+        >>> read_sample_ids("rows.json")
+        {'food': [6, 1]}
+    """
+    try:
+        rows = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # of JSON or of UTF-8
+        raise ValueError(
+            f'You passed the sample ids {str(file)!r}, which are no JSON ({error}). Write such as {{"food": [6, 1]}}.'
+        ) from error
+    if not isinstance(rows, dict) or not all(isinstance(ids, list) for ids in rows.values()):
+        raise ValueError(
+            f"You passed the sample ids {str(file)!r}, which are no lists of row numbers by set. Write such as "
+            '{"food": [6, 1]}.'
+        )
+    return rows

@@ -85,6 +85,7 @@ class ImageRows:
         check_rescaling(self.processor)
         if resize is not None:
             check_resize(resize, native_size, self.processor)
+            resize = int(resize)
         self.resize = resize
         self.processor_options = _processor_options(self.processor, normalize, native_size, resize)
         self.border = border

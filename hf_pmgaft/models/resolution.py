@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..registry import check_count
 from .backbones import get_encoder, unwrap_peft
 from .processors import image_processor_of
 
@@ -34,6 +35,7 @@ def at_resolution(model: nn.Module, processor: Any, image_size: int) -> tuple[nn
         >>> larger.config.vision_config.image_size, its_processor.image_processor.crop_size["height"]
         (24, 24)
     """
+    check_count("image_size", image_size)
     row = get_encoder(model)
     image_size_before = row.image_size(model)
     if image_size == image_size_before:
