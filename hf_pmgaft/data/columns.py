@@ -128,7 +128,7 @@ def class_names_or_none(dataset: Any, label_column: str, class_names: Sequence[s
     if isinstance(feature, datasets.ClassLabel):
         return check_class_names(feature.names)
     if getattr(feature, "dtype", None) in ("string", "large_string") and isinstance(dataset, datasets.Dataset):
-        return check_class_names(sorted(set(dataset.unique(label_column)) - {None}))
+        return check_class_names(sorted(set(dataset.unique(label_column)) - {None, ""}))
     return None
 
 

@@ -96,6 +96,8 @@ def _read_file(name: str) -> bytes:
         short = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
         if BASE64.fullmatch(name):
             reason = f"it is the base64 text {short!r}: pass bytes, such as base64.b64decode gives"
+        elif "://" in name:
+            reason = f"nothing can be read from {short!r}"
         elif isinstance(error, FileNotFoundError):
             reason = f"there is no file {short!r}"
         else:

@@ -11,13 +11,14 @@ from typing import Any
 import datasets
 
 from .columns import IMAGE_COLUMNS, check_has_rows
+from .csv_header import check_csv_header
 
 # By suffix of a single file: the builder of `datasets` that reads it, and its options.
 FILE_BUILDERS = {
     ".parquet": ("parquet", {}),
     ".tar": ("webdataset", {}),
-    # A class may be called "null", which is no missing value.
-    ".csv": ("csv", {"keep_default_na": False}),
+    # A class may be called "null", which is no missing value, and a space after a comma belongs to no name.
+    ".csv": ("csv", {"keep_default_na": False, "skipinitialspace": True}),
 }
 
 
@@ -91,11 +92,14 @@ def parse_set(text: str, default_split: str = "test") -> tuple[str, str | None, 
 def _load_file(name: str, split: str, streaming: bool):
     """A single file as a set."""
     path = Path(name)
-    if path.suffix not in FILE_BUILDERS:
+    suffix = path.suffix.lower()
+    if suffix not in FILE_BUILDERS:
         raise ValueError(
             f"{name} is no parquet file, shard or CSV file. Pass one, a folder or the name of a set on the Hub."
         )
-    builder, options = FILE_BUILDERS[path.suffix]
+    builder, options = FILE_BUILDERS[suffix]
+    if builder == "csv":
+        check_csv_header(path)
 
     # A file has one split, which is called what the caller asks for; a slice such as train[:10] is a part of it.
     files = {split.partition("[")[0]: name}
@@ -133,5 +137,6 @@ def _with_paths_from(folder: Path, dataset: Any) -> Any:
 
 
 def _resolve_paths(row: dict[str, Any], folder: Path, columns: Sequence[str]) -> dict[str, str]:
-    """The columns of one row that hold paths, resolved; addresses such as https://... stay as they are."""
-    return {column: row[column] if "://" in row[column] else str(folder / row[column]) for column in columns}
+    """The columns of one row that hold paths, resolved. Addresses such as https://... and empty cells stay."""
+    texts = {column: row[column] for column in columns}
+    return {column: str(folder / text) if text and "://" not in text else text for column, text in texts.items()}

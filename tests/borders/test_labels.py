@@ -89,7 +89,10 @@ SETS = {
         (labelled(TEXT, ["bee", "cat"]), ["ant", "bee"]),
         Refused("Row 1 has the label 'cat'"),
     ),
-    "an empty text": ((labelled(TEXT, ["bee", ""]), None), Refused("empty")),
+    "an empty text": (
+        (labelled(TEXT, ["bee", "", "ant"]), None),
+        Refused("Row 1 has the label '', which is not among the 2 classes"),
+    ),
     "a missing text": ((labelled(TEXT, ["bee", None, "ant"]), None), Refused("Row 1 has the label None")),
     "integers without names": ((labelled(INTEGER, [0, 1]), None), Refused("names no classes. Pass `class_names`")),
     "integers with names": ((labelled(INTEGER, [0, 1]), ["ant", "bee"]), (["ant", "bee"], [0, 1])),
