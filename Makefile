@@ -8,7 +8,7 @@ IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Threads that wait do not spin, which matters when other work shares the cores.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test test-all wheel-test lint docs clean
+.PHONY: demo test test-all test-third test-zoo test-minimum wheel-test lint docs clean
 
 .venv/done: setup.py
 	$(PYTHON) -m venv .venv
@@ -24,6 +24,19 @@ test: .venv/done  ## run the tests, in two processes
 
 test-all: .venv/done  ## run the slow ones too: compilation, launchers, more kills
 	$(BIN)/python -m pytest $(IN_TWO) -m ""
+
+test-third: .venv/done  ## run a third of the slow ones, which the commit decides
+	$(BIN)/python -m pytest $(IN_TWO) -m slow --third $$(git rev-parse HEAD) --ignore tests/integration/test_wheel.py
+
+# Engines do not look at images, so the first installation is enough for them.
+test-zoo:  ## run the tests on the newest torch with torchvision and open_clip: 8 GB outside the checkout
+	environment=$$(.ci/environment zoo 9 torch torchvision --editable ".[test,zoo]") && \
+	$$environment/bin/python -m pytest $(IN_TWO) --must-have torchvision --must-have open_clip \
+		--ignore tests/integration/test_engines.py
+
+test-minimum: .venv/done  ## run the tests on the oldest versions that setup.py allows: 8 GB outside the checkout
+	environment=$$(.ci/environment minimum 9 $$($(BIN)/python tests/support/minimum.py)) && \
+	$$environment/bin/python -m pytest $(IN_TWO)
 
 wheel-test: .venv/done  ## build the wheel, and use it in an empty environment outside the checkout
 	TORCH=$(TORCH) $(BIN)/python -m pytest -m slow tests/integration/test_wheel.py

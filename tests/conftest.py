@@ -1,4 +1,4 @@
-"""One thread, no Hub, and the tiny model with its processor and images as fixtures."""
+"""One thread, no Hub, the options of our own, and the tiny model with its processor and images as fixtures."""
 
 import os
 from collections.abc import Iterator
@@ -11,8 +11,41 @@ import datasets
 import pytest
 import torch
 from support.hub_server import HubServer, own_hub
+from support.options import fail_if_it_lacks, is_in_third
 from support.tiny import make_images, make_model, make_processor
 from transformers import CLIPModel, CLIPProcessor
+
+# ---- Options ----
+
+
+def pytest_addoption(parser):
+    parser.addoption("--third", metavar="COMMIT", help="run a third of the tests, which the commit's hash decides")
+    parser.addoption(
+        "--must-have", action="append", default=[], metavar="MODULE", help="a test that skips for want of it fails"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    commit = config.getoption("third")
+    if commit:
+        others = [item for item in items if not is_in_third(item.nodeid, commit)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    return fail_if_it_lacks(report, item.config.getoption("must_have"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    return fail_if_it_lacks(report, collector.config.getoption("must_have"))
+
+
+# ---- Fixtures ----
 
 
 @pytest.fixture(scope="session", autouse=True)
