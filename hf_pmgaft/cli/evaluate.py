@@ -129,7 +129,9 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
 
     # Images, and what they are classified by
     sets = load_sets(args, processor)
-    support = [load_set(text, processor, prompt_templates="{}") for text in args.support_sets or []]
+    support = [
+        load_set(text, processor, prompt_templates="{}", part="train_split") for text in args.support_sets or []
+    ]
     head = make_head(args.head, support, sets)
     if args.check_data:
         for data in (*sets, *support):

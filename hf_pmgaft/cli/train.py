@@ -85,6 +85,7 @@ def set_up(argv: Sequence[str], script: str | None = None) -> tuple[PMGAFTTraine
 def run(trainer: PMGAFTTrainer, model_args: ModelArguments, data_args: DataArguments) -> None:
     """Evaluates, trains, evaluates again, and writes checkpoint, reports, pictures and card."""
     from ..plots import robustness_bars
+    from ..suites.known import hub_name
 
     args, output_dir = trainer.args, Path(trainer.args.output_dir)
     evaluates = bool(trainer.eval_dataset)
@@ -123,7 +124,8 @@ def run(trainer: PMGAFTTrainer, model_args: ModelArguments, data_args: DataArgum
         robustness_bars({"before": before, "after": after}, output_dir / "robustness.png")
         print(comparison_table(before, after, data_args.in_domain_set))
     forget_verdicts(trainer)
-    trainer.create_model_card(finetuned_from=model_args.model_name_or_path, dataset=data_args.dataset_name)
+    dataset = hub_name(data_args.dataset_name)
+    trainer.create_model_card(finetuned_from=model_args.model_name_or_path, dataset=dataset)
     if trainer.is_world_process_zero():
         print(f"The robust checkpoint, its report, card and pictures are in {output_dir}.")
 

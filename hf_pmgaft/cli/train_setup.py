@@ -50,7 +50,8 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
     eval_sets, head = [], None
     if args.do_eval:
         eval_sets = load_sets(data_args.eval_sets, data_args, processor)
-        head = make_head(data_args.head, load_sets(data_args.support_sets, data_args, processor), eval_sets)
+        support = load_sets(data_args.support_sets, data_args, processor, part="train_split")
+        head = make_head(data_args.head, support, eval_sets)
         eval_sets += load_captioned_sets(data_args, processor)
     check_set_names(eval_sets)
     if data_args.check_data:
@@ -65,7 +66,7 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
         processing_class=processor,
         teacher=teacher,
         teacher_processor=teacher_processor,
-        prompt_templates=data_args.prompt_template,
+        prompt_templates=train_templates(data_args),
         guidance_names=read_lines(data_args.guidance_names),
         peft_config=lora_config(model_args),
         head=head,
@@ -91,19 +92,19 @@ def load_processor(model_args: ModelArguments) -> Any:
 
 def load_training_set(data_args: DataArguments, processor: Any, seed: int, needs_labels: bool = True) -> Any:
     """The examples to train on: all or a few of each class, decoded anew or kept."""
-    from ..data.sources import load_images, parse_set
-    from ..data.training_sets import few_shot, training_examples
+    from ..data.training_sets import few_shot
+    from ..suites.training import load_training_set as load
 
-    name, config, split = parse_set(required("--dataset_name", data_args.dataset_name), "train")
-    examples = training_examples(
-        load_images(name, config, split, data_args.streaming),
+    examples = load(
+        required("--dataset_name", data_args.dataset_name),
         processor,
-        read_lines(data_args.class_names),
-        data_args.image_column,
-        data_args.label_column,
-        data_args.caption_column or None,
-        needs_labels,
-        data_args.resize,
+        class_names=read_lines(data_args.class_names),
+        image_column=data_args.image_column,
+        label_column=data_args.label_column,
+        caption_column=data_args.caption_column or None,
+        needs_labels=needs_labels,
+        streaming=data_args.streaming,
+        resize=data_args.resize,
     )
     if data_args.streaming and data_args.shuffle_buffer:
         examples = examples.shuffled(seed, data_args.shuffle_buffer)
@@ -120,14 +121,24 @@ def load_training_set(data_args: DataArguments, processor: Any, seed: int, needs
     return examples.cached(data_args.cache_images * 2**20)
 
 
-def load_sets(names: list[str], data_args: DataArguments, processor: Any) -> list[ZeroShotDataset]:
-    """Labelled sets, each `NAME[:config][@split]`."""
+def train_templates(data_args: DataArguments) -> str | list[str]:
+    """The templates to train with: those that were passed, or those of a set that a suite knows."""
+    from ..suites.training import training_templates
+
+    template = data_args.prompt_template
+    return template if template not in DEFAULT_PROMPT_TEMPLATES else training_templates(data_args.dataset_name)
+
+
+def load_sets(
+    names: list[str], data_args: DataArguments, processor: Any, part: str = "split"
+) -> list[ZeroShotDataset]:
+    """Labelled sets, each `NAME[:config][@split]`, or a `part` of a known one: what is evaluated or to train on."""
     from ..suites.sets import load_set
 
     # A set that a suite knows has templates of its own.
     template = data_args.prompt_template
     templates = None if template in DEFAULT_PROMPT_TEMPLATES else template
-    return [load_set(text, processor, prompt_templates=templates) for text in names]
+    return [load_set(text, processor, prompt_templates=templates, part=part) for text in names]
 
 
 def load_captioned_sets(data_args: DataArguments, processor: Any) -> list[RetrievalDataset]:

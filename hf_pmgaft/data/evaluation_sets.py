@@ -48,6 +48,8 @@ class EvaluationImages(ImageRows, Dataset):
         (torch.Size([3, 20, 20]), 16, [6, 1])
     """
 
+    is_counted = False  # whether reports state the number of rows, where it was not known before
+
     def __init__(
         self,
         dataset: Any,

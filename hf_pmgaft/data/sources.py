@@ -89,6 +89,23 @@ def parse_set(text: str, default_split: str = "test") -> tuple[str, str | None, 
     return name, config or None, split or default_split
 
 
+def split_revision(text: str) -> tuple[str, str | None]:
+    """Takes `TEXT[#revision]` apart, as names of sets on the Hub may end. An existing path is a name.
+
+    Example:
+        >>> split_revision("ethz/food101@validation#v1")
+        ('ethz/food101@validation', 'v1')
+        >>> split_revision("ethz/food101")
+        ('ethz/food101', None)
+    """
+    if Path(text).exists():
+        return text, None
+    rest, mark, revision = text.partition("#")
+    if mark and not revision:
+        raise ValueError(f"You passed {text!r}, which names no revision after #. Write NAME#BRANCH, or leave # out.")
+    return rest, revision or None
+
+
 def _load_file(name: str, split: str, streaming: bool):
     """A single file as a set."""
     path = Path(name)

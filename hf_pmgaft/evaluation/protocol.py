@@ -56,6 +56,8 @@ def _describe_set(plan: Plan, image_size: int) -> dict[str, Any]:
         entry["resize"] = data.resize
     if data.border:
         entry["border"] = data.border
+    if data.is_counted:
+        entry["num_images"] = len(data)
     if plan.gallery is not None:
         entry["retrieval"] = plan.gallery.describe()
     entry["attacks"] = plan.names

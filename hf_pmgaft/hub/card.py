@@ -300,8 +300,8 @@ def _hub_datasets(dataset_name: str | None) -> list[str] | None:
 
 
 def _without_config(name: str) -> str:
-    """The Hub id or path of `NAME[:config][@split]`."""
-    return name.partition("@")[0].partition(":")[0]
+    """The Hub id or path of `NAME[:config][@split][#revision]`."""
+    return name.partition("#")[0].partition("@")[0].partition(":")[0]
 
 
 def _licence(base_model: str) -> dict[str, str]:

@@ -1,10 +1,16 @@
+from .fields import FIELDS as FIELDS
+from .known import KnownSet as KnownSet
+from .known import find_known_set as find_known_set
+from .known import hub_name as hub_name
+from .known import known_set_at as known_set_at
 from .loading import load_suite as load_suite
 from .sets import check_set_names as check_set_names
 from .sets import load_captioned_set as load_captioned_set
 from .sets import load_set as load_set
 from .sets import set_name as set_name
-from .suite import FIELDS as FIELDS
 from .suite import FOLDER as FOLDER
 from .suite import draw_sample_ids as draw_sample_ids
 from .suite import read_suite as read_suite
 from .suite import shipped_suites as shipped_suites
+from .training import load_training_set as load_training_set
+from .training import training_templates as training_templates

@@ -13,6 +13,7 @@ import datasets
 from ..data.evaluation_sets import ZeroShotDataset
 from ..data.sources import load_images
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
+from .fields import size_range
 from .numbering import kept_class_names, label_column_of, number_labels
 from .suite import NUM_STORED, draw_sample_ids, read_suite
 
@@ -78,13 +79,12 @@ def load_entry(
         sample_ids (`list[int]`, *optional*): The rows that are evaluated, in place of a limit.
         processor, limit, data_root: See [`load_suite`].
     """
-    parts = [number_labels(name, entry, images) for images in _open(name, entry, data_root)]
-    images = parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+    images = open_entry(name, entry, data_root)
     _check_size(name, entry, len(images), is_strict=limit is not None or data_root is None)
 
     if limit is not None:
         sample_ids = limited_sample_ids(name, len(images), limit, entry.get("sample_ids"))
-    return ZeroShotDataset(
+    data = ZeroShotDataset(
         images,
         processor,
         class_names=kept_class_names(entry),
@@ -97,6 +97,27 @@ def load_entry(
         sample_ids=sample_ids,
         border=entry.get("border", 0),
     )
+    least, most = size_range(entry) or (None, None)
+    data.is_counted = least != most
+    return data
+
+
+def open_entry(
+    name: str, entry: Mapping[str, Any], data_root: str | PathLike | None = None, streaming: bool = False
+) -> Any:
+    """Loads the rows of one set, with labels numbered over the class names that its suite keeps.
+
+    Args:
+        name (`str`): How the set is called.
+        entry (`dict`): Its fields, as `read_suite` gives them.
+        data_root (`str` or path, *optional*): See [`load_suite`].
+        streaming (`bool`): Whether to read while training; labels that are numbered anew cannot be streamed.
+
+    Raises:
+        ValueError: for labels in another order or outside the classes, and streams whose labels are numbered anew.
+    """
+    parts = [number_labels(name, entry, images) for images in _open(name, entry, data_root, streaming)]
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
 
 def check_limit(limit: int | None) -> None:
@@ -127,7 +148,7 @@ def limited_sample_ids(name: str, size: int, limit: int, stored: Sequence[int] |
     return sorted(order[:limit])
 
 
-def _open(name: str, entry: Mapping[str, Any], data_root: str | PathLike | None) -> list[datasets.Dataset]:
+def _open(name: str, entry: Mapping[str, Any], data_root: str | PathLike | None, streaming: bool) -> list[Any]:
     """The set, as one data set for each of its configurations."""
     path, revision, data_files = entry["path"], entry.get("revision"), entry.get("data_files")
     if data_root is not None:
@@ -145,18 +166,19 @@ def _open(name: str, entry: Mapping[str, Any], data_root: str | PathLike | None)
     if not isinstance(configs, list):
         configs = [configs]
     split = entry.get("split", "test")
-    return [load_images(path, config, split, revision=revision, data_files=data_files) for config in configs]
+    return [load_images(path, config, split, streaming, revision, data_files) for config in configs]
 
 
 def _check_size(name: str, entry: Mapping[str, Any], size: int, is_strict: bool) -> None:
     """Refuses a set of another size than the suite states, or warns of it if all of a local copy is evaluated."""
-    expected = entry.get("num_images", size)
-    if size == expected:
+    least, most = size_range(entry) or (size, size)
+    if least <= size <= most:
         return
+    expected = f"{least}" if least == most else f"{least} to {most}"
     if is_strict:
         raise ValueError(
             f"{name!r} has {size} images, but {expected} are stated: this is another partition or a part of the set, "
             "with which neither figures nor sample ids agree. Load the stated split, or state `num_images` in a suite "
             "of your own."
         )
-    logger.warning("%r has %d images in place of the stated %d; all of them are evaluated.", name, size, expected)
+    logger.warning("%r has %d images in place of the stated %s; all of them are evaluated.", name, size, expected)

@@ -67,7 +67,15 @@ def number_labels(name: str, entry: Mapping[str, Any], images: datasets.Dataset)
     is_class_label = isinstance(feature, datasets.ClassLabel)
     is_text = isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
 
-    if entry.get("by_name") and (is_class_label or is_text):
+    is_by_name = bool(entry.get("by_name")) and (is_class_label or is_text)
+    if isinstance(images, datasets.IterableDataset) and (
+        is_by_name or entry.get("first_label") or entry.get("drop_classes")
+    ):
+        raise ValueError(
+            f"You passed {name!r} as a stream, but its labels are numbered anew, for which all of them must be there. "
+            "Load it without streaming."
+        )
+    if is_by_name:
         return _number_by_name(name, entry, images, column)
     if is_class_label:
         _check_order(name, entry, feature)

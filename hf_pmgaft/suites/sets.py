@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
-from ..data.sources import load_images, parse_set
+from ..data.sources import load_images, parse_set, split_revision
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
+from ..registry import check_choice
+from .known import KnownSet, find_known_set, hint_at_known_set
 from .loading import check_limit, limited_sample_ids, load_entry
-from .suite import read_suite, shipped_suites
+
+EVALUATED, TRAINED_ON = "split", "train_split"  # parts of a known set, as its suite calls them
 
 
 def load_set(
@@ -23,12 +26,14 @@ def load_set(
     sample_ids: Sequence[int] | None = None,
     limit: int | None = None,
     default_split: str = "test",
+    part: str = EVALUATED,
 ) -> ZeroShotDataset:
     """Loads a set of labelled images for evaluation, under the name that [`set_name`] gives it.
 
     Args:
-        text (`str`): `NAME[:config][@split]`, with a name as [`load_images`] takes it, or `SUITE:NAME` for one set of
-            a suite, such as `paper16:dtd`. A suite's set comes with its split, class names, templates and sizes.
+        text (`str`): `NAME[:config][@split][#revision]`, with a name as [`load_images`] takes it; or the name of a
+            known set, such as `dtd` or `paper16:dtd`, which comes with the split, class names, templates and sizes
+            that its suite states (see [`find_known_set`]).
         processor (`CLIPProcessor`): Resizes and crops.
         class_names (`list[str]`, *optional*): Those of the set's `ClassLabel` if not given.
         prompt_templates (`str` or `list[str]`, *optional*): Each with one `{}`. If not given those of the suite, for
@@ -38,6 +43,8 @@ def load_set(
         limit (`int`, *optional*): Evaluate so many images, at most 1000: the first of the suite's stored order, of
             other sets the first of the order by hash ([`draw_sample_ids`]).
         default_split (`str`): The split if the text names none.
+        part (`str`): Which split of a known set: `"split"`, which is evaluated, or `"train_split"`, from which a head
+            is fitted and which the text may name.
 
     Raises:
         ValueError: for a set that cannot be evaluated, and options that do not go with it.
@@ -51,13 +58,13 @@ def load_set(
     if limit is not None and sample_ids is not None:
         raise ValueError(f"You passed limit={limit} and sample_ids, which both choose the images. Pass one of them.")
     check_limit(limit)
-    name, config, split = parse_set(text, default_split="")
-    if _is_suite(name) and config:
-        return _load_set_of_suite(
-            name,
-            config,
+    check_choice("part", part, (EVALUATED, TRAINED_ON))
+    known = find_known_set(text)
+    if known is not None:
+        return _load_known_set(
+            known,
             processor,
-            split=split,
+            part,
             class_names=class_names,
             prompt_templates=prompt_templates,
             native_size=native_size,
@@ -65,7 +72,7 @@ def load_set(
             limit=limit,
         )
 
-    images = load_images(name, config, split or default_split)
+    images = load_named_images(text, default_split)
     if limit is not None:
         sample_ids = limited_sample_ids(set_name(text), len(images), limit)
     return ZeroShotDataset(
@@ -94,7 +101,7 @@ def load_captioned_set(
     """Loads a set of images with captions, which are retrieved by each other.
 
     Args:
-        text (`str`): `NAME[:config][@split]`, with a name as [`load_images`] takes it.
+        text (`str`): `NAME[:config][@split][#revision]`, with a name as [`load_images`] takes it.
         processor (`CLIPProcessor`): Resizes and crops; its tokenizer cuts the captions.
         caption_column (`str` or `list[str]`): See [`RetrievalDataset`].
         name (`str`, *optional*): How the set is called; what [`set_name`] says if not given. It is needed where the
@@ -111,9 +118,14 @@ def load_captioned_set(
         >>> data.name, data[0]["captions"]
         ('shapes captions', ['the red disc'])
     """
-    path, config, split = parse_set(text, default_split)
+    known = find_known_set(text)
+    if known is not None:
+        raise ValueError(
+            f"You passed {text!r} for retrieval, but {known.text} has class names and no captions. Pass it "
+            "in --eval_sets, and here a set with a column of captions."
+        )
     return RetrievalDataset(
-        load_images(path, config, split),
+        load_named_images(text, default_split),
         processor,
         caption_column,
         prompt_templates=prompt_templates,
@@ -124,6 +136,20 @@ def load_captioned_set(
     )
 
 
+def load_named_images(text: str, default_split: str = "test", streaming: bool = False) -> Any:
+    """Loads the rows that `NAME[:config][@split][#revision]` names, as [`load_images`] gives them.
+
+    Example:
+        >>> dataset.save_to_disk("shapes")
+        >>> load_named_images("shapes").num_rows
+        16
+    """
+    name, revision = split_revision(text)
+    name, config, split = parse_set(name, default_split)
+    hint_at_known_set(name)
+    return load_images(name, config, split, streaming, revision)
+
+
 def set_name(text: str) -> str:
     """Names a set in tables and reports: by its configuration or, without one, by the last part of its name.
 
@@ -131,7 +157,7 @@ def set_name(text: str) -> str:
         >>> set_name("ethz/food101@validation"), set_name("examples/emoji/data:animals"), set_name("paper16:dtd")
         ('food101', 'animals', 'dtd')
     """
-    name, config, _ = parse_set(text)
+    name, config, _ = parse_set(split_revision(text)[0])
     return config or Path(name).stem
 
 
@@ -153,20 +179,11 @@ def check_set_names(sets: Sequence[EvaluationImages]) -> None:
         )
 
 
-def _is_suite(name: str) -> bool:
-    """Whether a name stands for a suite: a shipped one, unless a folder is called so, or a YAML file of one's own."""
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        return path.is_file()
-    return name in shipped_suites() and not path.exists()
-
-
-def _load_set_of_suite(
-    suite: str,
-    name: str,
+def _load_known_set(
+    known: KnownSet,
     processor: Any,
+    part: str,
     *,
-    split: str,
     class_names: Sequence[str] | None,
     prompt_templates: str | Sequence[str] | None,
     native_size: bool,
@@ -174,19 +191,20 @@ def _load_set_of_suite(
     limit: int | None,
 ) -> ZeroShotDataset:
     """One set of a suite, which comes with all but the templates and the choice of rows."""
-    entries = read_suite(suite)
-    if name not in entries:
-        raise ValueError(f"The suite {suite!r} has no set {name!r}. It has: {', '.join(entries)}.")
-
-    stated = {"a split": split, "class_names": class_names is not None, "native_size": native_size}
+    is_evaluated = part == EVALUATED
+    stated = {
+        "a split": is_evaluated and known.split is not None,
+        "class_names": class_names is not None,
+        "native_size": native_size,
+    }
     passed = [option for option, is_passed in stated.items() if is_passed]
     if passed:
         raise ValueError(
-            f"You passed {' and '.join(passed)} for {suite}:{name}, which comes with what its suite states. Leave "
-            f"it out, or name the set by its place, {entries[name]['path']}."
+            f"You passed {' and '.join(passed)} for {known.text}, which comes with what its suite states. Leave "
+            f"it out, or name the set by its place, {known.entry['path']}."
         )
 
-    entry = entries[name]
+    entry = known.entry if is_evaluated else known.to_train_on()
     if prompt_templates is not None:
         entry = {**entry, "prompt_template": prompt_templates}
-    return load_entry(name, entry, processor, limit=limit, sample_ids=sample_ids)
+    return load_entry(known.name, entry, processor, limit=limit, sample_ids=sample_ids)

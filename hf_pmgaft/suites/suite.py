@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..prompts import check_class_names
+from .fields import read_sample_ids, read_yaml
 from .numbering import classes_by_label, kept_class_names
 
 FOLDER = Path(__file__).parent
 NUM_STORED = 1000
-FIELDS = {
-    "path": "Hub id, a path relative to the suite's file, or whatever else `load_images` reads",
-    "config": "name of the set's configuration, or a list of several, one after the other",
-    "data_files": "file or pattern of those that make up the set; all if absent",
-    "revision": "branch, tag or commit on the Hub",
-    "split": "name of the split, or several joined by +; test if absent",
-    "image_column": "the usual names if absent",
-    "label_column": "the usual names if absent",
-    "class_names": "list in label order, or a text file with one name per line",
-    "labels": "list or file: what the ClassLabel of the set must list, in order; the class names if absent",
-    "by_name": "whether a ClassLabel in any order, or a text column, is looked up in `labels`; see README.md",
-    "first_label": "number of the first class; 0 if absent",
-    "drop_classes": "class names whose images are left out",
-    "prompt_template": "one or a list, each with one {}",
-    "border": "pixels cut off at each edge before anything else",
-    "native_size": "whether images are attacked at their own size",
-    "resize": "shortest edge in pixels before the processor's crop",
-    "num_images": "size of the split without dropped classes; a set of another size is refused",
-    "in_domain": "whether it is the set that models were trained on",
-}
 
 
 def read_suite(suite: str | PathLike) -> dict[str, dict[str, Any]]:
@@ -59,14 +37,11 @@ def read_suite(suite: str | PathLike) -> dict[str, dict[str, Any]]:
         ('tanganke/dtd', 47, 1880)
     """
     path = _find_file(suite)
-    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-        raise ValueError(f"{path} is no mapping of sets to their fields. Write a name per set and fields under it.")
-    entries = {str(name): _read_entry(str(name), entry, path) for name, entry in entries.items()}
+    entries = {name: _read_entry(name, entry, path) for name, entry in read_yaml(path).items()}
 
     stored = path.parent / "sample_ids.json"
     if stored.is_file():
-        for name, sample_ids in json.loads(stored.read_text(encoding="utf-8")).items():
+        for name, sample_ids in read_sample_ids(stored).items():
             if name in entries:
                 entries[name]["sample_ids"] = sample_ids
     return entries
@@ -107,16 +82,6 @@ def _find_file(suite: str | PathLike) -> Path:
 
 def _read_entry(name: str, entry: dict[str, Any], path: Path) -> dict[str, Any]:
     """The checked fields of one set, with lists read from their files."""
-    # Fields
-    unknown = sorted(set(entry) - set(FIELDS))
-    if unknown:
-        raise ValueError(f"Set {name!r} of {path} has unknown fields {unknown}. Known are: {', '.join(FIELDS)}.")
-    missing = [field for field in ("path", "class_names") if not entry.get(field)]
-    if missing:
-        raise ValueError(
-            f"Set {name!r} of {path} has no {' and no '.join(missing)}. State them: {FIELDS[missing[0]]}."
-        )
-
     # Classes
     entry = dict(entry)
     entry["class_names"] = _read_list(name, "class_names", entry, path)

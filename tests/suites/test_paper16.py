@@ -12,6 +12,7 @@ from support.tiny import SIZE, make_model
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.prompts import check_class_names, prompt_name
 from hf_pmgaft.suites import FOLDER, draw_sample_ids, load_suite, read_suite
+from hf_pmgaft.suites.fields import size_range
 
 SUITE = read_suite("paper16")
 IMAGE_SIZES = {"cifar10": (32, 32), "cifar100": (32, 32), "stl10": (96, 96)}
@@ -89,7 +90,7 @@ def test_the_suite_is_the_table_s_sixteen_sets(loaded):
     assert list(loaded) == list(SUITE) == list(PROMPTS)
     assert [name for name, entry in SUITE.items() if entry.get("in_domain")] == ["tiny_imagenet"]
     sizes = [10_000, 10_000, 10_000, 8_000, 108_754, 25_250, 3_669, 6_149, 1_880, 27_000, 3_333, 50_000]
-    assert [entry["num_images"] for entry in SUITE.values()] == sizes + [8_677, 30_607, 8_041, 32_768]
+    assert [entry["num_images"] for entry in SUITE.values()] == sizes + [[8_371, 8_401], 30_607, 8_041, 32_768]
     classes = [200, 10, 100, 10, 397, 101, 37, 102, 47, 10, 100, 1000, 101, 257, 196, 2]
     assert [len(data.class_names) for data in loaded.values()] == classes
 
@@ -170,9 +171,9 @@ def test_stored_sample_ids_are_what_the_function_draws():
     assert list(stored) == list(SUITE)
     for name, entry in SUITE.items():
         assert len(set(stored[name])) == len(stored[name]) == 1000
-        assert 0 <= min(stored[name]) and max(stored[name]) < entry["num_images"]
-    for name in ("dtd", "fgvc_aircraft"):
-        assert stored[name] == draw_sample_ids(name, SUITE[name]["num_images"])
+        assert 0 <= min(stored[name]) and max(stored[name]) < size_range(entry)[0]
+    for name in ("dtd", "fgvc_aircraft", "caltech101"):
+        assert stored[name] == draw_sample_ids(name, size_range(SUITE[name])[0])
 
 
 def test_a_limit_takes_the_first_of_the_stored_order(tmp_path, processor):
