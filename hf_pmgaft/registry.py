@@ -43,7 +43,7 @@ def make(kind: str, choices: Mapping[str, type[T]], name: str, options: Mapping[
         raise ValueError(f"{title} has no option {', '.join(unknown)}. It has: {sorted(fields) or 'none'}.")
 
     annotations = typing.get_type_hints(cls)
-    checked = {option: _check(title, annotations[option], option, value) for option, value in options.items()}
+    checked = {option: check_kind(title, annotations[option], option, value) for option, value in options.items()}
     try:
         return cls(**checked)
     except ValueError as error:
@@ -57,7 +57,7 @@ def check_choice(kind: str, value: Any, choices: Collection[Any]) -> Any:
         >>> check_choice("norm", "linf", ("l2", "linf"))
         'linf'
     """
-    if value not in choices:
+    if not any(value == choice for choice in choices):  # also of what cannot be hashed, such as a list
         raise ValueError(f"There is no {kind} {value!r}. Choose one of {sorted(choices)}.")
     return value
 
@@ -77,8 +77,15 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def _check(title: str, annotation: Any, option: str, value: Any) -> Any:
-    """The value as the annotated type; numbers may come as text, as YAML 1.1 leaves `1e-3`."""
+def check_kind(title: str, annotation: Any, option: str, value: Any) -> Any:
+    """Returns the value as the annotated type, or raises a `ValueError`; `title` is what the message calls its owner.
+
+    Numbers may come as text, as YAML 1.1 leaves `1e-3`.
+
+    Example:
+        >>> check_kind("Attack 'pgd'", float, "momentum", "1e-3")
+        0.001
+    """
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         alternatives = typing.get_args(annotation)
         if value is None and type(None) in alternatives:

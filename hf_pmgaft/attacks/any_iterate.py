@@ -9,6 +9,7 @@ import torch
 
 from ..modes import frozen
 from .ball import inside, parse_radius
+from .inputs import check_classes, check_images, check_labels
 from .losses import correct
 
 
@@ -91,6 +92,7 @@ class AnyIterate:
 
     def _keep(self, rows: torch.Tensor, points: torch.Tensor, logits: torch.Tensor) -> None:
         if self._logits is None:
+            check_classes(self.labels, logits.shape[1])
             self._logits = logits.new_zeros(len(self.images), logits.shape[1])
         wrong = (~correct(logits, self.labels[rows])).nonzero().squeeze(1)
         if not len(wrong):
@@ -132,6 +134,8 @@ def first_fooled(
         >>> correct(classifier(adversarial), labels).tolist()
         [False]
     """
+    images = check_images(images)
+    labels = check_labels(labels, images, several=True)
     watch = AnyIterate(classifier, images, labels, parse_radius(eps, norm), norm)
     with frozen(classifier):
         try:

@@ -15,6 +15,7 @@ import torch
 
 from ..modes import frozen
 from ..registry import check_choice
+from .inputs import check_count, check_inputs
 from .losses import margin
 from .pyautoattack_runs import Run, library_module, run_after_run
 
@@ -42,7 +43,7 @@ def apgd(
 
     Args:
         classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`.
-        images (`torch.Tensor`), labels (`torch.Tensor`): `[B,C,H,W]` in [0,1] and `[B]`.
+        images (`torch.Tensor`), labels (`torch.Tensor`): `[B,C,H,W]` in [0,1] and `[B]`, or `[B,1]`.
         eps (`float` or `str`), norm (`str`): The ball; `"linf"`, `"l2"` or `"l1"`.
         num_steps (`int`), restarts (`int`): Steps of a run, and runs.
         loss (`str`): `"ce"`, `"dlr"` (three classes or more) or `"margin"`.
@@ -60,8 +61,11 @@ def apgd(
         [True]
     """
     library = library_module("autopgd_base")
+    images, labels, seeds = check_inputs(images, labels, seeds)
     check_choice("norm", norm, NORMS)
     check_choice("loss", loss, APGD_LOSSES)
+    check_count("num_steps", num_steps)
+    check_count("restarts", restarts)
     kind = _margin_apgd(library) if loss == "margin" else library.APGDAttack
 
     def walk(run: Run, restart: int) -> None:
@@ -105,7 +109,10 @@ def apgd_t(
         [True]
     """
     library = library_module("autopgd_base")
+    images, labels, seeds = check_inputs(images, labels, seeds)
     check_choice("norm", norm, NORMS)
+    check_count("num_steps", num_steps)
+    check_count("num_targets", num_targets)
     ranking = _ranking(classifier, images)
     num_classes = ranking.shape[1]
     if num_classes < 4:
@@ -154,7 +161,10 @@ def fab(
         >>> (classifier(adversarial).argmax(dim=1) != labels).tolist()
         [True]
     """
+    images, labels, seeds = check_inputs(images, labels, seeds)
     check_choice("norm", norm, NORMS)
+    check_count("num_steps", num_steps)
+    check_count("restarts", restarts)
     kind = _fab_by_autograd(library_module("fab_pt"))
 
     def walk(run: Run, restart: int) -> None:
@@ -187,7 +197,11 @@ def fab_t(
         >>> (classifier(adversarial).argmax(dim=1) != labels).tolist()
         [True]
     """
+    images, labels, seeds = check_inputs(images, labels, seeds)
     check_choice("norm", norm, NORMS)
+    check_count("num_steps", num_steps)
+    check_count("num_targets", num_targets)
+    check_count("restarts", restarts)
     kind = _fab_by_autograd(library_module("fab_pt"))
     num_classes = _ranking(classifier, images[:1]).shape[1]
 
@@ -232,7 +246,10 @@ def square(
         [True]
     """
     library = library_module("square")
+    images, labels, seeds = check_inputs(images, labels, seeds)
     check_choice("norm", norm, NORMS)
+    check_count("num_queries", num_queries)
+    check_count("restarts", restarts)
     if norm != "linf" and min(images.shape[-2:]) < 15:
         raise ValueError(
             f"Square in {norm} tiles images by fifths of 3 pixels or more; yours are {images.shape[-2:]}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from ..modes import at_least_float32
@@ -10,31 +12,88 @@ from ..noise import normal_noise, uniform_noise
 NORMS = ("l2", "linf")
 
 
+# A number of plain digits, or a fraction of two
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_FRACTION = re.compile(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?", re.IGNORECASE)
+# A walk of two steps has the longest default one, in units of the radius.
+_LONGEST_DEFAULT_STEP = 1.25
+
+
 def parse_radius(value: str | float, norm: str = "linf") -> float:
     """Reads a radius in the scale of images in [0,1], from a number or a fraction such as `"4/255"`.
 
     Raises:
-        ValueError: if it is no number, negative, or in L-inf above 1.
+        ValueError: if it is no number, negative, or in L-inf 1 or more.
 
     Example:
         >>> parse_radius("51/255")
         0.2
     """
-    try:
-        numerator, _, denominator = str(value).partition("/")
-        radius = float(numerator) / float(denominator or 1)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(
-            f"You passed the radius {value!r}, which is no number. Write it as 4/255 or 0.0157."
-        ) from None
+    radius = _parse_number(value, f"You passed the radius {value!r}, which is no number. Write it as 4/255 or 0.0157.")
     if not 0 <= radius < float("inf"):
         raise ValueError(f"You passed the radius {value}, but a ball has a radius of 0 or more. Pass such as 4/255.")
-    if norm == "linf" and radius > 1:
+    if norm == "linf" and radius >= 1:
         raise ValueError(
-            f"You passed the radius {value}, but pixels go from 0 to 1, so it would allow any image. "
-            f"If you meant {value} of 255 grey levels, write {value}/255."
+            f"You passed the radius {value}, but pixels go from 0 to 1, so it would allow any image. {_grey(value)}"
         )
     return radius
+
+
+def parse_step_size(value: str | float, eps: float, norm: str = "linf") -> float:
+    """Reads the length of a step: as a radius, or in units of the radius `eps`, such as `"1eps"` or `"2/3 eps"`.
+
+    The latter is a number or a fraction, and `eps` after it.
+
+    Raises:
+        ValueError: if it is no such length, negative, or in L-inf 1 or more.
+
+    Example:
+        >>> parse_step_size("1/4 eps", eps=0.5), parse_step_size("1/4", eps=0.5)
+        (0.125, 0.25)
+    """
+    no_length = f"You passed the step size {value!r}, which is no length. Write 1/255, or of the radius 0.25eps."
+    is_relative = isinstance(value, str) and value.rstrip().endswith("eps")
+    length = _parse_number(value.rstrip().removesuffix("eps") if is_relative else value, no_length)
+    if not 0 <= length < float("inf"):
+        raise ValueError(
+            f"You passed the step size {value}, but a length is 0 or more. Pass such as 1/255 or 0.25eps."
+        )
+    if is_relative:
+        return length * eps
+    if norm == "linf" and length >= 1 and length > _LONGEST_DEFAULT_STEP * eps:
+        raise ValueError(
+            f"You passed the step size {value}, but pixels go from 0 to 1, so one step would leave any image. "
+            f"{_grey(value)}"
+        )
+    return length
+
+
+def parse_factor(value: str | float) -> float:
+    """Reads a number above 0 that is no length, such as what a gradient is multiplied by.
+
+    Example:
+        >>> parse_factor("1/20")
+        0.05
+    """
+    factor = _parse_number(value, f"You passed the factor {value!r}, which is no number. Write it as 0.05.")
+    if not 0 < factor < float("inf"):
+        raise ValueError(f"You passed the factor {value}, but it must be above 0. Pass such as 0.05.")
+    return factor
+
+
+def _parse_number(value: str | float, message: str) -> float:
+    """A number, or what a fraction comes to; raises `ValueError` with the message for anything else."""
+    fraction = None if isinstance(value, bool) else _FRACTION.fullmatch(str(value))
+    if fraction is None or float(fraction[2] or 1) == 0:
+        raise ValueError(message)
+    return float(fraction[1]) / float(fraction[2] or 1)
+
+
+def _grey(value: str | float) -> str:
+    """What to write instead of a length that was meant in grey levels."""
+    if "/" in str(value):
+        return "Write such as 4/255."
+    return f"If you meant {value} of 255 grey levels, write {value}/255."
 
 
 def project(images: torch.Tensor, adversarial: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
@@ -125,16 +184,3 @@ def normal_point(
     images = at_least_float32(images.detach())
     noise = normal_noise(seeds, images.shape[1:], restart).to(images.dtype)
     return project(images, images + std * noise, eps, norm)
-
-
-def check_images(images: torch.Tensor, seeds: torch.Tensor | None) -> None:
-    """Raises `ValueError` unless the images are `[B,C,H,W]` of floating point numbers, with a seed each."""
-    if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(
-            f"You passed images of shape {tuple(images.shape)} and type {images.dtype}; an attack walks through "
-            "[B,C,H,W] of floating point numbers in [0,1]. Convert them."
-        )
-    if seeds is not None and seeds.shape != images.shape[:1]:
-        raise ValueError(
-            f"You passed seeds of shape {tuple(seeds.shape)} for {len(images)} images. Pass one per image."
-        )

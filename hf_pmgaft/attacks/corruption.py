@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..noise import normal_noise, uniform_noise
 from ..registry import check_choice
-from .ball import check_images
+from .inputs import check_images, check_seeds
 
 
 def corruption(
@@ -37,11 +37,10 @@ def corruption(
         >>> corruption(None, images, None, kind="brightness", severity=2).unique().tolist()
         [0.699999988079071]
     """
-    check_images(images, seeds)
+    images = check_images(images)
+    seeds = check_seeds(seeds, images)
     check_choice("kind", kind, CORRUPTIONS)
     check_choice("severity", severity, SEVERITIES)
-    if seeds is None:
-        seeds = torch.arange(len(images), device=images.device)
 
     corrupt, strengths = CORRUPTIONS[kind]
     corrupted = corrupt(images.detach().float(), strengths[severity - 1], seeds)

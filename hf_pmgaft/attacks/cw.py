@@ -10,7 +10,8 @@ import torch
 from ..modes import frozen
 from ..registry import check_choice
 from .any_iterate import AllFooled, AnyIterate
-from .ball import check_images, distance, parse_radius
+from .ball import distance, parse_radius
+from .inputs import check_classes, check_count, check_inputs
 from .losses import correct, margin
 from .pgd import pgd
 
@@ -46,6 +47,7 @@ def cw(
     if norm == "linf":
         return pgd(classifier, images, labels, eps=eps, norm=norm, num_steps=num_steps, loss="margin", seeds=seeds)
 
+    images, labels, _ = check_inputs(images, labels, seeds, several_labels=True)
     watch = AnyIterate(classifier, images, labels, parse_radius(eps, norm), norm)
     with frozen(classifier), contextlib.suppress(AllFooled):
         minimal_l2(
@@ -92,12 +94,16 @@ def minimal_l2(
         >>> round(distance(images, nearest, "l2").item(), 3)  # to the line between both classes: 0.01 / sqrt(2)
         0.007
     """
-    check_images(images, None)
+    images, labels, _ = check_inputs(images, labels, None, several_labels=True)
+    check_count("num_steps", num_steps)
+    check_count("search_steps", search_steps)
     centre = images.detach().float()
     with frozen(classifier), torch.no_grad():
         nearest = centre.clone()
         length = torch.full((len(centre),), torch.inf, device=centre.device)  # of the nearest perturbation
-        length[~correct(classifier(centre).float(), labels)] = 0.0
+        logits = classifier(centre).float()
+        check_classes(labels, logits.shape[1])
+        length[~correct(logits, labels)] = 0.0
 
         # The binary search for `c`: too small below `low`, large enough from `high` on
         low = torch.zeros_like(length)

@@ -9,6 +9,7 @@ import torch
 from ..modes import at_least_float32, frozen
 from ..registry import check_choice
 from .ball import round_inside
+from .inputs import check_classes, check_inputs
 from .losses import LOSSES, Loss, correct
 from .pgd import accelerate, check_walk, start, step
 
@@ -64,9 +65,8 @@ def early_stopped_pgd(
             "in logits. Leave tau out, or choose an objective that attacks by a named loss."
         )
     check_choice("loss", loss, LOSSES)
-    eps, step_size = check_walk(images, eps, norm, num_steps, step_size, seeds)
-    if seeds is None:
-        seeds = torch.arange(len(images), device=images.device)
+    eps, step_size = check_walk(eps, norm, num_steps, step_size)
+    images, labels, seeds = check_inputs(images, labels, seeds, several_labels=True)
 
     images = images.detach()
     centre = at_least_float32(images)
@@ -76,11 +76,13 @@ def early_stopped_pgd(
     remaining = torch.full_like(rows, tau)  # misclassified iterates that each image may still walk on from
 
     with frozen(classifier):
-        for _ in range(num_steps):
+        for number in range(num_steps):
             # Which images go on, and the gradients of all
             with torch.enable_grad():
                 point = walk[rows].to(images.dtype).requires_grad_()
                 logits = at_least_float32(classifier(point))
+                if number == 0:
+                    check_classes(labels, logits.shape[1])
                 fooled = ~correct(logits.detach(), labels[rows])
                 going = (~fooled | (remaining[rows] > 0)).nonzero().squeeze(1)
                 if not len(going):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from ..modes import at_least_float32
 from ..registry import check_choice
+from .inputs import check_classes, check_labels
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
@@ -103,13 +104,25 @@ def make_loss(
     check_choice("loss", loss, LOSSES)
     if labels is None or classifier is None:
         raise ValueError("You passed no labels or no classifier, which a named loss needs. Pass them, or `loss_fn`.")
+    labels = check_labels(labels, images, several=True)
+    is_checked = False
+
+    def logits_of(x: torch.Tensor) -> torch.Tensor:
+        nonlocal is_checked
+        logits = at_least_float32(classifier(x))
+        if not is_checked:  # once, since the check waits for the device
+            check_classes(labels, logits.shape[1])
+            is_checked = True
+        return logits
+
     if not targeted:
-        return lambda x: LOSSES[loss](at_least_float32(classifier(x)), labels)
+        return lambda x: LOSSES[loss](logits_of(x), labels)
     if loss == "dlr":
+        targets = check_labels(labels, images)  # one of them, since the loss compares two classes
         with torch.no_grad():
             predicted = classifier(images).argmax(1)
-        return lambda x: targeted_dlr(at_least_float32(classifier(x)), labels, predicted)
-    return lambda x: -LOSSES[loss](at_least_float32(classifier(x)), labels)
+        return lambda x: targeted_dlr(logits_of(x), targets, predicted)
+    return lambda x: -LOSSES[loss](logits_of(x), labels)
 
 
 def input_gradient(loss_fn: Loss, images: torch.Tensor) -> torch.Tensor:

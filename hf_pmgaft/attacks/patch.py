@@ -10,8 +10,9 @@ import torch
 from ..modes import frozen
 from ..noise import uniform_noise
 from .any_iterate import AllFooled, AnyIterate
-from .ball import check_images
-from .pgd import pgd
+from .inputs import check_count, check_inputs
+from .losses import make_loss
+from .pgd import ascend, default_step_size, start
 
 
 def patch(
@@ -44,12 +45,12 @@ def patch(
         >>> int((adversarial != images).any(dim=1).sum()) <= 4  # pixels
         True
     """
-    check_images(images, seeds)
+    images, labels, seeds = check_inputs(images, labels, seeds, several_labels=True)
+    for name, value in {"size": size, "places": places, "num_steps": num_steps}.items():
+        check_count(name, value)
     height, width = images.shape[-2:]
-    if not 0 < size <= min(height, width):
+    if size > min(height, width):
         raise ValueError(f"You passed a patch of {size} pixels, which has no place in {height} x {width}. Pass less.")
-    if seeds is None:
-        seeds = torch.arange(len(images), device=images.device)
 
     adversarial = images.detach().clone()
     rows = torch.arange(len(images), device=images.device)  # of the images that still stand
@@ -73,15 +74,12 @@ def _fill(watch: AnyIterate, mask: torch.Tensor, seeds: torch.Tensor, num_steps:
     def cover(content: torch.Tensor) -> torch.Tensor:
         return torch.where(mask, content, watch.images)
 
-    content = pgd(
-        lambda x: watch(cover(x)),
-        watch.images,
-        watch.labels,
-        eps=1.0,
-        num_steps=num_steps,
-        loss="margin",
-        seeds=seeds,
-    )
+    # PGD in a ball that holds all content
+    loss_fn = make_loss(lambda x: watch(cover(x)), watch.images, watch.labels, "margin")
+    point = start(watch.images, 1.0, "linf", seeds, restart=0, random_start=True, start_std=None)
+    step_size = default_step_size(1.0, num_steps)
+    content = ascend(loss_fn, watch.images, point, 1.0, "linf", num_steps, step_size, momentum=0.0)
+
     covered = cover(content)
     with torch.no_grad():
         watch(covered)

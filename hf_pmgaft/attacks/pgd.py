@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 
 from ..modes import at_least_float32, frozen
 from ..registry import check_choice
-from .ball import NORMS, check_images, normal_point, parse_radius, project, round_inside, uniform_point
+from .ball import NORMS, normal_point, parse_radius, parse_step_size, project, round_inside, uniform_point
+from .inputs import check_count, check_images, check_seeds
 from .losses import Loss, input_gradient, make_loss
 
 
@@ -41,7 +43,8 @@ def pgd(
         eps (`float` or `str`): Radius of the ball, in the scale of the images.
         norm (`str`): `"linf"` or `"l2"`.
         num_steps (`int`): Gradient steps.
-        step_size (`float` or `str`, *optional*): Length of a step; see [`default_step_size`] if not given.
+        step_size (`float` or `str`, *optional*): Length of a step, such as `"1/255"`, or in units of the radius, such
+            as `"0.25eps"`; see [`default_step_size`] if not given.
         random_start (`bool`): Start uniformly in the ball instead of at the image.
         start_std (`float`, *optional*): Start at normal noise of this standard deviation instead, moved into the ball
             and [0,1] (TRADES, arXiv 1901.08573: 0.001); only with `random_start`.
@@ -69,15 +72,14 @@ def pgd(
         >>> bool((adversarial - images).abs().max() <= 4 / 255 + 1e-6)
         True
     """
-    eps, step_size = check_walk(images, eps, norm, num_steps, step_size, seeds)
-    if restarts < 1:
-        raise ValueError(f"You passed restarts={restarts}, which leaves nothing to do. Pass 1 or more.")
-    if seeds is None:
-        seeds = torch.arange(len(images), device=images.device)
+    eps, step_size = check_walk(eps, norm, num_steps, step_size)
+    check_count("restarts", restarts)
+    images = check_images(images)
+    seeds = check_seeds(seeds, images)
 
     def run(restart: int) -> torch.Tensor:
         point = start(images, eps, norm, seeds, restart, random_start, start_std)
-        return _ascend(loss_fn, images, point, eps, norm, num_steps, step_size, momentum)
+        return ascend(loss_fn, images, point, eps, norm, num_steps, step_size, momentum)
 
     with frozen(classifier):
         loss_fn = loss_fn or make_loss(classifier, images, labels, loss, targeted)
@@ -117,7 +119,7 @@ def fgsm(
         >>> [round(value, 2) for value in adversarial[0, 0, 0, :3].tolist()]
         [0.4, 0.6, 0.5]
     """
-    options.update(num_steps=1, step_size=eps)
+    options.update(num_steps=1, step_size=None)  # whose default is `eps`
     return pgd(classifier, images, labels, eps=eps, norm=norm, random_start=random_start, **options)
 
 
@@ -131,23 +133,37 @@ def default_step_size(eps: float, num_steps: int) -> float:
     return eps if num_steps == 1 else 2.5 * eps / num_steps
 
 
-def check_walk(
-    images: torch.Tensor,
-    eps: float | str,
-    norm: str,
-    num_steps: int,
-    step_size: float | str | None,
-    seeds: torch.Tensor | None,
-) -> tuple[float, float]:
-    """Returns radius and length of a step as numbers, or raises `ValueError` for what no walk can be made of."""
+def check_walk(eps: float | str, norm: str, num_steps: int, step_size: float | str | None) -> tuple[float, float]:
+    """Returns radius and length of a step as numbers, or raises `ValueError` for what no walk can be made of.
+
+    Example:
+        >>> check_walk("51/255", "linf", num_steps=2, step_size="0.5eps")
+        (0.2, 0.1)
+    """
     check_choice("norm", norm, NORMS)
     eps = parse_radius(eps, norm)
-    check_images(images, seeds)
-    if num_steps < 1:
-        raise ValueError(f"You passed num_steps={num_steps}, which leaves nothing to do. Pass 1 or more.")
+    check_count("num_steps", num_steps)
     if step_size is None:
-        step_size = default_step_size(eps, num_steps)
-    return eps, parse_radius(step_size, norm)
+        return eps, default_step_size(eps, num_steps)
+    return eps, parse_step_size(step_size, eps, norm)
+
+
+def check_reach(eps: float | str, norm: str, num_steps: int, step_size: float | str | None) -> None:
+    """Raises `ValueError` for a walk whose steps together are shorter than the radius: it is no attack of that radius.
+
+    Example:
+        >>> check_reach("4/255", "linf", num_steps=2, step_size="1/255")
+        Traceback (most recent call last):
+        ValueError: You passed num_steps=2 with step_size=1/255, which reach 0.5 of the radius 4/255. ...
+    """
+    radius, length = check_walk(eps, norm, num_steps, step_size)
+    if num_steps * length < radius * (1 - 1e-6):
+        enough = f"num_steps={math.ceil(radius / length)}, " if length else ""
+        share = f"{num_steps * length / radius:.2g}"
+        raise ValueError(
+            f"You passed num_steps={num_steps} with step_size={step_size}, which reach {share} of the radius {eps}. "
+            f"Pass {enough}step_size={default_step_size(1, num_steps):.3g}eps, or no step_size."
+        )
 
 
 def start(
@@ -197,7 +213,7 @@ def accelerate(velocity: torch.Tensor | float, gradient: torch.Tensor, momentum:
     return momentum * velocity + gradient / size
 
 
-def _ascend(
+def ascend(
     loss_fn: Loss,
     images: torch.Tensor,
     point: torch.Tensor,
@@ -207,7 +223,15 @@ def _ascend(
     step_size: float,
     momentum: float,
 ) -> torch.Tensor:
-    """The point that a walk from `point` ends at, in the images' dtype."""
+    """Walks from `point` uphill, and returns where it ends, in the images' dtype.
+
+    Example:
+        >>> images = torch.full((1, 1, 1, 1), 0.5)
+        >>> def brightness(images):
+        ...     return images.flatten(1).mean(1)
+        >>> ascend(brightness, images, images, 0.25, "linf", num_steps=4, step_size=0.125, momentum=0.0).item()
+        0.75
+    """
     images = images.detach()
     # Half precision cannot hold a point of the ball exactly, so the walk is in float32 at least.
     centre = at_least_float32(images)

@@ -15,7 +15,8 @@ import torch
 from ..modes import frozen
 from ..noise import normal_noise, uniform_noise
 from .any_iterate import AllFooled, AnyIterate
-from .ball import check_images, parse_radius, round_inside
+from .ball import parse_radius, round_inside
+from .inputs import check_classes
 from .losses import correct
 
 
@@ -109,7 +110,7 @@ def run_after_run(
     labels: torch.Tensor,
     eps: float | str,
     norm: str,
-    seeds: torch.Tensor | None,
+    seeds: torch.Tensor,
     window_seed: int = 0,
 ) -> torch.Tensor:
     """Runs over the images that are still classified correctly, until no run or no image is left.
@@ -118,17 +119,16 @@ def run_after_run(
         walk (`Callable`): One run, `(run, aim) -> None`.
         aims (`Iterable`): What tells its runs apart: the number of the restart, the class that it goes to, or both.
         window_seed (`int`): Of what all images share.
-        classifier, images, labels, eps, norm, seeds: As of [`apgd`].
+        classifier, images, labels, eps, norm, seeds: As of [`apgd`], checked.
     """
     radius = parse_radius(eps, norm)
-    check_images(images, seeds)
-    if seeds is None:
-        seeds = torch.arange(len(images), device=images.device)
     clean = images.detach().float().contiguous().clone()
     adversarial = clean.clone()
 
     with frozen(classifier), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        rows = correct(classifier(clean), labels).nonzero().squeeze(1)
+        logits = classifier(clean)
+        check_classes(labels, logits.shape[1])
+        rows = correct(logits, labels).nonzero().squeeze(1)
         for number, aim in enumerate(aims):
             if not len(rows):
                 break

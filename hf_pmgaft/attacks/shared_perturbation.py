@@ -10,7 +10,8 @@ from ..distributed import mean_over_processes
 from ..modes import at_least_float32, frozen
 from ..noise import uniform_noise
 from ..registry import check_choice
-from .ball import check_images, parse_radius, round_inside
+from .ball import parse_factor, parse_radius, round_inside
+from .inputs import check_count, check_images, check_seeds
 from .losses import Loss, make_loss
 
 
@@ -70,15 +71,16 @@ class SharedPerturbation:
 
         Args:
             norm (`str`): `"linf"` alone.
-            step_size (`float`): What the mean gradient is multiplied by; 0.05 if not given.
+            step_size (`float`): What the mean gradient is multiplied by, a plain number; 0.05 if not given.
             random_start (`bool`): Where the perturbation of an epoch starts: anywhere in the ball, the same for all
                 processes, or at zero.
         """
         eps = parse_radius(eps, norm)
-        step_size = 0.05 if step_size is None else float(step_size)
+        step_size = 0.05 if step_size is None else parse_factor(step_size)
         check_choice("norm of a shared perturbation", norm, ("linf",))
-        check_images(images, seeds)
-        images = images.detach()
+        check_count("num_steps", num_steps)
+        images = check_images(images).detach()
+        check_seeds(seeds, images)
         std = getattr(classifier, "std", torch.ones(1, device=images.device))
 
         if self.delta is None or self.delta.shape[1:] != images.shape[1:]:

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 import yaml
 
-from ..registry import check_choice
+from ..registry import check_choice, check_kind
 from . import ATTACKS, SERVED_BY_FIRST_FOOLED, TRAINING_ATTACKS
 from .any_iterate import first_fooled
 from .autoattack import VERSIONS, components
-from .ball import inside, parse_radius
+from .ball import inside, parse_radius, parse_step_size
 from .early_stopped import early_stopped_pgd
-from .pgd import default_step_size, pgd
+from .inputs import check_count
+from .pgd import check_reach, default_step_size, pgd
 
 AUTOATTACK = ("apgd", "apgd_t", "fab", "fab_t", "square")  # run by pyautoattack
 _NORMS = {
@@ -71,9 +72,14 @@ class AttackSpec:
         """
         if isinstance(value, str):
             return cls.parse(value)
+        if not isinstance(value, (AttackSpec, Mapping)):
+            raise ValueError(
+                f"You passed the attack {value!r}, which is no description of one. Pass such as "
+                "'pgd,eps=4/255,num_steps=50' or {'attack': 'pgd', 'eps': '4/255', 'num_steps': 50}."
+            )
         given = value.to_dict() if isinstance(value, AttackSpec) else dict(value)
         name = given.pop("attack", None)
-        if name not in ATTACKS and name != "autoattack":
+        if not isinstance(name, str) or (name not in ATTACKS and name != "autoattack"):
             raise ValueError(f"There is no attack {name!r}. Choose one of {sorted([*ATTACKS, 'autoattack'])}.")
 
         spec = cls(name, _complete(name, given))
@@ -232,7 +238,7 @@ class AttackSpec:
         if self.attack != "pgd" or options.get("step_size") is None or "num_steps" not in options:
             return False
         default = default_step_size(self.radius, options["num_steps"])
-        return abs(parse_radius(options["step_size"], self.norm) - default) > 1e-6 * default
+        return abs(parse_step_size(options["step_size"], self.radius, self.norm) - default) > 1e-6 * default
 
     def _try_on_a_small_image(self) -> None:
         if self.attack == "autoattack":
@@ -256,8 +262,18 @@ def parse_options(text: str) -> dict[str, Any]:
     wrong = [option for option in options if "=" not in option]
     if wrong:
         raise ValueError(f"The attack {text!r} has {wrong}, which is no option=value. Write as pgd,num_steps=100.")
-    pairs = (option.split("=", 1) for option in options)
-    return {"attack": name, **{key: yaml.safe_load(value) for key, value in pairs}}
+
+    spec: dict[str, Any] = {"attack": name.strip()}
+    for option in options:
+        key, value = option.split("=", 1)
+        key = key.strip()
+        if key in spec:
+            raise ValueError(f"The attack {text!r} has {key} twice. Leave one of them out.")
+        try:
+            spec[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"The attack {text!r} has {key}={value}, which cannot be read. Correct it.") from None
+    return spec
 
 
 def training_attack(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., torch.Tensor], dict[str, Any]]:
@@ -315,17 +331,38 @@ def _complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise ValueError(f"The attack {spec} has no {' and no '.join(missing)}. Add it.")
 
-    if "norm" in full:
-        check_choice("norm", full["norm"], _NORMS[name])
-        radius = parse_radius(full["eps"], full["norm"])
-        if "step_size" in full and full["step_size"] is None:
-            full["step_size"] = default_step_size(radius, full["num_steps"])
-    for key in _COUNTS:
-        if key in full and not (isinstance(full[key], int) and full[key] >= 1):
-            raise ValueError(
-                f"The attack {name!r} has {key}={full[key]!r}, which leaves nothing to do. Pass 1 or more."
-            )
+    for key, value in full.items():
+        full[key] = _like_default(f"The attack {name!r}", key, value, defaults[key])
+    try:
+        for key in _COUNTS:
+            if key in full:
+                check_count(key, full[key])
+        if "norm" in full:
+            _check_ball(name, full)
+    except ValueError as error:
+        raise ValueError(f"The attack {name!r}: {error}") from error
     return full
+
+
+def _like_default(title: str, key: str, value: Any, default: Any) -> Any:
+    """An option's value, which must be of the kind of a default that is a truth value or a share."""
+    if not isinstance(default, (bool, float)):
+        return value
+    checked = check_kind(title, type(default), key, value)
+    if isinstance(default, float) and not 0 <= checked < float("inf"):
+        raise ValueError(f"{title} cannot take {key}={value!r}. Pass a number of 0 or more.")
+    return value if checked == value else checked
+
+
+def _check_ball(name: str, full: dict[str, Any]) -> None:
+    """Checks the ball and the walk in it, whose length of a step is filled in."""
+    check_choice("norm", full["norm"], _NORMS[name])
+    radius = parse_radius(full["eps"], full["norm"])
+    if "step_size" not in full:
+        return
+    if full["step_size"] is None:
+        full["step_size"] = default_step_size(radius, full["num_steps"])
+    check_reach(full["eps"], full["norm"], full["num_steps"], full["step_size"])
 
 
 def _defaults(name: str) -> dict[str, Any]:
@@ -351,7 +388,7 @@ def _resolve(
         return attack, options
 
     if attack is ATTACKS["fgsm"]:
-        options = {"random_start": False, **options, "num_steps": 1, "step_size": options["eps"]}
+        options = {"random_start": False, **options, "num_steps": 1, "step_size": None}
     if options.pop("restarts", 1) > 1:
         raise ValueError(
             "You passed tau with restarts, but the early stop is that of one run away from the label. Leave one of "

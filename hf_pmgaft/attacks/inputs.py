@@ -1,0 +1,186 @@
+"""What an attack is called with: images in [0,1], one label per image or several, and a seed per image.
+
+Each attack looks once per call, which waits for the device once; no step of a walk does.
+"""
+
+from __future__ import annotations
+
+import torch
+
+# What images may miss [0,1] by through round-off, as a share of 1; half precision has a coarser one of its own.
+ROUND_OFF = 1e-6
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
+
+
+def check_inputs(
+    images: torch.Tensor, labels: torch.Tensor, seeds: torch.Tensor | None, several_labels: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns what an attack can work with, or raises `ValueError` and says what is wrong with it.
+
+    Args:
+        images (`torch.Tensor`): See [`check_images`].
+        labels (`torch.Tensor`): See [`check_labels`].
+        seeds (`torch.Tensor`, *optional*): See [`check_seeds`].
+        several_labels (`bool`): Whether an image may have more than one right label.
+
+    Example:
+        >>> images, labels, seeds = check_inputs(torch.rand(2, 3, 8, 8), torch.tensor([[0], [1]]), None)
+        >>> labels.tolist(), seeds.tolist()
+        ([0, 1], [0, 1])
+    """
+    images = check_images(images)
+    return images, check_labels(labels, images, several_labels), check_seeds(seeds, images)
+
+
+def check_images(images: torch.Tensor) -> torch.Tensor:
+    """Returns images `[B,C,H,W]` of floating point numbers in [0,1]; what round-off took out of that comes back.
+
+    Raises:
+        ValueError: for no tensor, another shape or type, no images, NaN, and values outside [0,1].
+
+    Example:
+        >>> check_images(torch.full((1, 1, 1, 1), 1.0 + 5e-7)).item()
+        1.0
+        >>> check_images(torch.full((1, 3, 8, 8), 255.0))
+        Traceback (most recent call last):
+        ValueError: You passed images with values from 255 to 255, ... Divide them by 255.
+    """
+    if not isinstance(images, torch.Tensor):
+        raise ValueError(
+            f"You passed images as {type(images).__name__}; an attack needs a torch.Tensor [B,C,H,W] of floating "
+            "point numbers in [0,1]. Convert them."
+        )
+    if images.ndim != 4 or images.dtype not in FLOATS:
+        raise ValueError(
+            f"You passed images of shape {tuple(images.shape)} and type {images.dtype}; an attack walks through "
+            "[B,C,H,W] of floating point numbers in [0,1]. Convert them."
+        )
+    if not images.numel():
+        raise ValueError(
+            f"You passed images of shape {tuple(images.shape)}, among which there is nothing to attack. Pass at least "
+            "one."
+        )
+
+    with torch.no_grad():
+        low, high = torch.stack(images.aminmax()).tolist()
+    if not low <= high:
+        raise ValueError("You passed images that hold NaN, from which no attack comes back. Correct or remove them.")
+    if low >= 0 and high <= 1:
+        return images
+
+    tolerance = max(ROUND_OFF, torch.finfo(images.dtype).eps)
+    if low < -tolerance or high > 1 + tolerance:
+        advice = "If they are normalised, pass images * std + mean, and a classifier that normalises."
+        if low >= 0 and 2 < high <= 255:
+            advice = "Divide them by 255."
+        raise ValueError(
+            f"You passed images with values from {low:.4g} to {high:.4g}, but pixels go from 0 to 1, and radii "
+            f"are in that scale. {advice}"
+        )
+    return images.clamp(0, 1)
+
+
+def check_labels(labels: torch.Tensor, images: torch.Tensor, several: bool = False) -> torch.Tensor:
+    """Returns one label per image as `[B]`, int64; where there may be `several`, `[B,P]` stay as they are.
+
+    Whether they are below the number of classes is for [`check_classes`], which needs the logits.
+
+    Raises:
+        ValueError: for no tensor, another shape, no whole numbers, another device than the images', and negative ones.
+
+    Example:
+        >>> check_labels(torch.tensor([[2]], dtype=torch.uint8), torch.rand(1, 3, 8, 8))
+        tensor([2])
+    """
+    if not isinstance(labels, torch.Tensor):
+        given = "no labels" if labels is None else f"labels as {type(labels).__name__}"
+        raise ValueError(
+            f"You passed {given}; an attack needs the class of each image. Pass a torch.Tensor of whole numbers, such "
+            "as torch.as_tensor(labels)."
+        )
+    if labels.dtype not in INTEGERS:
+        raise ValueError(
+            f"You passed labels of type {labels.dtype}, which are no numbers of classes. Pass whole numbers, such as "
+            "labels.long(), or of probabilities labels.argmax(dim=1)."
+        )
+    if labels.device != images.device:
+        raise ValueError(
+            f"You passed labels on {labels.device}, but the images are on {images.device}. Pass "
+            "labels.to(images.device)."
+        )
+
+    if not several and labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels.squeeze(1)
+    shapes = "[B], or [B,P] for several right ones" if several else "[B]"
+    if labels.ndim not in ((1, 2) if several else (1,)) or len(labels) != len(images) or not labels.numel():
+        raise ValueError(
+            f"You passed labels of shape {tuple(labels.shape)} for {len(images)} images. Pass {shapes}: numbers of "
+            "classes, not one-hot rows (labels.argmax(dim=1) of such)."
+        )
+    labels = labels.long()
+    smallest = int(labels.amin())
+    if smallest < 0:
+        raise ValueError(
+            f"You passed labels as low as {smallest}, but classes count from 0, and no label is ignored. Leave out "
+            "images without a class."
+        )
+    return labels
+
+
+def check_seeds(seeds: torch.Tensor | None, images: torch.Tensor) -> torch.Tensor:
+    """Returns a seed for each image, `[B]`: 0, 1, 2, ... if none are given.
+
+    Raises:
+        ValueError: for another shape or type, or another device than the images'.
+
+    Example:
+        >>> check_seeds(None, torch.rand(3, 1, 2, 2))
+        tensor([0, 1, 2])
+    """
+    if seeds is None:
+        return torch.arange(len(images), device=images.device)
+    if not isinstance(seeds, torch.Tensor) or seeds.shape != images.shape[:1] or seeds.dtype not in INTEGERS:
+        given = f"{seeds.dtype} of shape {tuple(seeds.shape)}" if isinstance(seeds, torch.Tensor) else repr(seeds)
+        raise ValueError(f"You passed seeds of {given} for {len(images)} images. Pass whole numbers, one per image.")
+    if seeds.device != images.device:
+        raise ValueError(
+            f"You passed seeds on {seeds.device}, but the images are on {images.device}. Pass seeds.to(images.device)."
+        )
+    return seeds
+
+
+def check_classes(labels: torch.Tensor, num_classes: int) -> None:
+    """Raises `ValueError` for labels, `[B]` or `[B,P]`, that are outside the classes, or one-hot rows.
+
+    It waits for the device, so that a walk asks once.
+
+    Example:
+        >>> check_classes(torch.tensor([0, 7]), num_classes=5)
+        Traceback (most recent call last):
+        ValueError: You passed labels up to 7, but the classifier has 5 classes (0 to 4). Correct them.
+    """
+    largest = int(labels.amax())
+    if largest >= num_classes:
+        raise ValueError(
+            f"You passed labels up to {largest}, but the classifier has {num_classes} classes (0 to "
+            f"{num_classes - 1}). Correct them."
+        )
+    if labels.ndim == 2 and labels.shape[1] == num_classes > 1 and largest == 1 and (labels.sum(1) == 1).all():
+        raise ValueError(
+            f"You passed labels of shape {tuple(labels.shape)} that are one-hot, which would be read as the classes 0 "
+            "and 1 of every image. Pass labels.argmax(dim=1)."
+        )
+
+
+def check_count(name: str, value: int) -> None:
+    """Raises `ValueError` for a number of things to do that is no whole number from 1.
+
+    Example:
+        >>> check_count("restarts", 0)
+        Traceback (most recent call last):
+        ValueError: You passed restarts=0, which leaves nothing to do. Pass a whole number from 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        reason = "leaves nothing to do" if isinstance(value, int) else "is no number of things to do"
+        raise ValueError(f"You passed {name}={value!r}, which {reason}. Pass a whole number from 1.")
