@@ -20,6 +20,10 @@ from transformers import HfArgumentParser
 from .embedded import emoji_folder
 
 RECIPES = Path(__file__).parent / "recipes"
+# The recipe of the embedded default is a budget for any method; those of papers are each of one.
+DEFAULT_RECIPE = "emoji"
+# What a paper chose for its method alone.
+CHOSEN_FOR_METHOD = ("optim", "learning_rate", "eps")
 
 
 class ArgumentParser(HfArgumentParser):
@@ -65,7 +69,8 @@ def parse_args(
 
     Unknown and abbreviated keys are refused, in the file as on the command line. In the file `{config_dir}` stands for
     its folder, `{emoji}` for that of the embedded model and data, and `null` for an option that is not given. A flag
-    that names another objective or attack than the file drops the file's options of that one.
+    that names another objective, attack or tuning than the file drops the file's options of that one, and another
+    objective than a paper's recipe needs an optimizer, learning rate and radius of its own.
 
     Args:
         dataclass_types (`list[type]`): Their fields become flags of the same names.
@@ -106,7 +111,9 @@ def parse_args(
     # Defaults, as flags before all others, so that both are checked by the same parser
     file = _file_of_defaults(argv)
     if file is not None:
-        values = _without_options_of_others(_read_yaml(file, options), argv)
+        values = _read_yaml(file, options)
+        _check_method(file, values, argv)
+        values = _without_options_of_others(values, argv, options)
         # A list for an option that is one word on the command line (`report_to`) cannot be written as a flag.
         lists = {name: value for name, value in values.items() if _is_list_for_a_word(options[name], value)}
         parser.set_defaults(**lists)
@@ -212,13 +219,14 @@ def find_config(name_or_path: str | os.PathLike) -> Path:
 def _read_yaml(file: Path, options: Collection[str]) -> dict[str, Any]:
     """The values of a file of defaults by option, with its placeholders filled in."""
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        values = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_EachKeyOnce)  # a SafeLoader
     except OSError as error:
         raise ValueError(
             f"You passed --config {file}, which cannot be read ({error.strerror}). Pass a YAML file."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"You passed --config {file}, which is no YAML ({error}). Correct it.") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"You passed --config {file}, which is no YAML ({reason}). Correct it.") from error
     if not isinstance(values, dict):
         raise ValueError(f"You passed --config {file}, which holds no `option: value` lines. Write one per option.")
 
@@ -226,6 +234,18 @@ def _read_yaml(file: Path, options: Collection[str]) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"{file} has keys that are no options: {_near_misses(unknown, options)}.")
     return {name: _fill_in(value, str(file.parent)) for name, value in values.items()}
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """Reads YAML without objects, and minds a key that stands there twice, of which YAML would take the last."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        if twice:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"the entries from line {line} on hold {', '.join(twice)} twice")
+        return super().construct_mapping(node, deep)
 
 
 def _fill_in(value: Any, folder: str) -> Any:
@@ -243,17 +263,52 @@ def _fill_in(value: Any, folder: str) -> Any:
     return value
 
 
-def _without_options_of_others(values: Mapping[str, Any], argv: Sequence[str]) -> dict[str, Any]:
-    """The file's values without the options of its objective or attack, where a flag names another one."""
+def _check_method(file: Path, values: Mapping[str, Any], argv: Sequence[str]) -> None:
+    """Raises `ValueError` where a flag puts another objective in place of that of a paper's recipe.
+
+    The recipe's optimizer, learning rate and radius would be used for a method that they were not chosen for. Whoever
+    passes these, too, knows.
+    """
+    objective = _passed("objective", argv)
+    is_of_a_paper = file.parent == RECIPES and file.stem != DEFAULT_RECIPE
+    if not is_of_a_paper or objective in (None, values.get("objective")):
+        return
+    missing = [name for name in CHOSEN_FOR_METHOD if name in values and _passed(name, argv) is None]
+    if not missing:
+        return
+
+    recipes = [name for name in recipe_names() if name != DEFAULT_RECIPE and _objective_of(name) == objective]
+    instead = f"--recipe {' or '.join(recipes)}" if recipes else f"--recipe {DEFAULT_RECIPE}"
+    chosen = ", ".join(f"{name} {values[name]}" for name in missing)
+    raise ValueError(
+        f"You passed --objective {objective} over the recipe {file.stem}, whose {chosen} were chosen for "
+        f"{values.get('objective')}. Pass {instead}, or your own {', '.join(f'--{name}' for name in missing)}."
+    )
+
+
+def _objective_of(recipe: str) -> str | None:
+    return yaml.safe_load(find_recipe(recipe).read_text(encoding="utf-8")).get("objective")
+
+
+def _without_options_of_others(
+    values: Mapping[str, Any], argv: Sequence[str], options: Mapping[str, Field]
+) -> dict[str, Any]:
+    """The file's values without the options of its objective, attack or tuning, where a flag names another one."""
     kept = dict(values)
-    for name in ("objective", "attack"):
-        parser = ArgumentParser([], add_help=False, allow_abbrev=False)
-        parser.add_argument(f"--{name}")
-        passed, _ = parser.parse_known_args(list(argv))
-        choice = getattr(passed, name)
-        if choice is not None and choice != values.get(name):
-            kept.pop(f"{name}_kwargs", None)
+    own = {"objective": ["objective_kwargs"], "attack": ["attack_kwargs", "step_size"], "tuning": ["tuning_kwargs"]}
+    for name, others in own.items():
+        choice = values.get(name, options[name].default if name in options else None)
+        if _passed(name, argv) not in (None, choice):
+            kept = {option: value for option, value in kept.items() if option not in others}
     return kept
+
+
+def _passed(name: str, argv: Sequence[str]) -> str | None:
+    """What the command line says for an option, or `None`."""
+    parser = ArgumentParser([], add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{name}")
+    passed, _ = parser.parse_known_args(list(argv))
+    return getattr(passed, name)
 
 
 def _is_list_for_a_word(option: Field, value: Any) -> bool:

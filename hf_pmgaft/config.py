@@ -12,9 +12,11 @@ from typing import Any
 from transformers import TrainingArguments
 
 from .attacks import TRAINING_ATTACKS
-from .attacks.ball import NORMS, parse_radius
+from .attacks.ball import NORMS, parse_factor, parse_radius, parse_step_size
 from .attacks.losses import LOSSES
+from .attacks.pgd import check_reach
 from .attacks.spec import training_attack, training_options, try_attack
+from .distributed import split_batch
 from .engines import broadcast_buffers, check_engine, check_engine_requested
 from .files import check_output_folder
 from .modes import ATTACK_PRECISIONS
@@ -22,17 +24,16 @@ from .objectives import OBJECTIVES, make_objective
 from .registry import check_choice, check_count
 from .tuning import TUNINGS, make_tuning
 
-# Radii and lengths of steps, and counts of things to do. One whose default is `None` may stay `None`.
-RADII = ("eps", "eval_eps", "step_size", "eval_step_size")
+# Radii, and counts of things to do. One whose default is `None` may stay `None`.
+RADII = ("eps", "eval_eps")
 COUNTS = (
     "num_steps",
     "eval_num_steps",
     "eval_restarts",
     "eval_max_samples",
-    "per_device_train_batch_size",
     "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
 )
+BATCH = ("total_train_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps")
 # What `attack_kwargs` cannot hold, since these have arguments of their own.
 OWN_ARGUMENTS = {"eps", "norm", "num_steps", "step_size", "random_start"}
 # Flags that newer transformers calls otherwise.
@@ -55,7 +56,9 @@ class PMGAFTConfig(TrainingArguments):
         norm (`str`, defaults to `"linf"`): Norm of the ball, `"linf"` or `"l2"`.
         eps (`str`, defaults to `"1/255"`): Radius of the ball.
         num_steps (`int`, defaults to 2): Attack steps.
-        step_size (`str`, *optional*): Length of a step; `2.5 * eps / num_steps` if not given (`eps` for one step).
+        step_size (`str`, *optional*): Length of a step, absolute as `"1/255"` or in units of `eps` as `"1eps"` and
+            `"2/3 eps"`; `2.5 * eps / num_steps` if not given (`eps` for one step). All of them must reach `eps`. Of
+            the attack `"shared"` it is the number that its gradient is multiplied by.
         random_start (`bool`, defaults to `True`): Whether the attack starts at a random point of the ball.
         attack_kwargs (`dict`, *optional*): Further options of the attack, such as `{"loss": "margin"}`, or `{"tau":
             0}` for PGD that stops early (another recipe, see `hf_pmgaft.attacks.early_stopped`).
@@ -69,7 +72,8 @@ class PMGAFTConfig(TrainingArguments):
 
         eval_eps (`str`, *optional*): Radius; that of training if not given.
         eval_num_steps (`int`, defaults to 20): Attack steps.
-        eval_step_size (`str`, *optional*): Length of a step; `2.5 * eval_eps / eval_num_steps` if not given.
+        eval_step_size (`str`, *optional*): Length of a step, written as `step_size`; `2.5 * eval_eps /
+            eval_num_steps` if not given.
         eval_loss (`str`, defaults to `"margin"`): Loss that the attack maximises, `"ce"`, `"margin"` or `"dlr"`.
         eval_restarts (`int`, defaults to 1): Random restarts.
         eval_max_samples (`int`, *optional*): Images per evaluation set, chosen by the seed; all if not given.
@@ -87,6 +91,13 @@ class PMGAFTConfig(TrainingArguments):
             1 (WiSE-FT, arXiv 2109.01903).
         augmentation (`float`, defaults to 0.0): Strength of random flips, shifts, scalings, rotations and colour
             changes, 0 (none) to 1. They follow the run's seed and the sample, whatever the number of processes.
+
+        > Batch
+
+        total_train_batch_size (`int`, *optional*): Images per optimizer step, whatever the number of processes. Of
+            `per_device_train_batch_size` and `gradient_accumulation_steps`, what is not given follows from it: each
+            process takes its share at once, or as many at a time as `per_device_train_batch_size` says. Without it
+            these two have Trainer's defaults, 8 and 1, and an optimizer step grows with the number of processes.
 
     Changed defaults of `TrainingArguments`: `remove_unused_columns=False` (image columns and sample ids are needed),
     `logging_nan_inf_filter=False` (a NaN stops the run instead of being logged as 0), `logging_steps=10`,
@@ -115,7 +126,10 @@ class PMGAFTConfig(TrainingArguments):
     norm: str = field(default="linf", metadata={"help": f"Norm of the ball, one of {sorted(NORMS)}."})
     eps: str = field(default="1/255", metadata={"help": "Radius in the scale of images in [0,1], such as 4/255."})
     num_steps: int = field(default=2, metadata={"help": "Steps of the training attack."})
-    step_size: str | None = field(default=None, metadata={"help": "Step length; 2.5 * eps / num_steps if not given."})
+    step_size: str | None = field(
+        default=None,
+        metadata={"help": "Step length, such as 1/255, or 0.5eps of eps; 2.5 * eps / num_steps if not given."},
+    )
     random_start: bool = field(default=True, metadata={"help": "Start at a random point of the ball."})
     attack_kwargs: dict | str | None = field(
         default=None, metadata={"help": 'Further options of the attack as JSON, such as \'{"loss": "margin"}\'.'}
@@ -129,7 +143,10 @@ class PMGAFTConfig(TrainingArguments):
     eval_eps: str | None = field(default=None, metadata={"help": "Radius in evaluation; eps if not given."})
     eval_num_steps: int = field(default=20, metadata={"help": "Steps of the attack in evaluation."})
     eval_step_size: str | None = field(
-        default=None, metadata={"help": "Step length in evaluation; 2.5 * eval_eps / eval_num_steps if not given."}
+        default=None,
+        metadata={
+            "help": "Step length in evaluation, written as step_size; 2.5 * eval_eps / eval_num_steps if not given."
+        },
     )
     eval_loss: str = field(default="margin", metadata={"help": f"Loss of the evaluation attack: {sorted(LOSSES)}."})
     eval_restarts: int = field(default=1, metadata={"help": "Random restarts of the evaluation attack."})
@@ -154,6 +171,18 @@ class PMGAFTConfig(TrainingArguments):
     )
     augmentation: float = field(default=0.0, metadata={"help": "Strength of the augmentation, 0 to 1."})
 
+    # Batch. The latter two are as in `TrainingArguments`, but say whether they were given.
+    total_train_batch_size: int | None = field(
+        default=None, metadata={"help": "Images per optimizer step, whatever the number of processes."}
+    )
+    per_device_train_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Images per process at a time; its share of total_train_batch_size if not given, or 8."},
+    )
+    gradient_accumulation_steps: int | None = field(
+        default=None, metadata={"help": "Batches per optimizer step; follows from total_train_batch_size, or 1."}
+    )
+
     # Changed defaults of `TrainingArguments`
     do_eval: bool = field(default=True, metadata={"help": "Evaluate before and after training."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep image columns and sample ids."})
@@ -177,11 +206,18 @@ class PMGAFTConfig(TrainingArguments):
         # What the parent reads. Of the engine it must be told before it sets up its devices.
         for name in self._VALID_DICT_FIELDS:
             _check_json(name, getattr(self, name))
-        if self.per_device_eval_batch_size is None:
-            self.per_device_eval_batch_size = self.per_device_train_batch_size
         pass_on_renamed_flags(self)
         check_engine_requested(self)
+
+        # The batch of a process. DeepSpeed reads it while devices are set up, and only then all of them are known.
+        for name in BATCH:
+            _check_count(name, getattr(self, name), is_optional=True)
+        batch = tuple(getattr(self, name) for name in BATCH)
+        self._set_batch(batch, processes=int(os.environ.get("WORLD_SIZE", 1)))
         super().__post_init__()
+        self._set_batch(batch, processes=self.world_size * max(1, self.n_gpu))
+        if self.per_device_eval_batch_size is None:
+            self.per_device_eval_batch_size = self.per_device_train_batch_size
 
         # What depends on the devices, which are known from here on.
         check_choice("attack_precision", self.attack_precision, ATTACK_PRECISIONS)
@@ -195,6 +231,8 @@ class PMGAFTConfig(TrainingArguments):
         check_choice("eval_loss", self.eval_loss, LOSSES)
         for name in RADII:
             _check_radius(name, getattr(self, name), self.norm, is_optional=self._is_optional(name))
+        _check_step_size(self, "step_size", "num_steps", self.eps)
+        _check_step_size(self, "eval_step_size", "eval_num_steps", self.eval_eps or self.eps)
         for name in COUNTS:
             _check_count(name, getattr(self, name), is_optional=self._is_optional(name))
         if not 0 <= self.augmentation <= 1:
@@ -220,6 +258,10 @@ class PMGAFTConfig(TrainingArguments):
                 "stops the run and keeps the last good checkpoint."
             )
 
+    def _set_batch(self, given: tuple[int | None, ...], processes: int) -> None:
+        """Sets what a process takes at a time, and how often, from what was given."""
+        self.per_device_train_batch_size, self.gradient_accumulation_steps = split_batch(*given, processes=processes)
+
     def _is_optional(self, name: str) -> bool:
         """Whether a field may be `None`, as its default is."""
         return getattr(type(self), name) is None
@@ -239,8 +281,15 @@ class PMGAFTConfig(TrainingArguments):
         options = {"eps": parse_radius(self.eps, self.norm), "norm": self.norm, **(self.attack_kwargs or {})}
         if self.attack != "fgsm":
             options["num_steps"] = self.num_steps
-            options["step_size"] = None if self.step_size is None else parse_radius(self.step_size, self.norm)
+            options["step_size"] = self._step_size_of_training(options["eps"])
         return {**options, "random_start": self.random_start}
+
+    def _step_size_of_training(self, eps: float) -> float | None:
+        if self.step_size is None:
+            return None
+        if self.attack == "shared":
+            return parse_factor(self.step_size)
+        return parse_step_size(self.step_size, eps, self.norm)
 
     def eval_attack_spec(self) -> dict[str, Any]:
         """Gives the evaluation attack as `evaluate_robustness` takes it."""
@@ -298,6 +347,24 @@ def _check_radius(name: str, value: str | float | None, norm: str, is_optional: 
         raise ValueError(f"{name}: {error}") from error
     if radius <= 0:
         raise ValueError(f"You passed {name}={value}, which leaves no room for an attack. Pass a radius above 0.")
+
+
+def _check_step_size(args: PMGAFTConfig, name: str, count: str, eps: str) -> None:
+    """Raises `ValueError` for a length of a step that is none, or by which the walk does not reach the radius."""
+    value = getattr(args, name)
+    if value is None:
+        return
+    try:
+        if name == "step_size" and args.attack == "shared":
+            parse_factor(value)
+            return
+        if parse_step_size(value, parse_radius(eps, args.norm), args.norm) <= 0:
+            raise ValueError(f"You passed {name}={value}, by which no walk moves on. Pass a length above 0.")
+        if name != "step_size" or args.attack != "fgsm":  # whose one step is the radius
+            _check_count(count, getattr(args, count), is_optional=False)
+            check_reach(eps, args.norm, getattr(args, count), value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _check_count(name: str, value: Any, is_optional: bool) -> None:

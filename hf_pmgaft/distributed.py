@@ -68,3 +68,48 @@ def any_process(flag: bool) -> bool:
 @functools.cache
 def _cpu_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
     return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
+
+
+def split_batch(
+    total: int | None, per_device: int | None, accumulation: int | None, *, processes: int
+) -> tuple[int, int]:
+    """Splits the images of an optimizer step over processes, and over time where a process takes fewer at once.
+
+    Args:
+        total (`int`, *optional*): Images per optimizer step; it grows with the number of processes if not given.
+        per_device (`int`, *optional*), accumulation (`int`, *optional*): Images per process at a time, and how often.
+            What is not given follows from the total; without one they are 8 and 1.
+
+    Returns:
+        `tuple[int, int]`: Images per process at a time, and how often.
+
+    Raises:
+        ValueError: for a total that cannot be split so; the message has numbers that can.
+
+    Example:
+        >>> split_batch(256, None, None, processes=8), split_batch(256, 16, None, processes=8)
+        ((32, 1), (16, 2))
+    """
+    if total is None:
+        return per_device or 8, accumulation or 1
+
+    unit = (per_device or 1) * (accumulation or 1) * processes  # what the total has to be a multiple of
+    is_settled = per_device is not None and accumulation is not None
+    if total % unit or (is_settled and total != unit):
+        below, above = total // unit * unit, -(-total // unit) * unit
+        totals = [unit] if is_settled else sorted({below or above, above})
+        sizes = f"{processes} processes with {per_device or 'any number of'} images at a time"
+        if accumulation is not None:
+            sizes += f", {accumulation} times"
+        fitting = [size for size in range(1, total + 1) if total % (size * processes) == 0]
+        nearest = min(fitting, key=lambda size: abs(size - (per_device or size)), default=None)
+        advice = f" or per_device_train_batch_size={nearest} alone" if per_device and nearest else ""
+        raise ValueError(
+            f"You passed total_train_batch_size={total}, which does not come out of {sizes}. Pass "
+            f"total_train_batch_size={' or '.join(map(str, totals))},{advice}".rstrip(",")
+            + "."
+        )
+
+    if per_device is None:
+        return total // unit, accumulation or 1
+    return per_device, total // (per_device * processes)

@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from hf_pmgaft import PMGAFTConfig
 from hf_pmgaft.arguments import parse_args
+from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.config import check_output_dir, pass_on_renamed_flags
 
 
@@ -158,3 +159,49 @@ def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):
         check_output_dir(tmp_path / "file" / "out")
     check_output_dir(tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder").is_dir()
+
+
+# ---- Steps in units of the radius, and batches ----
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eps": "4/255", "num_steps": 2, "step_size": "1/255"}, "2 steps of 1/255, which together reach 0.5"),
+        ({"eps": "4/255", "eval_num_steps": 3, "eval_step_size": "0.25eps"}, "eval_step_size: .*reach 0.75"),
+        ({"eval_eps": "8/255", "eval_step_size": "1/2550"}, "reach 0.25 of the radius 8/255"),
+        ({"step_size": "eps"}, "step_size: .*no length"),
+        ({"step_size": 0}, "step_size=0, by which no walk moves on"),
+        ({"attack": "shared", "step_size": "1eps"}, "step_size: .*no number. Write it as 0.05"),
+        ({"total_train_batch_size": 0}, "total_train_batch_size=0"),
+        ({"total_train_batch_size": True}, "total_train_batch_size=True"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps=0"),
+    ],
+)
+def test_steps_and_batches_that_cannot_work_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        config(**options)
+
+
+def test_a_step_in_units_of_the_radius_follows_it():
+    assert config(eps="4/255", step_size="2/3 eps").attack_options()["step_size"] == pytest.approx(8 / 765)
+    spec = config(eps="4/255", eval_eps="8/255", eval_step_size="0.25eps").eval_attack_spec()
+    assert AttackSpec.of(spec).options["step_size"] == "0.25eps" and AttackSpec.of(spec).radius == 8 / 255
+    assert config(attack="shared", step_size="2").attack_options()["step_size"] == 2
+    assert "step_size" not in config(attack="fgsm", step_size="1/2550").attack_options()
+
+
+def test_without_a_total_the_batch_is_that_of_trainer():
+    args = config()
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (8, 1)
+    args = config(per_device_train_batch_size=4, gradient_accumulation_steps=3)
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps, args.train_batch_size) == (4, 3, 4)
+
+
+def test_a_total_batch_is_shared_by_the_processes(monkeypatch):
+    assert config(total_train_batch_size=256).per_device_train_batch_size == 256
+    assert config(total_train_batch_size=256, per_device_train_batch_size=64).gradient_accumulation_steps == 4
+    assert config(total_train_batch_size=256, gradient_accumulation_steps=4).per_device_train_batch_size == 64
+    monkeypatch.setattr(PMGAFTConfig, "world_size", property(lambda self: 8))
+    args = config(total_train_batch_size=256)
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (32, 1)

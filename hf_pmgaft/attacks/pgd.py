@@ -154,15 +154,15 @@ def check_reach(eps: float | str, norm: str, num_steps: int, step_size: float | 
     Example:
         >>> check_reach("4/255", "linf", num_steps=2, step_size="1/255")
         Traceback (most recent call last):
-        ValueError: You passed num_steps=2 with step_size=1/255, which reach 0.5 of the radius 4/255. ...
+        ValueError: You passed 2 steps of 1/255, which together reach 0.5 of the radius 4/255. ...
     """
     radius, length = check_walk(eps, norm, num_steps, step_size)
-    if num_steps * length < radius * (1 - 1e-6):
-        enough = f"num_steps={math.ceil(radius / length)}, " if length else ""
-        share = f"{num_steps * length / radius:.2g}"
+    if length and num_steps * length < radius * (1 - 1e-6):  # one of 0 asks for the start alone
+        reached = f"{num_steps * length / radius:.2g} of the radius {eps}"
+        enough = math.ceil(radius / length)
         raise ValueError(
-            f"You passed num_steps={num_steps} with step_size={step_size}, which reach {share} of the radius {eps}. "
-            f"Pass {enough}step_size={default_step_size(1, num_steps):.3g}eps, or no step_size."
+            f"You passed {num_steps} steps of {step_size}, which together reach {reached}. Take {enough} "
+            f"steps, pass a step size of {default_step_size(1, num_steps):.3g}eps, or leave it out."
         )
 
 

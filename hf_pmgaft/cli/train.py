@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..arguments import parse_args
+from ..arguments import DEFAULT_RECIPE, parse_args
 from ..config import PMGAFTConfig
 from .before_and_after import comparison_table
 from .errors import one_line_errors
@@ -54,7 +54,7 @@ def parse(
     if script is None:
         _, argv = split_launcher_options(argv)
     if not any(flag.split("=")[0] in NAMES_A_RUN for flag in argv):
-        argv = ["--recipe", "emoji", *argv]
+        argv = ["--recipe", DEFAULT_RECIPE, *argv]
     if script is None:
         return parse_args(TYPES, argv, __doc__, "pmgaft train", help_groups())
     return parse_args(TYPES, argv, script, None, help_groups())

@@ -134,7 +134,7 @@ class DataArguments:
 
 
 TYPES = (ModelArguments, DataArguments, PMGAFTConfig)
-# Titles of `--help` for the options that PMGAFTConfig adds to those of Trainer.
+# Titles of `--help` for the options that PMGAFTConfig adds to those of Trainer, or reads otherwise.
 GROUPS_OF_CONFIG = {
     "Threat model of training": (
         "attack",
@@ -163,6 +163,7 @@ GROUPS_OF_CONFIG = {
         "wise_ft",
         "augmentation",
     ),
+    "Batch": ("total_train_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"),
 }
 
 

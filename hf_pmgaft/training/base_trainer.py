@@ -30,7 +30,7 @@ from ..modes import frozen, full_precision
 from ..progress import is_drawn_over
 from ..tuning.saved import TRAINING_CONFIG
 from . import checkpoints
-from .callbacks import LogFileProgress, StopOnSigterm, WeightAverage
+from .callbacks import LogFileProgress, StopOnSigterm, WatchBudget, WeightAverage
 from .hub_trainer import HubTrainer
 from .running_means import RunningMeans
 from .streams import POSITION, Passes, rows_per_batch
@@ -63,6 +63,8 @@ class BaseTrainer(HubTrainer):
         self._sigterm = StopOnSigterm()
         if stop_on_sigterm:
             self.add_callback(self._sigterm)
+
+        self.add_callback(WatchBudget)
 
         # Trainer takes all of a run over a stream for one epoch.
         self.passes: Passes | None = None

@@ -1,18 +1,23 @@
-"""What happens beside the steps of training: SIGTERM ends it, and weights are averaged."""
+"""What happens beside the steps of training: SIGTERM ends it, weights are averaged, and the budget is watched."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
+import statistics
 import threading
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 from transformers import ProgressCallback, TrainerCallback
+from transformers.training_args import OptimizerNames
 
 from ..distributed import any_process
 from ..progress import LOG_INTERVAL
+
+logger = logging.getLogger(__name__)
 
 
 class StopOnSigterm(TrainerCallback):
@@ -101,6 +106,38 @@ class WeightAverage(TrainerCallback):
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+
+
+class WatchBudget(TrainerCallback):
+    """Warns of what makes another recipe of a run: a warm-up that outlasts it, and SGD whose gradients are clipped.
+
+    SGD's steps are as long as its gradients, so that clipping divides the learning rate; Adam hardly notices.
+    """
+
+    def __init__(self):
+        self.norms: list[float] = []  # those that were logged
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.norms = []
+        warmup = args.get_warmup_steps(state.max_steps)
+        if state.is_world_process_zero and 0 < state.max_steps <= warmup:
+            logger.warning(
+                f"The run has {state.max_steps} steps, but warmup_steps={args.warmup_steps:g}, so that it never "
+                f"reaches the learning rate {args.learning_rate:g}. Pass a share of the run, such as warmup_steps=0.1."
+            )
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "grad_norm" in (logs or {}):
+            self.norms.append(logs["grad_norm"])
+
+    def on_train_end(self, args, state, control, **kwargs):
+        clipped = sum(0 < args.max_grad_norm < norm for norm in self.norms)
+        if state.is_world_process_zero and args.optim == OptimizerNames.SGD and 2 * clipped > len(self.norms):
+            logger.warning(
+                f"Gradients were clipped to max_grad_norm={args.max_grad_norm:g} in {clipped} of {len(self.norms)} "
+                f"logged steps. With a mean norm of {statistics.fmean(self.norms):.1f}, that divided SGD's learning "
+                "rate. Pass max_grad_norm=0 for gradients as they are."
+            )
 
 
 class LogFileProgress(ProgressCallback):

@@ -33,9 +33,9 @@ CASES = {
     ),
     "steps that do not reach": (
         "pgd,eps=4/255,num_steps=2,step_size=1/255",
-        Refused("Pass num_steps=4, step_size=1.25eps"),
+        Refused("Take 4 steps, pass a step size of 1.25eps"),
     ),
-    "steps of no length": ("pgd,eps=4/255,num_steps=2,step_size=0", Refused("Pass step_size=1.25eps")),
+    "the start alone": ("pgd,eps=4/255,num_steps=1,step_size=0", "PGD-1 ce linf 4/255 (step_size=0)"),
     "a momentum in words": ({**EPS, "momentum": "much"}, Refused("momentum='much'")),
     "a momentum that is no number": ({**EPS, "momentum": float("nan")}, Refused("0 or more")),
     "a list for a loss": ({**EPS, "loss": ["ce"]}, Refused("no loss ['ce']")),

@@ -79,6 +79,7 @@ def run_evaluation(verdict_file: Path) -> dict:
 VARIANTS = {
     "accumulation": {"gradient_accumulation_steps": 2},
     "average": {"ema_decay": 0.5},
+    "unclipped": {"optim": "sgd", "max_grad_norm": 0.0},
     "released code": {"objective_kwargs": {"kl_reduction": "sum", "scale": 1.0}},
     "shared": {"attack": "shared"},
 }

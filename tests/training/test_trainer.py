@@ -466,3 +466,52 @@ def test_evaluation_follows_the_configuration(tmp_path):
     )
     assert report.protocol == expected.protocol and report.sets == expected.sets
     assert report.sets[0].num_samples == 5
+
+
+# ---- Clipping and warm-up ----
+
+SGD = {"optim": "sgd", "weight_decay": 0.0, "lr_scheduler_type": "constant", "max_steps": 1}
+
+
+def test_gradients_are_clipped_to_a_norm_and_by_0_not_at_all(tmp_path):
+    moved, norms = {}, {}
+    for norm in (0, 0.01):
+        trainer = make_trainer(tmp_path / str(norm), **SGD, max_grad_norm=norm)
+        before = state(trainer.model)
+        trainer.train()
+        changes = [(value - before[name]).flatten() for name, value in state(trainer.model).items()]
+        moved[norm] = torch.cat(changes).norm().item()
+        norms[norm] = trainer.state.log_history[0]["grad_norm"]
+
+    rate = trainer.args.learning_rate
+    assert norms[0] == pytest.approx(norms[0.01], rel=1e-5) and norms[0] > 0.02  # logged before clipping
+    assert moved[0] == pytest.approx(rate * norms[0], rel=1e-2)
+    assert moved[0.01] == pytest.approx(rate * 0.01, rel=1e-2)
+
+
+def test_sgd_that_is_mostly_clipped_is_told(tmp_path, caplog):
+    make_trainer(tmp_path / "clipped", **SGD, max_grad_norm=0.01).train()
+    assert "max_grad_norm=0.01 in 1 of 1 logged steps" in caplog.text and "Pass max_grad_norm=0" in caplog.text
+    caplog.clear()
+    make_trainer(tmp_path / "free", **SGD, max_grad_norm=0).train()
+    make_trainer(tmp_path / "adam", max_steps=1, max_grad_norm=0.01).train()
+    assert "max_grad_norm" not in caplog.text
+
+
+def test_a_warm_up_that_outlasts_the_run_is_told(tmp_path, caplog):
+    make_trainer(tmp_path / "long", max_steps=1, warmup_steps=1000).train()
+    assert "has 1 steps, but warmup_steps=1000" in caplog.text
+    caplog.clear()
+    make_trainer(tmp_path / "share", max_steps=2, warmup_steps=0.1).train()
+    assert "warmup_steps" not in caplog.text
+
+
+def test_a_total_batch_is_one_step_however_it_is_split(tmp_path):
+    runs = {}
+    for batch in (8, 2):
+        options = {"total_train_batch_size": 8, "per_device_train_batch_size": batch, "max_steps": 2}
+        trainer = make_trainer(tmp_path / str(batch), **options)
+        trainer.train()
+        runs[batch] = losses(trainer)
+        assert trainer.state.global_step == 2
+    assert runs[8] == pytest.approx(runs[2], rel=1e-5)
