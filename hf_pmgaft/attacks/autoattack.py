@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from ..modes import frozen
-from ..registry import check_choice
-from .inputs import check_count, check_inputs
+from ..registry import check_choice, check_count
+from .inputs import check_inputs
 from .losses import margin
 from .pyautoattack_runs import Run, library_module, run_after_run
 

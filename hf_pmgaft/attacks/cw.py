@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 
 from ..modes import frozen
-from ..registry import check_choice
+from ..registry import check_choice, check_count
 from .any_iterate import AllFooled, AnyIterate
 from .ball import distance, parse_radius
-from .inputs import check_classes, check_count, check_inputs
+from .inputs import check_classes, check_inputs
 from .losses import correct, margin
 from .pgd import pgd
 

@@ -171,16 +171,3 @@ def check_classes(labels: torch.Tensor, num_classes: int) -> None:
             f"You passed labels of shape {tuple(labels.shape)} that are one-hot, which would be read as the classes 0 "
             "and 1 of every image. Pass labels.argmax(dim=1)."
         )
-
-
-def check_count(name: str, value: int) -> None:
-    """Raises `ValueError` for a number of things to do that is no whole number from 1.
-
-    Example:
-        >>> check_count("restarts", 0)
-        Traceback (most recent call last):
-        ValueError: You passed restarts=0, which leaves nothing to do. Pass a whole number from 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        reason = "leaves nothing to do" if isinstance(value, int) else "is no number of things to do"
-        raise ValueError(f"You passed {name}={value!r}, which {reason}. Pass a whole number from 1.")

@@ -9,8 +9,9 @@ import torch
 
 from ..modes import frozen
 from ..noise import uniform_noise
+from ..registry import check_count
 from .any_iterate import AllFooled, AnyIterate
-from .inputs import check_count, check_inputs
+from .inputs import check_inputs
 from .losses import make_loss
 from .pgd import ascend, default_step_size, start
 

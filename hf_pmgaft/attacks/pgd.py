@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from ..modes import at_least_float32, frozen
-from ..registry import check_choice
+from ..registry import check_choice, check_count
 from .ball import NORMS, normal_point, parse_radius, parse_step_size, project, round_inside, uniform_point
-from .inputs import check_count, check_images, check_seeds
+from .inputs import check_images, check_seeds
 from .losses import Loss, input_gradient, make_loss
 
 

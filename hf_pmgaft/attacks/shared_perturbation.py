@@ -9,9 +9,9 @@ import torch
 from ..distributed import mean_over_processes
 from ..modes import at_least_float32, frozen
 from ..noise import uniform_noise
-from ..registry import check_choice
+from ..registry import check_choice, check_count
 from .ball import parse_factor, parse_radius, round_inside
-from .inputs import check_count, check_images, check_seeds
+from .inputs import check_images, check_seeds
 from .losses import Loss, make_loss
 
 

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 import yaml
 
-from ..registry import check_choice, check_kind
+from ..registry import check_choice, check_count, check_kind
 from . import ATTACKS, SERVED_BY_FIRST_FOOLED, TRAINING_ATTACKS
 from .any_iterate import first_fooled
 from .autoattack import VERSIONS, components
 from .ball import inside, parse_radius, parse_step_size
 from .early_stopped import early_stopped_pgd
-from .inputs import check_count
 from .pgd import check_reach, default_step_size, pgd
 
 AUTOATTACK = ("apgd", "apgd_t", "fab", "fab_t", "square")  # run by pyautoattack
@@ -336,7 +335,7 @@ def _complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         for key in _COUNTS:
             if key in full:
-                check_count(key, full[key])
+                full[key] = check_count(key, full[key])
         if "norm" in full:
             _check_ball(name, full)
     except ValueError as error:

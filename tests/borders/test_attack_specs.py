@@ -17,7 +17,7 @@ CASES = {
     "an unknown attack": ("pdg,eps=4/255", Refused("no attack 'pdg'")),
     "no radius": ("pgd,num_steps=50", Refused("no radius")),
     "a loss of another attack": ("apgd,eps=4/255,loss=kl", Refused("no loss 'kl'")),
-    "no steps": ("pgd,eps=4/255,num_steps=0", Refused("num_steps=0, which leaves nothing to do")),
+    "no steps": ("pgd,eps=4/255,num_steps=0", Refused("num_steps=0, which is no count")),
     "fewer than no steps": ("apgd,eps=4/255,num_steps=-1", Refused("num_steps=-1")),
     "steps as a power": ("pgd,eps=4/255,num_steps=1e9", Refused("num_steps='1e9'")),
     "steps in words": ("pgd,eps=4/255,num_steps=ten", Refused("num_steps='ten'")),
