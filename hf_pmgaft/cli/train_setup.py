@@ -92,7 +92,7 @@ def load_processor(model_args: ModelArguments) -> Any:
 
 def load_training_set(data_args: DataArguments, processor: Any, seed: int, needs_labels: bool = True) -> Any:
     """The examples to train on: all or a few of each class, decoded anew or kept."""
-    from ..data.training_sets import few_shot
+    from ..data.few_shots import few_shot
     from ..suites.training import load_training_set as load
 
     examples = load(

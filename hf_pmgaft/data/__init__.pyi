@@ -16,6 +16,7 @@ from .evaluation_sets import RetrievalDataset as RetrievalDataset
 from .evaluation_sets import ZeroShotDataset as ZeroShotDataset
 from .evaluation_sets import check_sample_ids as check_sample_ids
 from .evaluation_sets import read_sample_ids as read_sample_ids
+from .few_shots import few_shot as few_shot
 from .images import flatten_on_white as flatten_on_white
 from .images import read_image as read_image
 from .rows import ImageRows as ImageRows
@@ -28,5 +29,4 @@ from .training_sets import ImageClassificationDataset as ImageClassificationData
 from .training_sets import ProcessedImages as ProcessedImages
 from .training_sets import StreamingImages as StreamingImages
 from .training_sets import WithSampleId as WithSampleId
-from .training_sets import few_shot as few_shot
 from .training_sets import training_examples as training_examples

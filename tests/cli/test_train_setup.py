@@ -10,6 +10,8 @@ from transformers import AutoProcessor
 from hf_pmgaft.arguments import parse_args
 from hf_pmgaft.cli.train_arguments import DataArguments
 from hf_pmgaft.cli.train_setup import load_training_set
+from hf_pmgaft.data import ZeroShotDataset, load_images
+from hf_pmgaft.models import pixel_statistics
 
 
 def test_the_script_reads_captions_and_shots_from_flags_and_yaml(tmp_path):
@@ -39,3 +41,19 @@ def test_streams_are_shuffled_by_the_seed_unless_the_buffer_is_empty():
     assert first_labels(0) == first_labels(0) != first_labels(1) != in_order
     with pytest.raises(ValueError, match="shuffle_buffer=-5, from which no row can be drawn"):
         first_labels(0, "--shuffle_buffer", "-5")
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ["--cache_images", "4"], ["--shots", "1"], ["--streaming", "true", "--shuffle_buffer", "0"]]
+)
+def test_training_images_are_resized_as_those_of_evaluation_from_any_source(flags):
+    processor = AutoProcessor.from_pretrained(EMOJI / "model")
+    resize = 2 * processor.image_processor.crop_size["height"]
+    flags = ["--dataset_name", f"{EMOJI}/data:finetune", "--resize", str(resize), *flags]
+    (arguments,) = parse_args((DataArguments,), flags)
+    example = next(iter(load_training_set(arguments, processor, 0)))
+
+    row = example["sample_id"] if "--streaming" not in flags else 0
+    data = ZeroShotDataset(load_images(f"{EMOJI}/data", "finetune", "train"), processor, resize=resize)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in pixel_statistics(processor))
+    torch.testing.assert_close(example["pixel_values"] * std + mean, data[row]["images"])
