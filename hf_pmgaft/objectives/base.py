@@ -70,6 +70,15 @@ class Objective:
         raise NotImplementedError
 
     @property
+    def sums(self) -> frozenset[str]:
+        """Names of the terms that are sums over the batch; all others are means.
+
+        The losses of processes and of accumulated batches are averaged, which leaves a mean what it is. A step
+        multiplies a sum by their number first, so that it is the sum over all of them.
+        """
+        return frozenset()
+
+    @property
     def logit_scale(self) -> float | None:
         """The factor of cosines in training and attack; `None` is the model's own scale."""
         return None
@@ -96,5 +105,8 @@ class Objective:
         return None
 
     def loss(self, student: Views, teacher: Views, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The unweighted terms, by name, each a scalar. Minimised is the sum of weight times term."""
+        """The unweighted terms of a process's batch, by name, each a scalar: means over it, or sums (see `sums`).
+
+        Minimised is the sum of weight times term.
+        """
         raise NotImplementedError

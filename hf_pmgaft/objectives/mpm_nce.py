@@ -12,7 +12,7 @@ from ..distributed import gather_rows
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.views import Views
 from .base import Objective
-from .terms import batch_sum, soft_cross_entropy
+from .terms import soft_cross_entropy
 
 
 @dataclass
@@ -54,6 +54,10 @@ class MPMNCE(Objective):
     def weights(self) -> dict[str, float]:
         return {"image_to_text": 1.0, "text_to_image": 1.0}
 
+    @property
+    def sums(self) -> frozenset[str]:
+        return frozenset(self.weights)
+
     def attack_loss(
         self, student: ZeroShotClassifier, teacher: Views, labels: torch.Tensor
     ) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -68,8 +72,8 @@ class MPMNCE(Objective):
             text_to_image = student.clean_image_logits
         scale = student.classifier.logit_scale
         return {
-            "image_to_text": batch_sum(self._soft_ce(image_to_text, labels, scale)),
-            "text_to_image": batch_sum(self._soft_ce(text_to_image, labels, scale)),
+            "image_to_text": self._soft_ce(image_to_text, labels, scale).sum(),
+            "text_to_image": self._soft_ce(text_to_image, labels, scale).sum(),
         }
 
     def _soft_ce(self, logits: torch.Tensor, labels: torch.Tensor, scale: float) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ..zero_shot.views import Views
 from .base import Objective
-from .terms import batch_sum, kl_divergence
+from .terms import kl_divergence
 
 
 @dataclass
@@ -53,6 +53,10 @@ class PMGAFT(Objective):
         return {"adversarial_ce": 1.0, "teacher_kl": self.alpha, "clean_kl": self.beta}
 
     @property
+    def sums(self) -> frozenset[str]:
+        return frozenset({"teacher_kl", "clean_kl"}) if self.kl_reduction == "sum" else frozenset()
+
+    @property
     def logit_scale(self) -> float | None:
         return self.scale
 
@@ -74,4 +78,4 @@ class PMGAFT(Objective):
         if self.kl_direction == "reverse":
             target, logits = logits, target
         kl = kl_divergence(target, logits)
-        return batch_sum(kl) if self.kl_reduction == "sum" else kl.mean()
+        return kl.sum() if self.kl_reduction == "sum" else kl.mean()

@@ -53,13 +53,3 @@ def paired_cross_entropy(logits: torch.Tensor) -> torch.Tensor:
     first = process_share()[0] * len(logits)
     columns = first + torch.arange(len(logits), device=logits.device)
     return F.cross_entropy(logits, columns, reduction="none")
-
-
-def batch_sum(values: torch.Tensor) -> torch.Tensor:
-    """The sum over the batch of all processes, whose losses Trainer averages: `[B] -> []`.
-
-    Example:
-        >>> batch_sum(torch.tensor([1.0, 2.0])).item()
-        3.0
-    """
-    return process_share()[1] * values.sum()

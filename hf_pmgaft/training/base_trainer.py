@@ -47,6 +47,8 @@ class BaseTrainer(HubTrainer):
 
     # The loss is a mean over the micro-batch, whatever `num_items_in_batch` says: Trainer divides it for accumulation.
     loss_is_scaled_for_ga = False
+    # By how many micro-batches it divides; Trainer sets it for each step of the optimizer.
+    current_gradient_accumulation_steps = 1
 
     def __init__(self, model: nn.Module, args: Any, **kwargs: Any):
         # `StopOnSigterm` takes the place of Trainer's callback, which this option would add.

@@ -19,6 +19,7 @@ from ..attacks.shared_perturbation import SharedPerturbation
 from ..attacks.spec import training_attack
 from ..data.augmentation import augment
 from ..data.collator import choose_captions
+from ..distributed import process_share
 from ..engines import prepare_for_engines, show_trained
 from ..models.backbones import get_encoder, unwrap, unwrap_peft
 from ..models.processors import padding_id
@@ -175,6 +176,7 @@ class AdversarialStep:
         step: int,
         epoch: int = 0,
         compare_signs: bool = False,
+        accumulated: int = 1,
     ) -> StepResult:
         """Attacks the batch and computes the loss; the caller goes backwards.
 
@@ -185,6 +187,7 @@ class AdversarialStep:
             step (`int`), epoch (`int`): How many were before.
             compare_signs (`bool`): Whether the means tell, of an attack in bf16, the share of pixels where the
                 gradient has the sign that it has in float32.
+            accumulated (`int`): Of how many batches the caller averages the losses before the optimizer steps.
         """
         inner = extract_model_from_parallel(model)
         self.teacher.student = inner
@@ -217,6 +220,8 @@ class AdversarialStep:
         student_views = Views(student, images, adversarial)
         teacher_views = teacher_views.on(adversarial)
         terms = self.objective.loss(student_views, teacher_views, labels)
+        batches = process_share()[1] * accumulated
+        terms |= {name: batches * terms[name] for name in self.objective.sums & terms.keys()}
         weights = self.objective.weights
         loss = sum(weights[name] * term for name, term in terms.items())
 

@@ -209,6 +209,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
             self.state.global_step,
             epoch=self.epoch,
             compare_signs=SIGN_AGREEMENT not in self.means,
+            accumulated=self.current_gradient_accumulation_steps,
         )
         self.means.add(result.means, count=len(inputs["labels"]))
         self.means.note_finite([result.loss.detach()])

@@ -279,6 +279,31 @@ def test_the_equation_written_out_again_gives_the_same_loss_and_gradients(inputs
             close(one, other, 1e-9)
 
 
+WITHOUT_CAPTIONS = sorted(set(CASES) - {name for name in CASES if name.startswith(("advflyp", "mpm_nce", "qt_aft"))})
+
+
+@pytest.mark.parametrize("name", WITHOUT_CAPTIONS)
+def test_the_batch_twice_doubles_the_terms_that_are_sums_and_no_other(golden, inputs, name):
+    case = golden_case(golden, name)
+    of_samples = [
+        key for key in inputs if key == "labels" or key.startswith(("student", "teacher_clean", "teacher_adv"))
+    ]
+    twice = inputs | {key: inputs[key].repeat_interleave(2, dim=0) for key in of_samples}
+
+    objective, student, teacher, _ = build(inputs, case)
+    terms = objective.loss(student, teacher, inputs["labels"])
+    objective, student, teacher, _ = build(twice, case)
+    doubled = objective.loss(student, teacher, twice["labels"])
+
+    for key, term in terms.items():
+        close(doubled[key].detach(), ((2 if key in objective.sums else 1) * term).detach())
+
+
+def test_both_terms_of_mpm_nce_are_sums():
+    objective = make_objective("mpm_nce")
+    assert objective.sums == set(objective.weights)
+
+
 def test_direction_and_clean_gradient_are_options(golden, inputs):
     quirk = next(iter(golden["objectives"]["pmg_aft_released"]["quirks"].values()))
     case = {**golden["objectives"]["pmg_aft_released"], "options": {**OPTIONS["pmg_aft_released"]}}

@@ -81,6 +81,22 @@ def test_the_loss_is_the_weighted_sum_of_the_means_of_its_terms(batch):
     assert result.means["adversarial_accuracy"] == right
 
 
+def test_terms_that_are_sums_are_over_all_batches_whose_losses_are_averaged(batch):
+    model = make_model()
+    objective = PMGAFT(kl_reduction="sum", alpha=2.0)
+    step = AdversarialStep.of(model, make_processor(), CLASS_NAMES, objective=objective, eps="8/255", num_steps=2)
+
+    alone = step(model, batch, step=0)
+    fourth = step(model, batch, step=0, accumulated=4)
+
+    means, sums = ("adversarial_ce", "adversarial_accuracy"), ("teacher_kl", "clean_kl")
+    assert all(fourth.means[name] == alone.means[name] for name in means)
+    assert all(fourth.means[name] == 4 * alone.means[name] for name in sums)
+    assert alone.means["clean_kl"] > 0
+    expected = sum(weight * fourth.means[name] for name, weight in objective.weights.items())
+    torch.testing.assert_close(fourth.loss.detach(), expected)
+
+
 def test_the_attack_leaves_gradients_and_modes_alone_and_stays_in_its_ball(batch):
     model = make_model().train()
     result = make_step(model)(model, batch, 0)

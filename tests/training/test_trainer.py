@@ -83,18 +83,42 @@ def test_the_teacher_s_own_accuracy_on_adversarial_images_is_logged(tmp_path):
     assert "teacher_clean_accuracy" not in line  # never computed, so never logged
 
 
-def test_accumulation_and_one_large_batch_are_the_same_run(tmp_path):
+@pytest.mark.parametrize("kl_reduction", ["mean", "sum"])
+def test_accumulation_and_one_large_batch_are_the_same_run(tmp_path, kl_reduction):
     runs = {}
-    for batch, steps in ((8, 1), (4, 2)):
+    for batch, steps in ((8, 1), (4, 2), (2, 4)):
         trainer = make_trainer(
-            tmp_path / str(batch), per_device_train_batch_size=batch, gradient_accumulation_steps=steps
+            tmp_path / str(batch),
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=steps,
+            objective_kwargs={"kl_reduction": kl_reduction},
         )
         trainer.train()
         runs[batch] = trainer.state.log_history[:3]
-    for one, other in zip(runs[8], runs[4], strict=True):
-        for key in ("loss", "adversarial_ce", "teacher_kl", "clean_kl", "grad_norm"):
-            assert one[key] == pytest.approx(other[key], rel=1e-4 if key == "grad_norm" else 1e-5), key
-        assert one["adversarial_accuracy"] == pytest.approx(other["adversarial_accuracy"])
+    for one, *others in zip(runs[8], runs[4], runs[2], strict=True):
+        for other in others:
+            for key in ("loss", "adversarial_ce", "teacher_kl", "clean_kl", "grad_norm"):
+                tolerance = 1e-4 if key == "grad_norm" else 1e-5
+                assert one[key] == pytest.approx(other[key], rel=tolerance, abs=1e-6), key  # the first KL is 0
+            assert one["adversarial_accuracy"] == pytest.approx(other["adversarial_accuracy"])
+
+
+def test_a_sum_over_the_last_batches_of_an_epoch_is_not_multiplied_by_those_that_are_missing(tmp_path):
+    runs = {}
+    for batch, steps in ((8, 1), (4, 2)):
+        trainer = make_trainer(
+            tmp_path / str(batch),
+            images=make_images(12),  # two batches of 4, and then one
+            optim="sgd",
+            learning_rate=0.01,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=steps,
+            objective_kwargs={"kl_reduction": "sum"},
+        )
+        trainer.train()
+        runs[batch] = [line["clean_kl"] for line in trainer.state.log_history if "clean_kl" in line]
+
+    assert runs[8] == pytest.approx(runs[4], rel=1e-4)
 
 
 def test_activation_checkpointing_changes_nothing(tmp_path):
