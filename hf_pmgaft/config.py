@@ -22,6 +22,7 @@ from .files import check_output_folder
 from .modes import ATTACK_PRECISIONS
 from .objectives import OBJECTIVES, make_objective
 from .registry import check_choice, check_count
+from .trainer_arguments import check_arguments, check_direction, choose_by_robust_accuracy
 from .tuning import TUNINGS, make_tuning
 
 # Radii, and counts of things to do. One whose default is `None` may stay `None`.
@@ -102,7 +103,7 @@ class PMGAFTConfig(TrainingArguments):
     Changed defaults of `TrainingArguments`: `remove_unused_columns=False` (image columns and sample ids are needed),
     `logging_nan_inf_filter=False` (a NaN stops the run instead of being logged as 0), `logging_steps=10`,
     `ddp_broadcast_buffers=False` with older torch, `ddp_find_unused_parameters=False`, `do_eval=True`,
-    `enable_jit_checkpoint=True` (SIGTERM saves a checkpoint and ends training), `learning_rate=1e-5`,
+    `do_train=True`, `enable_jit_checkpoint=True` (SIGTERM saves a checkpoint and ends training), `learning_rate=1e-5`,
     `weight_decay=1e-4`, `lr_scheduler_type="cosine"`, `per_device_eval_batch_size` as that of training.
     `gradient_checkpointing` and its options stay where newer transformers calls them `activation_checkpointing`;
     either name does.
@@ -184,6 +185,7 @@ class PMGAFTConfig(TrainingArguments):
     )
 
     # Changed defaults of `TrainingArguments`
+    do_train: bool = field(default=True, metadata={"help": "Always true; `pmgaft evaluate` evaluates alone."})
     do_eval: bool = field(default=True, metadata={"help": "Evaluate before and after training."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep image columns and sample ids."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Off: a NaN stops the run."})
@@ -207,6 +209,8 @@ class PMGAFTConfig(TrainingArguments):
         for name in self._VALID_DICT_FIELDS:
             _check_json(name, getattr(self, name))
         pass_on_renamed_flags(self)
+        check_arguments(self)
+        choose_by_robust_accuracy(self)
         check_engine_requested(self)
 
         # The batch of a process. DeepSpeed reads it while devices are set up, and only then all of them are known.
@@ -218,6 +222,7 @@ class PMGAFTConfig(TrainingArguments):
         self._set_batch(batch, processes=self.world_size * max(1, self.n_gpu))
         if self.per_device_eval_batch_size is None:
             self.per_device_eval_batch_size = self.per_device_train_batch_size
+        check_direction(self)
 
         # What depends on the devices, which are known from here on.
         check_choice("attack_precision", self.attack_precision, ATTACK_PRECISIONS)

@@ -32,6 +32,11 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
     from ..suites.sets import check_set_names
     from ..training.trainer import PMGAFTTrainer
 
+    if not args.do_train:
+        raise ValueError(
+            "You passed --do_train false to the command that trains. Leave it out, or measure a model by "
+            "`pmgaft evaluate`."
+        )
     check_output_dir(args.output_dir)
     args.resume_from_checkpoint = resume_argument(args)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from ..config import PMGAFTConfig
+from ..data.evaluation_sets import EvaluationImages, ZeroShotDataset
+from ..evaluation.metric_names import metric_names
 from ..models.backbones import check_patches, get_backbone, get_encoder, unwrap_peft
 from ..models.processors import pixel_statistics
 from ..objectives import Objective
 from ..prompts import check_class_names
+from ..trainer_arguments import ROBUST_ACCURACY
 from ..tuning import Tuning, keeps_weights, name_of, text_is_live
 from ..tuning.base import attachment_of
 
@@ -128,6 +132,45 @@ def check_pair(objective: Objective, tuning: Tuning, model: nn.Module, args: PMG
         raise ValueError(
             f"You passed wise_ft with tuning {tuning_name!r}, which adds to the original weights and leaves them, so "
             "that there is nothing to mix. Leave wise_ft out, or tune 'vision_tower' or 'last_blocks'."
+        )
+
+
+def check_metric(
+    args: PMGAFTConfig,
+    sets: Mapping[str, EvaluationImages] | None,
+    callbacks: Sequence[TrainerCallback | type[TrainerCallback]],
+    has_own_metrics: bool,
+) -> None:
+    """Raises `ValueError` for a choice of the best model by a metric that no evaluation gives.
+
+    Args:
+        args (`PMGAFTConfig`): Names the metric.
+        sets (`dict`, *optional*): The evaluation sets by name.
+        callbacks: Of which one may stop the run by the metric.
+        has_own_metrics (`bool`): Whether `compute_metrics` adds metrics of any name to those of a classified set.
+    """
+    metric = args.metric_for_best_model
+    stops_early = any(
+        callback is EarlyStoppingCallback or isinstance(callback, EarlyStoppingCallback) for callback in callbacks
+    )
+    if stops_early and (metric is None or args.eval_strategy == "no"):
+        raise ValueError(
+            f"You passed an EarlyStoppingCallback with metric_for_best_model={metric!r} and eval_strategy="
+            f"{str(args.eval_strategy.value)!r}, so there is nothing for it to follow. Pass metric_for_best_model="
+            f"{ROBUST_ACCURACY!r} and eval_strategy='steps' or 'epoch'."
+        )
+    if metric is None or not sets:
+        return
+
+    name = metric if metric.startswith("eval_") else f"eval_{metric}"
+    names = metric_names(list(sets.values()))
+    own = [f"eval_{key}_" for key, data in sets.items() if has_own_metrics and isinstance(data, ZeroShotDataset)]
+    if name not in names and not name.startswith(tuple(own)):
+        robust = [name for name in reversed(names) if "_robust_" in name]  # the mean stands last
+        raise ValueError(
+            f"You passed metric_for_best_model={metric!r}, which no evaluation gives, so the run would end at its "
+            f"first one. Pass one of: {', '.join(robust[:8])}{', ...' if len(robust) > 8 else ''}; or the same with "
+            "clean in place of robust."
         )
 
 

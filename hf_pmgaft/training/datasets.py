@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,20 +46,87 @@ def collator_for(
 
 
 def evaluation_sets(
-    datasets: Any, processor: Any, prompt_templates: Sequence[str]
+    datasets: Any,
+    processor: Any,
+    prompt_templates: Sequence[str],
+    known: Mapping[str, EvaluationImages] | None = None,
 ) -> dict[str, EvaluationImages] | None:
-    """Evaluation sets by name; labelled images are read with the templates of training."""
-    if datasets is None or (isinstance(datasets, dict) and not datasets):
-        return None
-    if not isinstance(datasets, dict):
-        datasets = {getattr(datasets, "name", "set"): datasets}
+    """Evaluation sets by name; labelled images are read with the templates of training.
 
-    sets = {}
-    for name, data in datasets.items():
-        if not isinstance(data, EvaluationImages):
-            data = ZeroShotDataset(data, processor, prompt_templates=prompt_templates, name=name)
-        sets[name] = data
-    return sets
+    The keys of a dict name its sets, also those that have a name of their own.
+
+    Args:
+        datasets: A set, a dict of sets, a list of ready ones, or a name of those that are known; nothing if empty.
+        processor (`CLIPProcessor`), prompt_templates (`list[str]`): Of training.
+        known (`dict`, *optional*): Sets that a text may name.
+
+    Raises:
+        TypeError: for what is no set.
+        ValueError: for an unknown name, or one that two sets share.
+    """
+    if datasets is None or (isinstance(datasets, dict | list | tuple) and not datasets):
+        return None
+    if isinstance(datasets, str):
+        return {datasets: _known_set(datasets, known or {})}
+
+    named = datasets
+    if not isinstance(datasets, Mapping):
+        named = _by_their_names(datasets)
+    return {name: _evaluation_set(name, data, processor, prompt_templates) for name, data in named.items()}
+
+
+def _known_set(name: str, known: Mapping[str, EvaluationImages]) -> EvaluationImages:
+    if name not in known:
+        raise ValueError(
+            f"You passed the evaluation set {name!r}, a text that names none of the trainer's sets "
+            f"({', '.join(sorted(known)) or 'there are none'}). Pass one of these names, or a loaded set: "
+            "`load_images(name)`."
+        )
+    return known[name]
+
+
+def _by_their_names(datasets: Any) -> dict[str, Any]:
+    """One set, or a list of ready ones, by the names that they have."""
+    is_list = isinstance(datasets, list | tuple) and not isinstance(datasets[0], Mapping)  # those are rows
+    if not is_list:
+        return {getattr(datasets, "name", "set"): datasets}
+
+    nameless = [type(data).__name__ for data in datasets if not isinstance(data, EvaluationImages)]
+    if nameless:
+        raise TypeError(
+            f"You passed a list of evaluation sets with a {nameless[0]}, which has no name for its metrics. Pass a "
+            "dict of sets by name."
+        )
+    names = [data.name for data in datasets]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"You passed evaluation sets of the names {names}, so metrics of two would have the same. Pass a dict of "
+            "sets by name."
+        )
+    return dict(zip(names, datasets, strict=True))
+
+
+def _evaluation_set(name: Any, data: Any, processor: Any, prompt_templates: Sequence[str]) -> EvaluationImages:
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"You passed an evaluation set under the key {name!r}, which names no metric. Pass a text.")
+    if isinstance(data, str | bytes | os.PathLike) or not (hasattr(data, "__getitem__") or hasattr(data, "__iter__")):
+        raise TypeError(
+            f"You passed the evaluation set {name!r} as a {type(data).__name__}, which holds no rows. Pass a loaded "
+            "set: `load_images(name)`."
+        )
+    if isinstance(data, Mapping):
+        raise TypeError(
+            f"You passed the evaluation set {name!r} as a dict, such as of splits. Pass one set under each name, such "
+            f"as {name}['test']."
+        )
+
+    if not isinstance(data, EvaluationImages):
+        return ZeroShotDataset(data, processor, prompt_templates=prompt_templates, name=name)
+    if data.name == name:
+        return data
+    renamed = copy.copy(data)  # the user's own keeps its name
+    renamed.name = name
+    return renamed
 
 
 @torch.no_grad()

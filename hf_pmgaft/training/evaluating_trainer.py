@@ -19,6 +19,7 @@ from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import encode_class_names
 from . import outputs
 from .base_trainer import BaseTrainer
+from .checks import check_metric
 from .datasets import clean_predictions, evaluation_sets
 from .sample_pictures import SamplePictures, first_with_classes
 
@@ -51,10 +52,12 @@ class EvaluatingTrainer(BaseTrainer):
         self._prompt_templates = prompt_templates
         self.first_report: RobustnessReport | None = None
         self.last_report: RobustnessReport | None = None
+        sets = evaluation_sets(eval_dataset, processing_class, prompt_templates)
+        check_metric(args, sets, kwargs.get("callbacks") or (), kwargs.get("compute_metrics") is not None)
         super().__init__(
             model,
             args,
-            eval_dataset=evaluation_sets(eval_dataset, processing_class, prompt_templates),
+            eval_dataset=sets,
             processing_class=processing_class,
             **kwargs,
         )
@@ -66,13 +69,19 @@ class EvaluatingTrainer(BaseTrainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         """Clean and robust accuracy of every evaluation set, and their means over sets, by `evaluate_robustness`.
 
+        Args:
+            eval_dataset (*optional*): As in the constructor, or the name of one of its sets; its sets if not given.
+            ignore_keys: Not used.
+            metric_key_prefix (`str`): What names of metrics begin with.
+
         Returns:
             `dict[str, float]`: `<prefix>_<set>_clean_accuracy`, `<prefix>_<set>_robust_accuracy`,
             `<prefix>_mean_clean_accuracy`, `<prefix>_mean_robust_accuracy`. The whole report, with its protocol, is
             kept as `trainer.last_report`.
         """
         start = time.time()
-        sets = evaluation_sets(eval_dataset, self.processing_class, self._prompt_templates) or self.eval_dataset
+        sets = evaluation_sets(eval_dataset, self.processing_class, self._prompt_templates, self.eval_dataset)
+        sets = sets or self.eval_dataset
         if not sets:
             raise ValueError("There is nothing to evaluate. Pass `eval_dataset` to the trainer or to `evaluate`.")
         report = self.evaluate_robustness(sets)

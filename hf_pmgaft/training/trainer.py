@@ -48,8 +48,8 @@ class PMGAFTTrainer(EvaluatingTrainer):
         args (`PMGAFTConfig`, *optional*): Threat model, objective and everything of `TrainingArguments`.
         train_dataset (*optional*): Rows with an image and a label column, or with processor-made `pixel_values` and
             `labels`; map-style or streaming.
-        eval_dataset (*optional*): A labelled image set, a `ZeroShotDataset` or a `RetrievalDataset`, or a dict of
-            them.
+        eval_dataset (*optional*): A labelled image set, a `ZeroShotDataset` or a `RetrievalDataset`; a dict of them,
+            whose keys name the metrics; or a list of ready ones.
         processing_class (`CLIPProcessor`, *optional*): Loaded with the model if that is a name.
         teacher (dual encoder or `str`, *optional*): The frozen guide; the model itself before training if not given.
             For objectives without text any image encoder whose embeddings have the model's width.
