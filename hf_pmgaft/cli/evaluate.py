@@ -34,6 +34,7 @@ from ..evaluation.tables import FORMATS, render
 from ..evaluation.verdicts import VERDICTS
 from ..files import check_output_file, check_output_folder
 from ..models.resolution import at_resolution
+from ..registry import check_count
 from ..tuning.saved import load_model
 from .compare import compare, draw_reports
 from .errors import one_line_errors
@@ -107,6 +108,9 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
 def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     """Evaluates what a command line asks for, prints tables and writes the files that it names."""
     args = parse(argv, script)
+    for option in ("limit", "image_size", "max_samples", "batch_size"):
+        if getattr(args, option) is not None:
+            check_count(f"--{option}", getattr(args, option))
     check_output_file("--output_file", args.output_file)
     check_output_file("--verdict_file", args.verdict_file)
     check_output_folder("--plots", args.plots)

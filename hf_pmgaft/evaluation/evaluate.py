@@ -22,7 +22,7 @@ from ..models.precision import check_has_values, other_dtypes
 from ..models.processors import pixel_statistics
 from ..modes import frozen, full_precision
 from ..noise import sample_seeds
-from ..registry import check_choice
+from ..registry import check_choice, check_count
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts, encode_class_names, encode_prompts
 from .classification import judge_classification, judged_classification
@@ -103,6 +103,7 @@ def evaluate_robustness(
     sets = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
     attacks = [AttackSpec.of(value) for value in attacks]
     _check(sets, attacks, verdict)
+    check_count("batch_size", batch_size)
     for data in sets:
         if isinstance(data, RetrievalDataset):
             check_retrieval(data, model, attacks, head)

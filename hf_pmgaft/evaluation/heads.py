@@ -13,6 +13,7 @@ from torch import nn
 from ..data.evaluation_sets import ZeroShotDataset
 from ..fingerprints import digest
 from ..modes import at_least_float32
+from ..registry import check_count
 from ..zero_shot.classifier import ZeroShotClassifier
 
 
@@ -28,6 +29,9 @@ class Head:
 
     support: ZeroShotDataset | Mapping[str, ZeroShotDataset]
     batch_size: int = 64
+
+    def __post_init__(self):
+        check_count("batch_size", self.batch_size)
 
     def fit(self, model: nn.Module, processor: Any, data: ZeroShotDataset) -> ZeroShotClassifier:
         """The classifier for `data`: images in [0,1] `[B,3,H,W]` -> logits `[B,K]`, attacked as any other.

@@ -66,7 +66,7 @@ def load_training_set(
             f"You passed {' and '.join(passed)} for {known.text}, which comes with what its suite states. Leave it "
             f"out, or name the set by its place, {known.entry['path']}."
         )
-    options["resize"] = resize or known.entry.get("resize")
+    options["resize"] = known.entry.get("resize") if resize is None else resize
     return _examples(known, processor, options, streaming)
 
 

@@ -8,8 +8,10 @@ import torch
 from support.borders import Refused, check, outcomes
 from support.tiny import make_images, make_model, make_processor
 
+from hf_pmgaft.cli import evaluate
 from hf_pmgaft.cli.train import parse
 from hf_pmgaft.data import ZeroShotDataset, few_shot, read_sample_ids, training_examples
+from hf_pmgaft.evaluation import NearestClassMean, evaluate_robustness
 from hf_pmgaft.evaluation.plan import sample_ids
 from hf_pmgaft.models import at_resolution
 
@@ -201,3 +203,21 @@ def test_rows_of_a_file_are_those_that_are_evaluated(tmp_path):
         make_images(8), make_processor(), name="own", sample_ids=read_sample_ids(tmp_path / "rows.json")["own"]
     )
     assert [row for row, _ in data.rows()] == data.sample_ids == [6, 1]
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "8", True, None])
+def test_a_batch_of_no_size_is_refused_before_anything_is_computed(size):
+    data = ZeroShotDataset(make_images(4), make_processor(), name="own")
+    with pytest.raises(ValueError, match=f"batch_size={size!r}, which is no count. Pass an integer from 1."):
+        evaluate_robustness(make_model(), make_processor(), [data], ["fgsm,eps=1/255"], batch_size=size)
+    with pytest.raises(ValueError, match=f"batch_size={size!r}, which is no count. Pass an integer from 1."):
+        NearestClassMean(data, batch_size=size)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--max_samples 0", "--max_samples -3", "--batch_size 0", "--limit 0", "--image_size 0"]
+)
+def test_numbers_of_an_evaluation_are_refused_before_a_model_is_loaded(flag):
+    name, number = flag.split()
+    with pytest.raises(SystemExit, match=f"^error: You passed {name}={number}, which is no count. Pass an integer"):
+        evaluate.main(["--model", "nowhere", name, number])
