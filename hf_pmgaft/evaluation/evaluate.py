@@ -23,6 +23,7 @@ from ..models.processors import pixel_statistics
 from ..modes import frozen, full_precision
 from ..noise import sample_seeds
 from ..registry import check_choice, check_count
+from ..tuning.peft_adapter import check_takes_images
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts, encode_class_names, encode_prompts
 from .classification import judge_classification, judged_classification
@@ -153,6 +154,7 @@ def _check_model(model: nn.Module, head: Head | None) -> None:
     """Raises `TypeError` for a model that cannot be attacked, or lacks the text tower that class names need."""
     check_unwrapped(model)
     check_has_values(model)
+    check_takes_images(model)
     if head is None:
         check_dual_encoder(model)
     else:

@@ -80,13 +80,23 @@ def add_adapter(model: nn.Module, backbone: Backbone, peft_config: Any, towers: 
             "unclear. Merge them first (`merge_and_unload()`), or pass the model without `peft_config`."
         )
 
-    # A pattern is the user's own; names become one of the towers asked for.
+    # peft would put a model of such a task around this one, with a forward of its own.
+    _check_config(peft_config)
     peft_config = copy.deepcopy(peft_config)
+    peft_config.task_type = None
+
+    # A pattern is the user's own; names become one of the towers asked for.
     targets = getattr(peft_config, "target_modules", None)
+    if targets == "all-linear":
+        targets = {name.split(".")[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if not isinstance(targets, str):
         layers = sorted(backbone.attention if targets is None else targets)
         roots = backbone.vision_modules + (backbone.text_modules if towers == "both" else ())
-        peft_config.target_modules = _pattern(roots or (".*",), layers)
+        # peft reads numbers of blocks beside names alone, so the pattern says them too.
+        blocks = getattr(peft_config, "layers_to_transform", None)
+        peft_config.target_modules = _pattern(roots or (".*",), layers, blocks)
+        if blocks is not None:
+            peft_config.layers_to_transform = peft_config.layers_pattern = None
         # torch's own attention, by which SigLIP pools, reads these weights and would pass an adapter by
         bypassed = [
             f"{name}.out_proj" for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)
@@ -104,9 +114,34 @@ def add_adapter(model: nn.Module, backbone: Backbone, peft_config: Any, towers: 
         ) from error
 
 
-def _pattern(roots: Collection[str], layers: Collection[str]) -> str:
-    """A pattern for the paths of layers, named by the end of their path, below one of several modules."""
-    return rf"(?=({'|'.join(roots)})(\.|$))(.*\.)?({'|'.join(map(re.escape, layers))})"
+def _check_config(peft_config: Any) -> None:
+    """Raises `TypeError` for what is no config, `ValueError` for one of a language model."""
+    from peft import PeftConfig
+
+    if not isinstance(peft_config, PeftConfig):
+        raise TypeError(
+            f"You passed peft_config as a {type(peft_config).__name__}. Pass a config of peft, such as "
+            "`LoraConfig(r=8)`, or tuning='peft' with a dict as tuning_kwargs."
+        )
+    if peft_config.is_prompt_learning:
+        raise ValueError(
+            f"You passed a peft config of {getattr(peft_config.peft_type, 'value', peft_config.peft_type)}, which "
+            "puts tokens before those of a language model. Pass tuning='text_context' or 'deep_prompts'."
+        )
+    task = getattr(peft_config.task_type, "value", peft_config.task_type)
+    if task not in (None, "FEATURE_EXTRACTION"):
+        raise ValueError(
+            f"You passed a peft config with task_type={task!r}, a task of language models, for which a dual encoder "
+            "has no outputs. Leave task_type out."
+        )
+
+
+def _pattern(roots: Collection[str], layers: Collection[str], blocks: int | Collection[int] | None = None) -> str:
+    """A pattern for the paths of layers, named by the end of their path, below one of several modules; in some of
+    their blocks, if they are numbered."""
+    numbers = [blocks] if isinstance(blocks, int) else blocks
+    in_blocks = "" if numbers is None else rf"(?=.*\.({'|'.join(map(str, numbers))})\.)"
+    return rf"(?=({'|'.join(roots)})(\.|$)){in_blocks}(.*\.)?({'|'.join(map(re.escape, layers))})"
 
 
 def check_adapter(model: nn.Module, backbone: Backbone) -> None:
@@ -118,6 +153,7 @@ def check_adapter(model: nn.Module, backbone: Backbone) -> None:
             f"You passed a {type(model).__name__} with adapter layers inside, which cannot be switched off for the "
             "teacher. Pass the plain model with `peft_config`, or a `PeftModel`."
         )
+    check_takes_images(model)
     trained = [name for name, parameter in model.get_base_model().named_parameters() if parameter.requires_grad]
     if not trained:
         raise ValueError(
@@ -131,6 +167,21 @@ def check_adapter(model: nn.Module, backbone: Backbone) -> None:
         raise ValueError(
             f"The adapter would train the model's own {original[0]} and {len(original) - 1} more, so the teacher, "
             'which is the model with the adapter off, would change as well. Use bias="none" and freeze the model.'
+        )
+
+
+def check_takes_images(model: nn.Module) -> None:
+    """Raises `ValueError` for a `PeftModel` of a task, whose forward takes texts alone.
+
+    Example:
+        >>> check_takes_images(model)
+    """
+    configs = getattr(model, "peft_config", {})
+    tasks = {getattr(config.task_type, "value", config.task_type) for config in configs.values()} - {None}
+    if tasks:
+        raise ValueError(
+            f"You passed a {type(model).__name__}, which peft makes for task_type={min(tasks)!r}, and whose forward "
+            "takes texts alone. Leave task_type out of the adapter's config, or load a saved one by `load_model`."
         )
 
 

@@ -143,11 +143,14 @@ def load_model(name: str, base_model: nn.Module | str | None = None) -> nn.Modul
 
     file = _find_file(name, ADAPTER_CONFIG)
     if file is not None:
-        from peft import PeftModel
+        from peft import PeftConfig, PeftModel
 
         config = json.loads(Path(file).read_text(encoding="utf-8"))
         base = _base(name, base_model, config["base_model_name_or_path"])
-        return PeftModel.from_pretrained(base, name)
+        # With a task type peft would put another model around this one, whose forward takes texts alone.
+        adapter = PeftConfig.from_pretrained(name)
+        adapter.task_type = None
+        return PeftModel.from_pretrained(base, name, config=adapter)
 
     return _plain_model(name)
 

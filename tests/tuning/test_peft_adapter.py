@@ -36,6 +36,15 @@ def test_a_module_can_be_named_in_full(model, name):
     assert adapted_modules(adapted) == {name}
 
 
+@pytest.mark.parametrize(
+    "options", [{"layers_to_transform": [1]}, {"layers_to_transform": 1, "layers_pattern": "layers"}]
+)
+def test_blocks_can_be_chosen_by_their_numbers(model, options):
+    config = LoraConfig(target_modules=["q_proj"], **options)
+    adapted = PeftAdapter(config).prepare(model)
+    assert adapted_modules(adapted) == {"vision_model.encoder.layers.1.self_attn.q_proj"}
+
+
 def test_the_user_s_peft_config_is_left_as_it_was(model):
     config = LoraConfig(r=2, target_modules=["q_proj"])
     PeftAdapter(config).prepare(model)
