@@ -40,7 +40,7 @@ from ..evaluation.tables import FORMATS, render
 from ..evaluation.verdicts import Verdicts
 from ..files import check_output_file
 from ..fingerprints import digest, fingerprint
-from ..tuning.saved import load_model
+from ..tuning.saved import load_model, needs_base
 from .errors import one_line_errors
 from .parser import make_parser
 
@@ -58,7 +58,10 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     parser = make_parser("attack-vlm", __doc__, script)
     models = parser.add_argument_group("models")
     models.add_argument("--model", help="Hub id or folder of a LLaVA on a CLIP; the embedded one if absent.")
-    models.add_argument("--towers", nargs="+", default=[], help="Hub ids or folders of CLIPs to put in, one by one.")
+    models.add_argument(
+        "--towers", nargs="+", default=[], help="Hub ids, folders or files of CLIPs to put in, one by one."
+    )
+    models.add_argument("--base", help="What those of --towers were trained from that hold weights alone.")
 
     asked = parser.add_argument_group("images and questions")
     asked.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="What to attack; all if absent.")
@@ -113,7 +116,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     # Towers. Each is put in once, its own last, so that one that does not fit shows at once.
     towers = {OWN: copy.deepcopy(vision_tower(llava))}
     for name, folder in zip(tower_names(args.towers), args.towers, strict=True):
-        towers[name] = load_model(folder)
+        towers[name] = load_model(folder, args.base if needs_base(folder) else None)
     for tower in reversed(towers.values()):
         swap_vision_tower(llava, tower)
 

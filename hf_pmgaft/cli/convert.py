@@ -1,11 +1,12 @@
 """Takes published robust checkpoints into transformers, and models of this package to open_clip.
 
+    pmgaft convert --from chs20/fare2-clip --output_dir fare2
     pmgaft convert --from fare_eps_2.pt --base openai/clip-vit-large-patch14 --output_dir fare2
     pmgaft convert --from outputs/clip-pmgaft-emoji --to open_clip --output_dir clip-pmgaft-open-clip
 
-The first writes a folder that `--model` of `pmgaft evaluate`, `--model_name_or_path` of `pmgaft train` and
-`CLIPModel.from_pretrained` take. It reads whole open_clip checkpoints and vision towers alone (FARE, TeCoA and what
-grew out of its code), never a pickle that could run code. The second writes one that
+The first two write a folder that `CLIPModel.from_pretrained` takes; this package's own commands take such checkpoints
+as they are. Whole open_clip checkpoints are read and vision towers alone (FARE, TeCoA and what grew out of its code),
+never a pickle that could run code. The third writes one that
 `open_clip.create_model_and_transforms("local-dir:FOLDER")` takes.
 """
 
@@ -24,13 +25,12 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     """The options of a command line, by default that of the process."""
     parser = make_parser("convert", __doc__, script)
     parser.add_argument("--from", dest="source", required=True, help="Checkpoint's file, or a folder or Hub id.")
+    parser.add_argument("--processor", help="Hub id or folder of the processor, where the checkpoint has none.")
+    parser.add_argument("--revision", help="Branch, tag or commit of --from on the Hub; its newest if absent.")
     parser.add_argument("--to", default="transformers", choices=["transformers", "open_clip"], help="What to write.")
-    parser.add_argument("--base", help="The CLIPModel that a file of --from was trained from, Hub id or folder.")
+    parser.add_argument("--base", help="What --from was trained from, where that holds weights alone or one tower.")
     parser.add_argument("--output_dir", required=True, help="Folder to write.")
-    args = parser.parse_args(argv)
-    if args.to == "transformers" and args.base is None:
-        parser.error("--to transformers needs --base, the model that the checkpoint was trained from")
-    return args
+    return parser.parse_args(argv)
 
 
 @one_line_errors()
@@ -43,22 +43,18 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
         raise ValueError(
             f"You passed --output_dir {args.output_dir}, which is read and would be written over. Pass another folder."
         )
-    from transformers import AutoProcessor
-
-    from ..downstream.open_clip import load_open_clip, save_open_clip
+    from ..downstream.open_clip import save_open_clip
     from ..files import make_readable
-    from ..tuning.saved import load_model
+    from ..models.open_clip_model import check_trainable
+    from ..tuning import fold_into_clip
+    from ..tuning.saved import load_pair
 
-    if args.base is None:
-        model = load_model(args.source)
-    else:
-        model = load_open_clip(args.source, args.base)
-    processor = AutoProcessor.from_pretrained(args.base or args.source)
-
+    model, processor = load_pair(args.source, args.processor, args.base, revision=args.revision)
+    check_trainable(model)
     if args.to == "open_clip":
         save_open_clip(model, processor, args.output_dir)
     else:
-        model.save_pretrained(args.output_dir)
+        fold_into_clip(model).save_pretrained(args.output_dir)
         processor.save_pretrained(args.output_dir)
     make_readable(args.output_dir)
     print(f"Wrote {args.output_dir}.")

@@ -35,10 +35,10 @@ from ..evaluation.verdicts import VERDICTS
 from ..files import check_output_file, check_output_folder
 from ..models.resolution import at_resolution
 from ..registry import check_count
-from ..tuning.saved import load_model
+from ..tuning.saved import load_pair
 from .compare import compare, draw_reports
 from .errors import one_line_errors
-from .parser import make_parser
+from .parser import add_model_options, make_parser
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
     from ..data.evaluation_sets import EvaluationImages
@@ -52,7 +52,7 @@ L2_EPS, L1_EPS = 0.5, 12.0
 def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argparse.Namespace:
     """The options of a command line, by default that of the process."""
     parser = make_parser("evaluate", __doc__, script)
-    parser.add_argument("--model", help="Hub id or folder of a CLIPModel; the embedded one if absent.")
+    add_model_options(parser, "the embedded one if absent")
 
     sets = parser.add_argument_group("images")
     sets.add_argument("--eval_sets", nargs="+", help="Sets, each NAME[:config][@split]; the emoji groups if absent.")
@@ -117,8 +117,6 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     if args.compare:
         compare(*args.compare, args.ignore, args.format, args.output_file, args.plots)
         return
-    from transformers import AutoProcessor
-
     from ..evaluation.evaluate import evaluate_robustness
     from ..evaluation.heads import make_head
     from ..suites.sets import load_set
@@ -126,8 +124,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     # Model
     state = PartialState()
     name = args.model or str(emoji_folder() / "model")
-    processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
-    model = load_model(name)
+    model, processor = load_pair(name, args.processor, args.base, revision=args.revision)
     if args.image_size is not None:
         model, processor = at_resolution(model, processor, args.image_size)
 

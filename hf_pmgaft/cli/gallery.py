@@ -29,11 +29,11 @@ from ..attacks.spec import AttackSpec
 from ..embedded import emoji_folder
 from ..files import check_output_file
 from ..models.backbones import get_backbone
-from ..tuning.saved import load_model
+from ..tuning.saved import load_one_of_several
 from ..zero_shot import ZeroShotClassifier, encode_class_names
 from ..zero_shot.views import text_attention
 from .errors import one_line_errors
-from .parser import make_parser
+from .parser import add_base_options, make_parser
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
     from ..data.evaluation_sets import ZeroShotDataset
@@ -43,8 +43,9 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     """The options of a command line, by default that of the process."""
     parser = make_parser("gallery", __doc__, script)
     parser.add_argument(
-        "--models", nargs="+", help="Hub ids or folders of CLIPModels, one row each; the embedded one if absent."
+        "--models", nargs="+", help="Hub ids, folders or files of CLIPs, one row each; the embedded one if absent."
     )
+    add_base_options(parser, "--models")
     parser.add_argument("--output_file", default="gallery.png", help="Where the picture goes, as PNG.")
 
     images = parser.add_argument_group("images")
@@ -70,8 +71,6 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     attack = AttackSpec.of(
         {"attack": "pgd", "eps": args.eps, "norm": args.norm, "num_steps": args.num_steps, "loss": "margin"}
     )
-    from transformers import AutoProcessor
-
     from ..data.evaluation_sets import ZeroShotDataset
     from ..data.sources import load_images, parse_set
     from ..evaluation.plan import sample_ids
@@ -83,10 +82,10 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
 
     looks = {}
     for name, model in zip(row_names(models), models, strict=True):
-        processor = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+        loaded, processor = load_one_of_several(model, args.processor, args.base)
         data = ZeroShotDataset(images, processor, None, template)
         rows = sample_ids(len(data), args.num_images, args.seed)
-        looks[name] = look(load_model(model), processor, data, rows, attack, args.seed)
+        looks[name] = look(loaded, processor, data, rows, attack, args.seed)
 
     attention_gallery(
         {name: seen["images"] for name, seen in looks.items()},

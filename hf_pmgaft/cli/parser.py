@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def make_parser(command: str, description: str | None, script: str | None) -> argparse.ArgumentParser:
@@ -19,3 +20,27 @@ def make_parser(command: str, description: str | None, script: str | None) -> ar
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def add_model_options(parser: Any, otherwise: str) -> None:
+    """Adds what names one model to a parser or group: `--model`, and what a checkpoint of others may lack.
+
+    Args:
+        parser (`argparse.ArgumentParser` or group): Changed in place.
+        otherwise (`str`): What happens without `--model`, for its help.
+    """
+    parser.add_argument("--model", help=f"Hub id, folder or file of weights of a CLIP; {otherwise}.")
+    parser.add_argument("--processor", help="Hub id or folder of the processor, where the model has none.")
+    parser.add_argument("--base", help="What --model was trained from, where that holds weights alone or one tower.")
+    parser.add_argument("--revision", help="Branch, tag or commit of --model on the Hub; its newest if absent.")
+
+
+def add_base_options(parser: Any, flag: str) -> None:
+    """Adds what those of several models may lack that others published.
+
+    Args:
+        parser (`argparse.ArgumentParser` or group): Changed in place.
+        flag (`str`): Which names the models, for the help.
+    """
+    parser.add_argument("--processor", help=f"Hub id or folder of a processor for those of {flag} that have none.")
+    parser.add_argument("--base", help=f"What those of {flag} were trained from that hold weights alone or one tower.")

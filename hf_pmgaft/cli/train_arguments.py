@@ -14,11 +14,26 @@ class ModelArguments:
     """Which models a run takes, and what it writes beside the checkpoint."""
 
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of a CLIPModel; the embedded small CLIP if absent."}
+        default=None,
+        metadata={"help": "Hub id, folder or file of weights of a CLIP; the embedded small CLIP if absent."},
+    )
+    revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the model on the Hub; its newest if absent."}
+    )
+    processor: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of the processor, where the model has none."}
+    )
+    base: str | None = field(
+        default=None,
+        metadata={"help": "What the model was trained from, where its file holds weights alone or one tower."},
     )
     teacher_name_or_path: str | None = field(
-        default=None, metadata={"help": "Frozen guide; the model itself before training if not given."}
+        default=None, metadata={"help": "Frozen guide, named as a model; the model before training if not given."}
     )
+    teacher_processor: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of the teacher's processor, where the teacher has none."}
+    )
+    teacher_base: str | None = field(default=None, metadata={"help": "What the teacher was trained from, as --base."})
     image_size: int | None = field(
         default=None, metadata={"help": "Train at another resolution, position embeddings interpolated once."}
     )

@@ -10,7 +10,7 @@ from ..models.processors import image_processor_of
 from ..models.resolution import at_resolution
 from ..objectives import make_objective
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
-from ..tuning.saved import load_model
+from ..tuning.saved import load_pair
 from .train_arguments import DataArguments, ModelArguments
 
 if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick
@@ -26,8 +26,6 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
     Raises:
         OSError, TypeError, ValueError: say what cannot work.
     """
-    from transformers import AutoProcessor
-
     from ..evaluation.heads import make_head
     from ..suites.sets import check_set_names
     from ..training.trainer import PMGAFTTrainer
@@ -41,13 +39,12 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
     args.resume_from_checkpoint = resume_argument(args)
 
     # Models
-    processor = load_processor(model_args)
-    model = load_model(model_args.model_name_or_path)
+    model, processor = load_model_to_train(model_args)
     if model_args.image_size is not None:
         model, processor = at_resolution(model, processor, model_args.image_size)
     teacher, teacher_processor = model_args.teacher_name_or_path, None
     if teacher is not None:
-        teacher_processor = AutoProcessor.from_pretrained(teacher, trust_remote_code=False)
+        teacher, teacher_processor = load_pair(teacher, model_args.teacher_processor, model_args.teacher_base)
 
     # Data
     objective = make_objective(args.objective, args.objective_kwargs)
@@ -81,18 +78,16 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
     return trainer
 
 
-def load_processor(model_args: ModelArguments) -> Any:
-    """The processor of the model to train, with the pixel statistics that were asked for."""
-    from transformers import AutoProcessor
-
+def load_model_to_train(model_args: ModelArguments) -> tuple[Any, Any]:
+    """The model to train and its processor, with the pixel statistics that were asked for."""
     name = required("--model_name_or_path", model_args.model_name_or_path)
-    processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    model, processor = load_pair(name, model_args.processor, model_args.base, revision=model_args.revision)
     images = image_processor_of(processor)
     if model_args.image_mean is not None:
         images.image_mean = model_args.image_mean
     if model_args.image_std is not None:
         images.image_std = model_args.image_std
-    return processor
+    return model, processor
 
 
 def load_training_set(data_args: DataArguments, processor: Any, seed: int, needs_labels: bool = True) -> Any:

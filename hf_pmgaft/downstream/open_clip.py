@@ -39,7 +39,7 @@ def load_open_clip(checkpoint: str | os.PathLike, base: CLIPModel | str) -> CLIP
         >>> type(robust).__name__
         'CLIPModel'
     """
-    if isinstance(base, str):
+    if isinstance(base, (str, os.PathLike)):
         base = load_model(base)
     return read_open_clip(checkpoint, _plain_clip(base))
 

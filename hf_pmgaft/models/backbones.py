@@ -198,6 +198,11 @@ class FrozenTower(nn.Module):
         return self.backbone.embeds(self, output), self.backbone.patches_on_grid(self, output, pixel_values)
 
 
+def _bias_of(clip: nn.Module) -> torch.Tensor:
+    bias = getattr(clip, "logit_bias", None)
+    return torch.zeros(()) if bias is None else bias
+
+
 def _image_pass(model: nn.Module, pixel_values: torch.Tensor) -> Any:
     # The model is called as a module, so that autocast, DDP, FSDP and ZeRO hooks fire; its forward asks for text, so
     # it gets the shortest that all families take.
@@ -317,6 +322,20 @@ ENCODERS: dict[str, Backbone] = {
     "DeiTModel": _VIT,
 }
 
+# Dual encoders that are evaluated alone: what only open_clip can build.
+EVALUATED: dict[str, Backbone] = {
+    "OpenClipModel": Backbone(
+        vision_modules=("clip.visual",),
+        text_modules=("clip.text",),
+        vision_layers=None,
+        after_layers=(),
+        pooler_is_embedding=True,
+        logit_scale=lambda model: model.clip.logit_scale.float().exp(),
+        logit_bias=lambda model: _bias_of(model.clip),
+        full_text=True,
+    ),
+}
+
 # What looks like a dual encoder and does not fit, and why.
 REFUSED: dict[str, str] = {
     "Siglip2Model": "takes sequences of patches with masks instead of images [B,3,H,W]; SigLIP 2 of fixed resolution "
@@ -363,7 +382,7 @@ def get_backbone(model: nn.Module) -> Backbone:
         >>> get_backbone(model) is BACKBONES["CLIPModel"]
         True
     """
-    row = _lookup(model, BACKBONES)
+    row = _lookup(model, {**BACKBONES, **EVALUATED})
     if row is None:
         raise TypeError(_refusal(model))
     return row
@@ -379,7 +398,7 @@ def get_encoder(model: nn.Module) -> Backbone:
         >>> get_encoder(model).image_embeds(model, images[:2]).shape
         torch.Size([2, 24])
     """
-    row = _lookup(model, {**BACKBONES, **ENCODERS})
+    row = _lookup(model, {**BACKBONES, **EVALUATED, **ENCODERS})
     if row is None:
         raise TypeError(_refusal(model))
     return row

@@ -8,16 +8,25 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import CLIPConfig, CLIPModel
-from transformers.utils import cached_file
 
 from ..files import save_tensors
-from .weights import mismatches, read_weights
+from .open_clip_config import (
+    CONFIG,
+    check_base_fits,
+    check_clip_holds,
+    clip_config,
+    open_clip_config,
+    read_open_clip_config,
+)
+from .sources import Source
+from .weights import check_finite, mismatches, read_weights
 
 # open_clip's names of weights, and those of transformers.
 NAMES = {
@@ -44,12 +53,10 @@ BLOCK_NAMES = {
     "mlp.c_proj": "mlp.fc2",
 }
 TRANSPOSED = ("visual.proj", "text_projection")  # open_clip multiplies from the right
+CUSTOM_TEXT = "text."  # before the names of a text tower that open_clip keeps apart
+TEXT_TABLES = ("token_embedding.", "text.", "text_model.")
 
-CLIP_VOCABULARY = 49408
-
-CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # as open_clip looks for them
-FILE_TYPES = (".pt", ".pth", ".tar", ".bin", ".safetensors")
 
 
 def read_open_clip(checkpoint: str | os.PathLike, base: CLIPModel) -> CLIPModel:
@@ -77,35 +84,80 @@ def read_open_clip(checkpoint: str | os.PathLike, base: CLIPModel) -> CLIPModel:
         >>> torch.equal(robust.visual_projection.weight, model.visual_projection.weight)
         True
     """
-    weights = read_weights(_find_file(checkpoint))
+    source = Source.of(checkpoint)
+    file = find_weights(source)
+    if file is None:
+        raise FileNotFoundError(f"{checkpoint} is no file, nor does it hold {' or '.join(WEIGHTS)}. Pass the file.")
+    config_file = source.find(CONFIG)
+    if config_file is not None:
+        model_cfg = read_open_clip_config(config_file)["model_cfg"]
+        check_clip_holds(model_cfg, config_file)
+        check_base_fits(clip_config(model_cfg), base.config, str(source))
 
+    model = copy.deepcopy(base)
+    load_weights(model, read_weights(file), str(source))
+    model.name_or_path = model.config.name_or_path = source.name
+    check_finite(model, str(source))
+    return model.eval()
+
+
+def find_weights(source: Source) -> str | None:
+    """The file of weights that a name leads to: itself, or one of open_clip in a folder or repository.
+
+    Example:
+        >>> write_open_clip(model, processor, "robust")
+        >>> find_weights(Source.of("robust"))
+        'robust/open_clip_model.safetensors'
+    """
+    if source.is_file:
+        return source.name
+    return next((file for file in map(source.find, WEIGHTS) if file is not None), None)
+
+
+def is_vision_tower(weights: Mapping[str, torch.Tensor]) -> bool:
+    """Whether weights are those of an image tower alone, by whichever names.
+
+    Example:
+        >>> is_vision_tower(open_clip_weights(model)), is_vision_tower(model.vision_model.state_dict())
+        (False, True)
+    """
+    return not any(name.startswith(TEXT_TABLES) for name in weights)
+
+
+def load_weights(model: CLIPModel, weights: Mapping[str, torch.Tensor], name: str) -> None:
+    """Puts weights by open_clip's names or ours, of both towers or the vision tower alone, into a model.
+
+    Raises:
+        ValueError: if they are others than the model's, by name, shape or type.
+
+    Example:
+        >>> load_weights(model, open_clip_weights(model), "itself")
+    """
     # Whose names the file has, ours or open_clip's, and how those of a vision tower begin
-    if any(name.startswith(("vision_model.", "embeddings.")) for name in weights):
-        expected = base.state_dict()
-        names = {name: (name,) for name in expected}
+    if any(key.startswith(("vision_model.", "embeddings.")) for key in weights):
+        expected = model.state_dict()
+        names = {key: (key,) for key in expected}
         vision: str | tuple[str, ...] = ("vision_model.", "visual_projection.")
         prefix = "vision_model."
     else:
-        expected = open_clip_weights(base)
-        names = open_clip_names(base.config)
+        weights = {key.removeprefix(CUSTOM_TEXT): value for key, value in weights.items()}
+        expected = open_clip_weights(model)
+        names = open_clip_names(model.config)
         vision = prefix = "visual."
-    if any(name.startswith(vision) for name in weights):
+    if any(key.startswith(vision) for key in weights):
         prefix = ""  # the vision tower's own file leaves it out
 
     # What a file of the vision tower alone should hold
-    if prefix or all(name.startswith(vision) for name in weights):
-        expected = {name.removeprefix(prefix): value for name, value in expected.items() if name.startswith(vision)}
+    if prefix or all(key.startswith(vision) for key in weights):
+        expected = {key.removeprefix(prefix): value for key, value in expected.items() if key.startswith(vision)}
     differing = mismatches(expected, weights)
     if differing:
         raise ValueError(
-            f"{checkpoint} does not fit {base.config.name_or_path or 'the base model'}: {differing}. "
-            "Pass as base the model that the checkpoint was trained from."
+            f"{name} does not fit {model.config.name_or_path or 'the base model'}: {differing}. "
+            f"{_advice(expected, weights)}"
         )
-
-    model = copy.deepcopy(base)
     # Not strict, since the text tower may be the base's; no name is lost, for they were compared in the file's terms.
     model.load_state_dict(_in_transformers_names(weights, names, prefix), strict=False)
-    return model.eval()
 
 
 def open_clip_weights(model: CLIPModel) -> dict[str, torch.Tensor]:
@@ -165,72 +217,6 @@ def open_clip_names(config: CLIPConfig) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def open_clip_config(config: CLIPConfig, processor: Any) -> dict[str, Any]:
-    """Describes a model and its processor as open_clip's `CLIP` and its transform are built.
-
-    Raises:
-        ValueError: for towers with other activations than open_clip has, or with two different ones.
-
-    Example:
-        >>> open_clip_config(model.config, processor)["model_cfg"]["vision_cfg"]["patch_size"]
-        4
-    """
-    vision = config.vision_config
-    text = config.text_config
-    if {vision.hidden_act, text.hidden_act} not in ({"gelu"}, {"quick_gelu"}):
-        raise ValueError(
-            f"You passed a model whose towers have the activations {vision.hidden_act} and {text.hidden_act}, but "
-            "open_clip's CLIP has one for both, gelu or quick_gelu. Pass a model of which that is true."
-        )
-
-    image_processor = processor.image_processor
-    return {
-        "model_cfg": {
-            "embed_dim": config.projection_dim,
-            "quick_gelu": vision.hidden_act == "quick_gelu",
-            "vision_cfg": {
-                **_tower_config(vision),
-                "image_size": vision.image_size,
-                "patch_size": vision.patch_size,
-                "head_width": vision.hidden_size // vision.num_attention_heads,
-            },
-            "text_cfg": {
-                **_tower_config(text),
-                "heads": text.num_attention_heads,
-                "context_length": text.max_position_embeddings,
-                "vocab_size": text.vocab_size,
-                **_pooling(text),
-                # open_clip has CLIP's own; with another name than "" it reads the one in a local folder.
-                **({} if text.vocab_size == CLIP_VOCABULARY else {"hf_tokenizer_name": "local"}),
-            },
-        },
-        "preprocess_cfg": {
-            "mean": list(image_processor.image_mean),
-            "std": list(image_processor.image_std),
-            "interpolation": {2: "bilinear", 3: "bicubic"}[int(image_processor.resample)],
-            "resize_mode": "shortest" if dict(image_processor.size).get("shortest_edge") else "squash",
-        },
-    }
-
-
-def _tower_config(config: Any) -> dict[str, Any]:
-    width = config.hidden_size
-    inner = config.intermediate_size
-    return {
-        "layers": config.num_hidden_layers,
-        "width": width,
-        # open_clip cuts width * mlp_ratio down to an integer.
-        "mlp_ratio": (inner + 0.5) / width if inner % width else inner / width,
-        "norm_kwargs": {"eps": config.layer_norm_eps},
-    }
-
-
-def _pooling(config: Any) -> dict[str, Any]:
-    # open_clip pools at the highest id unless told otherwise; transformers does where old configurations say 2.
-    highest = config.eos_token_id in (2, config.vocab_size - 1)
-    return {} if highest else {"pool_type": "eos", "eos_id": config.eos_token_id}
-
-
 def _in_transformers_names(
     weights: Mapping[str, torch.Tensor], names: Mapping[str, tuple[str, ...]], prefix: str
 ) -> dict[str, torch.Tensor]:
@@ -247,12 +233,17 @@ def _in_transformers_names(
     return renamed
 
 
-def _find_file(checkpoint: str | os.PathLike) -> str:
-    if Path(checkpoint).is_file():
-        return str(checkpoint)
-    if Path(checkpoint).suffix not in FILE_TYPES:  # no model of the Hub is named so
-        for name in WEIGHTS:
-            file = cached_file(str(checkpoint), name, _raise_exceptions_for_missing_entries=False)
-            if file is not None:
-                return file
-    raise FileNotFoundError(f"{checkpoint} is no file, nor does it hold {' or '.join(WEIGHTS)}. Pass the file.")
+def _advice(expected: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> str:
+    """What to do about weights that do not fit: bases differ in sizes and numbers of blocks alone."""
+    if _kinds(expected) == _kinds(weights):
+        return "Pass as base the model that the checkpoint was trained from."
+    if _kinds(weights) < _kinds(expected):
+        return "Every base has them: have the whole model, or its vision tower with the projection, saved anew."
+    return (
+        "No base would fit, since a CLIPModel has other kinds of weights. What open_clip alone can build is evaluated "
+        f"from a folder that holds its {CONFIG} and {WEIGHTS[0]}."
+    )
+
+
+def _kinds(weights: Mapping[str, torch.Tensor]) -> set[str]:
+    return {re.sub(r"\d+", "N", name) for name in weights}

@@ -20,6 +20,7 @@ from ..evaluation.heads import Head
 from ..fingerprints import fingerprint_without_adapter
 from ..hub.card import save_model_card
 from ..models.backbones import check_dual_encoder, get_encoder, unwrap, unwrap_peft
+from ..models.open_clip_model import check_trainable
 from ..objectives import Objective, make_objective
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
 from ..tuning import Tuning, fold_into_clip, keeps_weights
@@ -104,6 +105,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
         # Model and processor
         model, processing_class = load_pair(model, processing_class)
         checks.check_model(model)
+        check_trainable(model)
         self.backbone = get_encoder(model)
         checks.check_processor(processing_class)
         train_in_float32(model)
@@ -133,6 +135,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
             if isinstance(teacher, str | os.PathLike):
                 teacher = load_model(os.fspath(teacher))
             checks.check_model(teacher, "teacher")
+            check_trainable(teacher)
             checks.check_teacher(teacher, model, self.objective)
             teacher = guide_in_float32(teacher)
         self._weights = {"model": fingerprint_without_adapter(model)}

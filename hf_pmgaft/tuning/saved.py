@@ -10,18 +10,17 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import torch
-import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoProcessor
-from transformers.utils import cached_file
+from transformers import CLIPModel
 
 from ..files import make_readable, save_tensors
-from ..models.backbones import ENCODERS, unwrap_peft
+from ..models.backbones import unwrap_peft
+from ..models.published import has_processor, is_whole, open_model, open_processor
 from ..models.resolution import at_resolution
-from . import make_tuning, name_of, options_of
+from ..models.sources import Source
+from . import fold_into_clip, make_tuning, name_of, options_of
 from .base import attachment_of
 
 CONFIG, WEIGHTS = "tuning.json", "tuning.safetensors"
@@ -71,7 +70,7 @@ def save_tuning(model: nn.Module, folder: str | os.PathLike, base_model: str | N
     """
     attachment = attachment_of(model)
     folder = Path(folder)
-    if base_model is not None and Path(base_model).is_dir():
+    if base_model is not None and Path(base_model).exists():
         base_model = os.path.relpath(base_model, folder)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,19 +112,27 @@ def _refusing_bad_weights(load: Callable[..., nn.Module]) -> Callable[..., nn.Mo
 
 
 @_refusing_bad_weights
-def load_model(name: str, base_model: nn.Module | str | None = None) -> nn.Module:
-    """Loads a dual encoder, or an image encoder alone, in float32 by its Hub id or folder.
+def load_model(
+    name: str | os.PathLike, base_model: nn.Module | str | None = None, *, revision: str | None = None
+) -> nn.Module:
+    """Loads a dual encoder, or an image encoder alone, in float32 by its name.
 
-    No code of it is ever run.
+    No code of it is ever run. Besides what transformers saves, it takes what open_clip saves, and files of weights:
+    whole models and vision towers alone, such as TeCoA's and FARE's. What open_clip alone can build is loaded for
+    evaluation.
 
     Args:
-        name (`str`): A plain model, a peft adapter, or what a tuning saved beside its base model.
-        base_model (*optional*): Of an adapter or tuning, in place of the one that it names; model, Hub id or folder.
+        name (`str`): Hub id (`OWNER/NAME`, `OWNER/NAME@REVISION`), folder or file. A plain model, a peft adapter, or
+            what a tuning saved beside its base model.
+        base_model (*optional*): Of an adapter or tuning, in place of the one that it names; of weights without a
+            configuration or of a vision tower alone, what they were trained from. Model, Hub id or folder.
+        revision (`str`, *optional*): Branch, tag or commit of the Hub.
 
     Raises:
         OSError: if there is no such model, its base is not where it was, or its weights are damaged or a pickle of
             more than tensors.
-        ValueError: if it is a model of its own code.
+        ValueError: if it is a model of its own code, its weights are not those of its configuration or base, or the
+            base is missing or of no use.
 
     Example:
         >>> model.save_pretrained("robust")
@@ -133,67 +140,139 @@ def load_model(name: str, base_model: nn.Module | str | None = None) -> nn.Modul
         >>> type(robust).__name__, robust.dtype
         ('CLIPModel', torch.float32)
     """
-    file = _find_file(name, CONFIG)
+    source = Source.of(name, revision)
+    file = _find_beside(source, CONFIG)
     if file is not None:
         config = json.loads(Path(file).read_text(encoding="utf-8"))
-        base = _base(name, base_model, config["base_model"])
+        base = _base(source, base_model, config["base_model"])
         model = make_tuning(config["tuning"], config["options"]).prepare(base)
-        attachment_of(model).load_state_dict(load_file(_find_file(name, WEIGHTS)))
+        attachment_of(model).load_state_dict(load_file(source.find(WEIGHTS)))
         return model.eval()
 
-    file = _find_file(name, ADAPTER_CONFIG)
+    file = _find_beside(source, ADAPTER_CONFIG)
     if file is not None:
         from peft import PeftConfig, PeftModel
 
         config = json.loads(Path(file).read_text(encoding="utf-8"))
-        base = _base(name, base_model, config["base_model_name_or_path"])
+        base = _base(source, base_model, config["base_model_name_or_path"])
         # With a task type peft would put another model around this one, whose forward takes texts alone.
-        adapter = PeftConfig.from_pretrained(name)
+        adapter = PeftConfig.from_pretrained(source.name, revision=source.revision)
         adapter.task_type = None
-        return PeftModel.from_pretrained(base, name, config=adapter)
+        return PeftModel.from_pretrained(base, source.name, config=adapter, revision=source.revision)
 
-    return _plain_model(name)
+    return open_model(source, None if base_model is None else _plain_clip(base_model))
 
 
-def load_pair(model: nn.Module | str | os.PathLike, processor: Any = None) -> tuple[nn.Module, Any]:
-    """A model and its processor, each loaded if the model is a name and the processor is not given."""
-    if not isinstance(model, str | os.PathLike):
+def load_processor(
+    name: str | os.PathLike,
+    processor: str | None = None,
+    base_model: str | None = None,
+    *,
+    revision: str | None = None,
+) -> Any:
+    """Loads the processor of a model by the model's name.
+
+    Args:
+        name (`str`): Of the model, as in [`load_model`].
+        processor (`str`, *optional*): Hub id or folder to take it from, where the model has none.
+        base_model (`str`, *optional*): The model that a checkpoint was trained from, whose processor is its own.
+        revision (`str`, *optional*): Branch, tag or commit of the Hub.
+
+    Raises:
+        OSError: if it has none, and none was passed.
+        ValueError: if what was passed contradicts its `open_clip_config.json`.
+
+    Example:
+        >>> _ = processor.save_pretrained("robust")
+        >>> type(load_processor("robust")).__name__
+        'CLIPProcessor'
+    """
+    return open_processor(Source.of(name, revision), processor, base_model)
+
+
+def load_pair(
+    model: nn.Module | str | os.PathLike,
+    processor: Any = None,
+    base_model: str | None = None,
+    *,
+    revision: str | None = None,
+) -> tuple[nn.Module, Any]:
+    """A model and its processor, each loaded if it is a name, or, of the processor, not given.
+
+    Raises:
+        OSError, ValueError: as [`load_model`] and [`load_processor`] do.
+    """
+    if not isinstance(model, (str, os.PathLike)):
         return model, processor
-    model = os.fspath(model)
-    return load_model(model), processor or AutoProcessor.from_pretrained(model, trust_remote_code=False)
+    loaded = load_model(model, base_model, revision=revision)
+    if processor is None or isinstance(processor, str):
+        processor = load_processor(model, processor, base_model, revision=revision)
+    return loaded, processor
 
 
-def _base(name: str, base_model: nn.Module | str | None, recorded: str | None) -> nn.Module:
+def load_one_of_several(
+    name: str | os.PathLike, processor: str | None = None, base_model: str | None = None
+) -> tuple[nn.Module, Any]:
+    """A model and its processor, where what was passed beside it is for those of several models that lack it.
+
+    Example:
+        >>> model.save_pretrained("robust")
+        >>> _ = processor.save_pretrained("robust")
+        >>> loaded, _ = load_one_of_several("robust", base_model="openai/clip-vit-large-patch14")
+        >>> type(loaded).__name__
+        'CLIPModel'
+    """
+    own = has_processor(Source.of(name))
+    return load_pair(name, None if own else processor, base_model if needs_base(name) else None)
+
+
+def needs_base(name: str | os.PathLike) -> bool:
+    """Whether a name leads to a checkpoint that does not open without the model that it was trained from.
+
+    Example:
+        >>> model.save_pretrained("robust")
+        >>> needs_base("robust"), needs_base("robust/model.safetensors")
+        (False, True)
+    """
+    source = Source.of(name)
+    is_tuned = any(_find_beside(source, file) for file in (CONFIG, ADAPTER_CONFIG))
+    return not is_tuned and not is_whole(source)
+
+
+def _base(source: Source, base_model: nn.Module | str | None, recorded: str | None) -> nn.Module:
     """The model to which a saved tuning or adapter belongs: the user's, or the one that was recorded with it."""
     base_model = base_model or recorded
     if base_model is None:
-        raise ValueError(f"{name} does not name the model that it was trained beside. Pass `base_model`.")
-    if base_model is recorded and (Path(name) / recorded).is_dir():
-        base_model = str(Path(name) / recorded)
-    if isinstance(base_model, str):
-        base_model = _plain_model(base_model)
+        raise ValueError(f"{source} does not name the model that it was trained beside. Pass `base_model`.")
+    if base_model is recorded and source.is_local and (Path(source.name) / recorded).exists():
+        base_model = str(Path(source.name) / recorded)
+    if isinstance(base_model, (str, os.PathLike)):
+        try:
+            base_model = open_model(Source.of(base_model))
+        except ValueError as error:
+            raise ValueError(
+                f"{source} was trained beside {base_model}, which does not open by its name alone: {error} What was "
+                "trained beside it needs that very model: pass it as `base_model`, loaded or converted."
+            ) from error
 
     # It was trained at this size, which may be another than its base's.
-    file = _find_file(name, TRAINING_CONFIG)
+    file = source.find(TRAINING_CONFIG)
     size = None if file is None else json.loads(Path(file).read_text(encoding="utf-8")).get("image_size")
     return base_model if size is None else at_resolution(base_model, None, size)[0]
 
 
-def _plain_model(name: str) -> nn.Module:
-    # Said aloud, since transformers would ask on the terminal whether to run a repository's code.
-    no_code = {"trust_remote_code": False}
-    # AutoModel would leave out the projection of a vision tower that was saved with it.
-    saved_as = AutoConfig.from_pretrained(name, **no_code).architectures or ()
-    encoder = next((kind for kind in saved_as if kind in ENCODERS), None)
-    loader = AutoModel if encoder is None else getattr(transformers, encoder)
-    return loader.from_pretrained(name, dtype=torch.float32, **no_code)
+def _plain_clip(base_model: nn.Module | str) -> CLIPModel:
+    """The `CLIPModel` that a published checkpoint was trained from, with what was trained beside it folded in."""
+    base = load_model(base_model) if isinstance(base_model, (str, os.PathLike)) else base_model
+    base = fold_into_clip(base)
+    if not isinstance(base, CLIPModel):
+        raise TypeError(
+            f"You passed a {type(base).__name__} as the base, but checkpoints of others are read into a CLIPModel. "
+            "Pass one."
+        )
+    return base
 
 
-def _find_file(name: str, file: str) -> str | None:
-    return cached_file(
-        name,
-        file,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )
+def _find_beside(source: Source, file: str) -> str | None:
+    """What this package or peft wrote into a folder or repository; nothing beside a file of weights."""
+    return None if source.is_file else source.find(file)
