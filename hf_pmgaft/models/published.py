@@ -155,6 +155,8 @@ def _open_transformers(source: Source) -> nn.Module:
             f"The files of {source} lack weights of its {type(model).__name__}, which would be random: "
             f"{', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}. Have it saved anew, whole."
         )
+    config_file = source.find("config.json")
+    model.config._commit_hash = None if config_file is None else source.commit(config_file)
     return model
 
 
@@ -186,16 +188,15 @@ def _one_line(source: Source) -> Iterator[None]:
     """Errors of transformers about what cannot be found, in one line with the name."""
     try:
         yield
-    except OSError as error:
-        if source.is_local:
-            holds = sorted(path.name for path in Path(source.name).iterdir())[:6] if not source.is_file else []
-            raise OSError(
-                f"{source} is no model that can be opened: it holds {', '.join(holds) or 'nothing'}, but a model has "
-                f"config.json and model.safetensors, or {CONFIG} and {WEIGHTS[0]}. Pass the folder of such a model."
-            ) from error
-        reason = str(error).strip().partition("\n")[0]
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and "Unrecognized model" not in str(error):
+            raise
+        if not source.is_local:
+            raise source.unreachable(error) from error
+        held = [] if source.is_file else sorted(path.name for path in Path(source.name).iterdir())[:6]
         raise OSError(
-            f"{source} is no folder here, and cannot be had from the Hub: {reason} Check the name, and its rights."
+            f"{source} is no model that can be opened: it holds {', '.join(held) or 'nothing'}, but a model has "
+            f"config.json and model.safetensors, or {CONFIG} and {WEIGHTS[0]}. Pass the folder of such a model."
         ) from error
 
 

@@ -66,7 +66,7 @@ class Source:
                 )
             _check_file(path)
             return cls(str(path))
-        if is_folder or _looks_like_path(text):
+        if is_folder or ("://" not in text and _looks_like_path(text)):
             raise FileNotFoundError(
                 f"You passed {os.fspath(name)!r}, but there is no such file or folder. Check the path, or pass a Hub "
                 "id, OWNER/NAME."
@@ -105,13 +105,23 @@ class Source:
             path = Path(self.name)
             path = (path.parent if self.is_file else path) / file
             return str(path) if path.is_file() else None
-        return cached_file(
-            self.name,
-            file,
-            revision=self.revision,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            _raise_exceptions_for_gated_repo=False,
+        try:
+            return cached_file(
+                self.name,
+                file,
+                revision=self.revision,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+                _raise_exceptions_for_gated_repo=False,
+            )
+        except OSError as error:
+            raise self.unreachable(error) from error
+
+    def unreachable(self, error: Exception) -> OSError:
+        """What transformers said of a repository that it could not read, in one line with its name."""
+        reason = str(error).strip().partition("\n")[0]
+        return OSError(
+            f"{self} is no folder here, and cannot be had from the Hub: {reason} Check the name, and your right to it."
         )
 
     def commit(self, file: str) -> str | None:

@@ -21,6 +21,7 @@ WRAPPERS = ("vision_encoder_state_dict", "state_dict", "model_state_dict", "mode
 HOLDERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # Numbers that OpenAI's files and a moving average keep beside the weights
 NUMBERS = ("input_resolution", "context_length", "vocab_size", "n_averaged")
+MOST_SHAPES = 4  # that a message names
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # TeCoA's checkpoints hold an accuracy as NumPy's float64, under the module's name in NumPy 1 or 2.
 NUMPY_NUMBER = [
@@ -77,7 +78,7 @@ def mismatches(expected: Mapping[str, torch.Tensor], weights: Mapping[str, torch
     differing = {
         "missing": sorted(expected.keys() - weights.keys()),
         "unexpected": sorted(weights.keys() - expected.keys()),
-        "of another shape": shapes,
+        "of another shape": shapes[:MOST_SHAPES] + ["..."] * (len(shapes) > MOST_SHAPES),
         "of another type": types,
     }
     return "; ".join(f"{kind}: {_first(names)}" for kind, names in differing.items() if names)

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import CLIPModel
 
 from ..files import make_readable, save_tensors
-from ..models.backbones import unwrap_peft
+from ..models.backbones import check_encoder, unwrap_peft
 from ..models.published import has_processor, is_whole, open_model, open_processor
 from ..models.resolution import at_resolution
 from ..models.sources import Source
@@ -205,6 +205,7 @@ def load_pair(
     if not isinstance(model, (str, os.PathLike)):
         return model, processor
     loaded = load_model(model, base_model, revision=revision)
+    check_encoder(loaded)
     if processor is None or isinstance(processor, str):
         processor = load_processor(model, processor, base_model, revision=revision)
     return loaded, processor
