@@ -97,7 +97,7 @@ class EvaluationImages(ImageRows, Dataset):
         """
         if pixels.shape != self.shape:
             raise ValueError(
-                f"The image in row {index} of {self.name!r} is {list(pixels.shape)}, that in row 0 "
+                f"The image in row {index} of {self.name!r} is {list(pixels.shape)}, that in row {self._first} "
                 f"{list(self.shape)}; images of several sizes make no batch. Leave native_size off, or use a "
                 "processor that crops."
             )
@@ -105,8 +105,16 @@ class EvaluationImages(ImageRows, Dataset):
 
     @cached_property
     def shape(self) -> torch.Size:
-        """`[3,H,W]` of the first image, which all others must have."""
-        return self.pixels(self.dataset[0][self.image_column], 0).shape
+        """`[3,H,W]` of the first image that is evaluated, which all others must have."""
+        return self.pixels(self.dataset[self._first][self.image_column], self._first).shape
+
+    def rows(self) -> Iterable[tuple[int, dict[str, Any]]]:
+        """Iterates over the rows that are evaluated, each with its number."""
+        return ((row, self.dataset[row]) for row in self.sample_ids or range(len(self.dataset)))
+
+    @property
+    def _first(self) -> int:
+        return self.sample_ids[0] if self.sample_ids else 0
 
 
 class ZeroShotDataset(EvaluationImages):

@@ -12,6 +12,8 @@ import datasets
 
 from .columns import IMAGE_COLUMNS, check_has_rows
 from .csv_header import check_csv_header
+from .parts import load_split, load_without_images
+from .source_errors import named_errors
 
 # By suffix of a single file: the builder of `datasets` that reads it, and its options.
 FILE_BUILDERS = {
@@ -30,7 +32,7 @@ def load_images(
     revision: str | None = None,
     data_files: str | None = None,
 ):
-    """Loads a set of images with labels, captions or both.
+    """Loads a set of images with labels, captions or both. Files of other splits are neither downloaded nor read.
 
     Args:
         name (`str`): Hub id, ImageFolder, folder of a Hub-format set, `save_to_disk` folder, webdataset folder of
@@ -45,7 +47,9 @@ def load_images(
         `datasets.Dataset` or, when streaming, `datasets.IterableDataset`.
 
     Raises:
-        ValueError: for a file of another kind, a split that a saved set does not have, and a table without rows.
+        ValueError: for a name that is neither here nor on the Hub, a configuration or split that the set does not
+            have, files that cannot be read, and a table without rows.
+        ConnectionError: for a Hub that is not reached, and a set that was not loaded before.
 
     Example:
         >>> dataset.save_to_disk("shapes")
@@ -55,19 +59,45 @@ def load_images(
     path = Path(name)
     if path.is_file():
         return _load_file(name, split, streaming)
-    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+    if _is_saved(path):
         return _load_saved(name, split, streaming)
 
     if not data_files and _has_tables_beside_shards(path):
         data_files = "*.tar"
-    return datasets.load_dataset(
-        name,
-        config,
-        split=split,
-        streaming=streaming,
-        revision=revision,
-        data_files=data_files or None,
-    )
+    if not streaming:
+        return load_split(name, config, split, revision, data_files)
+    with named_errors(name, config, split):
+        return datasets.load_dataset(
+            name, config, split=split, streaming=True, revision=revision, data_files=data_files or None
+        )
+
+
+def load_for_some_rows(
+    name: str,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    data_files: str | None = None,
+) -> datasets.Dataset:
+    """Loads a set as [`load_images`] does, if possible without images: [`with_images`] reads those of some rows.
+
+    Args:
+        name, config, split, revision, data_files: See [`load_images`].
+
+    Example:
+        >>> from hf_pmgaft.data import with_images
+        >>> Path("few/data").mkdir(parents=True)
+        >>> size = dataset.to_parquet("few/data/test-00000-of-00001.parquet")
+        >>> rows = load_for_some_rows("few", split="test")
+        >>> [image is None for image in with_images(rows, [2, 0])[:4]["image"]]
+        [False, True, False, True]
+    """
+    path = Path(name)
+    if not (path.is_file() or _is_saved(path) or _has_tables_beside_shards(path)):
+        rows = load_without_images(name, config, split, revision, data_files)
+        if rows is not None:
+            return rows
+    return load_images(name, config, split, revision=revision, data_files=data_files)
 
 
 def parse_set(text: str, default_split: str = "test") -> tuple[str, str | None, str]:
@@ -106,6 +136,11 @@ def split_revision(text: str) -> tuple[str, str | None]:
     return rest, revision or None
 
 
+def _is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` wrote a folder."""
+    return (path / "state.json").exists() or (path / "dataset_dict.json").exists()
+
+
 def _load_file(name: str, split: str, streaming: bool):
     """A single file as a set."""
     path = Path(name)
@@ -120,7 +155,8 @@ def _load_file(name: str, split: str, streaming: bool):
 
     # A file has one split, which is called what the caller asks for; a slice such as train[:10] is a part of it.
     files = {split.partition("[")[0]: name}
-    loaded = datasets.load_dataset(builder, data_files=files, split=split, streaming=streaming, **options)
+    with named_errors(name, split=split):
+        loaded = datasets.load_dataset(builder, data_files=files, split=split, streaming=streaming, **options)
 
     if builder == "csv":
         return _with_paths_from(path.resolve().parent, loaded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import datasets
 
 from ..data.evaluation_sets import ZeroShotDataset
-from ..data.sources import load_images
+from ..data.parts import with_images
+from ..data.sources import load_for_some_rows, load_images
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from .fields import size_range
 from .numbering import kept_class_names, label_column_of, number_labels
@@ -79,11 +80,13 @@ def load_entry(
         sample_ids (`list[int]`, *optional*): The rows that are evaluated, in place of a limit.
         processor, limit, data_root: See [`load_suite`].
     """
-    images = open_entry(name, entry, data_root)
+    load = load_images if limit is None else load_for_some_rows
+    images = open_entry(name, entry, data_root, load)
     _check_size(name, entry, len(images), is_strict=limit is not None or data_root is None)
 
     if limit is not None:
         sample_ids = limited_sample_ids(name, len(images), limit, entry.get("sample_ids"))
+        images = with_images(images, sample_ids)
     data = ZeroShotDataset(
         images,
         processor,
@@ -103,7 +106,10 @@ def load_entry(
 
 
 def open_entry(
-    name: str, entry: Mapping[str, Any], data_root: str | PathLike | None = None, streaming: bool = False
+    name: str,
+    entry: Mapping[str, Any],
+    data_root: str | PathLike | None = None,
+    load: Callable[..., Any] = load_images,
 ) -> Any:
     """Loads the rows of one set, with labels numbered over the class names that its suite keeps.
 
@@ -111,12 +117,13 @@ def open_entry(
         name (`str`): How the set is called.
         entry (`dict`): Its fields, as `read_suite` gives them.
         data_root (`str` or path, *optional*): See [`load_suite`].
-        streaming (`bool`): Whether to read while training; labels that are numbered anew cannot be streamed.
+        load (`Callable`): How rows are loaded: `load_images`, as a stream or not, or `load_for_some_rows`. Labels
+            that are numbered anew cannot be streamed.
 
     Raises:
         ValueError: for labels in another order or outside the classes, and streams whose labels are numbered anew.
     """
-    parts = [number_labels(name, entry, images) for images in _open(name, entry, data_root, streaming)]
+    parts = [number_labels(name, entry, images) for images in _open(name, entry, data_root, load)]
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
 
@@ -148,7 +155,7 @@ def limited_sample_ids(name: str, size: int, limit: int, stored: Sequence[int] |
     return sorted(order[:limit])
 
 
-def _open(name: str, entry: Mapping[str, Any], data_root: str | PathLike | None, streaming: bool) -> list[Any]:
+def _open(name: str, entry: Mapping[str, Any], data_root: str | PathLike | None, load: Callable) -> list[Any]:
     """The set, as one data set for each of its configurations."""
     path, revision, data_files = entry["path"], entry.get("revision"), entry.get("data_files")
     if data_root is not None:
@@ -166,7 +173,7 @@ def _open(name: str, entry: Mapping[str, Any], data_root: str | PathLike | None,
     if not isinstance(configs, list):
         configs = [configs]
     split = entry.get("split", "test")
-    return [load_images(path, config, split, streaming, revision, data_files) for config in configs]
+    return [load(path, config, split, revision=revision, data_files=data_files) for config in configs]
 
 
 def _check_size(name: str, entry: Mapping[str, Any], size: int, is_strict: bool) -> None:

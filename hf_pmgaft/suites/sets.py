@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
-from ..data.sources import load_images, parse_set, split_revision
+from ..data.parts import with_images
+from ..data.sources import load_for_some_rows, load_images, parse_set, split_revision
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from ..registry import check_choice
 from .known import KnownSet, find_known_set, hint_at_known_set
@@ -72,9 +73,10 @@ def load_set(
             limit=limit,
         )
 
-    images = load_named_images(text, default_split)
+    images = load_named_images(text, default_split, load_images if limit is None else load_for_some_rows)
     if limit is not None:
         sample_ids = limited_sample_ids(set_name(text), len(images), limit)
+        images = with_images(images, sample_ids)
     return ZeroShotDataset(
         images,
         processor,
@@ -136,8 +138,8 @@ def load_captioned_set(
     )
 
 
-def load_named_images(text: str, default_split: str = "test", streaming: bool = False) -> Any:
-    """Loads the rows that `NAME[:config][@split][#revision]` names, as [`load_images`] gives them.
+def load_named_images(text: str, default_split: str = "test", load: Callable[..., Any] = load_images) -> Any:
+    """Loads the rows that `NAME[:config][@split][#revision]` names, by [`load_images`] or what takes the same.
 
     Example:
         >>> dataset.save_to_disk("shapes")
@@ -147,7 +149,7 @@ def load_named_images(text: str, default_split: str = "test", streaming: bool = 
     name, revision = split_revision(text)
     name, config, split = parse_set(name, default_split)
     hint_at_known_set(name)
-    return load_images(name, config, split, streaming, revision)
+    return load(name, config, split, revision=revision)
 
 
 def set_name(text: str) -> str:

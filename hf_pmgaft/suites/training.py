@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from ..data.sources import load_images
 from ..data.training_sets import training_examples
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from .known import KnownSet, find_known_set
@@ -54,10 +56,11 @@ def load_training_set(
         ['red disc', 'green disc', 'blue square', 'yellow square']
     """
     options = {"caption_column": caption_column, "needs_labels": needs_labels}
+    load = partial(load_images, streaming=streaming)
     known = find_known_set(text)
     if known is None:
         options.update(class_names=class_names, image_column=image_column, label_column=label_column, resize=resize)
-        return training_examples(load_named_images(text, "train", streaming), processor, **options)
+        return training_examples(load_named_images(text, "train", load), processor, **options)
 
     stated = {"class_names": class_names, "image_column": image_column, "label_column": label_column}
     passed = [option for option, value in stated.items() if value is not None]
@@ -67,7 +70,7 @@ def load_training_set(
             f"out, or name the set by its place, {known.entry['path']}."
         )
     options["resize"] = known.entry.get("resize") if resize is None else resize
-    return _examples(known, processor, options, streaming)
+    return _examples(known, processor, options, load)
 
 
 def training_templates(text: str) -> list[str]:
@@ -83,10 +86,10 @@ def training_templates(text: str) -> list[str]:
     return [templates] if isinstance(templates, str) else list(templates)
 
 
-def _examples(known: KnownSet, processor: Any, options: dict[str, Any], streaming: bool) -> Any:
+def _examples(known: KnownSet, processor: Any, options: dict[str, Any], load: Callable[..., Any]) -> Any:
     """Examples of a known set's training split."""
     entry = known.to_train_on()
-    images = open_entry(known.name, entry, streaming=streaming)
+    images = open_entry(known.name, entry, load=load)
     names = kept_class_names(entry)
     logger.info("%s is read from %s@%s: %d classes.", known.text, entry["path"], entry["split"], len(names))
     return training_examples(

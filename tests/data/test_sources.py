@@ -1,6 +1,7 @@
 """The Hub, folders, parquet, CSV, shards and saved sets give the same rows; a missing split is named."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -84,9 +85,15 @@ def test_names_of_sets_are_taken_apart_unless_they_are_paths(tmp_path):
 
 def test_a_revision_is_asked_of_the_hub(monkeypatch):
     asked = {}
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, config, **options: asked.update(options))
-    load_images("user/name", split="test", revision="refs/convert/parquet")
-    assert asked == {"split": "test", "streaming": False, "revision": "refs/convert/parquet", "data_files": None}
+    loaded = datasets.Dataset.from_dict({"label": [0]})
+    builder = SimpleNamespace(
+        config=SimpleNamespace(data_files={"test": []}),
+        download_and_prepare=lambda: None,
+        as_dataset=lambda split: loaded,
+    )
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *names, **options: asked.update(options) or builder)
+    assert load_images("user/name", split="test", revision="refs/convert/parquet") is loaded
+    assert asked == {"revision": "refs/convert/parquet", "data_files": None}
 
 
 def test_class_names_of_a_csv_file_are_its_texts(processor, tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from support.tiny import SIZE, make_model, make_processor
 
 from hf_pmgaft.cli import evaluate
-from hf_pmgaft.data import ZeroShotDataset
+from hf_pmgaft.data import ZeroShotDataset, sources
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.prompts import prompt_name
 from hf_pmgaft.suites import FOLDER, load_suite, read_suite
@@ -212,12 +212,12 @@ def test_the_red_frame_of_objectnet_is_cut_off(processor):
 def test_the_hub_is_asked_for_one_variant_of_imagenet_v2(monkeypatch, processor):
     asked = []
 
-    def load_dataset(path, config, **options):
-        asked.append((path, options["data_files"], options["split"]))
+    def load_split(path, config, split, revision, data_files):
+        asked.append((path, data_files, split))
         keys = [f"imagenetv2-top-images-format-val/{i % 1000}/a{i}" for i in range(10_000)]
         return datasets.Dataset.from_dict({"jpeg": [None] * len(keys), "__key__": keys})
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(sources, "load_split", load_split)
     (data,) = load_suite("natural_shift", processor, names=["imagenet_v2_top"])
     assert asked == [("vaishaal/ImageNetV2", "imagenetv2-top-images.tar.gz", "train")]
     assert data.dataset["__key__"][:] == [i % 1000 for i in range(10_000)]

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from support.tiny import SIZE, make_model
 
+from hf_pmgaft.data import sources
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.prompts import check_class_names, prompt_name
 from hf_pmgaft.suites import FOLDER, draw_sample_ids, load_suite, read_suite
@@ -207,15 +208,15 @@ def test_the_hub_is_asked_for_the_stated_split_and_its_size_checked(monkeypatch,
     asked = []
     whole = {"fgvc_aircraft": 3_333}
 
-    def load_dataset(path, config, **options):
-        asked.append((path, config, options))
+    def load_split(path, config, *options):
+        asked.append((path, config, *options))
         data = stand_in("fgvc_aircraft")
         return data.select([0] * whole["fgvc_aircraft"])
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(sources, "load_split", load_split)
     (data,) = load_suite("paper16", processor, names=["fgvc_aircraft"])
-    options = {"split": "test", "streaming": False, "revision": "refs/convert/parquet", "data_files": None}
-    assert asked == [("HuggingFaceM4/FGVC-Aircraft", None, options)] and len(data) == 3_333
+    assert asked == [("HuggingFaceM4/FGVC-Aircraft", None, "test", "refs/convert/parquet", None)]
+    assert len(data) == 3_333
     whole["fgvc_aircraft"] = 3_334
     with pytest.raises(ValueError, match="3334 images, but 3333 are stated"):
         load_suite("paper16", processor, names=["fgvc_aircraft"])

@@ -6,7 +6,7 @@ import datasets
 import pytest
 from support.tiny import CLASS_NAMES, SIZE, make_images
 
-from hf_pmgaft.data import RetrievalDataset, ZeroShotDataset
+from hf_pmgaft.data import RetrievalDataset, ZeroShotDataset, sources
 from hf_pmgaft.prompts import DEFAULT_PROMPT_TEMPLATES
 from hf_pmgaft.suites import check_set_names, draw_sample_ids, load_captioned_set, load_set, load_suite, set_name
 
@@ -98,11 +98,11 @@ def test_one_set_of_a_suite_is_what_the_suite_loads(folder, processor):
 def test_one_set_of_a_shipped_suite_is_found_where_the_suite_says(folder, processor, monkeypatch):
     asked = []
 
-    def load_dataset(path, config, **options):
-        asked.append((path, options["split"]))
+    def load_split(path, config, split, *options):
+        asked.append((path, split))
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(sources, "load_split", load_split)
     with pytest.raises(FileNotFoundError):
         load_set("paper16:food101", processor)
     assert asked == [("ethz/food101", "validation")]
