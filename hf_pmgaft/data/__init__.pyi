@@ -19,9 +19,9 @@ from .evaluation_sets import read_sample_ids as read_sample_ids
 from .few_shots import few_shot as few_shot
 from .images import flatten_on_white as flatten_on_white
 from .images import read_image as read_image
+from .parquet_rows import with_images as with_images
 from .parts import load_split as load_split
 from .parts import split_size as split_size
-from .parts import with_images as with_images
 from .rows import ImageRows as ImageRows
 from .rows import LabelledImages as LabelledImages
 from .rows import check_resize as check_resize
@@ -29,8 +29,8 @@ from .rows import content_id as content_id
 from .sources import load_for_some_rows as load_for_some_rows
 from .sources import load_images as load_images
 from .sources import parse_set as parse_set
+from .streams import StreamingImages as StreamingImages
 from .training_sets import ImageClassificationDataset as ImageClassificationDataset
 from .training_sets import ProcessedImages as ProcessedImages
-from .training_sets import StreamingImages as StreamingImages
 from .training_sets import WithSampleId as WithSampleId
 from .training_sets import training_examples as training_examples

@@ -108,10 +108,6 @@ class EvaluationImages(ImageRows, Dataset):
         """`[3,H,W]` of the first image that is evaluated, which all others must have."""
         return self.pixels(self.dataset[self._first][self.image_column], self._first).shape
 
-    def rows(self) -> Iterable[tuple[int, dict[str, Any]]]:
-        """Iterates over the rows that are evaluated, each with its number."""
-        return ((row, self.dataset[row]) for row in self.sample_ids or range(len(self.dataset)))
-
     @property
     def _first(self) -> int:
         return self.sample_ids[0] if self.sample_ids else 0

@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 
 from ..data.evaluation_sets import ZeroShotDataset
-from ..data.parts import with_images
+from ..data.parquet_rows import with_images
 from ..data.sources import load_for_some_rows, load_images
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from .fields import size_range

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
-from ..data.parts import with_images
+from ..data.parquet_rows import with_images
 from ..data.sources import load_for_some_rows, load_images, parse_set, split_revision
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from ..registry import check_choice

@@ -22,7 +22,7 @@ from torch.utils.data import IterableDataset
 from transformers import ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..data.training_sets import StreamingImages
+from ..data.streams import StreamingImages
 from ..engines import adapt_to_processes, copy_trained, load_whole_models, local_part
 from ..files import save_tensors
 from ..hub.upload import EXTRA_STATE

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import TrainerCallback
 
 from ..config import PMGAFTConfig
-from ..data.training_sets import StreamingImages
+from ..data.streams import StreamingImages
 from ..fingerprints import digest
 
 logger = logging.getLogger(__name__)
