@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
+from ..attacks.inputs import known_values
 from ..attacks.losses import input_gradient, make_loss
 from ..attacks.shared_perturbation import SharedPerturbation
 from ..attacks.spec import training_attack
@@ -297,7 +298,7 @@ class AdversarialStep:
 
         loss_fn = self.objective.attack_loss(bare, teacher, labels)
         options = self.attack_options
-        with frozen(inner):
+        with frozen(inner), known_values():  # images are clamped above, and labels are the collator's
             with attack_context(inner, self.attack_precision):
                 adversarial = self.attack(bare, images, labels, loss_fn=loss_fn, seeds=seeds, **options)
             if not (compare_signs and self.attack_precision == "bf16"):

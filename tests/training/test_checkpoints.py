@@ -176,7 +176,7 @@ def renamed(images):
         ({"objective_kwargs": {"alpha": 2.0}}, "objective_options.alpha"),
         ({"eps": "4/255"}, "attack_options.eps"),
         ({"num_steps": 3}, "attack_options.num_steps"),
-        ({"step_size": "1/255"}, "attack_options.step_size"),
+        ({"step_size": "8/255"}, "attack_options.step_size"),
         ({"norm": "l2"}, "attack_options.norm"),
         ({"random_start": False}, "attack_options.random_start"),
         ({"attack": "fgsm"}, "attack"),
