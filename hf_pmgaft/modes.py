@@ -36,6 +36,32 @@ def full_precision(model: nn.Module) -> Iterator[None]:
             model.forward = wrapped
 
 
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Lets a GPU multiply and convolve in float32 for a while, where TensorFloat-32 is allowed.
+
+    Example:
+        >>> with without_tf32():
+        ...     product = torch.ones(2, 2) @ torch.ones(2, 2)
+    """
+    backends = torch.backends
+    if hasattr(backends.cuda.matmul, "fp32_precision"):  # from torch 2.9 on
+        switches = [(backends.cuda.matmul, "fp32_precision"), (backends.cudnn.conv, "fp32_precision")]
+        off: Any = "ieee"
+    else:
+        switches = [(backends.cuda.matmul, "allow_tf32"), (backends.cudnn, "allow_tf32")]
+        off = False
+
+    before = [getattr(place, name) for place, name in switches]
+    for place, name in switches:
+        setattr(place, name, off)
+    try:
+        yield
+    finally:
+        for (place, name), value in zip(switches, before, strict=True):
+            setattr(place, name, value)
+
+
 def attack_context(model: nn.Module, precision: str) -> contextlib.AbstractContextManager:
     """Lets a model compute in one of `ATTACK_PRECISIONS`.
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_pmgaft.modes import at_least_float32, frozen
+from hf_pmgaft.modes import at_least_float32, frozen, without_tf32
 
 
 def test_flags_come_back_after_an_error():
@@ -29,3 +29,18 @@ def test_what_is_no_module_is_left_alone():
 def test_half_precision_becomes_float32_and_float64_stays(dtype):
     expected = torch.float64 if dtype == torch.float64 else torch.float32
     assert at_least_float32(torch.ones(1, dtype=dtype)).dtype == expected
+
+
+def test_tensor_float_32_is_off_for_a_while_and_then_as_it_was():
+    matmul = torch.backends.cuda.matmul
+    name, on, off = (
+        ("fp32_precision", "tf32", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", True, False)
+    )
+    before = getattr(matmul, name)
+    setattr(matmul, name, on)
+    try:
+        with without_tf32():
+            assert getattr(matmul, name) == off
+        assert getattr(matmul, name) == on
+    finally:
+        setattr(matmul, name, before)

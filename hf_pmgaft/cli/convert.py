@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     from ..downstream.open_clip import save_open_clip
     from ..files import make_readable
     from ..models.open_clip_model import check_trainable
+    from ..models.processors import save_processor
     from ..tuning import fold_into_clip
     from ..tuning.saved import load_pair
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
         save_open_clip(model, processor, args.output_dir)
     else:
         fold_into_clip(model).save_pretrained(args.output_dir)
-        processor.save_pretrained(args.output_dir)
+        save_processor(processor, args.output_dir)
     make_readable(args.output_dir)
     print(f"Wrote {args.output_dir}.")
 

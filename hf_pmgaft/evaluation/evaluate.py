@@ -20,7 +20,7 @@ from ..fingerprints import digest_of_list, fingerprint
 from ..models.backbones import check_dual_encoder, check_encoder, get_encoder, unwrap_peft
 from ..models.precision import check_has_values, other_dtypes
 from ..models.processors import pixel_statistics
-from ..modes import frozen, full_precision
+from ..modes import frozen, full_precision, without_tf32
 from ..noise import sample_seeds
 from ..registry import check_choice, check_count
 from ..tuning.peft_adapter import check_takes_images
@@ -127,7 +127,7 @@ def evaluate_robustness(
     judge = Judge(verdicts, any_iterate, eight_bit, batch_size, seed, progress and rank == 0)
     classifiers = _Classifiers(model, processor, head)
     probed: list[_Probed] = []
-    with closing(verdicts), full_precision(model), frozen(model):
+    with closing(verdicts), full_precision(model), without_tf32(), frozen(model):
         for plan in plans:
             classifier = classifiers.of(plan)
             _judge(judge, classifier, plan)

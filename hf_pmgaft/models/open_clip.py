@@ -25,6 +25,7 @@ from .open_clip_config import (
     open_clip_config,
     read_open_clip_config,
 )
+from .processors import save_processor
 from .sources import Source
 from .weights import check_finite, mismatches, read_weights
 
@@ -192,7 +193,7 @@ def write_open_clip(model: CLIPModel, processor: Any, folder: str | os.PathLike)
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(open_clip_weights(model), folder / WEIGHTS[0])
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    processor.tokenizer.save_pretrained(folder)
+    save_processor(processor.tokenizer, folder)
 
 
 def open_clip_names(config: CLIPConfig) -> dict[str, tuple[str, ...]]:

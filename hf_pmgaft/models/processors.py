@@ -1,10 +1,17 @@
-"""Facts about a processor: pixel statistics, padding, its image processor and its tokenizer."""
+"""Facts about a processor: pixel statistics, padding, its image processor and its tokenizer; and its files."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+from tokenizers import Tokenizer
+from transformers.utils import cached_file
+
+TOKENIZER = "tokenizer.json"
 
 
 def image_processor_of(processor: Any) -> Any:
@@ -106,3 +113,49 @@ def _check_statistic(
 def padding_id(processor: Any) -> int:
     """Returns the token id that fills up texts: the tokenizer's padding, or 0 where there is none to ask."""
     return getattr(tokenizer_of(processor), "pad_token_id", None) or 0
+
+
+def save_processor(processor: Any, folder: str | os.PathLike) -> None:
+    """Saves a processor or tokenizer, which itself is left as it is.
+
+    A tokenizer would be saved with the truncation and padding of its last call; the file gets those of the one that it
+    was loaded from, and none where there is no such file.
+
+    Example:
+        >>> batch = processor.tokenizer(["a photo"], padding=True, truncation=True, max_length=8)
+        >>> save_processor(processor, "robust")
+        >>> Tokenizer.from_file("robust/tokenizer.json").truncation is None
+        True
+    """
+    processor.save_pretrained(folder)
+    file = Path(folder) / TOKENIZER
+    if not file.is_file():
+        return
+
+    saved, base = Tokenizer.from_file(str(file)), _loaded_from(tokenizer_of(processor))
+    truncation, padding = (None, None) if base is None else (base.truncation, base.padding)
+    if (saved.truncation, saved.padding) == (truncation, padding):
+        return
+    saved.no_truncation()
+    saved.no_padding()
+    if truncation is not None:
+        saved.enable_truncation(**truncation)
+    if padding is not None:
+        saved.enable_padding(**padding)
+    saved.save(str(file))
+
+
+def _loaded_from(tokenizer: Any) -> Tokenizer | None:
+    """The tokenizer in the file that one was loaded from, if it is on this machine."""
+    name = getattr(tokenizer, "name_or_path", None)
+    file = None
+    if name:
+        file = cached_file(
+            name,
+            TOKENIZER,
+            local_files_only=True,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+    return None if file is None else Tokenizer.from_file(file)

@@ -26,7 +26,8 @@ from ..data.streams import StreamingImages
 from ..engines import adapt_to_processes, copy_trained, load_whole_models, local_part
 from ..files import save_tensors
 from ..hub.upload import EXTRA_STATE
-from ..modes import frozen, full_precision
+from ..models.processors import save_processor
+from ..modes import frozen, full_precision, without_tf32
 from ..progress import is_drawn_over
 from ..tuning.saved import TRAINING_CONFIG
 from . import checkpoints
@@ -154,7 +155,7 @@ class BaseTrainer(HubTrainer):
                 model = self.plain_model()
                 # Verdicts are of the plain arithmetic, whatever the passes of training were compiled to.
                 eager = torch.compiler.set_stance("force_eager")
-                with eager, full_precision(model), frozen(model), self.as_evaluated(model):
+                with eager, full_precision(model), without_tf32(), frozen(model), self.as_evaluated(model):
                     yield model.to(self.args.device)
         finally:
             if self.is_sharded:
@@ -277,7 +278,7 @@ class BaseTrainer(HubTrainer):
         """Writes a whole model with its processor into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         self.save_weights(model, folder)
-        self.processing_class.save_pretrained(folder)
+        save_processor(self.processing_class, folder)
 
     def config_to_save(self) -> dict[str, Any]:
         """The run's configuration as it is written beside a model; tokens are left out."""

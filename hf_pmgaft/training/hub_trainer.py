@@ -13,6 +13,7 @@ from transformers.utils import PushInProgress
 
 from ..distributed import gather
 from ..hub.upload import copy_model_files, push_refusal, upload, upload_in_background
+from ..models.processors import save_processor
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class HubTrainer(Trainer):
 
         self._finish_current_push()  # what it reads is about to be written over
         copy_model_files(checkpoint_folder, args.output_dir)
-        self.processing_class.save_pretrained(args.output_dir)
+        save_processor(self.processing_class, args.output_dir)
 
         def start(folder: str, path_in_repo: str | None = None):
             return upload_in_background(

@@ -168,3 +168,28 @@ def test_without_pyautoattack_its_attacks_are_refused_first(fitted, data, monkey
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(ImportError, match="pyautoattack is not installed"):
         run(fitted, data, [PGD, {"attack": "autoattack", "eps": "1/255"}])
+
+
+def test_every_pass_is_in_float32_where_tensor_float_32_is_allowed(fitted, data):
+    matmul = torch.backends.cuda.matmul
+    name = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
+    before = getattr(matmul, name)
+    seen = set()
+    hook = fitted[0].register_forward_pre_hook(lambda *_: seen.add(getattr(matmul, name)))
+    setattr(matmul, name, "tf32" if name == "fp32_precision" else True)
+    try:
+        run(fitted, data)
+    finally:
+        setattr(matmul, name, before)
+        hook.remove()
+
+    assert seen in ({"ieee"}, {False})
+
+
+def test_a_model_of_several_dtypes_is_evaluated_in_float32(fitted, data):
+    mixed = copy.deepcopy(fitted[0])
+    mixed.visual_projection.bfloat16()
+    whole = copy.deepcopy(mixed).float()
+
+    assert run((mixed, fitted[1]), data).sets == run((whole, fitted[1]), data).sets
+    assert mixed.visual_projection.weight.dtype == torch.bfloat16
