@@ -160,6 +160,8 @@ def _builder_of_split(
         if not datasets.config.HF_HUB_OFFLINE or _cached_folder(name, config, split) is None:
             raise
         return None
+    if builder.name == "text" and not data_files:
+        builder = _shards_beside_texts(builder, name, revision, split)
     files = builder.config.data_files
     if not files:
         return builder if _has_splits(builder, split) or _cached_folder(name, config, split) is None else None
@@ -193,6 +195,20 @@ def _builder_of_split(
         data_files=DataFilesDict({key: files[key] for key in wanted}),
         **options,
     )
+
+
+def _shards_beside_texts(
+    builder: datasets.DatasetBuilder, name: str, revision: str | None, split: str
+) -> datasets.DatasetBuilder:
+    """The shards `SPLIT/*.tar`, in whose place `datasets` takes the text beside each; if there are none what it found.
+
+    The sets of CLIP benchmark are such, where a split has one shard and its `nshards.txt`.
+    """
+    shards = {key: f"{key}/*.tar" for key in split_names(split)}
+    try:
+        return datasets.load_dataset_builder(name, revision=revision, data_files=shards)
+    except FileNotFoundError:  # texts they are
+        return builder
 
 
 def _files(builder: datasets.DatasetBuilder, split: str) -> dict[str, list[str]]:

@@ -99,9 +99,7 @@ def _sentence(name: str, what: str, error: Exception, reason: BaseException) -> 
             "or log in by `hf auth login`."
         )
     if isinstance(error, DataFilesNotFoundError) or type(error).__name__ == "EmptyDatasetError":
-        return (
-            f"{name!r} holds no files that can be read as a set: no images, parquet, CSV or .tar files. Pass another."
-        )
+        return f"{name!r} holds no images, parquet, CSV or .tar files that make a set. Pass another."
     if "BuilderConfig" in line and "not found" in line:
         return f"{what} has no such configuration. {line}"
     if "Config name is missing" in str(error):

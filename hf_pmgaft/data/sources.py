@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,8 @@ def load_images(
         ['image', 'label']
     """
     path = Path(name)
+    if path.suffix.lower() in FILE_BUILDERS and not path.exists():
+        raise ValueError(f"You passed the file {name!r}, which is not here. Correct its path.")
     if path.is_file():
         return _load_file(name, split, streaming)
     if _is_saved(path):
@@ -112,10 +115,24 @@ def parse_set(text: str, default_split: str = "test") -> tuple[str, str | None, 
         >>> parse_set("user/shapes:large")
         ('user/shapes', 'large', 'test')
     """
-    if Path(text).exists():
-        return text, None, default_split
-    rest, _, split = text.partition("@")
-    name, _, config = rest.partition(":")
+    # An existing path is a name, whatever characters are in it: the longest one at the beginning.
+    ends = [place for place, character in enumerate(text) if character in "@:"]
+    start = next((place for place in [len(text), *reversed(ends)] if place and Path(text[:place]).exists()), 0)
+    if not start and re.match(r"[A-Za-z]:[\\/]", text):
+        raise ValueError(f"You passed {text!r}, which is a path of Windows that is not here. Correct the path.")
+
+    rest, at, split = text[start:].partition("@")
+    name, colon, config = rest.partition(":")
+    name, config, split = (text[:start] + name).strip(), config.strip(), split.strip()
+    for mark, part, what in ((at, split, "split"), (colon, config, "configuration")):
+        if mark and not part:
+            raise ValueError(
+                f"You passed {text!r}, which names no {what} after {mark}. Write it, or leave {mark} out."
+            )
+        if mark and mark in part:
+            raise ValueError(f"You passed {text!r}, which has two {mark}. Write NAME[:config][@split].")
+    if not name:
+        raise ValueError(f"You passed {text!r}, which names no data set. Write NAME[:config][@split].")
     return name, config or None, split or default_split
 
 

@@ -1,6 +1,8 @@
 """What a split needs is read and no more: its own files, and the images of the rows that are evaluated."""
 
+import io
 import os
+import tarfile
 from zipfile import ZipFile
 
 import datasets
@@ -183,3 +185,21 @@ def test_what_is_cached_whole_is_taken_from_there(hub, repo):
     read = {path for path in after if path.endswith(".parquet") and after[path] != before.get(path)}
     assert not read and rows.column_names == data.column_names == ["image", "label"]
     assert with_images(rows, [0]) is rows
+
+
+def test_one_shard_of_a_split_wins_over_the_text_that_counts_it(hub):
+    image = make_images(1).cast_column("image", Image(decode=False))["image"][0]["bytes"]
+    files = {}
+    for split, count in (("train", 1), ("test", 2)):
+        shard = io.BytesIO()
+        with tarfile.open(fileobj=shard, mode="w") as file:
+            for number in range(count):
+                for ending, content in (("png", image), ("cls", b"1")):
+                    entry = tarfile.TarInfo(f"s{number}.{ending}")
+                    entry.size = len(content)
+                    file.addfile(entry, io.BytesIO(content))
+        files |= {f"{split}/0.tar": shard.getvalue(), f"{split}/nshards.txt": b"1"}
+    hub.put("datasets/user/shapes", files)
+    data = load_images("user/shapes", split="test")
+    assert data["cls"][:] == [1, 1] and "png" in data.column_names
+    assert "train/0.tar" not in hub.fetched("datasets/user/shapes")

@@ -87,6 +87,7 @@ def test_a_revision_is_asked_of_the_hub(monkeypatch):
     asked = {}
     loaded = datasets.Dataset.from_dict({"label": [0]})
     builder = SimpleNamespace(
+        name="parquet",
         config=SimpleNamespace(data_files={"test": []}),
         download_and_prepare=lambda: None,
         as_dataset=lambda split: loaded,
