@@ -92,6 +92,8 @@ class PMGAFTConfig(TrainingArguments):
             1 (WiSE-FT, arXiv 2109.01903).
         augmentation (`float`, defaults to 0.0): Strength of random flips, shifts, scalings, rotations and colour
             changes, 0 (none) to 1. They follow the run's seed and the sample, whatever the number of processes.
+        overwrite (`bool`, defaults to `False`): Whether a run that `output_dir` holds is removed (checkpoints, model,
+            reports, pictures and card, nothing else) instead of refused.
 
         > Batch
 
@@ -103,8 +105,9 @@ class PMGAFTConfig(TrainingArguments):
     Changed defaults of `TrainingArguments`: `remove_unused_columns=False` (image columns and sample ids are needed),
     `logging_nan_inf_filter=False` (a NaN stops the run instead of being logged as 0), `logging_steps=10`,
     `ddp_broadcast_buffers=False` with older torch, `ddp_find_unused_parameters=False`, `do_eval=True`,
-    `do_train=True`, `enable_jit_checkpoint=True` (SIGTERM saves a checkpoint and ends training), `learning_rate=1e-5`,
-    `weight_decay=1e-4`, `lr_scheduler_type="cosine"`, `per_device_eval_batch_size` as that of training.
+    `do_train=True`, `enable_jit_checkpoint=True` (SIGTERM and Ctrl-C save a checkpoint and end training),
+    `learning_rate=1e-5`, `weight_decay=1e-4`, `lr_scheduler_type="cosine"`, `per_device_eval_batch_size` as that of
+    training.
     `gradient_checkpointing` and its options stay where newer transformers calls them `activation_checkpointing`;
     either name does.
 
@@ -170,6 +173,7 @@ class PMGAFTConfig(TrainingArguments):
     wise_ft: float | None = field(
         default=None, metadata={"help": "Evaluate and save a mix: this share of the tuned weights, the rest original."}
     )
+    overwrite: bool = field(default=False, metadata={"help": "Remove an earlier run from output_dir, and begin anew."})
     augmentation: float = field(default=0.0, metadata={"help": "Strength of the augmentation, 0 to 1."})
 
     # Batch. The latter two are as in `TrainingArguments`, but say whether they were given.
@@ -194,7 +198,7 @@ class PMGAFTConfig(TrainingArguments):
     )
     ddp_find_unused_parameters: bool = field(default=False, metadata={"help": "Off: every step uses all of them."})
     enable_jit_checkpoint: bool = field(
-        default=True, metadata={"help": "SIGTERM saves a checkpoint and ends training."}
+        default=True, metadata={"help": "SIGTERM and Ctrl-C save a checkpoint and end training."}
     )
     logging_steps: float = field(default=10, metadata={"help": "Log every so many steps."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})

@@ -56,13 +56,13 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     return sum_over_processes(value) / process_share()[1]
 
 
-def any_process(flag: bool) -> bool:
-    """Whether the flag is set on any process; all processes must ask together. No accelerator waits for it."""
+def max_over_processes(number: int) -> int:
+    """The largest number that a process has; all processes must ask together. No accelerator waits for it."""
     if process_share()[1] == 1:
-        return flag
-    value = torch.tensor(int(flag))
-    dist.all_reduce(value, group=_cpu_group(dist.group.WORLD))
-    return bool(value)
+        return number
+    value = torch.tensor(number)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX, group=_cpu_group(dist.group.WORLD))
+    return int(value)
 
 
 @functools.cache

@@ -88,7 +88,7 @@ def tuned(args: argparse.Namespace, method: str, seed: int) -> Path:
     folder = Path(args.output_dir) / f"{method}-{seed}"
     if not (folder / "model.safetensors").exists():
         flags = [*METHODS[method][1], "--seed", str(seed), "--eps", args.eps[0], "--output_dir", str(folder)]
-        train.main([*flags, "--do_eval", "false", *args.flags])
+        train.main([*flags, "--do_eval", "false", "--overwrite", "true", *args.flags])
     return folder
 
 

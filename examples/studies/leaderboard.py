@@ -136,7 +136,8 @@ def train(args: argparse.Namespace, method: str, folder: Path) -> None:
     """Trains without a look at any evaluation set, and writes what it cost."""
     from hf_pmgaft.cli import train as command
 
-    options = {**METHODS[method]["flags"], "seed": args.seed, "output_dir": str(folder), "do_eval": False}
+    options = {**METHODS[method]["flags"], "seed": args.seed, "output_dir": str(folder)}
+    options |= {"do_eval": False, "overwrite": True}
     for name, value in configurations(method)[args.configuration].items():
         both = isinstance(value, dict) and isinstance(options.get(name), dict)
         options[name] = {**options[name], **value} if both else value

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +30,9 @@ from typing import TYPE_CHECKING
 from ..arguments import DEFAULT_RECIPE, parse_args
 from ..config import PMGAFTConfig
 from .before_and_after import comparison_table
-from .errors import one_line_errors
+from .errors import FAILURES, one_line_errors
 from .train_arguments import TYPES, DataArguments, ModelArguments, help_groups
-from .train_setup import make_trainer
+from .train_setup import make_trainer, run_folder
 
 if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick
     from ..training.sample_pictures import SamplePictures
@@ -69,7 +70,17 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             if launcher_options and not {"-h", "--help"} & set(argv):
                 launch(launcher_options, argv)
                 return
-        trainer, model_args, data_args = set_up(argv, script)
+        model_args, data_args, args = parse(argv, script)
+        folder = run_folder(model_args, data_args, args)
+
+    # Until here a `TypeError` is of what was passed, and in the run a bug.
+    with one_line_errors(FAILURES), folder.locked():
+        if folder.is_finished() and not args.overwrite:
+            if args.process_index == 0:
+                print(f"This run is finished: all of it is in {folder.path}. --overwrite true begins anew.")
+            return
+        with one_line_errors():
+            trainer = make_trainer(model_args, data_args, args)
         run(trainer, model_args, data_args)
 
 
@@ -86,9 +97,11 @@ def run(trainer: PMGAFTTrainer, model_args: ModelArguments, data_args: DataArgum
     """Evaluates, trains, evaluates again, and writes checkpoint, reports, pictures and card."""
     from ..plots import robustness_bars
     from ..suites.known import hub_name
+    from ..training.run_folder import FINISHED
 
     args, output_dir = trainer.args, Path(trainer.args.output_dir)
     evaluates = bool(trainer.eval_dataset)
+    trainer.folder.begin(args.resume_from_checkpoint, args.overwrite)
     if not args.resume_from_checkpoint:
         forget_verdicts(trainer)
 
@@ -101,11 +114,16 @@ def run(trainer: PMGAFTTrainer, model_args: ModelArguments, data_args: DataArgum
         pictures.attack("before")
 
     # Training. The push comes last, with card and pictures.
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    except KeyboardInterrupt:
+        if not trainer.interrupted:
+            raise
     if trainer.interrupted:
+        name, step = trainer.stopped_by.name, trainer.state.global_step
         if trainer.is_world_process_zero():
-            print(f"Stopped by SIGTERM after step {trainer.state.global_step}; --resume_from_checkpoint true goes on.")
-        sys.exit(128 + signal.SIGTERM)
+            print(f"Stopped by {name} after step {step}; --resume_from_checkpoint true goes on.")
+        sys.exit(128 + trainer.stopped_by)
     trainer.save_model(_internal_call=True)
     if model_args.merge_adapter:
         trainer.save_standalone()
@@ -123,17 +141,19 @@ def run(trainer: PMGAFTTrainer, model_args: ModelArguments, data_args: DataArgum
     if evaluates and trainer.is_world_process_zero():
         robustness_bars({"before": before, "after": after}, output_dir / "robustness.png")
         print(comparison_table(before, after, data_args.in_domain_set))
-    forget_verdicts(trainer)
     dataset = hub_name(data_args.dataset_name)
     trainer.create_model_card(finetuned_from=model_args.model_name_or_path, dataset=dataset)
     if trainer.is_world_process_zero():
-        print(f"The robust checkpoint, its report, card and pictures are in {output_dir}.")
+        what = "checkpoint, its report, card and pictures" if evaluates else "checkpoint and its card"
+        print(f"The {what} are in {output_dir}.")
 
     if args.push_to_hub:
         try:
             trainer.push_to_hub(merged=model_args.push_merged)
         except OSError as error:  # the message says where all of it is and how to push it later
             sys.exit(f"error: {error}")
+    forget_verdicts(trainer)
+    trainer.folder.note(FINISHED, trainer.state.global_step)
 
 
 def sample_pictures(trainer: PMGAFTTrainer, in_domain: str | None) -> SamplePictures | None:
@@ -201,14 +221,30 @@ def find_accelerate_config(name: str) -> str:
 def launch(launcher_options: Sequence[str], argv: Sequence[str]) -> None:
     """Starts this command in the processes of `accelerate launch`."""
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    parser = launch_command_parser()
-    args = parser.parse_args(["--quiet", *launcher_options, "-m", "hf_pmgaft.cli.train", *argv])
+    args = launch_command_parser().parse_args([*launcher_options, "-m", "hf_pmgaft.cli.train", *argv])
+    # Ctrl-C goes to the only process of a launch, too, which says what becomes of it.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         launch_command(args)
-    except ChildFailedError:
-        sys.exit("error: A process ended before the run did. What it said stands above.")
+    except subprocess.CalledProcessError as error:  # which has said why
+        sys.exit(_as_of_shell(error.returncode))
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        if failure.exitcode == 1:
+            sys.exit(f"error: {failure.message}")
+        sys.exit(_as_of_shell(failure.exitcode))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _as_of_shell(code: int) -> int:
+    """An exit code as a shell gives it: of a process that a signal ended, 128 and the signal's number."""
+    return 128 - code if code < 0 else code
 
 
 if __name__ == "__main__":

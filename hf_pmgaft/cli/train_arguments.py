@@ -179,6 +179,7 @@ GROUPS_OF_CONFIG = {
         "augmentation",
     ),
     "Batch": ("total_train_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    "Output": ("overwrite",),
 }
 
 

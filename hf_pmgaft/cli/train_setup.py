@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where i
     from peft import LoraConfig
 
     from ..data.evaluation_sets import RetrievalDataset, ZeroShotDataset
+    from ..training.run_folder import RunFolder
     from ..training.trainer import PMGAFTTrainer
 
 
@@ -35,8 +36,12 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
             "You passed --do_train false to the command that trains. Leave it out, or measure a model by "
             "`pmgaft evaluate`."
         )
-    check_output_dir(args.output_dir)
+
+    # The folder, before anything is loaded
+    folder = run_folder(model_args, data_args, args)
     args.resume_from_checkpoint = resume_argument(args)
+    read = [model_args.model_name_or_path, model_args.teacher_name_or_path]
+    folder.check(args.resume_from_checkpoint, args.overwrite, read)
 
     # Models
     model, processor = load_model_to_train(model_args)
@@ -73,9 +78,19 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
         peft_config=lora_config(model_args),
         head=head,
     )
+    trainer.folder = folder
+    trainer.check_training(args.resume_from_checkpoint)
     if model_args.push_merged:
         trainer.check_merges()
     return trainer
+
+
+def run_folder(model_args: ModelArguments, data_args: DataArguments, args: PMGAFTConfig) -> RunFolder:
+    """The folder of the run that a command line asks for, which is made if need be."""
+    from ..training.run_folder import RunFolder, settings_of
+
+    check_output_dir(args.output_dir)
+    return RunFolder(args.output_dir, settings_of(args, {**vars(model_args), **vars(data_args)}))
 
 
 def load_model_to_train(model_args: ModelArguments) -> tuple[Any, Any]:
@@ -170,17 +185,17 @@ def resume_argument(args: PMGAFTConfig) -> str | bool | None:
     """`--resume_from_checkpoint true` asks for the newest complete checkpoint of the output folder.
 
     Raises:
-        ValueError: if there is none, which is better known before the first evaluation than after it.
+        ValueError: if there is none, or the one that is named is not complete, which is better known before the first
+            evaluation than after it.
     """
-    resume = args.resume_from_checkpoint
-    if str(resume).lower() in ("false", "no"):
-        return None
-    if str(resume).lower() != "true":
-        return resume
-    from ..training.checkpoints import newest_complete
+    from ..training.checkpoints import check_complete, newest_complete, parse_resume
 
-    newest_complete(args.output_dir)
-    return True
+    resume = parse_resume(args.resume_from_checkpoint)
+    if resume is True:
+        newest_complete(args.output_dir)
+    elif resume is not None:
+        check_complete(resume)
+    return resume
 
 
 def required(flag: str, value: str | None) -> str:

@@ -15,8 +15,10 @@ from huggingface_hub import CommitInfo, run_as_future, upload_folder
 logger = logging.getLogger(__name__)
 
 EXTRA_STATE = "extra_state.safetensors"  # of a checkpoint, for a run to go on from
+RUN = "run.json"  # of a run's folder: what was run, and how far it came
 # What a model needs beside its weights, the processor's files apart.
 CONFIGS = ("config.json", "adapter_config.json", "tuning.json", "training_config.json")
+PICTURES = ("gallery.png", "robustness.png", "training_curves.png")  # that a run draws
 # What is uploaded: weights, configuration, reports, tokenizer, card with its results, and pictures.
 UPLOADED = [
     "*.safetensors",
@@ -26,9 +28,9 @@ UPLOADED = [
     "*.model",
     "README.md",
     ".eval_results/*.yaml",
-    "*.png",
+    *PICTURES,
 ]
-NOT_UPLOADED = ["_*", "[!.]*/*"]  # the second: folders, such as checkpoints, merged models and trackers' logs
+NOT_UPLOADED = ["_*", RUN, "[!.]*/*"]  # the second: folders, such as checkpoints, merged models and trackers' logs
 # Of a model of another kind, left in the repository by an earlier push, as which it would be loaded.
 STALE = ["config.json", "model*.safetensors*", "adapter_*", "tuning.*"]
 WAITS = (2, 8)  # seconds before a failed upload is tried again

@@ -11,6 +11,7 @@ import copy
 import json
 import logging
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ from ..modes import frozen, full_precision, without_tf32
 from ..progress import is_drawn_over
 from ..tuning.saved import TRAINING_CONFIG
 from . import checkpoints
-from .callbacks import LogFileProgress, StopOnSigterm, WatchBudget, WeightAverage
+from .callbacks import LogFileProgress, StopOnSignal, WatchBudget, WeightAverage
+from .checks import check_training
 from .hub_trainer import HubTrainer
+from .run_folder import TRAINED, RunFolder, settings_of
 from .running_means import RunningMeans
 from .streams import POSITION, Passes, rows_per_batch
 
@@ -40,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class BaseTrainer(HubTrainer):
-    """What [`PMGAFTTrainer`] is beside its method: checkpoints, resume, SIGTERM and averages of weights.
+    """What [`PMGAFTTrainer`] is beside its method: checkpoints, resume, signals and averages of weights.
 
     A subclass says what a run is by `fingerprint`, what a model is on disk by `save_weights` and `load_weights`, and
     what else a checkpoint holds by `extra_state`, `load_extra_state` and `load_attack_state`.
@@ -52,20 +55,21 @@ class BaseTrainer(HubTrainer):
     current_gradient_accumulation_steps = 1
 
     def __init__(self, model: nn.Module, args: Any, **kwargs: Any):
-        # `StopOnSigterm` takes the place of Trainer's callback, which this option would add.
-        stop_on_sigterm, args.enable_jit_checkpoint = args.enable_jit_checkpoint, False
+        # `StopOnSignal` takes the place of Trainer's callback, which this option would add.
+        stop_on_signal, args.enable_jit_checkpoint = args.enable_jit_checkpoint, False
         super().__init__(model=model, args=args, **kwargs)
-        args.enable_jit_checkpoint = stop_on_sigterm
+        args.enable_jit_checkpoint = stop_on_signal
 
         if not is_drawn_over() and self.pop_callback(ProgressCallback) is not None:
             self.add_callback(LogFileProgress)
 
+        self.folder = RunFolder(self.args.output_dir, settings_of(self.args))
         self.means = RunningMeans(self.args.device)
         self._newest_checkpoint: Path | None = None
 
-        self._sigterm = StopOnSigterm()
-        if stop_on_sigterm:
-            self.add_callback(self._sigterm)
+        self._signals = StopOnSignal()
+        if stop_on_signal:
+            self.add_callback(self._signals)
 
         self.add_callback(WatchBudget)
 
@@ -170,21 +174,45 @@ class BaseTrainer(HubTrainer):
 
     @property
     def interrupted(self) -> bool:
-        """Whether SIGTERM ended the last training."""
-        return self._sigterm.received
+        """Whether SIGTERM or Ctrl-C ended the last training, with a checkpoint."""
+        return self._signals.stopped_by is not None
+
+    @property
+    def stopped_by(self) -> signal.Signals | None:
+        """The signal that ended the last training, if one did."""
+        return self._signals.stopped_by
+
+    def check_training(self, resume_from_checkpoint: str | Path | bool | None = None) -> None:
+        """Raises `ValueError` for what `train` would refuse by the data, the weights, or the checkpoint."""
+        check_training(self.args, self.train_dataset, self.model)
+        if resume_from_checkpoint:
+            fingerprint = checkpoints.as_stored(self.fingerprint())
+            checkpoints.to_resume(resume_from_checkpoint, self.args.output_dir, fingerprint)
 
     def train(self, resume_from_checkpoint=None, **kwargs):
         """Trains; `resume_from_checkpoint=True` goes on from the newest complete checkpoint of `output_dir`.
 
         Raises:
             FloatingPointError: if the loss or the weights became NaN or infinite.
-            ValueError: if there is nothing to train on, or the checkpoint is incomplete or of another kind of run.
+            KeyboardInterrupt: after Ctrl-C, when the running step is made and its checkpoint written.
+            ValueError: if there is nothing to train on or nothing that is trained, or the checkpoint is incomplete or
+                of another kind of run.
         """
-        if self.train_dataset is None:
-            raise ValueError("There is nothing to train on. Pass `train_dataset`.")
+        resume_from_checkpoint = checkpoints.parse_resume(resume_from_checkpoint)
+        if resume_from_checkpoint not in (None, True):
+            checkpoints.check_complete(resume_from_checkpoint)
+        self.check_training()
+        with self.folder.locked():
+            base = getattr(self.model, "name_or_path", None)
+            self.folder.check(resume_from_checkpoint, self.args.overwrite, [base])
+            output = self._train(resume_from_checkpoint, **kwargs)
+        if self.stopped_by == signal.SIGINT:
+            raise KeyboardInterrupt  # what follows in a notebook or script is not for half a training
+        return output
 
+    def _train(self, resume_from_checkpoint, **kwargs):
         # Taken before training, so that an objective whose state changes keeps the fingerprint it began with.
-        self._fingerprint = json.loads(json.dumps(self.fingerprint(), default=_as_json))
+        self._fingerprint = checkpoints.as_stored(self.fingerprint())
         checkpoint = checkpoints.to_resume(resume_from_checkpoint, self.args.output_dir, self._fingerprint)
         self._begin_at = (0, 0)
         if checkpoint is not None:
@@ -197,11 +225,34 @@ class BaseTrainer(HubTrainer):
         self.means.clear()
         self._newest_checkpoint = None if checkpoint is None else checkpoint.resolve()
 
-        with self._sigterm.listening() if self.args.enable_jit_checkpoint else contextlib.nullcontext():
+        self.folder.begin(checkpoint, self.args.overwrite)
+        with self._signals.listening() if self.args.enable_jit_checkpoint else contextlib.nullcontext():
             resume = None if checkpoint is None else str(checkpoint)
             output = super().train(resume_from_checkpoint=resume, **kwargs)
         self._check_weights()
+        if self.state.global_step == 0:
+            raise ValueError("No step was made, so nothing was trained. Pass a training set that fills a batch.")
+        if not self.interrupted:
+            self.folder.note(TRAINED, self.state.global_step)
+        if self._made_no_step and self.is_world_process_zero():
+            logger.warning(
+                "Step %d of %d was reached before: nothing was left to train.",
+                self.state.global_step,
+                self.state.max_steps,
+            )
         return output
+
+    @property
+    def _made_no_step(self) -> bool:
+        return self.state.global_step == self._initial_global_step
+
+    def _run_epoch(self, **kwargs):
+        # Trainer looks for the end after a step, and so makes one more in a run that is resumed there.
+        if self.state.global_step < self.state.max_steps:
+            self.folder.before_steps()
+            super()._run_epoch(**kwargs)
+        else:
+            self.control.should_training_stop = True
 
     def _init_training_state(self, *args, **kwargs):
         begin_at = super()._init_training_state(*args, **kwargs)
@@ -240,6 +291,8 @@ class BaseTrainer(HubTrainer):
         if "loss" in logs:
             self._check_finite()
             logs.update(self.means.pop())
+        if "train_loss" in logs and self._made_no_step:
+            del logs["train_loss"]  # there was none, and Trainer says 0
         super().log(logs, start_time)
 
     def _check_weights(self) -> None:
@@ -268,6 +321,7 @@ class BaseTrainer(HubTrainer):
         with contextlib.nullcontext() if is_checkpoint else self.averaged_weights():
             model = self.plain_model()
             if self.args.should_save:
+                self.folder.note_use(folder)
                 self.write_model(model, folder)
                 self._write_config(folder)
 
@@ -369,7 +423,3 @@ def _changed(args: Any, **values: Any) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(args, name, value)
-
-
-def _as_json(value: Any) -> Any:
-    return sorted(value) if isinstance(value, set) else str(value)

@@ -1,12 +1,14 @@
-"""What happens beside the steps of training: SIGTERM ends it, weights are averaged, and the budget is watched."""
+"""What happens beside the steps of training: signals end it, weights are averaged, and the budget is watched."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import statistics
 import threading
+import time
 from collections.abc import Iterator
 
 import torch
@@ -14,43 +16,76 @@ from torch import nn
 from transformers import ProgressCallback, TrainerCallback
 from transformers.training_args import OptimizerNames
 
-from ..distributed import any_process
+from ..distributed import max_over_processes
 from ..progress import LOG_INTERVAL
 
 logger = logging.getLogger(__name__)
 
+# Launchers pass on a signal that the terminal has sent to all processes; within so many seconds it is the same one.
+PASSED_ON_WITHIN = 1.0
+STOPPING = b"Stopping after this step, with a checkpoint. A second Ctrl-C or SIGTERM ends at once.\n"
 
-class StopOnSigterm(TrainerCallback):
-    """On SIGTERM, ends training with a checkpoint after the running step, on all processes after the same one.
+
+class StopOnSignal(TrainerCallback):
+    """On SIGTERM or Ctrl-C (SIGINT), ends training with a checkpoint after the running step, on all processes after
+    the same one. A second signal ends the process at once.
 
     Trainer's own callback waits on each process for itself, so that they would stop at different steps, saves in the
-    middle of a step, where dropout has drawn its numbers, and swallows the signal outside of training.
+    middle of a step, where dropout has drawn its numbers, swallows SIGTERM outside of training, and knows no Ctrl-C.
+
+    Attributes:
+        stopped_by (`signal.Signals`, *optional*): What ended the last training, on all processes the same.
     """
 
     def __init__(self):
-        self.received = False
+        self.stopped_by: signal.Signals | None = None
+        self._received = 0
+        self._since = 0.0
+        self._process = 0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Catches the signal; only the main thread can."""
-        self.received = False
+        """Catches the signals; only the main thread can."""
+        self.stopped_by = None
+        self._received = 0
+        self._process = os.getpid()
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGTERM, self._receive)
+        before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.received = any_process(self.received)
-        if self.received:
+        received = max_over_processes(self._received)
+        if received:
+            self.stopped_by = signal.Signals(received)
             control.should_evaluate = False
             control.should_save = control.should_training_stop = True
 
-    def _receive(self, *_):
-        self.received = True
+    def _receive(self, number, _):
+        if os.getpid() != self._process:
+            # A worker that loads data, which its process needs until the step ends.
+            if number == signal.SIGTERM:
+                _end_at_once(number)
+            return
+        if not self._received:
+            self._received = number
+            self._since = time.monotonic()
+            os.write(2, STOPPING)  # in a handler, a buffered stream may be in the middle of a line
+        elif time.monotonic() - self._since > PASSED_ON_WITHIN:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            _end_at_once(number)
+
+
+def _end_at_once(number: int) -> None:
+    """Lets a signal do what it does to a process that does not listen."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 class WeightAverage(TrainerCallback):

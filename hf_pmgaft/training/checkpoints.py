@@ -68,6 +68,11 @@ def defect(folder: str | os.PathLike) -> str | None:
     return None
 
 
+def has_foreign_state(folder: Path) -> bool:
+    """Whether a checkpoint was written by another trainer, of which each has a pickle of its arguments."""
+    return (folder / "training_args.bin").is_file()
+
+
 def read_manifest(folder: str | os.PathLike) -> dict | None:
     """The manifest of a checkpoint, or `None` if there is none that can be read."""
     try:
@@ -109,6 +114,35 @@ def newest_complete(output_dir: str | os.PathLike) -> tuple[str, list[str]]:
     )
 
 
+def parse_resume(asked_for: str | os.PathLike | bool | None) -> str | os.PathLike | bool | None:
+    """`True`, `None`, or a checkpoint's folder, from what a command line or a script passes.
+
+    Raises:
+        ValueError: for what is none of them.
+    """
+    word = str(asked_for).strip().lower()
+    if asked_for is None or word in ("false", "no", "none", ""):
+        return None
+    if word in ("true", "yes"):
+        return True
+    if not isinstance(asked_for, (str, os.PathLike)):
+        raise ValueError(
+            f"You passed resume_from_checkpoint={asked_for!r}, which names no checkpoint. Pass true for the newest "
+            "one of output_dir, or a checkpoint's folder, such as output_dir/checkpoint-500."
+        )
+    return asked_for
+
+
+def check_complete(folder: str | os.PathLike) -> None:
+    """Raises `ValueError` if a folder is no complete checkpoint."""
+    reason = defect(folder)
+    if reason is not None:
+        raise ValueError(
+            f"Checkpoint {str(folder)!r} cannot be resumed from: {reason}. Pass a complete one, or "
+            "resume_from_checkpoint=True for the newest of them."
+        )
+
+
 def to_resume(asked_for: str | os.PathLike | bool | None, output_dir: str, fingerprint: dict) -> Path | None:
     """The checkpoint to go on from: the one that was asked for, or with `True` the newest complete one of the run.
 
@@ -125,13 +159,12 @@ def to_resume(asked_for: str | os.PathLike | bool | None, output_dir: str, finge
         for reason in skipped:
             logger.warning("Skipped an incomplete checkpoint: %s", reason)
 
-    reason = defect(folder)
-    if reason is not None:
-        raise ValueError(
-            f"Checkpoint {str(folder)!r} cannot be resumed from: {reason}. Pass a complete one, or "
-            "resume_from_checkpoint=True for the newest of them."
-        )
-    reasons = [reason for reason in gather([other_run(folder, fingerprint)]) if reason is not None]
+    check_complete(folder)
+
+    # Those beside it are of the same run, too, or its rotation would remove another's.
+    beside = [path for path in steps(output_dir).values() if defect(path) is None]
+    differing = [reason for path in (folder, *beside) if (reason := other_run(path, fingerprint)) is not None]
+    reasons = [reason for reason in gather(differing[:1]) if reason is not None]
     if reasons:
         raise ValueError(reasons[0])
     return Path(folder)
@@ -239,6 +272,15 @@ def run_fingerprint(
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "seed": args.seed,
     }
+
+
+def as_stored(fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """A fingerprint as a manifest gives it back."""
+
+    def as_json(value: Any) -> Any:
+        return sorted(value) if isinstance(value, set) else str(value)
+
+    return json.loads(json.dumps(fingerprint, default=as_json))
 
 
 def part_of(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ from ..prompts import check_class_names
 from ..trainer_arguments import ROBUST_ACCURACY
 from ..tuning import Tuning, keeps_weights, name_of, text_is_live
 from ..tuning.base import attachment_of
+from .streams import rows_per_batch
+
+logger = logging.getLogger(__name__)
 
 
 def check_model(model: Any, argument: str = "model") -> None:
@@ -94,6 +98,38 @@ def check_teacher(teacher: nn.Module, model: nn.Module, objective: Objective) ->
             f"The teacher's image size and embedding width are {teacher_shape}, the model's {student_shape}; their "
             "predictions on the same pixels cannot be compared. Pass a teacher of the model's shape."
         )
+
+
+def check_training(args: PMGAFTConfig, dataset: Any, model: nn.Module) -> None:
+    """Raises `ValueError` for a run that would make no step or move no weight, and warns of a learning rate of 0."""
+    if dataset is None:
+        raise ValueError("There is nothing to train on. Pass `train_dataset`.")
+    if args.max_steps == 0 or (args.max_steps < 0 and args.num_train_epochs <= 0):
+        asked = "max_steps=0" if args.max_steps == 0 else f"num_train_epochs={args.num_train_epochs}"
+        raise ValueError(
+            f"You passed {asked}, which is no step, so nothing would be trained. Pass 1 or more; to measure a model "
+            "as it is, run `pmgaft evaluate` or call `evaluate`."
+        )
+
+    # Of a stream, which has no length, `check_stream` has read the first rows.
+    count = len(dataset) if hasattr(dataset, "__len__") else None
+    if count == 0:
+        raise ValueError("You passed a training set without rows, so nothing would be trained. Pass another set.")
+    needed = rows_per_batch(args) if args.dataloader_drop_last else 1
+    if count is not None and count < needed:
+        raise ValueError(
+            f"You passed {count} training images with batches of {needed} and dataloader_drop_last, which drops all "
+            "of them, so nothing would be trained. Pass a smaller --per_device_train_batch_size, or "
+            "--dataloader_drop_last false."
+        )
+
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            "You passed a model and a tuning of which no weight is trained, so all would stay as it is. Pass another "
+            "tuning, or let parameters of it require gradients."
+        )
+    if args.learning_rate == 0 and args.process_index == 0:
+        logger.warning("You passed learning_rate=0, by which no weight moves: the model stays as it is.")
 
 
 def check_pair(objective: Objective, tuning: Tuning, model: nn.Module, args: PMGAFTConfig) -> None:

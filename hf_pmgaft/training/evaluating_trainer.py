@@ -143,5 +143,6 @@ class EvaluatingTrainer(BaseTrainer):
             pictures.attack("model")
             pictures.show()
         if self.is_world_process_zero():
+            self.folder.note_use(self.args.output_dir)
             history = self.state.log_history if self.state.global_step else ()
             outputs.write_reports(Path(self.args.output_dir), self.first_report, report, history)

@@ -12,7 +12,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
 from ..distributed import gather
-from ..hub.upload import copy_model_files, push_refusal, upload, upload_in_background
+from ..hub.upload import PICTURES, copy_model_files, push_refusal, upload, upload_in_background
 from ..models.processors import save_processor
 
 logger = logging.getLogger(__name__)
@@ -71,8 +71,9 @@ class HubTrainer(Trainer):
 
         self.create_model_card(**card)
         if merged:
-            for path in (*folder.glob("*.png"), *folder.glob("robustness*.json")):
-                shutil.copy(path, folder / "merged")
+            for path in (*map(folder.joinpath, PICTURES), *folder.glob("robustness*.json")):
+                if path.is_file():
+                    shutil.copy(path, folder / "merged")
             folder = folder / "merged"
             self.create_model_card(folder=folder)
         self._finish_current_push()

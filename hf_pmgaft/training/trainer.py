@@ -19,6 +19,7 @@ from ..engines import checkpoint_format, compile_blocks, prepare_for_engines
 from ..evaluation.heads import Head
 from ..fingerprints import fingerprint_without_adapter
 from ..hub.card import save_model_card
+from ..hub.upload import PICTURES
 from ..models.backbones import check_dual_encoder, get_encoder, unwrap, unwrap_peft
 from ..models.open_clip_model import check_trainable
 from ..objectives import Objective, make_objective
@@ -310,11 +311,16 @@ class PMGAFTTrainer(EvaluatingTrainer):
             config=self.args,
             report_before=self.first_report,
             report_after=self.last_report,
-            plots=sorted(path.name for path in folder.glob("*.png")),
+            plots=self._pictures(folder),
             licence=license,
             train_dataset=self.train_dataset,
             model_class=type(unwrap(self.unsharded_model)).__name__,
         )
+
+    def _pictures(self, folder: Path) -> list[str]:
+        """The pictures that this run has drawn; without an evaluation, none that an earlier one may have left."""
+        names = PICTURES if self.last_report is not None else ("training_curves.png",)
+        return [name for name in names if (folder / name).is_file()]
 
     def save_standalone(self, output_dir: str | None = None) -> None:
         """Saves, beside an adapter or prompts, what serves without them: the merged model in `merged`, or the class
