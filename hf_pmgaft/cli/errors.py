@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 # What is raised with a message for people. Others are bugs, of which the traceback is wanted.
 FAILURES = (OSError, ValueError, ImportError, RuntimeError, FloatingPointError)
@@ -64,3 +65,29 @@ def _tell_launcher(error: Exception) -> None:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
         get_error_handler().record_exception(error)
+
+
+@contextlib.contextmanager
+def flags_named(what: str, flags: Mapping[str, str]) -> Iterator[None]:
+    """Adds to a `ValueError` which flags set the arguments that its message names.
+
+    Args:
+        what (`str`): What was read, such as the name of a set.
+        flags (`dict[str, str]`): The flag of each argument.
+
+    Example:
+        >>> with flags_named("food", {"class_names": "--eval_class_names"}):
+        ...     raise ValueError("There are no names. Pass `class_names`.")
+        Traceback (most recent call last):
+        ValueError: There are no names. Pass `class_names`. For food that is --eval_class_names.
+    """
+    try:
+        yield
+    except ValueError as error:
+        # A flag holds the name of its argument.
+        words = re.sub(r"--\w+", "", str(error))
+        named = [flag for argument, flag in flags.items() if re.search(rf"\b{argument}\b", words)]
+        if not named:
+            raise
+        verb = "that is" if len(named) == 1 else "these are"
+        raise ValueError(f"{error} For {what} {verb} {', '.join(named)}.") from error

@@ -37,11 +37,12 @@ from ..models.resolution import at_resolution
 from ..registry import check_count
 from ..tuning.saved import load_pair
 from .compare import compare, draw_reports
-from .errors import one_line_errors
+from .errors import flags_named, one_line_errors
 from .parser import add_model_options, make_parser
+from .set_options import FLAGS, HELP, options_of
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
-    from ..data.evaluation_sets import EvaluationImages
+    from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
 
 GROUPS = ("animals", "smileys", "food", "travel", "activities", "objects", "symbols", "flags")
 HEADS = ("linear_probe", "nearest_class_mean")
@@ -56,6 +57,10 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
 
     sets = parser.add_argument_group("images")
     sets.add_argument("--eval_sets", nargs="+", help="Sets, each NAME[:config][@split]; the emoji groups if absent.")
+    sets.add_argument("--eval_class_names", nargs="+", help=HELP["eval_class_names"])
+    sets.add_argument("--eval_image_column", nargs="+", help=HELP["eval_image_column"])
+    sets.add_argument("--eval_label_column", nargs="+", help=HELP["eval_label_column"])
+    sets.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
     sets.add_argument("--suite", help="A benchmark in place of single sets: paper16, natural_shift or a YAML file.")
     sets.add_argument("--suite_sets", nargs="+", help="Some sets of the suite; all if absent.")
     sets.add_argument("--data_root", help="Folder with a sub-folder per set of the suite, read in place of the Hub.")
@@ -119,7 +124,6 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
         return
     from ..evaluation.evaluate import evaluate_robustness
     from ..evaluation.heads import make_head
-    from ..suites.sets import load_set
 
     # Model
     state = PartialState()
@@ -131,7 +135,8 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     # Images, and what they are classified by
     sets = load_sets(args, processor)
     support = [
-        load_set(text, processor, prompt_templates="{}", part="train_split") for text in args.support_sets or []
+        load_labelled(text, args, processor, prompt_templates="{}", part="train_split")
+        for text in args.support_sets or []
     ]
     head = make_head(args.head, support, sets)
     if args.check_data:
@@ -166,7 +171,7 @@ def load_sets(args: argparse.Namespace, processor: Any) -> list[EvaluationImages
     """
     from ..data.evaluation_sets import read_sample_ids
     from ..suites.loading import load_suite
-    from ..suites.sets import load_captioned_set, load_set, set_name
+    from ..suites.sets import set_name
 
     _check_idle(args)
     if args.suite:
@@ -178,21 +183,11 @@ def load_sets(args: argparse.Namespace, processor: Any) -> list[EvaluationImages
         # Of sets that a suite does not know; the embedded ones are emoji.
         templates = args.prompt_template or (None if args.eval_sets else "an emoji of {}")
         sets = [
-            load_set(text, processor, prompt_templates=templates, sample_ids=rows.get(set_name(text)))
+            load_labelled(text, args, processor, prompt_templates=templates, sample_ids=rows.get(set_name(text)))
             for text in texts
         ]
     else:
-        sets = [
-            load_captioned_set(
-                text,
-                processor,
-                args.caption_column,
-                prompt_templates=args.prompt_template or "{}",
-                sample_ids=rows.get(set_name(text)),
-                target=args.target,
-            )
-            for text in texts
-        ]
+        sets = [load_captioned(text, args, processor, rows.get(set_name(text))) for text in texts]
 
     if args.sample_ids and not {data.name for data in sets} & set(rows):
         raise ValueError(
@@ -202,11 +197,45 @@ def load_sets(args: argparse.Namespace, processor: Any) -> list[EvaluationImages
     return sets
 
 
+def load_labelled(text: str, args: argparse.Namespace, processor: Any, **options: Any) -> ZeroShotDataset:
+    """A set of labelled images, with what the command line says of its names and columns."""
+    from ..suites.sets import load_set
+
+    with flags_named(text, FLAGS):
+        return load_set(text, processor, **options_of(text, args, named_sets(args), args.head), **options)
+
+
+def load_captioned(
+    text: str, args: argparse.Namespace, processor: Any, sample_ids: Sequence[int] | None
+) -> RetrievalDataset:
+    """A set of images with captions."""
+    from ..suites.sets import load_captioned_set
+
+    with flags_named(text, {"image_column": FLAGS["image_column"], "caption_column": "--caption_column"}):
+        return load_captioned_set(
+            text,
+            processor,
+            args.caption_column,
+            prompt_templates=args.prompt_template or "{}",
+            sample_ids=sample_ids,
+            target=args.target,
+            image_column=options_of(text, args, named_sets(args))["image_column"],
+        )
+
+
+def named_sets(args: argparse.Namespace) -> list[str]:
+    """All sets that the command line names."""
+    return [*(args.eval_sets or []), *(args.support_sets or [])]
+
+
 def _check_idle(args: argparse.Namespace) -> None:
     """Refuses options that would be ignored."""
     of_suite = {"--suite_sets": args.suite_sets, "--data_root": args.data_root, "--limit": args.limit}
     of_sets = {
         "--eval_sets": args.eval_sets,
+        "--eval_class_names": args.eval_class_names,
+        "--eval_image_column": args.eval_image_column,
+        "--eval_label_column": args.eval_label_column,
         "--prompt_template": args.prompt_template,
         "--sample_ids": args.sample_ids,
         "--head": args.head,

@@ -32,8 +32,9 @@ from ..models.backbones import get_backbone
 from ..tuning.saved import load_one_of_several
 from ..zero_shot import ZeroShotClassifier, encode_class_names
 from ..zero_shot.views import text_attention
-from .errors import one_line_errors
+from .errors import flags_named, one_line_errors
 from .parser import add_base_options, make_parser
+from .set_options import FLAGS, HELP, options_of
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
     from ..data.evaluation_sets import ZeroShotDataset
@@ -50,6 +51,10 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
 
     images = parser.add_argument_group("images")
     images.add_argument("--eval_set", help="NAME[:config][@split]; the emojis of food if absent.")
+    images.add_argument("--eval_class_names", nargs=1, metavar="FILE", help=HELP["eval_class_names"])
+    images.add_argument("--eval_image_column", nargs=1, metavar="COLUMN", help=HELP["eval_image_column"])
+    images.add_argument("--eval_label_column", nargs=1, metavar="COLUMN", help=HELP["eval_label_column"])
+    images.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
     images.add_argument("--prompt_template", help="How class names become prompts.")
     images.add_argument("--num_images", type=int, default=4, help="Columns, drawn from the set by the seed.")
     images.add_argument("--seed", type=int, default=0, help="Of the choice of images and the attack's noise.")
@@ -76,14 +81,17 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     from ..evaluation.plan import sample_ids
     from ..plots import attention_gallery
 
-    images = load_images(*parse_set(args.eval_set or f"{emoji_folder() / 'data'}:food@test"))
+    text = args.eval_set or f"{emoji_folder() / 'data'}:food@test"
+    images = load_images(*parse_set(text))
+    options = options_of(text, args, [text])
     template = args.prompt_template or ("This is a photo of a {}" if args.eval_set else "an emoji of {}")
     models = args.models or [str(emoji_folder() / "model")]
 
     looks = {}
     for name, model in zip(row_names(models), models, strict=True):
         loaded, processor = load_one_of_several(model, args.processor, args.base)
-        data = ZeroShotDataset(images, processor, None, template)
+        with flags_named(text, FLAGS):
+            data = ZeroShotDataset(images, processor, prompt_templates=template, **options)
         rows = sample_ids(len(data), args.num_images, args.seed)
         looks[name] = look(loaded, processor, data, rows, attack, args.seed)
 

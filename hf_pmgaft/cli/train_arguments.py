@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from ..config import PMGAFTConfig
 from ..models.processors import check_mean, check_std
 from ..registry import check_count
+from .set_options import HELP
 
 
 @dataclass
@@ -84,6 +85,9 @@ class DataArguments:
     eval_sets: list[str] = field(
         default_factory=list, metadata={"help": "Zero-shot sets, each NAME[:config][@split] as for --dataset_name."}
     )
+    eval_class_names: list[str] = field(default_factory=list, metadata={"help": HELP["eval_class_names"]})
+    eval_image_column: list[str] = field(default_factory=list, metadata={"help": HELP["eval_image_column"]})
+    eval_label_column: list[str] = field(default_factory=list, metadata={"help": HELP["eval_label_column"]})
     head: str | None = field(
         default=None,
         metadata={"help": "Classify by labelled images instead of class names: nearest_class_mean or linear_probe."},
@@ -120,8 +124,13 @@ class DataArguments:
         },
     )
     class_names: str | None = field(
-        default=None, metadata={"help": "Text file with one class name per line, where the set has no ClassLabel."}
+        default=None,
+        metadata={
+            "help": "Text file with one class name per line, where the set has no ClassLabel or one of mere ids; or a "
+            "list of the package, such as tiny_imagenet."
+        },
     )
+    accept_any_class_names: bool = field(default=False, metadata={"help": HELP["accept_any_class_names"]})
     prompt_template: str = field(default="This is a photo of a {}", metadata={"help": "How names become prompts."})
     guidance_names: str | None = field(
         default=None,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import PMGAFTConfig, check_output_dir
 from ..models.processors import image_processor_of
 from ..models.resolution import at_resolution
 from ..objectives import make_objective
-from ..prompts import DEFAULT_PROMPT_TEMPLATES
+from ..prompts import DEFAULT_PROMPT_TEMPLATES, names_from
 from ..tuning.saved import load_pair
+from .errors import flags_named
+from .set_options import FLAGS, options_of
 from .train_arguments import DataArguments, ModelArguments
 
 if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick
@@ -19,6 +20,12 @@ if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where i
     from ..data.evaluation_sets import RetrievalDataset, ZeroShotDataset
     from ..training.run_folder import RunFolder
     from ..training.trainer import PMGAFTTrainer
+
+# What a command line calls the arguments of the training set.
+TRAINING_FLAGS = {
+    name: f"--{name}"
+    for name in ("class_names", "image_column", "label_column", "caption_column", "accept_any_class_names")
+}
 
 
 def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMGAFTConfig) -> PMGAFTTrainer:
@@ -65,6 +72,7 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
         for data in (train_dataset, *eval_sets):
             data.check()
 
+    guidance_names = names_in(data_args.guidance_names)
     trainer = PMGAFTTrainer(
         model=model,
         args=args,
@@ -74,7 +82,8 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
         teacher=teacher,
         teacher_processor=teacher_processor,
         prompt_templates=train_templates(data_args),
-        guidance_names=read_lines(data_args.guidance_names),
+        guidance_names=guidance_names,
+        accept_any_class_names=data_args.accept_any_class_names,
         peft_config=lora_config(model_args),
         head=head,
     )
@@ -110,17 +119,20 @@ def load_training_set(data_args: DataArguments, processor: Any, seed: int, needs
     from ..data.few_shots import few_shot
     from ..suites.training import load_training_set as load
 
-    examples = load(
-        required("--dataset_name", data_args.dataset_name),
-        processor,
-        class_names=read_lines(data_args.class_names),
-        image_column=data_args.image_column,
-        label_column=data_args.label_column,
-        caption_column=data_args.caption_column or None,
-        needs_labels=needs_labels,
-        streaming=data_args.streaming,
-        resize=data_args.resize,
-    )
+    name = required("--dataset_name", data_args.dataset_name)
+    with flags_named(name, TRAINING_FLAGS):
+        examples = load(
+            name,
+            processor,
+            class_names=names_in(data_args.class_names),
+            image_column=data_args.image_column,
+            label_column=data_args.label_column,
+            caption_column=data_args.caption_column or None,
+            needs_labels=needs_labels,
+            streaming=data_args.streaming,
+            resize=data_args.resize,
+            accept_any_class_names=data_args.accept_any_class_names,
+        )
     if data_args.streaming and data_args.shuffle_buffer:
         examples = examples.shuffled(seed, data_args.shuffle_buffer)
     if data_args.shots is not None:
@@ -153,7 +165,12 @@ def load_sets(
     # A set that a suite knows has templates of its own.
     template = data_args.prompt_template
     templates = None if template in DEFAULT_PROMPT_TEMPLATES else template
-    return [load_set(text, processor, prompt_templates=templates, part=part) for text in names]
+    sets = []
+    for text in names:
+        with flags_named(text, FLAGS):
+            options = options_of(text, data_args, evaluated(data_args), data_args.head)
+            sets.append(load_set(text, processor, prompt_templates=templates, part=part, **options))
+    return sets
 
 
 def load_captioned_sets(data_args: DataArguments, processor: Any) -> list[RetrievalDataset]:
@@ -161,10 +178,24 @@ def load_captioned_sets(data_args: DataArguments, processor: Any) -> list[Retrie
     from ..suites.sets import load_captioned_set, set_name
 
     # Its images may be those of an evaluation set with the same name.
-    return [
-        load_captioned_set(text, processor, data_args.retrieval_captions, name=f"{set_name(text)} captions")
-        for text in data_args.retrieval_sets
-    ]
+    sets = []
+    for text in data_args.retrieval_sets:
+        with flags_named(text, {"image_column": "--eval_image_column", "caption_column": "--retrieval_captions"}):
+            sets.append(
+                load_captioned_set(
+                    text,
+                    processor,
+                    data_args.retrieval_captions,
+                    name=f"{set_name(text)} captions",
+                    image_column=options_of(text, data_args, evaluated(data_args))["image_column"],
+                )
+            )
+    return sets
+
+
+def evaluated(data_args: DataArguments) -> list[str]:
+    """All sets beside that of training, as the command line names them."""
+    return [*data_args.eval_sets, *data_args.support_sets, *data_args.retrieval_sets]
 
 
 def lora_config(model_args: ModelArguments) -> LoraConfig | None:
@@ -208,6 +239,6 @@ def required(flag: str, value: str | None) -> str:
     return value
 
 
-def read_lines(file: str | None) -> list[str] | None:
-    """The lines of a text file, if one is named."""
-    return None if file is None else Path(file).read_text(encoding="utf-8").splitlines()
+def names_in(text: str | None) -> list[str] | str | None:
+    """The names in a text file, or the name of a list of the package, if there is one."""
+    return None if text is None else names_from(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from ..models.processors import padding_id, tokenizer_of
-from ..prompts import prompt_name
+from ..prompts import prompt_name, shows
 
 # Public sets call them so: CC3M, Flickr30k, text-to-image sets, webdataset folders, COCO, LAION.
 CAPTION_COLUMNS = ("caption", "captions", "text", "txt", "sentences", "sentence", "raw", "TEXT")
 TEXT_TYPES = ("string", "large_string", "null")
+# As CSV files hold lists of texts.
+LIST_IN_TEXT = re.compile(r"\s*\[\s*(['\"]).*\1\s*\]\s*", re.DOTALL)
 # A tokenizer that does not know its length says a number beyond all lengths.
 UNKNOWN_LENGTH = 1e6
 
@@ -102,7 +105,19 @@ class Captions:
                 f"Row {position} has {value!r:.80} in the caption column {name!r}, which is {type(value).__name__} "
                 f"and no text. Pass a column of texts or of lists of texts as caption_column{_hint(name, value)}."
             )
-        return " ".join(value.split())
+        if LIST_IN_TEXT.fullmatch(value):
+            raise ValueError(
+                f"Row {position} has a list that is written as a text, {value!r:.60}, in the caption column {name!r}, "
+                "which would be one caption. Make a list of texts of it, as `json.loads` does."
+            )
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"Row {position} has half a character in the caption column {name!r}, {value!r:.60}, which no "
+                "tokenizer reads. Correct the text."
+            ) from error
+        return " ".join(value.split()) if shows(value) else ""
 
 
 def _tokenizer_for_captions(processor: Any) -> Any:
@@ -132,7 +147,12 @@ def _column_list(caption_column: str | Sequence[str], columns: Sequence[str]) ->
             )
         return usual[:1]
 
-    texts = [caption_column] if isinstance(caption_column, str) else list(caption_column)
+    texts = [caption_column] if isinstance(caption_column, str) else caption_column
+    if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(
+            f"You passed caption_column={caption_column!r}, which is no name of a column. Pass a name, a list of "
+            f"names, or 'auto'; the data set has {list(columns)}."
+        )
     names = []
     for text in texts:
         # A column may have a comma in its own name.

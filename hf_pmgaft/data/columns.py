@@ -8,10 +8,12 @@ from typing import Any
 import datasets
 from torch.utils.data import IterableDataset
 
-from ..prompts import check_class_names
+from ..prompts import check_class_names, check_order_of_labels
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "path", "file_name")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls")
+# Folders of splits, which an ImageFolder without folders of classes takes for its classes.
+SPLIT_NAMES = {"train", "training", "test", "testing", "eval", "evaluation", "val", "valid", "validation", "dev"}
 
 
 # ---- Columns ----
@@ -95,8 +97,10 @@ def features_of(dataset: Any) -> Mapping[str, Any]:
 # ---- Class names ----
 
 
-def class_names_of(dataset: Any, label_column: str, class_names: Sequence[str] | None = None) -> list[str]:
+def class_names_of(dataset: Any, label_column: str, class_names: Sequence[str] | str | None = None) -> list[str]:
     """Gives the class names: those that were passed, those of a `ClassLabel`, or the sorted texts of a text column.
+
+    A text such as `"tiny_imagenet"` names a list of the package, with whose labels a `ClassLabel` has to agree.
 
     Raises:
         ValueError: for a column that names no classes.
@@ -114,17 +118,21 @@ def class_names_of(dataset: Any, label_column: str, class_names: Sequence[str] |
     return names
 
 
-def class_names_or_none(dataset: Any, label_column: str, class_names: Sequence[str] | None = None) -> list[str] | None:
+def class_names_or_none(
+    dataset: Any, label_column: str, class_names: Sequence[str] | str | None = None
+) -> list[str] | None:
     """Gives the class names as `class_names_of` does, and `None` for a column that names no classes.
 
     Sets whose labels are optional may have such a column.
     """
     feature = features_of(dataset).get(label_column)
     if class_names is not None:
-        class_names = check_class_names(class_names)
-        if isinstance(feature, datasets.ClassLabel):
-            _check_order(class_names, feature.names, label_column)
-        return class_names
+        names = check_class_names(class_names)
+        if isinstance(feature, datasets.ClassLabel) and isinstance(class_names, str):
+            check_order_of_labels(class_names, feature.names)
+        elif isinstance(feature, datasets.ClassLabel):
+            _check_order(names, feature.names, label_column)
+        return names
     if isinstance(feature, datasets.ClassLabel):
         return check_class_names(feature.names)
     if getattr(feature, "dtype", None) in ("string", "large_string") and isinstance(dataset, datasets.Dataset):
@@ -143,6 +151,17 @@ def _check_order(class_names: Sequence[str], names: Sequence[str], label_column:
             f"{names[number]!r} there and {class_names[number]!r} in yours. Leave class_names out, or pass them in "
             "the order of the labels."
         )
+
+
+def names_splits(dataset: Any, label_column: str) -> bool:
+    """Whether the classes of a column are nothing but splits, as those of an ImageFolder without folders of classes.
+
+    Example:
+        >>> names_splits(dataset, "label")
+        False
+    """
+    feature = features_of(dataset).get(label_column)
+    return isinstance(feature, datasets.ClassLabel) and SPLIT_NAMES.issuperset(feature.names)
 
 
 # ---- Labels ----

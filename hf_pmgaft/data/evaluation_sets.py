@@ -122,7 +122,8 @@ class ZeroShotDataset(EvaluationImages):
     Args:
         dataset (`datasets.Dataset`): Rows with an image and a label column.
         processor (`CLIPProcessor`): Resizes and crops.
-        class_names (`list[str]`, *optional*): Those of the label column's `ClassLabel` if not given.
+        class_names (`list[str]` or `str`, *optional*): One per label, or the name of a list of the package, such as
+            `"tiny_imagenet"`; those of the label column's `ClassLabel` if not given.
         prompt_templates (`str` or `list[str]`): Each with one `{}`.
         name (`str`): How the set is called in tables and reports.
         image_column, label_column (`str`, *optional*): The usual names if not given.
@@ -132,9 +133,11 @@ class ZeroShotDataset(EvaluationImages):
         sample_ids (`list[int]`, *optional*): The rows that are evaluated; all if not given. They are indices of
             `dataset`, and so of this set too, whose length stays that of `dataset`.
         border (`int`): Pixels that are cut off at each edge before anything else.
+        accept_any_class_names (`bool`): Whether names that a text tower cannot know, such as `n01443537`, are taken.
 
     Raises:
-        ValueError: for columns that are missing, labels outside the classes, and sizes that make no batch.
+        ValueError: for columns that are missing, class names that mean nothing to a text tower, labels outside the
+            classes, and sizes that make no batch.
 
     Example:
         >>> data = ZeroShotDataset(dataset, processor, prompt_templates="a photo of the {}", name="shapes")
@@ -146,7 +149,7 @@ class ZeroShotDataset(EvaluationImages):
         self,
         dataset: Any,
         processor: Any,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | str | None = None,
         prompt_templates: str | Sequence[str] = DEFAULT_PROMPT_TEMPLATES,
         name: str = "set",
         image_column: str | None = None,
@@ -155,6 +158,7 @@ class ZeroShotDataset(EvaluationImages):
         resize: int | None = None,
         sample_ids: Sequence[int] | None = None,
         border: int = 0,
+        accept_any_class_names: bool = False,
     ):
         if not isinstance(border, int) or border < 0:
             raise ValueError(f"You passed border={border!r}, which is no number of pixels. Pass 0 or more.")
@@ -170,6 +174,7 @@ class ZeroShotDataset(EvaluationImages):
             image_column=image_column,
             label_column=label_column,
             border=border,
+            accept_any_class_names=accept_any_class_names,
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import ImageOps
 
 from ..models.processors import check_rescaling, image_processor_of
 from ..progress import progress_bar
+from ..prompts import check_readable
 from ..registry import check_count
 from .captions import Captions
 from .columns import (
@@ -25,6 +26,7 @@ from .columns import (
     find_column,
     has_transform,
     label_index,
+    names_splits,
     place_of,
 )
 from .images import read_image
@@ -39,7 +41,8 @@ class ImageRows:
     Args:
         dataset (`datasets.Dataset`, `datasets.IterableDataset` or any set of dicts): The underlying set.
         processor (`CLIPProcessor` or image processor): Makes pixel values of images.
-        class_names (`list[str]`, *optional*): One per label; what the label column says of them if not given.
+        class_names (`list[str]` or `str`, *optional*): One per label, or the name of a list of the package, such as
+            `"tiny_imagenet"`; what the label column says of them if not given.
         image_column, label_column (`str`, *optional*): The usual names if not given.
         normalize (`bool`): Whether the processor normalises; without it pixels are in [0,1].
         native_size (`bool`): Whether images keep their own size.
@@ -47,10 +50,12 @@ class ImageRows:
         caption_column (`str` or `list[str]`, *optional*): See [`Captions`].
         needs_labels (`bool`): Whether rows without captions need labels.
         border (`int`): Pixels that are cut off at each edge before anything else.
+        accept_any_class_names (`bool`): Whether names that a text tower cannot know, such as `n01443537`, are taken
+            where labels are needed. Elsewhere nothing is compared with them.
 
     Raises:
-        ValueError: for columns that are missing, labels that name no classes, labels outside the classes, and a
-            resize that does not lead to the model's size.
+        ValueError: for columns that are missing, labels that name no classes, class names that mean nothing to a text
+            tower, labels outside the classes, and a resize that does not lead to the model's size.
 
     Example:
         >>> rows = ImageRows(dataset, processor, normalize=False)
@@ -69,7 +74,7 @@ class ImageRows:
         self,
         dataset: Any,
         processor: Any,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | str | None = None,
         image_column: str | None = None,
         label_column: str | None = None,
         normalize: bool = True,
@@ -78,6 +83,7 @@ class ImageRows:
         caption_column: str | Sequence[str] | None = None,
         needs_labels: bool = True,
         border: int = 0,
+        accept_any_class_names: bool = False,
     ):
         # Image
         self.image_column = find_column(dataset, image_column, IMAGE_COLUMNS, "image")
@@ -97,17 +103,15 @@ class ImageRows:
             self.captions = Captions(caption_column, column_names(dataset), features, processor)
 
         # Label
-        self.label_column = None
-        self.class_names = None
         labels_are_optional = bool(caption_column) or not needs_labels
-        usual_names = self._usual_label_names()
-        is_labelled = label_column or class_names is not None or _has_any(dataset, usual_names)
-        if is_labelled or not labels_are_optional:
-            self.label_column = find_column(dataset, label_column, usual_names, "label")
-            if labels_are_optional:
-                self.class_names = class_names_or_none(dataset, self.label_column, class_names)
-            else:
-                self.class_names = class_names_of(dataset, self.label_column, class_names)
+        self.label_column = self._find_label_column(dataset, label_column, class_names, labels_are_optional)
+        self.class_names = None
+        if self.label_column is not None and labels_are_optional:
+            self.class_names = class_names_or_none(dataset, self.label_column, class_names)
+        elif self.label_column is not None:
+            self.class_names = class_names_of(dataset, self.label_column, class_names)
+            if not accept_any_class_names:
+                check_readable(self.class_names)
 
         # All labels are checked before training rather than on the way.
         self.class_numbers = None
@@ -161,6 +165,26 @@ class ImageRows:
         if hasattr(self.dataset, "__len__"):
             return ((i, self.dataset[i]) for i in range(len(self.dataset)))
         return enumerate(self.dataset)
+
+    def _find_label_column(
+        self, dataset: Any, label_column: str | None, class_names: Any, is_optional: bool
+    ) -> str | None:
+        """The column of labels, `None` if there need not be one and is none, or one of splits."""
+        usual_names = self._usual_label_names()
+        is_named = label_column is not None or class_names is not None
+        if is_optional and not is_named and not _has_any(dataset, usual_names):
+            return None
+
+        column = find_column(dataset, label_column, usual_names, "label")
+        if not names_splits(dataset, column):
+            return column
+        if is_optional and not is_named:
+            return None
+        splits = ", ".join(features_of(dataset)[column].names)
+        raise ValueError(
+            f"The classes in column {column!r} are {splits}, which are splits: there are no folders of classes. Give "
+            "each class a folder, as in train/cat/1.png, or pass the right column as label_column."
+        )
 
     def _usual_label_names(self) -> list[str]:
         """The usual names of label columns but for those that are read as captions."""

@@ -11,9 +11,9 @@ import datasets
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
-from ..prompts import check_class_names
+from ..prompts import check_class_names, check_readable
 from .collator import Collator
-from .columns import check_labels, column_names, features_of, label_index
+from .columns import check_labels, class_names_or_none, column_names, features_of, label_index
 from .rows import ImageRows, check_rows
 from .streams import StreamingImages
 
@@ -93,6 +93,7 @@ class ProcessedImages(Dataset):
         dataset: Rows with `pixel_values`, and with `labels` or `label`.
         processor (`CLIPProcessor`): What made them; pixel values are compared with its statistics.
         class_names (`list[str]`, *optional*): Those of a `ClassLabel`, or the set's own `class_names`, if not given.
+        accept_any_class_names (`bool`): Whether names that a text tower cannot know are taken.
 
     Raises:
         ValueError: for class names that cannot be told apart, and labels outside them.
@@ -104,18 +105,26 @@ class ProcessedImages(Dataset):
         (1, 3)
     """
 
-    def __init__(self, dataset: Any, processor: Any, class_names: Sequence[str] | None = None):
+    def __init__(
+        self,
+        dataset: Any,
+        processor: Any,
+        class_names: Sequence[str] | str | None = None,
+        accept_any_class_names: bool = False,
+    ):
         self.dataset = dataset
         self.processor = processor
 
         self._label_column = "labels" if "labels" in column_names(dataset) else "label"
         feature = features_of(dataset).get(self._label_column)
-        if class_names is None and isinstance(feature, datasets.ClassLabel):
-            class_names = feature.names
+        if class_names is not None or isinstance(feature, datasets.ClassLabel):
+            class_names = class_names_or_none(dataset, self._label_column, class_names)
         self.class_names = class_names or getattr(dataset, "class_names", None)
         self.class_numbers = None
         if self.class_names is not None:
             self.class_names = check_class_names(self.class_names)
+            if not accept_any_class_names:
+                check_readable(self.class_names)
             self.class_numbers = {name: number for number, name in enumerate(self.class_names)}
             check_labels(dataset, self._label_column, self.class_numbers)
 
@@ -142,12 +151,13 @@ WithSampleId = ProcessedImages
 def training_examples(
     dataset: Any,
     processor: Any,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     caption_column: str | Sequence[str] | None = None,
     needs_labels: bool = True,
     resize: int | None = None,
+    accept_any_class_names: bool = False,
 ):
     """Makes training examples of any data set that `Trainer` users have.
 
@@ -157,7 +167,8 @@ def training_examples(
     Args:
         dataset: A `datasets.Dataset` or stream of the library, a torch data set, or a list of dicts.
         processor (`CLIPProcessor`): The model's.
-        class_names (`list[str]`, *optional*): One per label; what the label column says of them if not given.
+        class_names (`list[str]` or `str`, *optional*): One per label, or the name of a list of the package, such as
+            `"tiny_imagenet"`; what the label column says of them if not given.
         image_column, label_column (`str`, *optional*): The usual names if not given.
         caption_column (`str` or `list[str]`, *optional*): See [`Captions`]; `"auto"` for the usual names. Rows then
             hold `input_ids` and `attention_mask` `[C,L]` of their captions too.
@@ -165,6 +176,8 @@ def training_examples(
             class names are optional, and labels without class names are any numbers from 0.
         resize (`int`, *optional*): Shortest edge, in pixels, before the processor's centre crop, as evaluation sets
             have it; the processor's own if not given.
+        accept_any_class_names (`bool`): Whether names that a text tower cannot know, such as `n01443537`, are taken
+            where labels are needed.
 
     Returns:
         A set whose rows hold `pixel_values`, `labels` and `sample_id`: [`ImageClassificationDataset`],
@@ -202,7 +215,8 @@ def training_examples(
     if "pixel_values" in columns or not columns:
         if resize is not None:
             _refuse_resize(resize, f"rows of {columns or 'a torch stream'}, which are taken as they come")
-        return dataset if is_stream else ProcessedImages(dataset, processor, class_names)
+        takes_any = accept_any_class_names or not needs_labels or bool(caption_column)
+        return dataset if is_stream else ProcessedImages(dataset, processor, class_names, takes_any)
 
     # Images
     kind = StreamingImages if is_stream else ImageClassificationDataset
@@ -215,6 +229,7 @@ def training_examples(
         caption_column=caption_column,
         needs_labels=needs_labels,
         resize=resize,
+        accept_any_class_names=accept_any_class_names,
     )
 
 

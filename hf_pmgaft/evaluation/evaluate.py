@@ -25,7 +25,7 @@ from ..noise import sample_seeds
 from ..registry import check_choice, check_count
 from ..tuning.peft_adapter import check_takes_images
 from ..zero_shot.classifier import ZeroShotClassifier
-from ..zero_shot.text import ClassPrompts, encode_class_names, encode_prompts
+from ..zero_shot.text import ClassPrompts, encode_prompts
 from .classification import judge_classification, judged_classification
 from .heads import Head
 from .judge import Judge, Reader
@@ -113,6 +113,8 @@ def evaluate_robustness(
     # In float32, whatever the weights are stored in
     if other_dtypes(model):
         model = copy.deepcopy(model).float()
+    classifiers = _Classifiers(model, processor, head)
+    classifiers.check_texts(plans)
 
     # Protocol and model, which verdicts on file must be of
     protocol = make_protocol(model, plans, attacks, verdict, eight_bit, seed)
@@ -125,7 +127,6 @@ def evaluate_robustness(
     # Verdicts of this process, and then of all
     any_iterate = verdict == "any_iterate"
     judge = Judge(verdicts, any_iterate, eight_bit, batch_size, seed, progress and rank == 0)
-    classifiers = _Classifiers(model, processor, head)
     probed: list[_Probed] = []
     with closing(verdicts), full_precision(model), without_tf32(), frozen(model):
         for plan in plans:
@@ -196,6 +197,16 @@ class _Classifiers:
         self.processor = processor
         self.head = head
         self._embeds: dict[str, torch.Tensor] = {}
+        self._prompts: dict[str, ClassPrompts] = {}
+
+    def check_texts(self, plans: Sequence[Plan]) -> None:
+        """Makes the prompts of all class names, of which some may not be told apart, before any image is judged."""
+        if self.head is not None:
+            return
+        for plan in plans:
+            if plan.gallery is None and _key(plan) not in self._prompts:
+                names, templates = plan.data.class_names, plan.data.prompt_templates
+                self._prompts[_key(plan)] = ClassPrompts.of(self.model, self.processor, names, templates)
 
     def of(self, plan: Plan) -> ZeroShotClassifier:
         """The classifier of a set: by its class names or captions, or by the head."""
@@ -205,18 +216,20 @@ class _Classifiers:
 
     def text_embeds(self, plan: Plan) -> torch.Tensor:
         """Embeddings of a set's class names or captions, `[K,D]`."""
-        kind = "classes" if plan.gallery is None else "captions"
-        key = digest_of_list([plan.texts, plan.data.prompt_templates, kind])
+        key = _key(plan)
         if key not in self._embeds:
-            self._embeds[key] = self._encode(plan)
+            prompts = self._prompts.get(key)
+            if prompts is None:
+                templates = plan.data.prompt_templates
+                prompts = ClassPrompts.of_captions(self.model, self.processor, plan.texts, templates)
+            self._embeds[key] = encode_prompts(self.model, prompts)
         return self._embeds[key]
 
-    def _encode(self, plan: Plan) -> torch.Tensor:
-        templates = plan.data.prompt_templates
-        if plan.gallery is None:
-            return encode_class_names(self.model, self.processor, plan.texts, templates)
-        prompts = ClassPrompts.of_captions(self.model, self.processor, plan.texts, templates)
-        return encode_prompts(self.model, prompts)
+
+def _key(plan: Plan) -> str:
+    """Tells the texts of a set from those of others."""
+    kind = "classes" if plan.gallery is None else "captions"
+    return digest_of_list([plan.texts, plan.data.prompt_templates, kind])
 
 
 # ---- The task of a set ----

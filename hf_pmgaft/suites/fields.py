@@ -30,6 +30,7 @@ FIELDS = {
     "native_size": "whether images are attacked at their own size",
     "resize": "shortest edge in pixels before the processor's crop",
     "num_images": "size of the split without dropped classes, or [least, most]; a set of another size is refused",
+    "accept_any_class_names": "whether class names that a text tower cannot know, such as ids, are taken",
     "in_domain": "whether it is the set that models were trained on",
 }
 
@@ -136,6 +137,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "native_size": _FLAG,
     "resize": ("a number of pixels from 1", lambda value: _is_count(value) and value > 0),
     "num_images": ("a number from 1 or [least, most]", _is_size),
+    "accept_any_class_names": _FLAG,
     "in_domain": _FLAG,
 }
 

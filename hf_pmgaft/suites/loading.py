@@ -99,6 +99,7 @@ def load_entry(
         resize=entry.get("resize"),
         sample_ids=sample_ids,
         border=entry.get("border", 0),
+        accept_any_class_names=entry.get("accept_any_class_names", False),
     )
     least, most = size_range(entry) or (None, None)
     data.is_counted = least != most

@@ -21,13 +21,16 @@ def load_set(
     text: str,
     processor: Any,
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | str | None = None,
     prompt_templates: str | Sequence[str] | None = None,
     native_size: bool = False,
     sample_ids: Sequence[int] | None = None,
     limit: int | None = None,
     default_split: str = "test",
     part: str = EVALUATED,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    accept_any_class_names: bool = False,
 ) -> ZeroShotDataset:
     """Loads a set of labelled images for evaluation, under the name that [`set_name`] gives it.
 
@@ -36,7 +39,8 @@ def load_set(
             known set, such as `dtd` or `paper16:dtd`, which comes with the split, class names, templates and sizes
             that its suite states (see [`find_known_set`]).
         processor (`CLIPProcessor`): Resizes and crops.
-        class_names (`list[str]`, *optional*): Those of the set's `ClassLabel` if not given.
+        class_names (`list[str]` or `str`, *optional*): See [`ZeroShotDataset`]; those of the set's `ClassLabel` if not
+            given.
         prompt_templates (`str` or `list[str]`, *optional*): Each with one `{}`. If not given those of the suite, for
             other sets `DEFAULT_PROMPT_TEMPLATES`.
         native_size (`bool`): Attack the images at their own size.
@@ -46,6 +50,8 @@ def load_set(
         default_split (`str`): The split if the text names none.
         part (`str`): Which split of a known set: `"split"`, which is evaluated, or `"train_split"`, from which a head
             is fitted and which the text may name.
+        image_column, label_column (`str`, *optional*): The usual names if not given.
+        accept_any_class_names (`bool`): Whether names that a text tower cannot know, such as `n01443537`, are taken.
 
     Raises:
         ValueError: for a set that cannot be evaluated, and options that do not go with it.
@@ -67,6 +73,7 @@ def load_set(
             processor,
             part,
             class_names=class_names,
+            columns=image_column or label_column,
             prompt_templates=prompt_templates,
             native_size=native_size,
             sample_ids=sample_ids,
@@ -83,8 +90,11 @@ def load_set(
         class_names=class_names,
         prompt_templates=DEFAULT_PROMPT_TEMPLATES if prompt_templates is None else prompt_templates,
         name=set_name(text),
+        image_column=image_column,
+        label_column=label_column,
         native_size=native_size,
         sample_ids=sample_ids,
+        accept_any_class_names=accept_any_class_names,
     )
 
 
@@ -99,6 +109,7 @@ def load_captioned_set(
     sample_ids: Sequence[int] | None = None,
     target: str | None = None,
     default_split: str = "test",
+    image_column: str | None = None,
 ) -> RetrievalDataset:
     """Loads a set of images with captions, which are retrieved by each other.
 
@@ -110,6 +121,7 @@ def load_captioned_set(
             same images are also classified, since two sets of one report cannot share a name.
         prompt_templates, native_size, sample_ids, target: See [`RetrievalDataset`].
         default_split (`str`): The split if the text names none.
+        image_column (`str`, *optional*): The usual names if not given.
 
     Raises:
         ValueError: for columns that hold no captions, and rows outside the set.
@@ -135,6 +147,7 @@ def load_captioned_set(
         native_size=native_size,
         sample_ids=sample_ids,
         target=target,
+        image_column=image_column,
     )
 
 
@@ -186,7 +199,8 @@ def _load_known_set(
     processor: Any,
     part: str,
     *,
-    class_names: Sequence[str] | None,
+    class_names: Sequence[str] | str | None,
+    columns: str | None,
     prompt_templates: str | Sequence[str] | None,
     native_size: bool,
     sample_ids: Sequence[int] | None,
@@ -197,6 +211,7 @@ def _load_known_set(
     stated = {
         "a split": is_evaluated and known.split is not None,
         "class_names": class_names is not None,
+        "columns": columns,
         "native_size": native_size,
     }
     passed = [option for option, is_passed in stated.items() if is_passed]

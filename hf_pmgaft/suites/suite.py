@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..prompts import check_class_names
+from ..prompts import check_class_names, read_lines, read_names
 from .fields import read_sample_ids, read_yaml
 from .numbering import classes_by_label, kept_class_names
 
@@ -114,8 +114,7 @@ def _read_list(name: str, field: str, entry: Mapping[str, Any], path: Path) -> l
         file = path.parent / texts
         if not file.is_file():
             raise ValueError(f"Set {name!r} of {path} names the {field} file {file}, which is not there. Correct it.")
-        lines = file.read_text(encoding="utf-8").splitlines()
-        texts = [line.strip() for line in lines if line.strip()]
+        texts = read_names(file) if field == "class_names" else read_lines(file)
 
     # YAML reads a bare `no` or `747` as something else than text.
     no_texts = [item for item in texts if not isinstance(item, str)]

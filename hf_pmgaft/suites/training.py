@@ -22,13 +22,14 @@ def load_training_set(
     text: str,
     processor: Any,
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     caption_column: str | Sequence[str] | None = None,
     needs_labels: bool = True,
     resize: int | None = None,
     streaming: bool = False,
+    accept_any_class_names: bool = False,
 ) -> Any:
     """Loads a set to train on. A known set comes with the class names, checked labels and columns of its suite.
 
@@ -37,8 +38,8 @@ def load_training_set(
             known set, such as `tiny_imagenet` (see [`find_known_set`]). The split is the suite's `train_split`, for
             other sets `train`, if the text names none.
         processor (`CLIPProcessor`): The model's.
-        class_names, image_column, label_column, caption_column, needs_labels: See [`training_examples`]; the first
-            three are not for known sets.
+        class_names, image_column, label_column, caption_column, needs_labels, accept_any_class_names: See
+            [`training_examples`]; the first three are not for known sets.
         resize (`int`, *optional*): Shortest edge before the processor's centre crop; that of the suite, or the
             processor's own, if not given.
         streaming (`bool`): Whether to read while training.
@@ -60,6 +61,7 @@ def load_training_set(
     known = find_known_set(text)
     if known is None:
         options.update(class_names=class_names, image_column=image_column, label_column=label_column, resize=resize)
+        options["accept_any_class_names"] = accept_any_class_names
         return training_examples(load_named_images(text, "train", load), processor, **options)
 
     stated = {"class_names": class_names, "image_column": image_column, "label_column": label_column}
@@ -98,5 +100,6 @@ def _examples(known: KnownSet, processor: Any, options: dict[str, Any], load: Ca
         class_names=names,
         image_column=entry.get("image_column"),
         label_column=label_column_of(entry, images),
+        accept_any_class_names=entry.get("accept_any_class_names", False),
         **options,
     )

@@ -16,7 +16,7 @@ from ..evaluation.metric_names import metric_names
 from ..models.backbones import check_patches, get_backbone, get_encoder, unwrap_peft
 from ..models.processors import pixel_statistics
 from ..objectives import Objective
-from ..prompts import check_class_names
+from ..prompts import check_class_names, check_readable
 from ..trainer_arguments import ROBUST_ACCURACY
 from ..tuning import Tuning, keeps_weights, name_of, text_is_live
 from ..tuning.base import attachment_of
@@ -210,16 +210,32 @@ def check_metric(
         )
 
 
-def training_class_names(given: Sequence[str] | None, dataset: Any, objective: Objective) -> list[str] | None:
+def checked_guidance_names(guidance_names: Sequence[str] | None, accept_any: bool = False) -> list[str] | None:
+    """The names that guidance terms range over, as a list; `ValueError` as for those of classes."""
+    if guidance_names is None:
+        return None
+    names = check_class_names(guidance_names)
+    if not accept_any:
+        check_readable(names)
+    return names
+
+
+def training_class_names(
+    given: Sequence[str] | None, dataset: Any, objective: Objective, accept_any: bool = False
+) -> list[str] | None:
     """The class names of training: the given ones, else those of the set; none where an objective needs none.
 
     Raises:
-        ValueError: if there are none, and no prompt could be made.
+        ValueError: if there are none, and no prompt could be made; and for given ones that mean nothing to a text
+            tower, unless any are accepted or the objective makes no prompts of them.
     """
-    if given is not None:
-        return check_class_names(given)
-    names = getattr(dataset, "class_names", None)
     are_optional = objective.uses_captions or not objective.uses_text
+    if given is not None:
+        names = check_class_names(given)
+        if not accept_any and not are_optional:
+            check_readable(names)
+        return names
+    names = getattr(dataset, "class_names", None)
     if names is None and dataset is not None and not are_optional:
         raise ValueError(
             "The training set holds `pixel_values` but no class names, so no prompt can be made. Pass "

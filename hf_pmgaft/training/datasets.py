@@ -20,14 +20,24 @@ from ..zero_shot.classifier import ZeroShotClassifier
 
 
 def examples_for(
-    objective: Objective, dataset: Any, processor: Any, class_names: Sequence[str] | None, args: PMGAFTConfig
+    objective: Objective,
+    dataset: Any,
+    processor: Any,
+    class_names: Sequence[str] | None,
+    args: PMGAFTConfig,
+    accept_any_class_names: bool = False,
 ) -> Any:
     """The training set as an objective reads it: with captions where it pairs images with them."""
     if dataset is None:
         return None
     caption_column = "auto" if objective.uses_captions else None
     examples = training_examples(
-        dataset, processor, class_names, caption_column=caption_column, needs_labels=objective.uses_text
+        dataset,
+        processor,
+        class_names,
+        caption_column=caption_column,
+        needs_labels=objective.uses_text,
+        accept_any_class_names=accept_any_class_names,
     )
     if caption_column and isinstance(examples, IterableDataset):
         # Accelerate would join the processes' batches, whose captions differ in length, and deal them out.
@@ -50,6 +60,7 @@ def evaluation_sets(
     processor: Any,
     prompt_templates: Sequence[str],
     known: Mapping[str, EvaluationImages] | None = None,
+    accept_any_class_names: bool = False,
 ) -> dict[str, EvaluationImages] | None:
     """Evaluation sets by name; labelled images are read with the templates of training.
 
@@ -59,6 +70,7 @@ def evaluation_sets(
         datasets: A set, a dict of sets, a list of ready ones, or a name of those that are known; nothing if empty.
         processor (`CLIPProcessor`), prompt_templates (`list[str]`): Of training.
         known (`dict`, *optional*): Sets that a text may name.
+        accept_any_class_names (`bool`): Whether labelled images may have names that a text tower cannot know.
 
     Raises:
         TypeError: for what is no set.
@@ -72,7 +84,8 @@ def evaluation_sets(
     named = datasets
     if not isinstance(datasets, Mapping):
         named = _by_their_names(datasets)
-    return {name: _evaluation_set(name, data, processor, prompt_templates) for name, data in named.items()}
+    options = {"prompt_templates": prompt_templates, "accept_any_class_names": accept_any_class_names}
+    return {name: _evaluation_set(name, data, processor, **options) for name, data in named.items()}
 
 
 def _known_set(name: str, known: Mapping[str, EvaluationImages]) -> EvaluationImages:
@@ -106,7 +119,7 @@ def _by_their_names(datasets: Any) -> dict[str, Any]:
     return dict(zip(names, datasets, strict=True))
 
 
-def _evaluation_set(name: Any, data: Any, processor: Any, prompt_templates: Sequence[str]) -> EvaluationImages:
+def _evaluation_set(name: Any, data: Any, processor: Any, **options: Any) -> EvaluationImages:
     if not isinstance(name, str) or not name:
         raise TypeError(f"You passed an evaluation set under the key {name!r}, which names no metric. Pass a text.")
     if isinstance(data, str | bytes | os.PathLike) or not (hasattr(data, "__getitem__") or hasattr(data, "__iter__")):
@@ -121,7 +134,7 @@ def _evaluation_set(name: Any, data: Any, processor: Any, prompt_templates: Sequ
         )
 
     if not isinstance(data, EvaluationImages):
-        return ZeroShotDataset(data, processor, prompt_templates=prompt_templates, name=name)
+        return ZeroShotDataset(data, processor, name=name, **options)
     if data.name == name:
         return data
     renamed = copy.copy(data)  # the user's own keeps its name

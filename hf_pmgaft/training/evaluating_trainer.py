@@ -16,7 +16,7 @@ from ..evaluation.evaluate import evaluate_robustness
 from ..evaluation.heads import Head
 from ..evaluation.report import RobustnessReport
 from ..zero_shot.classifier import ZeroShotClassifier
-from ..zero_shot.text import encode_class_names
+from ..zero_shot.text import ClassPrompts, encode_prompts
 from . import outputs
 from .base_trainer import BaseTrainer
 from .checks import check_metric
@@ -30,6 +30,7 @@ class EvaluatingTrainer(BaseTrainer):
     Args:
         head (`Head`, *optional*): Classifies instead of the class names.
         prompt_templates (`list[str]`): For evaluation sets that come without their own.
+        accept_any_class_names (`bool`): Whether such sets may have class names that a text tower cannot know.
         kwargs: As in `Trainer`.
 
     Attributes:
@@ -44,15 +45,20 @@ class EvaluatingTrainer(BaseTrainer):
         *,
         head: Head | None,
         prompt_templates: Sequence[str],
+        accept_any_class_names: bool,
         eval_dataset: Any,
         processing_class: Any,
         **kwargs: Any,
     ):
         self.head = head
-        self._prompt_templates = prompt_templates
+        # By a head images are classified without texts.
+        self._set_options = {
+            "prompt_templates": prompt_templates,
+            "accept_any_class_names": accept_any_class_names or head is not None,
+        }
         self.first_report: RobustnessReport | None = None
         self.last_report: RobustnessReport | None = None
-        sets = evaluation_sets(eval_dataset, processing_class, prompt_templates)
+        sets = evaluation_sets(eval_dataset, processing_class, **self._set_options)
         check_metric(args, sets, kwargs.get("callbacks") or (), kwargs.get("compute_metrics") is not None)
         super().__init__(
             model,
@@ -80,7 +86,7 @@ class EvaluatingTrainer(BaseTrainer):
             kept as `trainer.last_report`.
         """
         start = time.time()
-        sets = evaluation_sets(eval_dataset, self.processing_class, self._prompt_templates, self.eval_dataset)
+        sets = evaluation_sets(eval_dataset, self.processing_class, known=self.eval_dataset, **self._set_options)
         sets = sets or self.eval_dataset
         if not sets:
             raise ValueError("There is nothing to evaluate. Pass `eval_dataset` to the trainer or to `evaluate`.")
@@ -129,7 +135,8 @@ class EvaluatingTrainer(BaseTrainer):
         """What classifies the images of an evaluation set: its class names, or the head."""
         if self.head is not None:
             return self.head.fit(model, self.processing_class, data)
-        embeds = encode_class_names(model, self.processing_class, data.class_names, data.prompt_templates)
+        prompts = ClassPrompts.of(model, self.processing_class, data.class_names, data.prompt_templates)
+        embeds = encode_prompts(model, prompts)
         return ZeroShotClassifier.from_model(model, self.processing_class, embeds)
 
     def save_reports(self) -> None:

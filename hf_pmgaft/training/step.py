@@ -27,12 +27,13 @@ from ..models.processors import padding_id
 from ..modes import attack_context, frozen
 from ..noise import sample_seeds
 from ..objectives import Objective, make_objective
-from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
+from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_prompt_templates
 from ..tuning import Tuning, text_is_live, without_tuning
 from ..tuning.base import attachment_of
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts
 from ..zero_shot.views import Views
+from .checks import training_class_names
 from .learned import learned_by_objective
 from .preparation import prepare_tuning, train_in_float32
 from .teacher import Teacher
@@ -136,6 +137,7 @@ class AdversarialStep:
         attack: str = "pgd",
         seed: int = 0,
         augmentation: float = 0.0,
+        accept_any_class_names: bool = False,
         **attack_options: Any,
     ) -> AdversarialStep:
         """The step of a plain model in a loop of one's own; its teacher is a copy of the model as it is now.
@@ -144,6 +146,7 @@ class AdversarialStep:
             model (dual encoder or PEFT model): Prepared in place: what is not tuned is frozen, and all is float32.
             processor (`CLIPProcessor`): Makes prompts and knows the pixel statistics.
             class_names (`list[str]`, *optional*): One per label; none for objectives without text.
+            accept_any_class_names (`bool`): Whether names that a text tower cannot know are taken.
             attack_options: `eps`, `norm`, `num_steps`, ... of the attack.
         """
         train_in_float32(model)
@@ -151,7 +154,7 @@ class AdversarialStep:
         objective = make_objective(objective)
         texts = Texts(
             processor,
-            None if class_names is None else check_class_names(class_names),
+            training_class_names(class_names, None, objective, accept_any_class_names),
             check_prompt_templates(prompt_templates),
             non_class_template=objective.non_class_template,
         )

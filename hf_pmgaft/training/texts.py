@@ -14,7 +14,7 @@ from ..models.backbones import get_encoder, unwrap_peft
 from ..objectives import Objective
 from ..tuning import keeps_weights, without_tuning
 from ..zero_shot.classifier import ZeroShotClassifier
-from ..zero_shot.text import ClassPrompts, encode_class_names
+from ..zero_shot.text import ClassPrompts, encode_prompts
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Texts:
         def encode(names: Sequence[str] | None, templates: Sequence[str]) -> torch.Tensor | None:
             if names is None or not with_text:
                 return None
-            return encode_class_names(model, self.processor, names, templates).to(device)
+            return encode_prompts(model, ClassPrompts.of(model, self.processor, names, templates)).to(device)
 
         class_embeds = encode(self.class_names, self.prompt_templates)
         if class_embeds is None:

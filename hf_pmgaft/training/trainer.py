@@ -23,7 +23,7 @@ from ..hub.upload import PICTURES
 from ..models.backbones import check_dual_encoder, get_encoder, unwrap, unwrap_peft
 from ..models.open_clip_model import check_trainable
 from ..objectives import Objective, make_objective
-from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates
+from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_prompt_templates
 from ..tuning import Tuning, fold_into_clip, keeps_weights
 from ..tuning.base import attachment_of
 from ..tuning.saved import load_model, load_pair, load_tuning, save_weights
@@ -65,6 +65,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
             tower.
         teacher_processor (*optional*): Has the pixel statistics of the teacher, if they differ from the model's.
         head (`Head`, *optional*): Classifies in evaluation instead of the class names; see `evaluate_robustness`.
+        accept_any_class_names (`bool`): Whether names that a text tower cannot know, such as `n01443537`, are taken.
         data_collator, compute_metrics, callbacks, optimizers: As in `Trainer`. `compute_metrics` receives the clean
             logits and the labels of each evaluation set.
 
@@ -99,6 +100,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
         peft_config: Any = None,
         teacher_processor: Any = None,
         head: Head | None = None,
+        accept_any_class_names: bool = False,
     ):
         args = PMGAFTConfig(output_dir="trainer_output") if args is None else args
         check_output_dir(args.output_dir)
@@ -121,13 +123,15 @@ class PMGAFTTrainer(EvaluatingTrainer):
         checks.check_text(self.objective, model, bool(eval_dataset), head is not None)
 
         # Data and its texts
-        examples = examples_for(self.objective, train_dataset, processing_class, class_names, args)
+        examples = examples_for(
+            self.objective, train_dataset, processing_class, class_names, args, accept_any_class_names
+        )
         check_stream(examples, args)
         self.texts = Texts(
             processing_class,
-            checks.training_class_names(class_names, examples, self.objective),
+            checks.training_class_names(class_names, examples, self.objective, accept_any_class_names),
             check_prompt_templates(prompt_templates),
-            None if guidance_names is None else check_class_names(guidance_names),
+            checks.checked_guidance_names(guidance_names, accept_any_class_names),
             self.objective.non_class_template,
         )
 
@@ -162,6 +166,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
             args,
             head=head,
             prompt_templates=self.texts.prompt_templates,
+            accept_any_class_names=accept_any_class_names,
             data_collator=collator_for(self.objective, data_collator, examples, processing_class, self.class_names),
             train_dataset=examples,
             eval_dataset=eval_dataset,
@@ -240,7 +245,9 @@ class PMGAFTTrainer(EvaluatingTrainer):
             TypeError: for a model without a text tower.
         """
         check_dual_encoder(self.model)
-        test_dataset = training_examples(test_dataset, self.processing_class, self.class_names)
+        test_dataset = training_examples(
+            test_dataset, self.processing_class, self.class_names, accept_any_class_names=True
+        )
         return super().predict(test_dataset, ignore_keys, metric_key_prefix)
 
     @torch.no_grad()
@@ -335,7 +342,12 @@ class PMGAFTTrainer(EvaluatingTrainer):
                 if self.args.should_save:
                     file = folder / "class_embeds.safetensors"
                     export_class_embeds(
-                        model, self.processing_class, self.class_names, file, self.texts.prompt_templates
+                        model,
+                        self.processing_class,
+                        self.class_names,
+                        file,
+                        self.texts.prompt_templates,
+                        accept_any_class_names=True,  # or refused when the trainer was made
                     )
 
     def save_merged(self, output_dir: str | None = None) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from ..files import save_tensors
 from ..models.backbones import get_backbone, unwrap
 from ..models.processors import tokenizer_of
-from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, prompt_name
+from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, check_readable, prompt_name
 from ..tuning.base import Attachment, attachment_of
 
 
@@ -49,11 +49,14 @@ class ClassPrompts:
         attachment = _prompting(model)
         if attachment is None:
             prompts = [template.format(name) for name in names for template in templates]
-            return cls(*tokenize(model, tokenizer, prompts), len(templates))
+            ids, mask = tokenize(model, tokenizer, prompts)
+            check_texts_differ(names, ids, mask, len(templates))
+            return cls(ids, mask, len(templates))
 
         attachment.check_classes(names)
         prompts = [f"{name}." for name in names]
         ids, mask = tokenize(model, tokenizer, prompts, truncation=False)
+        check_texts_differ(names, ids, mask, num_templates=1)
         num_tokens = attachment.num_text_tokens
         ids = _with_places(ids, num_tokens)
         mask = _with_places(mask, num_tokens)
@@ -155,6 +158,35 @@ def tokenize(
     return ids, torch.ones_like(ids) if backbone.full_text else mask
 
 
+def check_texts_differ(
+    class_names: Sequence[str], input_ids: torch.Tensor, attention_mask: torch.Tensor, num_templates: int
+) -> None:
+    """Raises `ValueError` for two classes whose texts are the same token ids in every template.
+
+    Args:
+        class_names (`list[str]`): K names.
+        input_ids, attention_mask (`torch.Tensor`): `[K*T,L]`, those of a class after each other.
+        num_templates (`int`): T.
+
+    Example:
+        >>> ids = torch.tensor([[1, 5, 2], [1, 5, 2]])
+        >>> check_texts_differ(["a long name", "a long noun"], ids, torch.ones_like(ids), num_templates=1)
+        Traceback (most recent call last):
+        ValueError: Classes 0 ('a long name') and 1 ('a long noun') are the same 3 tokens in every prompt template, ...
+    """
+    padded = input_ids.masked_fill(attention_mask == 0, -1)
+    first: dict[bytes, int] = {}
+    for number, tokens in enumerate(padded.reshape(-1, num_templates * padded.shape[1])):
+        earlier = first.setdefault(tokens.cpu().numpy().tobytes(), number)
+        if earlier != number:
+            raise ValueError(
+                f"Classes {earlier} ({class_names[earlier]!r:.60}) and {number} ({class_names[number]!r:.60}) are the "
+                f"same {padded.shape[1]} tokens in every prompt template, so no image could be told apart: longer "
+                "texts are cut, and words outside the vocabulary may all be one token. Shorten or change the names "
+                "or the template."
+            )
+
+
 @torch.no_grad()
 def encode_class_names(
     model: nn.Module,
@@ -162,6 +194,7 @@ def encode_class_names(
     class_names: Sequence[str],
     prompt_templates: str | Sequence[str] = DEFAULT_PROMPT_TEMPLATES,
     batch_size: int = 256,
+    accept_any_class_names: bool = False,
 ) -> torch.Tensor:
     """Encodes the class embeddings of the zero-shot head (CLIP, arXiv 2103.00020, section 3.1.4).
 
@@ -173,6 +206,8 @@ def encode_class_names(
         processor (`CLIPProcessor` or tokenizer): Tokenizes the prompts; they are padded to the longest of a batch.
         class_names (`list[str]`): K names, distinct and not empty.
         prompt_templates (`str` or `list[str]`): Each with one `{}`.
+        batch_size (`int`): Prompts at once.
+        accept_any_class_names (`bool`): Whether names that a text tower cannot know, such as `n01443537`, are taken.
 
     Returns:
         `torch.Tensor`: `[K, D]`, float32, unit norm, on the model's device.
@@ -182,6 +217,8 @@ def encode_class_names(
         torch.Size([4, 24])
     """
     prompts = ClassPrompts.of(model, processor, class_names, prompt_templates)
+    if not accept_any_class_names:
+        check_readable(check_class_names(class_names))
     return encode_prompts(model, prompts, batch_size)
 
 
@@ -208,6 +245,7 @@ def export_class_embeds(
     class_names: Sequence[str],
     file: str | os.PathLike,
     prompt_templates: str | Sequence[str] = DEFAULT_PROMPT_TEMPLATES,
+    accept_any_class_names: bool = False,
 ) -> torch.Tensor:
     """Writes the class embeddings `[K,D]` of a class list as safetensors, with the names as its metadata.
 
@@ -220,6 +258,9 @@ def export_class_embeds(
         ...     file.get_tensor("class_embeds").shape
         torch.Size([4, 24])
     """
-    embeds = encode_class_names(model, processor, class_names, prompt_templates).cpu()
-    save_tensors({"class_embeds": embeds}, file, metadata={"class_names": json.dumps(list(class_names))})
+    class_names = check_class_names(class_names)
+    embeds = encode_class_names(
+        model, processor, class_names, prompt_templates, accept_any_class_names=accept_any_class_names
+    ).cpu()
+    save_tensors({"class_embeds": embeds}, file, metadata={"class_names": json.dumps(class_names)})
     return embeds

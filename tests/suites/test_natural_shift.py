@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from support.tiny import SIZE, make_model, make_processor
+from support.tiny import SIZE, make_pair_for
 
 from hf_pmgaft.cli import evaluate
 from hf_pmgaft.data import ZeroShotDataset, sources
@@ -225,8 +225,8 @@ def test_the_hub_is_asked_for_one_variant_of_imagenet_v2(monkeypatch, processor)
 
 def test_sets_are_evaluated_by_the_command(data_root, tmp_path, capsys):
     model = tmp_path / "model"
-    make_model().save_pretrained(model)
-    make_processor().save_pretrained(model)
+    for part in make_pair_for(IMAGENET + SUITE["objectnet"]["class_names"]):
+        part.save_pretrained(model)
     names = ["imagenet_v2", "imagenet_a", "imagenet_on_objectnet"]
     evaluate.main(
         [*("--model", str(model), "--suite", "natural_shift", "--suite_sets", *names)]
@@ -236,8 +236,9 @@ def test_sets_are_evaluated_by_the_command(data_root, tmp_path, capsys):
     assert [rows[name] for name in names] == [["1000", "5"], ["200", "3"], ["113", "125"]]
 
 
-def test_sets_are_evaluated(loaded, processor):
+def test_sets_are_evaluated(loaded):
     attack = {"attack": "pgd", "eps": "1/255", "num_steps": 1}
     sets = [loaded[name] for name in (*V2, *SHARDS)]
-    report = evaluate_robustness(make_model(), processor, sets, [attack], progress=False)
+    model, processor = make_pair_for(name for data in sets for name in data.class_names)
+    report = evaluate_robustness(model, processor, sets, [attack], progress=False)
     assert [result.num_classes for result in report.sets] == [1000, 1000, 1000, 1000, 200, 200, 113]

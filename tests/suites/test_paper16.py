@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from support.tiny import SIZE, make_model
+from support.tiny import SIZE, make_pair_for
 
 from hf_pmgaft.data import sources
 from hf_pmgaft.evaluation import evaluate_robustness
@@ -109,10 +109,11 @@ def test_every_set_gives_images_labels_and_prompts(loaded, name):
     assert template.format(prompt_name(data.class_names[rows[-1]["labels"]])) == PROMPTS[name][1]
 
 
-def test_every_set_is_evaluated(loaded, processor):
+def test_every_set_is_evaluated(loaded):
     pytest.importorskip("pyautoattack")
     attacks = [{"attack": "fgsm", "eps": "1/255"}, {"attack": "autoattack", "version": "fast", "eps": "1/255"}]
-    report = evaluate_robustness(make_model(), processor, loaded, attacks, progress=False)
+    model, processor = make_pair_for(name for data in loaded.values() for name in data.class_names)
+    report = evaluate_robustness(model, processor, loaded, attacks, progress=False)
     assert [result.name for result in report.sets] == list(SUITE)
     for result, data in zip(report.sets, loaded.values(), strict=True):
         assert result.num_samples == len(data) and result.num_classes == len(data.class_names)
@@ -193,7 +194,8 @@ def test_a_limit_takes_the_first_of_the_stored_order(tmp_path, processor):
         assert data.sample_ids == sorted(stored[:limit]) and len(data) == entry["num_images"]
     attack = {"attack": "pgd", "eps": "1/255", "num_steps": 1}
     (data,) = load_suite("paper16", processor, names=["dtd"], data_root=tmp_path, limit=3)
-    report = evaluate_robustness(make_model(), processor, [data], [attack], progress=False)
+    model, knowing = make_pair_for(data.class_names)
+    report = evaluate_robustness(model, knowing, [data], [attack], progress=False)
     assert report.sets[0].verdicts["sample_id"] == sorted(stored[:3])
     (data,) = load_suite("paper16", processor, names=["dtd"], data_root=tmp_path)
     assert data.sample_ids is None

@@ -1,6 +1,8 @@
 """A tiny random CLIP (hidden and projection widths unequal), its processor, and a small set that can be learned."""
 
 import io
+import re
+from collections.abc import Iterable, Sequence
 
 import datasets
 import numpy as np
@@ -9,6 +11,8 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from hf_pmgaft.prompts import prompt_name
 
 CLASS_NAMES = ["red disc", "green disc", "blue square", "yellow square"]
 
@@ -19,9 +23,9 @@ WORDS = "a photo of this is an emoji the red green blue yellow disc square image
 SIZE = 16
 
 
-def make_model(seed: int = 0, projection_dim: int = 24, text_layers: int = 1) -> CLIPModel:
+def make_model(seed: int = 0, projection_dim: int = 24, text_layers: int = 1, vocab_size: int = 32) -> CLIPModel:
     torch.manual_seed(seed)
-    text = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, vocab_size=32)
+    text = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, vocab_size=vocab_size)
     text["num_hidden_layers"] = text_layers
     vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
     config = CLIPConfig(
@@ -38,9 +42,9 @@ def make_model(seed: int = 0, projection_dim: int = 24, text_layers: int = 1) ->
     return model
 
 
-def make_processor() -> CLIPProcessor:
+def make_processor(words: Sequence[str] = WORDS) -> CLIPProcessor:
     vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, "<unk>": 2}
-    vocabulary.update({word: i + 3 for i, word in enumerate(WORDS)})
+    vocabulary.update({word: i + 3 for i, word in enumerate(words)})
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -57,6 +61,13 @@ def make_processor() -> CLIPProcessor:
     size = {"shortest_edge": SIZE}
     images = CLIPImageProcessorPil(size=size, crop_size={"height": SIZE, "width": SIZE})
     return CLIPProcessor(image_processor=images, tokenizer=fast)
+
+
+def make_pair_for(class_names: Iterable[str]) -> tuple[CLIPModel, CLIPProcessor]:
+    """A model and a processor that know the words of these names too, so that no two of them are the same tokens."""
+    words = {word: None for name in class_names for word in re.findall(r"\w+|[^\w\s]+", prompt_name(name))}
+    processor = make_processor(list(dict.fromkeys([*WORDS, *words])))
+    return make_model(vocab_size=len(processor.tokenizer)), processor
 
 
 def draw(label: int, rng: np.random.Generator) -> Image.Image:

@@ -86,5 +86,5 @@ def jpegs(count: int) -> datasets.Dataset:
 
     rows: dict[str, list[Any]] = {"image": [{"bytes": picture(), "path": None} for _ in range(count)]}
     rows["label"] = [i % 25 for i in range(count)]
-    names = datasets.ClassLabel(names=[f"class {i}" for i in range(25)])
+    names = datasets.ClassLabel(names=[f"thing {i}" for i in range(25)])
     return datasets.Dataset.from_dict(rows, datasets.Features({"image": datasets.Image(), "label": names}))

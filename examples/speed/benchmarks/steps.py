@@ -39,7 +39,7 @@ class Ours:
         if case["model"] == "embedded default" and not case.get("noise"):
             rows = emoji_images()
         else:
-            names = [f"class {i}" for i in range(max(case["prompts"], 2))]
+            names = [f"thing {i}" for i in range(max(case["prompts"], 2))]
             rows = noise_images(2 * case["batch_size"], len(names), processor)
 
         defaults = dict(
@@ -93,7 +93,7 @@ class Written:
         )
 
         # Texts
-        names = [f"class {i}" for i in range(max(case["prompts"], 2))]
+        names = [f"thing {i}" for i in range(max(case["prompts"], 2))]
         if case["model"] == "embedded default":
             names = emoji_images().features["label"].names
         tokens = processor.tokenizer(

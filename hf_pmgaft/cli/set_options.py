@@ -1,0 +1,80 @@
+"""What a command line says of single evaluation sets: VALUE for all of them, NAME=VALUE for one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..prompts import names_from
+
+FLAGS = {
+    "class_names": "--eval_class_names",
+    "image_column": "--eval_image_column",
+    "label_column": "--eval_label_column",
+    "accept_any_class_names": "--accept_any_class_names",
+}
+HELP = {
+    "eval_class_names": "Class names of evaluation sets, where their labels have none: a file with one name per line, "
+    "or a list of the package such as tiny_imagenet, for all sets; SET=FILE for one of them.",
+    "eval_image_column": "Image column of evaluation sets; SET=COLUMN for one of them.",
+    "eval_label_column": "Label column of evaluation sets; SET=COLUMN for one of them.",
+    "accept_any_class_names": "Take class names that a text tower cannot know, such as n01443537.",
+}
+
+
+def options_of(text: str, args: Any, texts: Sequence[str], head: str | None = None) -> dict[str, Any]:
+    """The keywords of `load_set` for one evaluation set.
+
+    Args:
+        text (`str`): The set, as the command line names it.
+        args: Has `eval_class_names`, `eval_image_column`, `eval_label_column` and `accept_any_class_names`.
+        texts (`list[str]`): All sets of the command line.
+        head (`str`, *optional*): What classifies in place of class names, of which any will then do.
+
+    Raises:
+        ValueError: for a value of a set that is none of them, and for two values of one.
+
+    Example:
+        >>> from argparse import Namespace
+        >>> columns = {"eval_image_column": None, "eval_label_column": ["fine", "dtd=texture"]}
+        >>> args = Namespace(eval_class_names=None, accept_any_class_names=False, **columns)
+        >>> options_of("user/dtd@test", args, ["user/dtd@test", "user/food"])["label_column"]
+        'texture'
+    """
+    from ..suites.sets import set_name
+
+    name, names = set_name(text), {set_name(each) for each in texts}
+    class_names = value_of("--eval_class_names", args.eval_class_names, name, names)
+    return {
+        "class_names": None if class_names is None else names_from(class_names),
+        "image_column": value_of("--eval_image_column", args.eval_image_column, name, names),
+        "label_column": value_of("--eval_label_column", args.eval_label_column, name, names),
+        "accept_any_class_names": args.accept_any_class_names or head is not None,
+    }
+
+
+def value_of(flag: str, values: Sequence[str] | None, name: str, names: set[str]) -> str | None:
+    """What a flag says of the set `name`: its own value, or else that of all sets.
+
+    Example:
+        >>> value_of("--eval_label_column", ["fine", "dtd=texture"], "food", {"dtd", "food"})
+        'fine'
+    """
+    found: dict[str, str] = {}
+    for text in values or ():
+        of_set, is_of_one, value = text.partition("=")
+        if not is_of_one or Path(text).exists():
+            of_set, value = "", text
+        if of_set and of_set not in names:
+            raise ValueError(
+                f"You passed {flag} {text}, but there is no evaluation set {of_set!r}. There are: "
+                f"{', '.join(sorted(names))}."
+            )
+        if of_set in found:
+            raise ValueError(
+                f"You passed {flag} twice for {of_set or 'all sets'}: {found[of_set]} and {value}. Pass one value for "
+                "all sets, or SET=VALUE for each."
+            )
+        found[of_set] = value
+    return found.get(name, found.get(""))
