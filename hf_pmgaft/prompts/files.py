@@ -121,6 +121,8 @@ def _lines(path: Path, text: str) -> list[str]:
                 f"Line {number} of {path} is empty, though names follow: a name is missing, or the line is too much. "
                 "Write one name per line."
             )
+        if line.isprintable():
+            continue
         if "\t" in line:
             raise ValueError(f"Line {number} of {path} has a tab: it is a table. Write one name per line and no more.")
         breaks = [character for character in line if unicodedata.category(character) in LINE_BREAKS]

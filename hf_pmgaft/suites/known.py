@@ -125,8 +125,9 @@ def known_set_at(place: str) -> KnownSet | None:
         >>> known_set_at("zh-plus/tiny-imagenet").text
         'paper16:tiny_imagenet'
     """
+    suites = {suite: read_suite(suite) for suite in shipped_suites()}
     for name, suite in _places().items():
-        entry = read_suite(suite)[name]
+        entry = suites[suite][name]
         if entry["path"].casefold() == place.casefold():
             return KnownSet(suite, name, entry)
     return None
