@@ -1,4 +1,7 @@
-"""`PMGAFTConfig`: threat model, objective and tuning beside `TrainingArguments`, checked before anything is loaded."""
+"""`PMGAFTConfig`: threat model, objective and tuning beside `TrainingArguments`, checked before anything is loaded.
+
+It is long for one subject's sake: each option stands here with its meaning, its default and what it must be.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from .attacks.losses import LOSSES
 from .attacks.pgd import check_reach
 from .attacks.spec import training_attack, training_options, try_attack
 from .distributed import split_batch
-from .engines import broadcast_buffers, check_engine, check_engine_requested
+from .engines import broadcast_buffers, check_engine, check_engine_requested, tell_deepspeed_of_cpu
 from .files import check_output_folder
 from .modes import ATTACK_PRECISIONS
 from .objectives import OBJECTIVES, make_objective
@@ -231,6 +234,7 @@ class PMGAFTConfig(TrainingArguments):
         # What depends on the devices, which are known from here on.
         check_choice("attack_precision", self.attack_precision, ATTACK_PRECISIONS)
         check_engine(self)
+        tell_deepspeed_of_cpu(self.device)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no device to copy to, and torch would warn
 

@@ -68,6 +68,12 @@ def _check_fsdp(args: TrainingArguments) -> None:
         raise ValueError("You asked for FSDP, whose checkpoints older accelerate resumes wrongly. Install 1.15.")
 
 
+def tell_deepspeed_of_cpu(device: torch.device) -> None:
+    """Names the CPU to DeepSpeed, which accelerate imports if it is there, and which would guess with a warning."""
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
 def check_engine(args: TrainingArguments) -> None:
     """Checks the run against its engine, and prepares for it, once `TrainingArguments` knows its devices.
 

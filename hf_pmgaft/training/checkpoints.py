@@ -20,6 +20,7 @@ from ..distributed import gather
 from ..fingerprints import differences, digest, digest_of_list
 from ..objectives import Objective
 from ..tuning import Tuning, name_of, options_of
+from ..tuning.saved import TRAINING_CONFIG
 from .streams import stream_fingerprint
 from .texts import Texts
 
@@ -160,6 +161,11 @@ def to_resume(asked_for: str | os.PathLike | bool | None, output_dir: str, finge
             logger.warning("Skipped an incomplete checkpoint: %s", reason)
 
     check_complete(folder)
+    if _has_only_the_model(Path(folder)):
+        raise ValueError(
+            f"Checkpoint {str(folder)!r} was saved with save_only_model=True, without the optimizer and the schedule "
+            "that a run goes on with. Start a new run with it as the model, and leave save_only_model out."
+        )
 
     # Those beside it are of the same run, too, or its rotation would remove another's.
     beside = [path for path in steps(output_dir).values() if defect(path) is None]
@@ -168,6 +174,11 @@ def to_resume(asked_for: str | os.PathLike | bool | None, output_dir: str, finge
     if reasons:
         raise ValueError(reasons[0])
     return Path(folder)
+
+
+def _has_only_the_model(folder: Path) -> bool:
+    config = folder / TRAINING_CONFIG
+    return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("save_only_model"))
 
 
 def rotate(output_dir: str | os.PathLike, limit: int | None, keep: Collection[Path]) -> None:

@@ -163,6 +163,13 @@ def test_explicit_incomplete_checkpoint_is_refused_with_the_reason(whole, tmp_pa
     assert trainer.state.global_step == 0
 
 
+def test_a_checkpoint_of_the_model_alone_is_no_place_to_go_on_from(tmp_path):
+    start(tmp_path, max_steps=2, save_only_model=True).train()
+    for asked_for in (True, str(tmp_path / "checkpoint-2")):
+        with pytest.raises(ValueError, match="save_only_model"):
+            start(tmp_path).train(resume_from_checkpoint=asked_for)
+
+
 def renamed(images):
     features = images.features.copy()
     features["label"] = datasets.ClassLabel(names=["red disc", "green disc", "blue square", "yellow image"])
