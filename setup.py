@@ -58,7 +58,6 @@ setup(
             "hub/templates/*.md",
             "metrics/*/*.py",
             "recipes/*.yaml",
-            "recipes/*.json",
             "suites/*.yaml",
             "suites/*.json",
             "suites/*.md",

@@ -117,7 +117,8 @@ class Captions:
                 f"Row {position} has half a character in the caption column {name!r}, {value!r:.60}, which no "
                 "tokenizer reads. Correct the text."
             ) from error
-        return " ".join(value.split()) if shows(value) else ""
+        text = value.removeprefix("\ufeff")  # of a file of its own, which may begin with a byte order mark
+        return " ".join(text.split()) if shows(text) else ""
 
 
 def _tokenizer_for_captions(processor: Any) -> Any:

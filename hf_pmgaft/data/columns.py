@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -46,9 +47,18 @@ def find_column(dataset: Any, name: str | None, usual_names: Sequence[str], kind
     for usual in usual_names:
         if usual in columns:
             return usual
+    # Shards of .JPG, tables with capitals.
+    capitalised = [column for column in columns if column.lower() in usual_names]
+    if len(capitalised) == 1:
+        return capitalised[0]
+    advice = f"Pass the right one as {kind}_column."
+    if columns == ["image"]:
+        advice = (
+            "A folder of images needs a folder for each class at one depth, such as train/cat/1.png, or a "
+            f"metadata.csv with the columns file_name and {usual_names[0]}."
+        )
     raise ValueError(
-        f"The data set has none of the usual {kind} columns {list(usual_names)}; it has {columns}. "
-        f"Pass the right one as {kind}_column."
+        f"The data set has none of the usual {kind} columns {list(usual_names)}; it has {columns}. {advice}"
     )
 
 
@@ -161,7 +171,11 @@ def names_splits(dataset: Any, label_column: str) -> bool:
         False
     """
     feature = features_of(dataset).get(label_column)
-    return isinstance(feature, datasets.ClassLabel) and SPLIT_NAMES.issuperset(feature.names)
+    if not isinstance(feature, datasets.ClassLabel):
+        return False
+    # COCO has train2017 and val2017, others test_images or trainset.
+    names = [re.sub(r"[\W\d_]|images?|imgs?|set", "", name.lower()) for name in feature.names]
+    return SPLIT_NAMES.issuperset(names)
 
 
 # ---- Labels ----

@@ -14,6 +14,7 @@ from datasets.utils.file_utils import xopen
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .arrays import image_of_numbers, to_8_bits
+from .local_files import is_lfs_pointer
 
 LONGEST_NAME = 80  # of a file, in a message
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]{80,}={0,2}\s*")
@@ -110,6 +111,8 @@ def _open_content(content: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content))
     except UnidentifiedImageError as error:
+        if is_lfs_pointer(content):
+            raise ValueError("its file only says where Git LFS keeps it: run `git lfs pull`") from error
         raise ValueError(f"its {len(content)} bytes are no image of a kind that Pillow knows") from error
 
 

@@ -19,6 +19,7 @@ from datasets.data_files import DataFilesDict
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 from datasets.packaged_modules.parquet.parquet import Parquet
 
+from .local_files import check_local_files
 from .parquet_rows import NUM_THREADS, num_rows, rows_without_images, size_of
 from .source_errors import named_errors
 
@@ -67,9 +68,40 @@ def load_split(
     builder = _builder_of_split(name, config, split, revision, data_files)
     if builder is None:
         return _from_cache(name, config, split)
+    _check_files(builder, split)
     with named_errors(name, config, split):
         builder.download_and_prepare()
         return builder.as_dataset(split=split)
+
+
+def stream_split(
+    name: str,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    data_files: str | None = None,
+) -> datasets.IterableDataset:
+    """Reads a set as [`load_split`] does, row by row while it is used.
+
+    Args:
+        name, config, split, revision, data_files: See [`load_images`].
+
+    Raises:
+        ValueError: for a split that the set does not have.
+
+    Example:
+        >>> from pathlib import Path
+        >>> Path("streamed/data").mkdir(parents=True)
+        >>> size = dataset.to_parquet("streamed/data/test-00000-of-00001.parquet")
+        >>> next(iter(stream_split("streamed", split="test")))["label"]
+        0
+    """
+    with named_errors(name, config, split):
+        builder = datasets.load_dataset_builder(name, config, revision=revision, data_files=data_files or None)
+    builder = _shards_in_place_of_texts(builder, name, revision, split, data_files)
+    _check_files(builder, split)
+    with named_errors(name, config, split):
+        return builder.as_streaming_dataset(split=split)
 
 
 def load_without_images(
@@ -96,6 +128,7 @@ def load_without_images(
     builder = _builder_of_split(name, config, split, revision, data_files)
     if not isinstance(builder, Parquet) or os.path.exists(builder.cache_dir) or split == "all":
         return None
+    _check_files(builder, split)
     with named_errors(name, config, split):
         return rows_without_images(_files(builder, split), split, builder.info.features)
 
@@ -160,8 +193,7 @@ def _builder_of_split(
         if not datasets.config.HF_HUB_OFFLINE or _cached_folder(name, config, split) is None:
             raise
         return None
-    if builder.name == "text" and not data_files:
-        builder = _shards_beside_texts(builder, name, revision, split)
+    builder = _shards_in_place_of_texts(builder, name, revision, split, data_files)
     files = builder.config.data_files
     if not files:
         return builder if _has_splits(builder, split) or _cached_folder(name, config, split) is None else None
@@ -171,7 +203,7 @@ def _builder_of_split(
         return builder
     missing = [key for key in wanted if key not in files]
     if missing:
-        raise ValueError(f"{name} has no split {missing[0]!r}. It has: {list(files)}.")
+        raise ValueError(f"{name} has no split {missing[0]!r}. It has: {list(map(str, files))}.")
     if set(wanted) == set(files) or os.path.exists(builder.cache_dir):
         return builder
 
@@ -197,18 +229,29 @@ def _builder_of_split(
     )
 
 
-def _shards_beside_texts(
-    builder: datasets.DatasetBuilder, name: str, revision: str | None, split: str
+def _shards_in_place_of_texts(
+    builder: datasets.DatasetBuilder, name: str, revision: str | None, split: str, data_files: str | None
 ) -> datasets.DatasetBuilder:
     """The shards `SPLIT/*.tar`, in whose place `datasets` takes the text beside each; if there are none what it found.
 
     The sets of CLIP benchmark are such, where a split has one shard and its `nshards.txt`.
     """
+    if builder.name != "text" or data_files:
+        return builder
     shards = {key: f"{key}/*.tar" for key in split_names(split)}
     try:
         return datasets.load_dataset_builder(name, revision=revision, data_files=shards)
     except FileNotFoundError:  # texts they are
         return builder
+
+
+def _check_files(builder: datasets.DatasetBuilder, split: str) -> None:
+    """Raises `ValueError` for files on this disk that cannot be read whole. Images are looked at one by one."""
+    if isinstance(builder, FolderBasedBuilder) or not builder.config.data_files:
+        return
+    files = builder.config.data_files
+    names = list(files) if split == "all" else split_names(split)
+    check_local_files(str(file) for name in names for file in files.get(name, ()))
 
 
 def _files(builder: datasets.DatasetBuilder, split: str) -> dict[str, list[str]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 
 import pyarrow as pa
+import yaml
 from datasets.exceptions import (
     DataFilesNotFoundError,
     DatasetNotFoundError,
@@ -28,6 +30,10 @@ FOREIGN = (
     pa.ArrowException,
     tarfile.TarError,
     zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ImportError,
+    yaml.YAMLError,
 )
 LONGEST = 300
 
@@ -110,6 +116,16 @@ def _sentence(name: str, what: str, error: Exception, reason: BaseException) -> 
             f"{what} has other splits or other numbers of rows than its card states ({line}). Pass a revision whose "
             "card is right, or its files."
         )
+    if "don't share the same prefix or the same types" in line:
+        return (
+            f"{what} has samples of different files. The files of a sample follow each other, are called alike up to "
+            "their first dot and end alike in every sample, such as 0.jpg and 0.cls. Pack the shards so."
+        )
+    if "Must pass at least one table" in line:
+        return f"{what} has no rows, so there is nothing in it to use. Pass another set or split."
+    if isinstance(error, zipfile.BadZipFile):
+        line = f"{line}; where Git LFS was left out, run `git lfs pull`"
+        return f"{what} cannot be read ({line}). Correct its files, or pass another set or split."
     return f"{what} cannot be read ({_line(reason)}). Correct its files, or pass another set or split."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import datasets
 
 from .columns import IMAGE_COLUMNS, check_has_rows
 from .csv_header import check_csv_header
-from .parts import load_split, load_without_images
+from .local_files import check_local_files
+from .parts import load_split, load_without_images, split_names, stream_split
 from .source_errors import named_errors
 
 # By suffix of a single file: the builder of `datasets` that reads it, and its options.
@@ -69,10 +70,7 @@ def load_images(
         data_files = "*.tar"
     if not streaming:
         return load_split(name, config, split, revision, data_files)
-    with named_errors(name, config, split):
-        return datasets.load_dataset(
-            name, config, split=split, streaming=True, revision=revision, data_files=data_files or None
-        )
+    return stream_split(name, config, split, revision, data_files)
 
 
 def load_for_some_rows(
@@ -166,6 +164,7 @@ def _load_file(name: str, split: str, streaming: bool):
         raise ValueError(
             f"{name} is no parquet file, shard or CSV file. Pass one, a folder or the name of a set on the Hub."
         )
+    check_local_files([name])
     builder, options = FILE_BUILDERS[suffix]
     if builder == "csv":
         check_csv_header(path)
@@ -182,14 +181,26 @@ def _load_file(name: str, split: str, streaming: bool):
 
 def _load_saved(folder: str, split: str, streaming: bool):
     """A folder that `save_to_disk` wrote: of one set, which has no splits, or of several splits."""
-    loaded = datasets.load_from_disk(folder)
+    check_local_files(str(file) for file in Path(folder).rglob("*.arrow"))
+    with named_errors(folder, split=split):
+        loaded = datasets.load_from_disk(folder)
     if isinstance(loaded, datasets.DatasetDict):
-        names = split.split("+")
-        missing = [name for name in names if name not in loaded]
+        missing = [name for name in split_names(split) if name not in loaded]
         if missing:
             raise ValueError(f"{folder} has no split {missing[0]!r}. It has: {sorted(loaded)}.")
-        loaded = datasets.concatenate_datasets([loaded[name] for name in names])
+        loaded = _sliced(folder, loaded, split)
+    elif "[" in split:
+        loaded = _sliced(folder, dict.fromkeys(split_names(split), loaded), split)
     return loaded.to_iterable_dataset() if streaming else loaded
+
+
+def _sliced(folder: str, splits: Mapping[str, datasets.Dataset], split: str) -> datasets.Dataset:
+    """The rows of saved splits that a text names, such as `train[:10%]+test`."""
+    sizes = {name: len(data) for name, data in splits.items()}
+    with named_errors(folder, split=split):
+        slices = datasets.ReadInstruction.from_spec(split).to_absolute(sizes)
+    parts = [splits[each.splitname].select(range(each.from_, each.to)) for each in slices]
+    return datasets.concatenate_datasets(parts)
 
 
 def _has_tables_beside_shards(path: Path) -> bool:

@@ -47,7 +47,7 @@ PLACES = {
     "a folder that is not there": ("./gone/", Refused("is no file or folder here")),
     "a folder without images": ("texts", Refused("holds no images, parquet, CSV or .tar files")),
     "an empty folder": ("nothing", Refused("holds no images, parquet, CSV or .tar files")),
-    "a shard without rows": ("empty.tar", Refused("empty.tar', split 'train' cannot be read")),
+    "a shard without rows": ("empty.tar", Refused("empty.tar', split 'train' has no rows")),
     "a shard that is none": ("text.tar", Refused("text.tar', split 'train' cannot be read")),
     "a folder with a broken table": ("broken", Refused("broken', split 'train' cannot be read")),
     "two slashes": ("a/b/c", Refused("is no file or folder here")),
