@@ -58,6 +58,7 @@ setup(
             "hub/templates/*.md",
             "metrics/*/*.py",
             "recipes/*.yaml",
+            "recipes/*.json",
             "suites/*.yaml",
             "suites/*.json",
             "suites/*.md",

@@ -4,10 +4,10 @@ With no arguments it tunes the small CLIP of examples/emoji by PMG-AFT, in a few
 
     accelerate launch examples/run_pmgaft.py
 
-The same script tunes a Hub model on a Hub data set, on one GPU or many:
+The same script does a paper's whole job by a recipe, on one GPU or many: it tunes a model of the Hub on a set of the
+Hub, and measures sixteen sets before and after:
 
-    accelerate launch examples/run_pmgaft.py --recipe pmg_aft \
-        --model_name_or_path openai/clip-vit-base-patch32 --dataset_name zh-plus/tiny-imagenet --bf16
+    accelerate launch examples/run_pmgaft.py --recipe pmg_aft --bf16
 
 A recipe or a YAML file gives defaults (--recipe, --config), flags override them. It writes into --output_dir:
 the checkpoint with its processor and tokenizer, robustness_before.json and robustness.json, README.md (the model card)

@@ -17,6 +17,7 @@ COMMANDS = {
     "attack-vlm": ("attack_vlm", "attack what a LLaVA writes"),
     "convert": ("convert", "take checkpoints from open_clip, and to it"),
     "recipes": ("recipes", "list the recipes, or print one"),
+    "reproduce": ("reproduce", "say what a recipe runs, costs and should give, and do it"),
     "env": ("environment", "print what a bug report needs"),
 }
 

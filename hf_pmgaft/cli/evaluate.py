@@ -33,13 +33,18 @@ from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
 from ..evaluation.verdicts import VERDICTS
 from ..files import check_output_file, check_output_folder
+from ..fingerprints import fingerprint
+from ..models.record import model_record
 from ..models.resolution import at_resolution
 from ..registry import check_count
 from ..tuning.saved import load_pair
+from .card_options import check_card_options, put_into_card
 from .compare import compare, draw_reports
 from .errors import flags_named, one_line_errors
 from .parser import add_model_options, make_parser
 from .set_options import FLAGS, HELP, options_of
+from .suite_options import HELP as SUITE_HELP
+from .suite_options import end_with_missing, load_suite_sets
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
     from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
@@ -56,15 +61,19 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     add_model_options(parser, "the embedded one if absent")
 
     sets = parser.add_argument_group("images")
-    sets.add_argument("--eval_sets", nargs="+", help="Sets, each NAME[:config][@split]; the emoji groups if absent.")
+    sets.add_argument(
+        "--eval_sets",
+        nargs="+",
+        help="Sets, each known (dtd, ...) or NAME[:config][@split][#revision]; the emoji groups if absent.",
+    )
     sets.add_argument("--eval_class_names", nargs="+", help=HELP["eval_class_names"])
     sets.add_argument("--eval_image_column", nargs="+", help=HELP["eval_image_column"])
     sets.add_argument("--eval_label_column", nargs="+", help=HELP["eval_label_column"])
     sets.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
-    sets.add_argument("--suite", help="A benchmark in place of single sets: paper16, natural_shift or a YAML file.")
-    sets.add_argument("--suite_sets", nargs="+", help="Some sets of the suite; all if absent.")
-    sets.add_argument("--data_root", help="Folder with a sub-folder per set of the suite, read in place of the Hub.")
-    sets.add_argument("--limit", type=int, help="Images per set of the suite, by its stored sample ids.")
+    sets.add_argument("--suite", help=SUITE_HELP["suite"])
+    sets.add_argument("--suite_sets", nargs="+", help=SUITE_HELP["suite_sets"])
+    sets.add_argument("--data_root", help=SUITE_HELP["data_root"])
+    sets.add_argument("--limit", type=int, help=SUITE_HELP["limit"])
     sets.add_argument("--head", choices=HEADS, help="Classify by labelled images instead of class names.")
     sets.add_argument("--support_sets", nargs="+", help="What --head is fitted on: for each of --eval_sets one set.")
     sets.add_argument("--image_size", type=int, help="Another resolution, position embeddings interpolated once.")
@@ -104,6 +113,12 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     out.add_argument(
         "--plots", help="Folder for pictures: bars per set, accuracy against radius, clean against robust."
     )
+    out.add_argument("--update_card", metavar="MODEL", help="Put the figures into the card of this folder or Hub id.")
+    out.add_argument("--push", action="store_true", help="With --update_card, commit to the model on the Hub.")
+    out.add_argument("--report", help="With --update_card, a report that is there already, in place of evaluating.")
+    out.add_argument(
+        "--benchmarks", help="With --update_card, YAML: {SET: {FIGURE: [DATASET, TASK]}} for .eval_results."
+    )
     out.add_argument("--compare", nargs=2, metavar="REPORT", help="Compare two reports instead of evaluating.")
     out.add_argument("--ignore", nargs="+", default=[], help="Protocol keys that may differ, such as versions.torch.")
     return parser.parse_args(argv)
@@ -122,18 +137,29 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     if args.compare:
         compare(*args.compare, args.ignore, args.format, args.output_file, args.plots)
         return
+    check_card_options(args)
+    if args.report:
+        put_into_card(RobustnessReport.load(args.report), args)
+        return
+
     from ..evaluation.evaluate import evaluate_robustness
     from ..evaluation.heads import make_head
+    from ..hub.card_update import ExistingCard
 
     # Model
     state = PartialState()
-    name = args.model or str(emoji_folder() / "model")
+    name = args.model or args.update_card or str(emoji_folder() / "model")
     model, processor = load_pair(name, args.processor, args.base, revision=args.revision)
+    provenance = {"model": model_record(model, name)}
     if args.image_size is not None:
         model, processor = at_resolution(model, processor, args.image_size)
 
+    if args.update_card:  # hours before its figures are there
+        ExistingCard.read(args.update_card).check_weights({"fingerprint": fingerprint(model)})
+
     # Images, and what they are classified by
-    sets = load_sets(args, processor)
+    sets, of_suite = load_sets(args, processor)
+    provenance.update(of_suite)
     support = [
         load_labelled(text, args, processor, prompt_templates="{}", part="train_split")
         for text in args.support_sets or []
@@ -156,26 +182,29 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
         seed=args.seed,
         verdict_file=args.verdict_file,
     )
+    report.provenance.update(provenance)
     if state.is_main_process:
         show(report, args, Path(name).name)
+        if args.update_card:
+            put_into_card(report, args)
+    end_with_missing(provenance)
 
 
 # ---- Images ----
 
 
-def load_sets(args: argparse.Namespace, processor: Any) -> list[EvaluationImages]:
-    """The sets that a command line names.
+def load_sets(args: argparse.Namespace, processor: Any) -> tuple[list[EvaluationImages], dict[str, Any]]:
+    """The sets that a command line names, and what reports record of their suite.
 
     Raises:
         ValueError: for options that have no effect together, or that leave the sets as they are.
     """
     from ..data.evaluation_sets import read_sample_ids
-    from ..suites.loading import load_suite
     from ..suites.sets import set_name
 
     _check_idle(args)
     if args.suite:
-        return load_suite(args.suite, processor, names=args.suite_sets, limit=args.limit, data_root=args.data_root)
+        return load_suite_sets(args, processor)
 
     rows = read_sample_ids(args.sample_ids) if args.sample_ids else {}
     texts = args.eval_sets or [f"{emoji_folder() / 'data'}:{group}@{args.split}" for group in GROUPS]
@@ -194,7 +223,7 @@ def load_sets(args: argparse.Namespace, processor: Any) -> list[EvaluationImages
             f"You passed --sample_ids {args.sample_ids}, which holds rows of {sorted(rows)} and none of the sets "
             f"{sorted(data.name for data in sets)}, which would be evaluated whole. Pass the file of these sets."
         )
-    return sets
+    return sets, {}
 
 
 def load_labelled(text: str, args: argparse.Namespace, processor: Any, **options: Any) -> ZeroShotDataset:

@@ -8,6 +8,7 @@ from ..config import PMGAFTConfig
 from ..models.processors import check_mean, check_std
 from ..registry import check_count
 from .set_options import HELP
+from .suite_options import HELP as SUITE_HELP
 
 
 @dataclass
@@ -78,12 +79,24 @@ class DataArguments:
     dataset_name: str | None = field(
         default=None,
         metadata={
-            "help": "Fine-tuning set: Hub id, ImageFolder, parquet or CSV file, save_to_disk or webdataset folder, "
-            "[:config][@split]."
+            "help": "Fine-tuning set: a known set (tiny_imagenet, imagenet, ...), Hub id, ImageFolder, parquet or CSV "
+            "file, save_to_disk or webdataset folder, [:config][@split][#revision]."
         },
     )
     eval_sets: list[str] = field(
-        default_factory=list, metadata={"help": "Zero-shot sets, each NAME[:config][@split] as for --dataset_name."}
+        default_factory=list,
+        metadata={"help": "Zero-shot sets, each known (dtd, food101, ...) or NAME[:config][@split][#revision]."},
+    )
+    suite: str | None = field(default=None, metadata={"help": SUITE_HELP["suite"]})
+    suite_sets: list[str] = field(default_factory=list, metadata={"help": SUITE_HELP["suite_sets"]})
+    data_root: str | None = field(default=None, metadata={"help": SUITE_HELP["data_root"]})
+    limit: int | None = field(default=None, metadata={"help": SUITE_HELP["limit"]})
+    final_attacks: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Attacks after training alone, each NAME[,option=value...], such as autoattack,version=standard; "
+            "their report is robustness_final.json."
+        },
     )
     eval_class_names: list[str] = field(default_factory=list, metadata={"help": HELP["eval_class_names"]})
     eval_image_column: list[str] = field(default_factory=list, metadata={"help": HELP["eval_image_column"]})

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..attacks.spec import AttackSpec, parse_options
 from ..config import PMGAFTConfig, check_output_dir
 from ..models.processors import image_processor_of
+from ..models.record import model_record
 from ..models.resolution import at_resolution
 from ..objectives import make_objective
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, names_from
 from ..tuning.saved import load_pair
 from .errors import flags_named
 from .set_options import FLAGS, options_of
+from .suite_options import load_suite_sets
 from .train_arguments import DataArguments, ModelArguments
 
 if TYPE_CHECKING:  # what brings in `datasets`, pandas and Trainer comes where it is used, so that --help is quick
@@ -52,6 +55,7 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
 
     # Models
     model, processor = load_model_to_train(model_args)
+    provenance = {"base_model": model_record(model, model_args.model_name_or_path)}
     if model_args.image_size is not None:
         model, processor = at_resolution(model, processor, model_args.image_size)
     teacher, teacher_processor = model_args.teacher_name_or_path, None
@@ -59,11 +63,13 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
         teacher, teacher_processor = load_pair(teacher, model_args.teacher_processor, model_args.teacher_base)
 
     # Data
+    final_attacks = [final_attack(text, args) for text in data_args.final_attacks]
     objective = make_objective(args.objective, args.objective_kwargs)
     train_dataset = load_training_set(data_args, processor, args.seed, objective.uses_text)
     eval_sets, head = [], None
     if args.do_eval:
-        eval_sets = load_sets(data_args.eval_sets, data_args, processor)
+        eval_sets, of_suite = load_eval_sets(data_args, processor)
+        provenance.update(of_suite)
         support = load_sets(data_args.support_sets, data_args, processor, part="train_split")
         head = make_head(data_args.head, support, eval_sets)
         eval_sets += load_captioned_sets(data_args, processor)
@@ -89,6 +95,10 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
     )
     trainer.folder = folder
     trainer.check_training(args.resume_from_checkpoint)
+    if train_dataset.source:
+        provenance["training_set"] = train_dataset.source
+    trainer.provenance = provenance
+    trainer.final_attacks = final_attacks
     if model_args.push_merged:
         trainer.check_merges()
     return trainer
@@ -154,6 +164,48 @@ def train_templates(data_args: DataArguments) -> str | list[str]:
 
     template = data_args.prompt_template
     return template if template not in DEFAULT_PROMPT_TEMPLATES else training_templates(data_args.dataset_name)
+
+
+def load_eval_sets(data_args: DataArguments, processor: Any) -> tuple[list[ZeroShotDataset], dict[str, Any]]:
+    """The labelled sets of a command line, single ones or a suite's, and what reports record of the suite.
+
+    Raises:
+        ValueError: for single sets and a suite together, and options of a suite without one.
+    """
+    options = {"--suite_sets": data_args.suite_sets, "--data_root": data_args.data_root, "--limit": data_args.limit}
+    if data_args.suite:
+        options = {"--eval_sets": data_args.eval_sets, "--head": data_args.head}
+    idle = [flag for flag, value in options.items() if value]
+    if idle:
+        how = "with" if data_args.suite else "without"
+        raise ValueError(
+            f"You passed {', '.join(idle)} {how} --suite, where it has no effect. Leave it out; "
+            "--help says what single sets and what suites take."
+        )
+    if not data_args.suite:
+        return load_sets(data_args.eval_sets, data_args, processor), {}
+
+    sets, record = load_suite_sets(data_args, processor)
+    data_args.in_domain_set = data_args.in_domain_set or in_domain_set(data_args.dataset_name, sets)
+    return sets, record
+
+
+def in_domain_set(dataset_name: str, sets: list[ZeroShotDataset]) -> str | None:
+    """The evaluated set whose training split is tuned on, by its name or its place on the Hub."""
+    from ..data.sources import parse_set, split_revision
+    from ..suites.known import find_known_set, known_set_at
+
+    known = find_known_set(dataset_name) or known_set_at(parse_set(split_revision(dataset_name)[0])[0])
+    names = [data.name for data in sets]
+    return known.name if known is not None and known.name in names else None
+
+
+def final_attack(text: str, args: PMGAFTConfig) -> AttackSpec:
+    """An attack of --final_attacks, at the radius and norm of evaluation unless it names its own."""
+    options = parse_options(text)
+    has_ball = options["attack"] not in ("patch", "corruption")
+    ball = {"eps": args.eval_eps or args.eps, "norm": args.norm} if has_ball else {}
+    return AttackSpec.of({**ball, **options})
 
 
 def load_sets(

@@ -48,6 +48,7 @@ class EvaluationImages(ImageRows, Dataset):
         (torch.Size([3, 20, 20]), 16, [6, 1])
     """
 
+    source: dict[str, Any] | None = None  # where it was read from, which reports record
     is_counted = False  # whether reports state the number of rows, where it was not known before
 
     def __init__(

@@ -145,7 +145,9 @@ def evaluate_robustness(
         digests = verdicts.of(plan.name, PIXELS)
         protocol["sets"][plan.name]["images"] = digest_of_list([digests[row] for row in plan.rows])
     rows = [result for of_set in results.values() for result in of_set]
-    return RobustnessReport(protocol, rows, described, _flags(probed, results, plans))
+    sources = {data.name: data.source for data in sets if data.source}
+    provenance = {"sets": sources} if sources else {}
+    return RobustnessReport(protocol, rows, described, _flags(probed, results, plans), provenance)
 
 
 # ---- Checks ----

@@ -91,6 +91,8 @@ class RobustnessReport:
         sets (list of `SetResult`): In the order of evaluation.
         model (`dict`): Fingerprint of the weights, logit scale and pixel statistics.
         flags (list of `dict`): Signs that a figure should not be believed yet: each with `flag`, `set` and `message`.
+        provenance (`dict`): Where model and sets were read from, with their commits; the suite, and in `missing` the
+            sets of it that could not be evaluated, with the reason. It is no part of the protocol.
         picture (`bytes`, *optional*): A PNG of sample images that a notebook shows below the table. Whoever has one
             sets it; it is no part of the report, which is compared and saved without it.
 
@@ -106,6 +108,7 @@ class RobustnessReport:
     sets: list[SetResult]
     model: dict[str, Any] = field(default_factory=dict)
     flags: list[dict[str, str]] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         self.picture: bytes | None = None
@@ -177,6 +180,13 @@ class RobustnessReport:
         values = [getattr(result, key) for result in self.of().sets if result.name != leave_out]
         return sum(values) / len(values) if values else math.nan
 
+    @property
+    def mean_title(self) -> str:
+        """The name of the mean over sets, which says so if some of the suite are missing."""
+        missing = self.provenance.get("missing", {})
+        count = len({result.name for result in self.sets})
+        return f"mean of {count} of {count + len(missing)} sets" if missing else "mean of sets"
+
     def mean_threat(self, threat: str) -> float:
         """Mean over sets of a threat's worst case; see `of`."""
         sets = self.of().sets
@@ -220,7 +230,7 @@ class RobustnessReport:
             report = self.of(figure)
             if len(report.sets) == 1 and not figure.is_accuracy:
                 continue
-            name = "mean of sets" if figure.is_accuracy else f"mean {figure.title}"
+            name = self.mean_title if figure.is_accuracy else f"mean {figure.title}"
             headline, *others = (percent(report.mean_threat(threat)) for threat in threats)
             eight_bits = [percent(report.mean("robust_8bit_accuracy"))] if has_8_bits else []
             cells = [percent(report.mean_clean_accuracy), headline, "", *eight_bits, *others]
@@ -286,6 +296,7 @@ class RobustnessReport:
             "protocol_hash": self.protocol_hash,
             "model": self.model,
             "flags": self.flags,
+            **({"provenance": self.provenance} if self.provenance else {}),
             "mean_clean_accuracy": self.mean_clean_accuracy,
             "mean_robust_accuracy": self.mean_robust_accuracy,
             "sets": [result.to_dict() for result in self.sets],
@@ -307,7 +318,9 @@ class RobustnessReport:
         try:
             data = json.loads(Path(file).read_text(encoding="utf-8"))
             sets = [SetResult.stored(entry) for entry in data["sets"]]
-            report = cls(data["protocol"], sets, data.get("model", {}), data.get("flags", []))
+            report = cls(
+                data["protocol"], sets, data.get("model", {}), data.get("flags", []), data.get("provenance", {})
+            )
             written_hash = data["protocol_hash"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(

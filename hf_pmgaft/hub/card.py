@@ -26,6 +26,8 @@ from .results import FIGURES, ZERO_SHOT_TASK, listed, mean_name, model_index
 TEMPLATES = Path(__file__).parent / "templates"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
+NOT_EVALUATED = "This checkpoint was not evaluated."
+MARKS = ("<!-- figures of {} -->", "<!-- end of figures of {} -->")  # of the block of one protocol
 ANY_NAMES = '["cat", "dog"]'
 LEARNED_NAMES = "model.tuning.options.class_names  # each has a context of its own"
 
@@ -38,6 +40,7 @@ def model_card(
     config: PMGAFTConfig,
     report_before: RobustnessReport | None = None,
     report_after: RobustnessReport | None = None,
+    report_final: RobustnessReport | None = None,
     dataset_name: str | None = None,
     plots: Sequence[str] = (),
     licence: str | None = None,
@@ -53,6 +56,7 @@ def model_card(
         base_model (`str`): Hub id or folder of the model that was tuned; of a folder only the last name is written.
         objective (`Objective`), tuning (`Tuning`), config (`PMGAFTConfig`): How it was tuned.
         report_before, report_after (`RobustnessReport`, *optional*): Of one protocol.
+        report_final (`RobustnessReport`, *optional*): Of other attacks, after training alone.
         dataset_name (`str`, *optional*): Hub id or folder of the fine-tuning set.
         plots (`list[str]`): Pictures, by their path relative to the card.
         licence (`str`, *optional*): The base model's; that of its own card, in its folder or on the Hub, if not given.
@@ -92,7 +96,8 @@ def model_card(
         metrics=["accuracy"],
         tags=["hf-pmgaft", "adversarial-robustness", *(["clip"] if "clip" in model_class.lower() else []), method],
         model_name=title,
-        eval_results=model_index(report_after) if report_after else None,
+        eval_results=[result for report in (report_after, report_final) if report for result in model_index(report)]
+        or None,
     )
 
     # Text, which people read
@@ -109,7 +114,7 @@ def model_card(
         dataset=f" on `{_public_name(dataset_name)}`" if dataset_name else "",
         paper=_paper(objective),
         training=_training_rows(objective, tuning, config, _data(dataset_name, train_dataset)),
-        results=_results(report_before, report_after),
+        results=all_results(report_before, report_after, report_final),
         plots="".join(f"\n![{path.stem}]({path.name if path.is_absolute() else path})\n" for path in pictures),
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
@@ -234,11 +239,28 @@ def _training_rows(objective: Objective, tuning: Tuning, config: PMGAFTConfig, d
     return "\n".join(f"| {key} | {value} |" for key, value in rows.items())
 
 
-def _results(before: RobustnessReport | None, after: RobustnessReport | None) -> str:
-    """Protocol, figures before and after, what each attack left standing, and flags."""
-    if after is None:
-        return "This checkpoint was not evaluated."
+def all_results(
+    before: RobustnessReport | None, after: RobustnessReport | None, final: RobustnessReport | None = None
+) -> str:
+    """The text of a card's results: a block for each protocol, between marks by which it is found again."""
+    if after is None and final is None:
+        return NOT_EVALUATED
+    blocks = []
+    if after is not None:
+        blocks.append(result_block(after, before))
+    if final is not None:
+        blocks.append(result_block(final))
+    return "\n\n".join(blocks)
 
+
+def result_block(report: RobustnessReport, before: RobustnessReport | None = None) -> str:
+    """The figures of one report, and those before training of the same protocol, between marks."""
+    start, end = (mark.format(report.protocol_hash) for mark in MARKS)
+    return f"{start}\n{_results(before, report)}\n{end}"
+
+
+def _results(before: RobustnessReport | None, after: RobustnessReport) -> str:
+    """Protocol, figures before and after, what each attack left standing, and flags."""
     # By which protocol
     lines = [f"{after.measure} in %, protocol `{after.protocol_hash}`. Robust is the worst case over:", ""]
     lines += [f"- {spec.name} ({listed(spec.to_dict())})" for spec in after.headline_attacks]
@@ -253,6 +275,10 @@ def _results(before: RobustnessReport | None, after: RobustnessReport | None) ->
     standing = after.attack_rows()
     if len(standing) > 2:  # the header and more than one attack
         lines += ["", "What each attack left standing in %, mean over the sets:", "", render(standing, "markdown")]
+
+    # What is not in them
+    for name, reason in after.provenance.get("missing", {}).items():
+        lines += ["", f"**{name} is missing** from these figures: {reason}"]
 
     # Whether to believe them
     if after.flags:

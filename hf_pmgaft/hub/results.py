@@ -86,7 +86,7 @@ def save_eval_results(
 
 def mean_name(report: RobustnessReport) -> str:
     """The name of the mean over a report's sets."""
-    return "mean of sets" if report.of().figures == [Figure()] else "mean of all"
+    return report.mean_title if report.of().figures == [Figure()] else "mean of all"
 
 
 def listed(options: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -12,6 +13,7 @@ import datasets
 
 from ..data.evaluation_sets import ZeroShotDataset
 from ..data.parquet_rows import with_images
+from ..data.places import Place, SplitOnHub, look_up
 from ..data.sources import load_for_some_rows, load_images
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from .fields import size_range
@@ -54,13 +56,85 @@ def load_suite(
         >>> [(data.name, len(data)) for data in load_suite("own.yaml", processor)]
         [('shapes', 16)]
     """
+    sets, missing = load_available_sets(suite, processor, names=names, limit=limit, data_root=data_root)
+    if len(missing) == 1:
+        raise ValueError(next(iter(missing.values())))
+    if missing:
+        listed = " ".join(f"{name}: {problem}" for name, problem in missing.items())
+        raise ValueError(f"{len(missing)} sets of {str(suite)!r} cannot be loaded. {listed}")
+    return sets
+
+
+def load_available_sets(
+    suite: str | PathLike,
+    processor: Any,
+    *,
+    names: Sequence[str] | None = None,
+    limit: int | None = None,
+    data_root: str | PathLike | None = None,
+) -> tuple[list[ZeroShotDataset], dict[str, str]]:
+    """Loads the sets of a suite that can be loaded, and says why the others cannot.
+
+    All are looked up on the Hub before the first is downloaded: gated sets, and those that are not there, are logged.
+
+    Args:
+        suite, processor, names, limit, data_root: See [`load_suite`].
+
+    Returns:
+        `tuple[list, dict]`: The sets, and by name the reason why another is missing.
+
+    Raises:
+        ValueError: for unknown names and a limit that the stored order does not have.
+
+    Example:
+        >>> from pathlib import Path
+        >>> dataset.save_to_disk("shapes")
+        >>> text = "{path: %s, class_names: [red disc, green disc, blue square, yellow square]}"
+        >>> size = Path("own.yaml").write_text(f"shapes: {text % 'shapes'}")
+        >>> sets, missing = load_available_sets("own.yaml", processor)
+        >>> [data.name for data in sets], missing
+        (['shapes'], {})
+    """
     entries = read_suite(suite)
-    names = list(entries) if names is None else list(names)
+    names = list(entries) if names is None else list(dict.fromkeys(names))
     unknown = [name for name in names if name not in entries]
     if unknown:
         raise ValueError(f"The suite {str(suite)!r} has no sets {unknown}. It has: {', '.join(entries)}.")
     check_limit(limit)
-    return [load_entry(name, entries[name], processor, limit=limit, data_root=data_root) for name in names]
+
+    # Before the first download
+    places = {name: place_of(name, entries[name], data_root) for name in names}
+    missing = {name: problem for name in names if (problem := _problem(name, entries[name], places[name]))}
+    for problem in missing.values():
+        logger.warning("Not available: %s", problem)
+    if limit is None:
+        _check_disk({name: (entries[name], place) for name, place in places.items() if name not in missing})
+
+    sets = []
+    for name in names:
+        if name in missing:
+            continue
+        try:
+            options = {"limit": limit, "data_root": data_root, "place": places[name]}
+            sets.append(load_entry(name, entries[name], processor, **options))
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            missing[name] = str(error) if name in str(error) else f"{name!r}: {error}"
+            logger.warning("Not available: %s", missing[name])
+    return sets, missing
+
+
+def place_of(name: str, entry: Mapping[str, Any], data_root: str | PathLike | None = None) -> Place:
+    """Where a suite's set is read from: its folder in `data_root`, or what the Hub says of its path.
+
+    Raises:
+        ValueError: for a `data_root` without such a folder, which would else be looked up on the Hub.
+    """
+    if data_root is None:
+        return look_up(entry["path"], entry.get("revision"))
+    folder = Path(data_root) / name
+    if not folder.is_dir():
+        raise ValueError(f"You passed data_root={str(data_root)!r}, which has no folder {name!r}. Save the set there.")
+    return Place(str(folder))
 
 
 def load_entry(
@@ -71,6 +145,7 @@ def load_entry(
     limit: int | None = None,
     sample_ids: Sequence[int] | None = None,
     data_root: str | PathLike | None = None,
+    place: Place | None = None,
 ) -> ZeroShotDataset:
     """Loads one set by what a suite says of it.
 
@@ -79,9 +154,10 @@ def load_entry(
         entry (`dict`): Its fields, as `read_suite` gives them.
         sample_ids (`list[int]`, *optional*): The rows that are evaluated, in place of a limit.
         processor, limit, data_root: See [`load_suite`].
+        place (`Place`, *optional*): Where it is, if that was looked up before.
     """
-    load = load_images if limit is None else load_for_some_rows
-    images = open_entry(name, entry, data_root, load)
+    place = place or place_of(name, entry, data_root)
+    images = open_entry(name, entry, place, load_images if limit is None else load_for_some_rows)
     _check_size(name, entry, len(images), is_strict=limit is not None or data_root is None)
 
     if limit is not None:
@@ -103,28 +179,27 @@ def load_entry(
     )
     least, most = size_range(entry) or (None, None)
     data.is_counted = least != most
+    data.source = place.describe(entry.get("config"), entry.get("split", "test"))
     return data
 
 
-def open_entry(
-    name: str,
-    entry: Mapping[str, Any],
-    data_root: str | PathLike | None = None,
-    load: Callable[..., Any] = load_images,
-) -> Any:
+def open_entry(name: str, entry: Mapping[str, Any], place: Place, load: Callable[..., Any] = load_images) -> Any:
     """Loads the rows of one set, with labels numbered over the class names that its suite keeps.
 
     Args:
         name (`str`): How the set is called.
         entry (`dict`): Its fields, as `read_suite` gives them.
-        data_root (`str` or path, *optional*): See [`load_suite`].
+        place (`Place`): Where it is.
         load (`Callable`): How rows are loaded: `load_images`, as a stream or not, or `load_for_some_rows`. Labels
             that are numbered anew cannot be streamed.
 
     Raises:
-        ValueError: for labels in another order or outside the classes, and streams whose labels are numbered anew.
+        ValueError: for a set that may not be read, labels in another order or outside the classes, and streams whose
+            labels are numbered anew.
     """
-    parts = [number_labels(name, entry, images) for images in _open(name, entry, data_root, load)]
+    if place.problem:
+        raise ValueError(f"{name!r}: {place.problem}")
+    parts = [number_labels(name, entry, images) for images in _open(entry, place, load)]
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
 
@@ -156,25 +231,63 @@ def limited_sample_ids(name: str, size: int, limit: int, stored: Sequence[int] |
     return sorted(order[:limit])
 
 
-def _open(name: str, entry: Mapping[str, Any], data_root: str | PathLike | None, load: Callable) -> list[Any]:
+def _open(entry: Mapping[str, Any], place: Place, load: Callable) -> list[Any]:
     """The set, as one data set for each of its configurations."""
-    path, revision, data_files = entry["path"], entry.get("revision"), entry.get("data_files")
-    if data_root is not None:
-        folder = Path(data_root) / name
-        if not folder.is_dir():
-            # Without this a missing folder would be looked up on the Hub.
-            raise ValueError(
-                f"You passed data_root={str(data_root)!r}, which has no folder {name!r}. Save the set there."
-            )
-        path, revision = str(folder), None
-        if data_files and not any(folder.glob(data_files)):
-            data_files = None  # there may be folders of images in place of the Hub's archives
+    data_files = entry.get("data_files")
+    folder = Path(place.name)
+    if data_files and folder.is_dir() and not any(folder.glob(data_files)):
+        data_files = None  # there may be folders of images in place of the Hub's archives
 
     configs = entry.get("config")
     if not isinstance(configs, list):
         configs = [configs]
     split = entry.get("split", "test")
-    return [load(path, config, split, revision=revision, data_files=data_files) for config in configs]
+    return [load(place.name, config, split, revision=place.pinned, data_files=data_files) for config in configs]
+
+
+def _splits_of(entry: Mapping[str, Any], place: Place) -> list[SplitOnHub | None]:
+    """What the Hub states of a set's split, for each of its configurations."""
+    configs = entry.get("config")
+    configs = configs if isinstance(configs, list) else [configs]
+    return [place.of_split(config, entry.get("split", "test")) for config in configs]
+
+
+def _problem(name: str, entry: Mapping[str, Any], place: Place) -> str | None:
+    """Why a set cannot be evaluated, as far as the Hub says so before anything of it is read."""
+    if place.problem:
+        return f"{name!r}: {place.problem}"
+    splits = _splits_of(entry, place)
+    if None in splits or entry.get("drop_classes") or entry.get("by_name") or entry.get("data_files"):
+        return None
+    try:
+        _check_size(name, entry, sum(split.num_rows for split in splits), is_strict=True)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _check_disk(sets: Mapping[str, tuple[Mapping[str, Any], Place]]) -> None:
+    """Logs what will be downloaded, and raises `ValueError` where the disk has no place for it.
+
+    The cache keeps files as they are on the Hub, and the rows of them.
+    """
+    sizes = [split.num_bytes for entry, place in sets.values() for split in _splits_of(entry, place) if split]
+    needed = 2 * sum(sizes)
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    cache.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache).free
+    if needed:
+        logger.warning(
+            "%.2f GB are downloaded, which take about twice as much in %s, where %.2f GB are free.",
+            sum(sizes) / 1e9,
+            cache,
+            free / 1e9,
+        )
+    if needed > free:
+        raise ValueError(
+            f"The sets take about {needed / 1e9:.1f} GB in {cache}, where {free / 1e9:.1f} GB are free. Set HF_HOME "
+            "to a larger disk, or pass a limit or some of the sets."
+        )
 
 
 def _check_size(name: str, entry: Mapping[str, Any], size: int, is_strict: bool) -> None:

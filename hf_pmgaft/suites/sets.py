@@ -8,6 +8,7 @@ from typing import Any
 
 from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
 from ..data.parquet_rows import with_images
+from ..data.places import look_up
 from ..data.sources import load_for_some_rows, load_images, parse_set, split_revision
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from ..registry import check_choice
@@ -80,11 +81,11 @@ def load_set(
             limit=limit,
         )
 
-    images = load_named_images(text, default_split, load_images if limit is None else load_for_some_rows)
+    images, source = load_named_images(text, default_split, load_images if limit is None else load_for_some_rows)
     if limit is not None:
         sample_ids = limited_sample_ids(set_name(text), len(images), limit)
         images = with_images(images, sample_ids)
-    return ZeroShotDataset(
+    data = ZeroShotDataset(
         images,
         processor,
         class_names=class_names,
@@ -96,6 +97,8 @@ def load_set(
         sample_ids=sample_ids,
         accept_any_class_names=accept_any_class_names,
     )
+    data.source = source
+    return data
 
 
 def load_captioned_set(
@@ -138,8 +141,9 @@ def load_captioned_set(
             f"You passed {text!r} for retrieval, but {known.text} has class names and no captions. Pass it "
             "in --eval_sets, and here a set with a column of captions."
         )
-    return RetrievalDataset(
-        load_named_images(text, default_split),
+    images, source = load_named_images(text, default_split)
+    data = RetrievalDataset(
+        images,
         processor,
         caption_column,
         prompt_templates=prompt_templates,
@@ -149,20 +153,34 @@ def load_captioned_set(
         target=target,
         image_column=image_column,
     )
+    data.source = source
+    return data
 
 
-def load_named_images(text: str, default_split: str = "test", load: Callable[..., Any] = load_images) -> Any:
+def load_named_images(
+    text: str, default_split: str = "test", load: Callable[..., Any] = load_images
+) -> tuple[Any, dict[str, Any]]:
     """Loads the rows that `NAME[:config][@split][#revision]` names, by [`load_images`] or what takes the same.
+
+    Returns:
+        `tuple`: The rows, and what reports record of where they are from: path, configuration, split and commit.
+
+    Raises:
+        ValueError: for a set that is gated, not there, or without such a revision.
 
     Example:
         >>> dataset.save_to_disk("shapes")
-        >>> load_named_images("shapes").num_rows
-        16
+        >>> rows, source = load_named_images("shapes")
+        >>> rows.num_rows, source
+        (16, {'path': 'shapes', 'split': 'test'})
     """
     name, revision = split_revision(text)
     name, config, split = parse_set(name, default_split)
     hint_at_known_set(name)
-    return load(name, config, split, revision=revision)
+    place = look_up(name, revision)
+    if place.problem:
+        raise ValueError(f"You passed {text!r}, but {place.problem}")
+    return load(name, config, split, revision=place.pinned), place.describe(config, split)
 
 
 def set_name(text: str) -> str:

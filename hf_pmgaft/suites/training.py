@@ -11,7 +11,7 @@ from ..data.sources import load_images
 from ..data.training_sets import training_examples
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from .known import KnownSet, find_known_set
-from .loading import open_entry
+from .loading import open_entry, place_of
 from .numbering import kept_class_names, label_column_of
 from .sets import load_named_images
 
@@ -62,7 +62,10 @@ def load_training_set(
     if known is None:
         options.update(class_names=class_names, image_column=image_column, label_column=label_column, resize=resize)
         options["accept_any_class_names"] = accept_any_class_names
-        return training_examples(load_named_images(text, "train", load), processor, **options)
+        images, source = load_named_images(text, "train", load)
+        examples = training_examples(images, processor, **options)
+        examples.source = source
+        return examples
 
     stated = {"class_names": class_names, "image_column": image_column, "label_column": label_column}
     passed = [option for option, value in stated.items() if value is not None]
@@ -91,10 +94,11 @@ def training_templates(text: str) -> list[str]:
 def _examples(known: KnownSet, processor: Any, options: dict[str, Any], load: Callable[..., Any]) -> Any:
     """Examples of a known set's training split."""
     entry = known.to_train_on()
-    images = open_entry(known.name, entry, load=load)
+    place = place_of(known.name, entry)
+    images = open_entry(known.name, entry, place, load)
     names = kept_class_names(entry)
     logger.info("%s is read from %s@%s: %d classes.", known.text, entry["path"], entry["split"], len(names))
-    return training_examples(
+    examples = training_examples(
         images,
         processor,
         class_names=names,
@@ -103,3 +107,5 @@ def _examples(known: KnownSet, processor: Any, options: dict[str, Any], load: Ca
         accept_any_class_names=entry.get("accept_any_class_names", False),
         **options,
     )
+    examples.source = place.describe(entry.get("config"), entry["split"])
+    return examples

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 from transformers.trainer_utils import speed_metrics
 
+from ..attacks.spec import AttackSpec
 from ..config import PMGAFTConfig
 from ..data.evaluation_sets import ZeroShotDataset
 from ..evaluation.evaluate import evaluate_robustness
@@ -36,6 +37,9 @@ class EvaluatingTrainer(BaseTrainer):
     Attributes:
         first_report (`RobustnessReport`, *optional*): The first one that was made before training.
         last_report (`RobustnessReport`, *optional*): The last one that was made.
+        final_report (`RobustnessReport`, *optional*): That of `evaluate_finally`.
+        provenance (`dict`): What every report records of where model and sets are from, beside the sets' own sources.
+        final_attacks (list of `AttackSpec`): What `evaluate_finally` attacks by.
     """
 
     def __init__(
@@ -58,6 +62,9 @@ class EvaluatingTrainer(BaseTrainer):
         }
         self.first_report: RobustnessReport | None = None
         self.last_report: RobustnessReport | None = None
+        self.final_report: RobustnessReport | None = None
+        self.provenance: dict[str, Any] = {}
+        self.final_attacks: list[AttackSpec] = []
         sets = evaluation_sets(eval_dataset, processing_class, **self._set_options)
         check_metric(args, sets, kwargs.get("callbacks") or (), kwargs.get("compute_metrics") is not None)
         super().__init__(
@@ -114,12 +121,24 @@ class EvaluatingTrainer(BaseTrainer):
         The first one made before training and the last one made are kept for the model card. With a `verdict_file`
         the same call goes on where it was killed.
         """
+        self.last_report = self._report(sets or self.eval_dataset, [self.args.eval_attack_spec()], verdict_file)
+        if self.state.global_step == 0 and self.first_report is None:
+            self.first_report = self.last_report
+        return self.last_report
+
+    def evaluate_finally(self, verdict_file: str | Path | None = None) -> RobustnessReport:
+        """The report under `final_attacks`, such as AutoAttack, which stands beside the last one in the card and in
+        `robustness_final.json`."""
+        self.final_report = self._report(self.eval_dataset, self.final_attacks, verdict_file)
+        return self.final_report
+
+    def _report(self, sets: Any, attacks: Sequence[Any], verdict_file: str | Path | None) -> RobustnessReport:
         with self.evaluation_model() as model:
-            self.last_report = evaluate_robustness(
+            report = evaluate_robustness(
                 model,
                 self.processing_class,
-                sets or self.eval_dataset,
-                [self.args.eval_attack_spec()],
+                sets,
+                attacks,
                 batch_size=self.args.eval_batch_size,
                 max_samples=self.args.eval_max_samples,
                 seed=self.args.seed,
@@ -127,9 +146,8 @@ class EvaluatingTrainer(BaseTrainer):
                 progress=not self.args.disable_tqdm,
                 head=self.head,
             )
-        if self.state.global_step == 0 and self.first_report is None:
-            self.first_report = self.last_report
-        return self.last_report
+        report.provenance.update(self.provenance)
+        return report
 
     def evaluation_classifier(self, model: nn.Module, data: ZeroShotDataset) -> ZeroShotClassifier:
         """What classifies the images of an evaluation set: its class names, or the head."""
@@ -152,4 +170,4 @@ class EvaluatingTrainer(BaseTrainer):
         if self.is_world_process_zero():
             self.folder.note_use(self.args.output_dir)
             history = self.state.log_history if self.state.global_step else ()
-            outputs.write_reports(Path(self.args.output_dir), self.first_report, report, history)
+            outputs.write_reports(Path(self.args.output_dir), self.first_report, report, history, self.final_report)

@@ -30,9 +30,10 @@ def write_reports(
     before: RobustnessReport | None,
     after: RobustnessReport | None,
     log_history: Sequence[Mapping[str, Any]],
+    final: RobustnessReport | None = None,
 ) -> None:
-    """Writes `robustness.json`, `robustness_before.json`, `gallery.png` and `training_curves.png`, as far as there is
-    something to write."""
+    """Writes `robustness.json`, `robustness_before.json`, `robustness_final.json`, `gallery.png` and
+    `training_curves.png`, as far as there is something to write."""
     folder.mkdir(parents=True, exist_ok=True)
     if after is not None:
         after.save(folder / "robustness.json")
@@ -40,6 +41,8 @@ def write_reports(
             (folder / "gallery.png").write_bytes(after.picture)
     if before is not None and before is not after:
         before.save(folder / "robustness_before.json")
+    if final is not None:
+        final.save(folder / "robustness_final.json")
     if log_history:
         training_curves(log_history, folder / "training_curves.png")
 

@@ -35,7 +35,7 @@ BEGUN, TRAINED, FINISHED = "begun", "trained", "finished"
 
 # What is written beside checkpoints. Of models, reports and pictures there are no others.
 MODELS = ("model.safetensors", "adapter_model.safetensors", "tuning.safetensors", "model.safetensors.index.json")
-REPORTS = ("robustness.json", "robustness_before.json")
+REPORTS = ("robustness.json", "robustness_before.json", "robustness_final.json")
 BESIDE_MODELS = (
     *("config.json", "adapter_config.json", "tuning.json", TRAINING_CONFIG, "class_embeds.safetensors"),
     *("preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json"),

@@ -63,7 +63,9 @@ class SamplePictures(TrainerCallback):
         self.trainer = trainer
         self.data = first_with_classes(trainer.eval_dataset) if data is None else data
         self.spec = AttackSpec.of(trainer.args.eval_attack_spec())
-        self.rows = sample_ids(len(self.data), count, trainer.args.seed)
+        # Of rows that are not evaluated there may be no images.
+        rows = range(len(self.data)) if self.data.sample_ids is None else self.data.sample_ids
+        self.rows = [rows[place] for place in sample_ids(len(rows), count, trainer.args.seed)]
         self.clean: torch.Tensor | None = None
         self.adversarial: torch.Tensor | None = None
         self.labels: list[int] = []

@@ -285,8 +285,10 @@ class PMGAFTTrainer(EvaluatingTrainer):
         return True
 
     def config_to_save(self) -> dict[str, Any]:
-        """The run's configuration, with the image size at which an adapter's base is read."""
-        return super().config_to_save() | {"image_size": self.backbone.image_size(unwrap(self.model))}
+        """The run's configuration, with the image size at which an adapter's base is read, and where model and data
+        are from."""
+        config = super().config_to_save() | {"image_size": self.backbone.image_size(unwrap(self.model))}
+        return config | {"provenance": self.provenance} if self.provenance else config
 
     def extra_state(self) -> dict[str, torch.Tensor]:
         """What objective and attack carry on."""
@@ -318,6 +320,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
             config=self.args,
             report_before=self.first_report,
             report_after=self.last_report,
+            report_final=self.final_report,
             plots=self._pictures(folder),
             licence=license,
             train_dataset=self.train_dataset,

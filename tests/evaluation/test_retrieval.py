@@ -328,7 +328,7 @@ MANY = [f"a red disc {i}" for i in range(12)]
     [
         (MANY, {"caption_column": "text"}, "no caption column 'text'"),
         (MANY, {"caption_column": ""}, "no caption_column for 'own'"),
-        ([*MANY[:-1], " "], {}, "Row 11 has no caption"),
+        ([*MANY[:-1], " "], {}, "Row 11 of 'own' has no caption"),
         (MANY[:10], {}, "'own' has 10 images and 10 different captions.*more than 10"),
         (["a red disc"] * 12, {}, "12 images and 1 different captions"),
         (MANY, {"sample_ids": []}, "Pass at least one"),
