@@ -56,6 +56,7 @@ def check_arguments(args: TrainingArguments) -> None:
         args (`PMGAFTConfig`): As it was passed, before its `super().__post_init__()`.
 
     Example:
+        >>> from hf_pmgaft import PMGAFTConfig
         >>> args = PMGAFTConfig(use_cpu=True)
         >>> check_arguments(args)
         >>> args.label_smoothing_factor = 0.1

@@ -29,6 +29,7 @@ def few_shot(data: ImageClassificationDataset, shots: int, seed: int = 0) -> Ima
         ValueError: for a class with fewer images, which would otherwise stand in for itself twice or weigh less.
 
     Example:
+        >>> from hf_pmgaft.data import training_examples
         >>> few = few_shot(training_examples(dataset, processor), shots=2)
         >>> sorted(example["labels"] for example in few)
         [0, 0, 1, 1, 2, 2, 3, 3]
