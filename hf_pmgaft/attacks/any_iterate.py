@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..modes import frozen
+from ..modes import at_least_float32, frozen
 from .ball import inside, parse_radius
-from .inputs import check_classes, check_images, check_labels
+from .inputs import check_classes, check_images, check_labels, check_logits, check_not_nan
 from .losses import correct
 
 
@@ -69,12 +69,12 @@ class AnyIterate:
         """
         rows = self.rows(len(points))
         if len(points) <= len(self._walking):
-            logits = self.classifier(points)
+            logits = self._logits_of(points)
             self._keep(rows, points.detach(), logits.detach())
         else:
             walking = self._walking
             walking_points = points[walking]
-            walking_logits = self.classifier(walking_points)
+            walking_logits = self._logits_of(walking_points)
             self._keep(walking, walking_points.detach(), walking_logits.detach())
             logits = self._logits.index_copy(0, walking, walking_logits)
         if not len(self._walking):
@@ -90,9 +90,13 @@ class AnyIterate:
             raise RuntimeError(f"An attack passed {count} points for {len(self._walking)} images not fooled yet.")
         return torch.arange(count, device=self.images.device)
 
+    def _logits_of(self, points: torch.Tensor) -> torch.Tensor:
+        return at_least_float32(check_logits(self.classifier(points), points))
+
     def _keep(self, rows: torch.Tensor, points: torch.Tensor, logits: torch.Tensor) -> None:
         if self._logits is None:
             check_classes(self.labels, logits.shape[1])
+            check_not_nan(logits)
             self._logits = logits.new_zeros(len(self.images), logits.shape[1])
         wrong = (~correct(logits, self.labels[rows])).nonzero().squeeze(1)
         if not len(wrong):

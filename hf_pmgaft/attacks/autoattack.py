@@ -15,7 +15,7 @@ import torch
 
 from ..modes import frozen
 from ..registry import check_choice, check_count
-from .inputs import check_inputs
+from .inputs import check_inputs, check_logits
 from .losses import margin
 from .pyautoattack_runs import Run, library_module, run_after_run
 
@@ -377,7 +377,7 @@ def _fab_by_autograd(library: Any) -> type:
         def _logits(self, images):
             points = images.clone().requires_grad_()
             with torch.enable_grad():
-                return points, self.predict(points)
+                return points, self.predict(points).to(points.dtype)
 
     return FAB
 
@@ -386,4 +386,5 @@ def _fab_by_autograd(library: Any) -> type:
 def _ranking(classifier: Classifier, images: torch.Tensor) -> torch.Tensor:
     """Classes from the most to the least likely, `[B,K]`."""
     with frozen(classifier):
-        return classifier(images.contiguous()).sort(dim=1)[1].flip(1)
+        logits = check_logits(classifier(images.contiguous()), images)
+        return logits.sort(dim=1)[1].flip(1)

@@ -11,7 +11,7 @@ from ..modes import frozen
 from ..registry import check_choice, check_count
 from .any_iterate import AllFooled, AnyIterate
 from .ball import distance, parse_radius
-from .inputs import check_classes, check_inputs
+from .inputs import check_classes, check_inputs, check_logits, check_not_nan
 from .losses import correct, margin
 from .pgd import pgd
 
@@ -101,8 +101,9 @@ def minimal_l2(
     with frozen(classifier), torch.no_grad():
         nearest = centre.clone()
         length = torch.full((len(centre),), torch.inf, device=centre.device)  # of the nearest perturbation
-        logits = classifier(centre).float()
+        logits = check_logits(classifier(centre), centre).float()
         check_classes(labels, logits.shape[1])
+        check_not_nan(logits)
         length[~correct(logits, labels)] = 0.0
 
         # The binary search for `c`: too small below `low`, large enough from `high` on
@@ -135,7 +136,7 @@ def _descend(
     for _ in range(num_steps):
         with torch.enable_grad():
             points = (torch.tanh(walk) + 1) / 2
-            logits = classifier(points).float()
+            logits = check_logits(classifier(points), points).float()
             squared_length = (points - centre).square().flatten(1).sum(1)
             loss = squared_length + const * (-margin(logits, labels)).clamp_min(0)
             walk.grad = torch.autograd.grad(loss.sum(), walk)[0]

@@ -9,7 +9,7 @@ import torch
 from ..modes import at_least_float32, frozen
 from ..registry import check_choice
 from .ball import round_inside
-from .inputs import check_classes, check_inputs
+from .inputs import check_classes, check_inputs, check_logits, check_not_nan
 from .losses import LOSSES, Loss, correct
 from .pgd import accelerate, check_walk, start, step
 
@@ -80,9 +80,10 @@ def early_stopped_pgd(
             # Which images go on, and the gradients of all
             with torch.enable_grad():
                 point = walk[rows].to(images.dtype).requires_grad_()
-                logits = at_least_float32(classifier(point))
+                logits = at_least_float32(check_logits(classifier(point), point))
                 if number == 0:
                     check_classes(labels, logits.shape[1])
+                    check_not_nan(logits)
                 fooled = ~correct(logits.detach(), labels[rows])
                 going = (~fooled | (remaining[rows] > 0)).nonzero().squeeze(1)
                 if not len(going):

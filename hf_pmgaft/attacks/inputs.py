@@ -7,7 +7,7 @@ its images itself and its labels were looked at on the host, so that it does wit
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 
 import torch
@@ -174,6 +174,62 @@ def check_seeds(seeds: torch.Tensor | None, images: torch.Tensor) -> torch.Tenso
             f"You passed seeds on {seeds.device}, but the images are on {images.device}. Pass seeds.to(images.device)."
         )
     return seeds
+
+
+def check_logits(logits: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Returns what a classifier made of points `[B,C,H,W]`: logits `[B,K]`, of at least two classes.
+
+    It looks at shapes and types alone, and does not wait for the device.
+
+    Raises:
+        ValueError: for anything else, such as a tuple or a dict that holds them, one logit per image, and logits
+            without the gradient that an attack goes by.
+
+    Example:
+        >>> check_logits(torch.zeros(2, 10), torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 10])
+        >>> check_logits((torch.zeros(2, 10),), torch.rand(2, 3, 8, 8))
+        Traceback (most recent call last):
+        ValueError: The classifier returned tuple in place of logits [B,K]. Pass a function that returns ...
+    """
+    if not isinstance(logits, torch.Tensor):
+        hint = ", such as model(images).logits" if hasattr(logits, "logits") or isinstance(logits, Mapping) else ""
+        raise ValueError(
+            f"The classifier returned {type(logits).__name__} in place of logits [B,K]. Pass a function that returns "
+            f"the tensor alone{hint}."
+        )
+    if logits.ndim != 2 or len(logits) != len(points) or logits.shape[1] < 2 or not logits.is_floating_point():
+        raise ValueError(
+            f"The classifier returned {logits.dtype} of shape {tuple(logits.shape)} for {len(points)} images, where "
+            "an attack needs logits [B,K]: a floating point number for each image and each of two classes or more. "
+            "Of one logit x per image, return torch.stack([-x, x], dim=1)."
+        )
+    if logits.device != points.device:
+        raise ValueError(
+            f"The classifier returned logits on {logits.device}, but the images are on {points.device}. Put both on "
+            "one device."
+        )
+    if torch.is_grad_enabled() and points.requires_grad and not logits.requires_grad:
+        raise ValueError(
+            "The classifier returned logits without a gradient, by which an attack finds its way. Leave out "
+            "detach(), no_grad() and NumPy, or take an attack that needs none, such as square."
+        )
+    return logits
+
+
+def check_not_nan(logits: torch.Tensor) -> None:
+    """Raises `FloatingPointError` for logits among which there is NaN or infinity; it waits for the device.
+
+    A class may be ruled out by a logit of minus infinity.
+
+    Example:
+        >>> check_not_nan(torch.tensor([[0.0, -torch.inf]]))
+        >>> check_not_nan(torch.tensor([[0.0, torch.nan]]))
+        Traceback (most recent call last):
+        FloatingPointError: The logits are NaN or infinite, so that no verdict can be given.
+    """
+    if not _values_are_known.get() and not (logits < torch.inf).all():
+        raise FloatingPointError("The logits are NaN or infinite, so that no verdict can be given.")
 
 
 def check_classes(labels: torch.Tensor, num_classes: int) -> None:

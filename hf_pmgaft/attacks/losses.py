@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from ..modes import at_least_float32
 from ..registry import check_choice
-from .inputs import check_classes, check_labels
+from .inputs import check_classes, check_labels, check_logits, check_not_nan
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
@@ -109,9 +109,10 @@ def make_loss(
 
     def logits_of(x: torch.Tensor) -> torch.Tensor:
         nonlocal is_checked
-        logits = at_least_float32(classifier(x))
-        if not is_checked:  # once, since the check waits for the device
+        logits = at_least_float32(check_logits(classifier(x), x))
+        if not is_checked:  # once, since these checks wait for the device
             check_classes(labels, logits.shape[1])
+            check_not_nan(logits)
             is_checked = True
         return logits
 
@@ -120,7 +121,7 @@ def make_loss(
     if loss == "dlr":
         targets = check_labels(labels, images)  # one of them, since the loss compares two classes
         with torch.no_grad():
-            predicted = classifier(images).argmax(1)
+            predicted = check_logits(classifier(images), images).argmax(1)
         return lambda x: targeted_dlr(logits_of(x), targets, predicted)
     return lambda x: -LOSSES[loss](logits_of(x), labels)
 
@@ -128,13 +129,23 @@ def make_loss(
 def input_gradient(loss_fn: Loss, images: torch.Tensor) -> torch.Tensor:
     """Computes the gradient of each image's loss at `images` `[B,C,H,W]`, of their shape, float32 at least.
 
+    Raises:
+        ValueError: for a loss that does not follow from the images by what autograd knows.
+
     Example:
         >>> input_gradient(lambda images: images.square().flatten(1).sum(1), torch.full((1, 1, 1, 1), 0.25)).item()
         0.5
     """
     with torch.enable_grad():
         point = images.detach().requires_grad_()
-        return at_least_float32(torch.autograd.grad(at_least_float32(loss_fn(point)).sum(), point)[0])
+        total = at_least_float32(loss_fn(point)).sum()
+        gradient = torch.autograd.grad(total, point, allow_unused=True)[0] if total.requires_grad else None
+    if gradient is None:
+        raise ValueError(
+            "The loss has no gradient at the images, by which an attack finds its way. Leave out detach(), no_grad() "
+            "and NumPy in what leads from them to it."
+        )
+    return at_least_float32(gradient)
 
 
 def correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

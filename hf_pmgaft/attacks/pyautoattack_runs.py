@@ -16,7 +16,7 @@ from ..modes import frozen
 from ..noise import normal_noise, uniform_noise
 from .any_iterate import AllFooled, AnyIterate
 from .ball import parse_radius, round_inside
-from .inputs import check_classes
+from .inputs import check_classes, check_logits, check_not_nan
 from .losses import correct
 
 
@@ -126,8 +126,9 @@ def run_after_run(
     adversarial = clean.clone()
 
     with frozen(classifier), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        logits = classifier(clean)
+        logits = check_logits(classifier(clean), clean)
         check_classes(labels, logits.shape[1])
+        check_not_nan(logits)
         rows = correct(logits, labels).nonzero().squeeze(1)
         for number, aim in enumerate(aims):
             if not len(rows):
