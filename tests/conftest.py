@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import datasets
 import pytest
 import torch
+from support.hub_runs import files_of
 from support.hub_server import HubServer, own_hub
 from support.options import fail_if_it_lacks, is_in_third
 from support.tiny import make_images, make_model, make_processor
@@ -81,3 +82,17 @@ def golden() -> dict:
     from pathlib import Path
 
     return json.loads((Path(__file__).parent / "golden" / "objectives.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def clip_files() -> dict[str, bytes]:
+    """The files of a small CLIP with its processor."""
+    return files_of(make_model(), make_processor())
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> list[float]:
+    """Waits between attempts take no time; how long they would have been."""
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    return waits

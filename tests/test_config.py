@@ -205,3 +205,10 @@ def test_a_total_batch_is_shared_by_the_processes(monkeypatch):
     monkeypatch.setattr(PMGAFTConfig, "world_size", property(lambda self: 8))
     args = config(total_train_batch_size=256)
     assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (32, 1)
+
+
+def test_a_token_that_no_header_can_carry_is_refused_unseen(tmp_path):
+    token = "hf_writes_for_tests"
+    with pytest.raises(ValueError, match="hub_token with spaces, line ends") as raised:
+        PMGAFTConfig(output_dir=str(tmp_path), push_to_hub=True, hub_token=f"{token}\n", use_cpu=True)
+    assert token not in str(raised.value)

@@ -4,86 +4,9 @@ import math
 
 import pytest
 import torch
+from support.objectives import ADVERSARIAL, CASES, IMAGE_SIDE, TEXTS, build, close, golden_case, total_of
 
 from hf_pmgaft.objectives import OBJECTIVES, Objective, make_objective
-from hf_pmgaft.objectives.qt_aft import QTAFT
-from hf_pmgaft.zero_shot import Views, ZeroShotClassifier
-
-OPTIONS = {
-    "agft": {"scale": 30.0},
-    "capt": {"balance": 0.5},
-    "caw_weight_detached": {"detach_weight": True},
-    "comp_tga_released": {"normalised_over": "tokens"},
-    "mpm_nce_adversarial": {"adversarial": True},
-    "pmg_aft_alpha2": {"alpha": 2.0},
-    "pmg_aft_released": {"kl_reduction": "sum", "scale": 1.0},
-    "sim_clip_released": {"version": "released_code"},
-    "tga_zsr_released": {"normalised_over": "tokens"},
-    "ucat_lam1": {"lam": 1.0},
-}
-CASES = [
-    *("tecoa", "fare", "pmg_aft", "pmg_aft_alpha2", "pmg_aft_released", "trades", "sim_clip", "sim_clip_released"),
-    *("tga_zsr", "tga_zsr_released", "comp_tga", "comp_tga_released", "agft", "agft_scale180", "ucat", "ucat_lam1"),
-    *("caw", "caw_weight_detached", "advflyp", "qt_aft", "qt_aft_init_scale", "mpm_nce", "mpm_nce_adversarial"),
-    *("capt", "fap", "apt"),
-]
-CLEAN, ADVERSARIAL = torch.zeros(4, 3, 6, 6), torch.ones(4, 3, 6, 6)
-IMAGE_SIDE = [f"student_{images}_{what}" for what in ("embeds", "patches") for images in ("clean", "adversarial")]
-TEXTS = ["class_embeds", "caption_embeds"]
-
-
-class Given(ZeroShotClassifier):
-    """A classifier that knows two batches, `CLEAN` and `ADVERSARIAL`, and gives what stands in the tables for them."""
-
-    def __init__(self, inputs, side, logit_scale, class_embeds):
-        super().__init__(None, class_embeds, logit_scale, [0.0], [1.0])
-        self.given = {key.removeprefix(side): value for key, value in inputs.items() if key.startswith(side)}
-        self.non_class_embeds, self.caption_embeds = inputs["non_class_embeds"], inputs["caption_embeds"]
-        self.learned = {"log_logit_scale": inputs["log_logit_scale"]}
-        self.passes = 0
-
-    def embed(self, images):
-        self.passes += 1
-        return self.given["_adversarial_embeds" if images.any() else "_clean_embeds"]
-
-    def embed_with_patches(self, images):
-        patches = self.given["_adversarial_patches" if images.any() else "_clean_patches"]
-        return self.embed(images), patches.unflatten(1, (3, 3))
-
-
-@pytest.fixture
-def inputs(golden):
-    return {
-        name: torch.tensor(value, dtype=torch.long if name == "labels" else torch.float64)
-        for name, value in golden["inputs"].items()
-    }
-
-
-def build(inputs, case, dtype=torch.float64):
-    """Objective, and views of student and teacher on the golden embeddings; the leaves that gradients may reach."""
-    objective = make_objective(case["objective"], case.get("options"))
-    scale = case["settings"].get("logit_scale", 30.0)
-    inputs = {key: value if key == "labels" else value.to(dtype) for key, value in inputs.items()}
-    inputs["log_logit_scale"] = torch.tensor([math.log(scale)], dtype=dtype)
-    leaves = {key: inputs[key].clone().requires_grad_() for key in (*IMAGE_SIDE, *TEXTS, "log_logit_scale")}
-    scale = objective.logit_scale or scale
-    student = Given({**inputs, **leaves}, "student", scale, leaves["class_embeds"])
-    teacher_texts = inputs["teacher_class_embeds" if case["objective"] == "capt" else "class_embeds"]
-    teacher = Given(inputs, "teacher", scale, teacher_texts)
-    return objective, Views(student, CLEAN, ADVERSARIAL), Views(teacher, CLEAN, ADVERSARIAL), leaves
-
-
-def golden_case(golden, name):
-    return {**golden["objectives"][name], "options": OPTIONS.get(name)}
-
-
-def total_of(objective, terms):
-    return sum(objective.weights[key] * term for key, term in terms.items())
-
-
-def close(got, want, tolerance=1e-9):
-    want = torch.as_tensor(want, dtype=torch.float64)
-    assert (got - want).abs().max() <= tolerance * want.abs().max()
 
 
 def test_every_golden_case_is_tested(golden):
@@ -299,49 +222,6 @@ def test_the_batch_twice_doubles_the_terms_that_are_sums_and_no_other(golden, in
         close(doubled[key].detach(), ((2 if key in objective.sums else 1) * term).detach())
 
 
-def test_both_terms_of_mpm_nce_are_sums():
-    objective = make_objective("mpm_nce")
-    assert objective.sums == set(objective.weights)
-
-
-def test_direction_and_clean_gradient_are_options(golden, inputs):
-    quirk = next(iter(golden["objectives"]["pmg_aft_released"]["quirks"].values()))
-    case = {**golden["objectives"]["pmg_aft_released"], "options": {**OPTIONS["pmg_aft_released"]}}
-    case["options"]["kl_direction"] = "reverse"
-    objective, student, teacher, _ = build(inputs, case)
-    terms = objective.loss(student, teacher, inputs["labels"])
-    close(terms["teacher_kl"].detach(), quirk["teacher_kl"], 1e-8)
-    close(terms["clean_kl"].detach(), quirk["clean_kl"], 1e-8)
-
-    detached = {"objective": "pmg_aft", "settings": {}, "options": {"clean_gradient": False}}
-    objective, student, teacher, leaves = build(inputs, detached)
-    sum(objective.loss(student, teacher, inputs["labels"]).values()).backward()
-    assert leaves["student_clean_embeds"].grad is None
-    assert leaves["student_adversarial_embeds"].grad.abs().sum() > 0
-
-
-def test_zero_weights_skip_the_passes_that_they_would_need(inputs):
-    case = {"objective": "pmg_aft", "settings": {}, "options": {"alpha": 0.0, "beta": 0.0}}
-    objective, student, teacher, _ = build(inputs, case)
-    assert set(objective.loss(student, teacher, inputs["labels"])) == {"adversarial_ce"}
-    assert "clean_embeds" not in student.computed()
-    assert teacher.computed() == {}
-
-
-def test_guidance_terms_range_over_the_guidance_texts(inputs):
-    _, student, teacher, _ = build(inputs, {"objective": "pmg_aft", "settings": {}})
-    student.classifier.guidance_embeds = teacher.classifier.guidance_embeds = inputs["caption_embeds"]
-    terms = make_objective("pmg_aft").loss(student, teacher, inputs["labels"])
-
-    def log_p(embeds):
-        return (30 * torch.nn.functional.normalize(embeds) @ inputs["caption_embeds"].T).log_softmax(1)
-
-    p0 = log_p(inputs["teacher_adversarial_embeds"])
-    expected = (p0.exp() * (p0 - log_p(inputs["student_adversarial_embeds"]))).sum(1).mean()
-    close(terms["teacher_kl"].detach(), expected)
-    close(terms["adversarial_ce"].detach(), 2.08936101589)
-
-
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -377,25 +257,6 @@ def test_an_instance_of_ones_own_is_taken_as_it_is():
         make_objective(mine, {"alpha": 1})
 
 
-def test_an_objective_that_sets_attacks_is_refused_where_it_is_written():
-    with pytest.raises(TypeError, match="Mine sets `attacks`, which nothing reads.*`uses_attack`"):
-
-        class Mine(Objective):
-            attacks = False
-
-    with pytest.raises(TypeError, match="Optional sets `attacks`"):
-
-        class Optional(Objective):
-            @property
-            def attacks(self):
-                return False
-
-
-def test_an_objective_steers_the_attack_where_it_has_a_loss_for_it():
-    steered = {name for name in OBJECTIVES if make_objective(name).steers_attack}
-    assert steered == {"advflyp", "agft", "fap", "fare", "mpm_nce", "qt_aft", "sim_clip", "trades"}
-
-
 def test_numbers_may_be_left_to_the_method_or_come_as_text():
     assert make_objective("ucat", {"lam": None}).weights["dirichlet_kl"] == pytest.approx(3.905e-8, rel=1e-3)
     assert make_objective("ucat", {"lam": "1e-3"}).weights["dirichlet_kl"] == 1e-3
@@ -422,61 +283,6 @@ def test_a_fixed_target_is_made_once_and_only_when_the_attack_runs(inputs):
         assert teacher.classifier.passes == (classifier == "teacher")
 
 
-def test_advflyp_couples_the_batch_through_the_captions(inputs):
-    objective, student, teacher, leaves = build(inputs, {"objective": "advflyp", "settings": {}})
-    values = objective.attack_loss(student.classifier, teacher, inputs["labels"])(ADVERSARIAL)
-    gradient = torch.autograd.grad(values[0], leaves["student_adversarial_embeds"])[0]
-    assert gradient[1:].abs().amin(0).max() > 0
-
-
-def test_mpm_nce_attacks_only_where_it_is_told_to():
-    assert not make_objective("mpm_nce").uses_attack and make_objective("mpm_nce", {"adversarial": True}).uses_attack
-    assert [name for name in sorted(OBJECTIVES) if not make_objective(name).uses_attack] == ["clean", "mpm_nce"]
-
-
-def test_mpm_nce_stays_finite_where_all_captions_are_positives(inputs):
-    objective, student, teacher, leaves = build(inputs, {"objective": "mpm_nce", "settings": {}})
-    terms = objective.loss(student, teacher, torch.zeros(4, dtype=torch.long))
-    z = 100 * torch.nn.functional.normalize(inputs["student_clean_embeds"]) @ inputs["caption_embeds"].T
-    close(terms["image_to_text"].detach(), -(0.9 / 4 * z.log_softmax(1)).sum())
-    close(terms["text_to_image"].detach(), -(0.9 / 4 * z.log_softmax(0)).sum())
-
-
-def test_the_scale_of_qt_aft_starts_at_14_and_is_held_to_its_interval_with_a_gradient(inputs):
-    start = QTAFT().parameters()["log_logit_scale"]
-    assert start.shape == (1,) and start.item() == pytest.approx(math.log(1 / 0.07))
-    values = []
-    for log_scale in (math.log(100), 9.0):
-        objective, student, teacher, _ = build(inputs, {"objective": "qt_aft", "settings": {}})
-        learned = torch.tensor([log_scale], dtype=torch.float64, requires_grad=True)
-        student.classifier.learned = {"log_logit_scale": learned}
-        term = objective.loss(student, teacher, inputs["labels"])["image_to_caption_ce"]
-        values.append((term.item(), torch.autograd.grad(term, learned)[0].item()))
-    assert values[0] == pytest.approx(values[1], rel=1e-12) and values[1][1] != 0
-
-
-def test_capt_trusts_the_teacher_as_far_as_it_is_right(inputs):
-    objective, student, teacher, _ = build(inputs, {"objective": "capt", "settings": {"logit_scale": 3000.0}})
-    fixed = make_objective("capt", {"balance": 0.5}).loss(student, teacher, inputs["labels"])
-    right = objective.loss(student, teacher, teacher.clean_logits.argmax(1))
-    wrong = objective.loss(student, teacher, teacher.clean_logits.argmin(1))
-    assert right["teacher_kl"].item() == pytest.approx(fixed["teacher_kl"].item()) and wrong["teacher_kl"] < 1e-9
-    assert wrong["consistency_kl"].item() == pytest.approx(fixed["consistency_kl"].item())
-    assert right["consistency_kl"] < 1e-9
-    assert objective.weights == {"clean_ce": 1.0, "consistency_kl": 1.0, "teacher_kl": 1.0}
-
-
-@pytest.mark.parametrize("normalised_over", ["channels", "tokens"])
-def test_a_constant_attention_map_is_zero_with_a_finite_gradient(inputs, normalised_over):
-    options = {"normalised_over": normalised_over}
-    for name in ("tga_zsr", "comp_tga"):
-        inputs["student_clean_patches"] = inputs["student_clean_patches"][:, :1].expand(4, 9, 6)
-        objective, student, teacher, leaves = build(inputs, {"objective": name, "settings": {}, "options": options})
-        total = total_of(objective, objective.loss(student, teacher, inputs["labels"]))
-        gradient = torch.autograd.grad(total, leaves["student_clean_patches"])[0]
-        assert total.isfinite() and gradient.isfinite().all() and gradient.abs().max() < 100
-
-
 @pytest.mark.parametrize("name", ["trades", "caw", "ucat", "agft", "tga_zsr", "comp_tga", "advflyp"])
 def test_a_student_that_is_still_its_teacher_has_finite_gradients(inputs, name):
     for key in list(inputs):
@@ -487,24 +293,3 @@ def test_a_student_that_is_still_its_teacher_has_finite_gradients(inputs, name):
     total = total_of(objective, objective.loss(student, teacher, inputs["labels"]))
     gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     assert total.isfinite() and all(g.isfinite().all() for g in gradients if g is not None)
-
-
-def test_the_divergence_of_ucat_keeps_its_digits_where_student_and_teacher_are_close():
-    torch.manual_seed(0)
-    cosines = 0.2 + 0.04 * torch.randn(8, 1000)
-    near = (cosines + 1e-4 * torch.randn(8, 1000)).requires_grad_()
-
-    def divergence(own, target):
-        classifier = ZeroShotClassifier(None, torch.eye(2), 1.0, [0.0], [1.0])
-        student, teacher = Views(classifier, CLEAN, ADVERSARIAL), Views(classifier, CLEAN)
-        student.adversarial_logits, teacher.clean_logits = own, target
-        return make_objective("ucat").loss(student, teacher, torch.zeros(8, dtype=torch.long))["dirichlet_kl"]
-
-    value = divergence(near, cosines)
-    gradient = torch.autograd.grad(value, near)[0]
-    exact = near.detach().double().requires_grad_()
-    own, target = exact / 0.07, cosines.double() / 0.07
-    kl = (target.softmax(1) * (target.log_softmax(1) - own.log_softmax(1))).sum(1)
-    closed_form = (((cosines.double() + 1) / 0.07).exp().sum(1) * kl).mean()
-    close(value.detach(), closed_form.detach(), 1e-4)
-    close(gradient, torch.autograd.grad(closed_form, exact)[0], 1e-4)

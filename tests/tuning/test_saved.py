@@ -1,13 +1,18 @@
 """What `save_weights` writes, `load_model` reads: plain models, adapters, and what a tuning attached."""
 
+import json
+import pickle
+
 import pytest
 import torch
+from huggingface_hub import snapshot_download
 from peft import LoraConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
+from support.hub_runs import assert_equal, logits
 from support.tiny import make_model
 from torch import nn
 
-from hf_pmgaft import load_model
+from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer, load_model
 from hf_pmgaft.tuning import PeftAdapter, TextContext, make_tuning
 from hf_pmgaft.tuning.saved import save_weights
 
@@ -64,3 +69,99 @@ def test_saved_weights_are_readable_as_every_other_file(tmp_path, tuning):
     expected = (tmp_path / "other").stat().st_mode
     (weights,) = tmp_path.glob("*.safetensors")
     assert weights.stat().st_mode == expected
+
+
+# ---- Weights of strangers, on the Hub ----
+
+
+class Evil:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (str(self.file), "w")
+
+
+def test_a_pickle_is_read_as_tensors_alone_or_refused(hub, tmp_path, clip_files, processor):
+    config = {name: content for name, content in clip_files.items() if name != "model.safetensors"}
+    torch.save(make_model().state_dict(), tmp_path / "tensors")
+    hub.put("user/tensors", {**config, "pytorch_model.bin": (tmp_path / "tensors").read_bytes()})
+    assert_equal(logits(load_model("user/tensors"), processor), logits(make_model(), processor))
+
+    torch.save({"weight": Evil(tmp_path / "ran")}, tmp_path / "evil")
+    hub.put("user/evil", {**config, "pytorch_model.bin": (tmp_path / "evil").read_bytes()})
+    hub.put("user/raw", {**config, "pytorch_model.bin": pickle.dumps(Evil(tmp_path / "ran"), protocol=2)})
+    hub.put("user/base", clip_files)
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "user/base", "r": 2, "target_modules": ["q_proj"]}
+    adapter_files = {"adapter_config.json": json.dumps(adapter).encode()}
+    hub.put("user/adapter", {**adapter_files, "adapter_model.bin": (tmp_path / "evil").read_bytes()})
+    for name in ("user/evil", "user/raw", "user/adapter"):
+        with pytest.raises(OSError, match=f"weights of '{name}' are a pickle of more than tensors.*safetensors"):
+            load_model(name)
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / "evil", weights_only=False)
+    assert (tmp_path / "ran").exists()  # it would have
+
+
+def test_no_code_of_a_repository_is_run_or_asked_for(hub, tmp_path, clip_files, processor, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *prompt: asked.append(prompt) or "y")
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')\n".encode()
+    config = json.loads(clip_files["config.json"])
+    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
+    hub.put("user/known", {**clip_files, "config.json": json.dumps(config).encode(), "evil.py": code})
+    assert_equal(logits(load_model("user/known"), processor), logits(make_model(), processor))
+    config["model_type"] = "evil"
+    hub.put("user/unknown", {**clip_files, "config.json": json.dumps(config).encode(), "evil.py": code})
+    with pytest.raises(ValueError, match="contains custom code"):
+        load_model("user/unknown")
+    settings = json.dumps({"processor_class": "Evil", "auto_map": {"AutoProcessor": "evil.Evil"}}).encode()
+    hub.put("user/processor", {**clip_files, "processor_config.json": settings, "evil.py": code})
+    with pytest.raises(ValueError, match="custom code"):
+        PMGAFTTrainer("user/processor", PMGAFTConfig(output_dir=str(tmp_path / "run"), use_cpu=True))
+    assert not asked and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b/c", "user/clip\n", "user/..", "-x/y", ""])
+def test_a_name_that_is_none_is_refused_before_the_hub_is_asked(hub, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((OSError, ValueError), match="cannot be a Hub id|no such file|empty model name"):
+        load_model(name)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("path", ["../../evil.safetensors", "/evil.safetensors", "a/../../../../evil.safetensors"])
+def test_a_path_that_leads_out_of_the_cache_is_refused(hub, tmp_path, clip_files, path):
+    outside = {p for p in tmp_path.rglob("*") if (tmp_path / "cache") not in p.parents}
+    index = {"metadata": {"total_size": 1}, "weight_map": {name: path for name in make_model().state_dict()}}
+    content = {name: value for name, value in clip_files.items() if name != "model.safetensors"}
+    content |= {"model.safetensors.index.json": json.dumps(index).encode(), path: save({"x": torch.zeros(1)})}
+    hub.put("user/evil", content)
+    for pull in (load_model, snapshot_download):
+        with pytest.raises((OSError, ValueError), match="Invalid"):
+            pull("user/evil")
+    new = {p for p in tmp_path.rglob("*") if (tmp_path / "cache") not in p.parents} - outside
+    assert new <= {tmp_path / "cache"}
+    assert not [p for p in tmp_path.rglob("evil*")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (10**15).to_bytes(8, "little") + b"{}",
+        (2**63).to_bytes(8, "little"),
+        (2).to_bytes(8, "little") + b"xx",
+        b"",
+        None,
+    ],
+    ids=["header too large", "header overflows", "no JSON", "empty", "cut off"],
+)
+def test_a_damaged_safetensors_file_is_refused_by_name(hub, clip_files, content):
+    whole = clip_files["model.safetensors"]
+    hub.put(
+        "user/damaged", {**clip_files, "model.safetensors": whole[: len(whole) // 2] if content is None else content}
+    )
+    with pytest.raises(OSError, match="weights of 'user/damaged' are no whole safetensors file"):
+        load_model("user/damaged")
