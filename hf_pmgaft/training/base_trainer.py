@@ -1,7 +1,7 @@
 """A Trainer whose checkpoints are complete or ignored, and whose model can be had whole, outside its engine.
 
-It knows nothing of CLIP. One chain of `super()` leads from here to `transformers.Trainer`; what does not call it are
-functions, in `checkpoints.py`.
+It knows nothing of CLIP. One chain of `super()` leads from here over `StreamTrainer` and `HubTrainer` to
+`transformers.Trainer`; what does not call it are functions, in `checkpoints.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.utils.data import IterableDataset
 from transformers import ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..data.streams import StreamingImages
 from ..engines import adapt_to_processes, copy_trained, load_whole_models, local_part
 from ..files import save_tensors
 from ..hub.upload import EXTRA_STATE
@@ -34,15 +32,15 @@ from ..tuning.saved import TRAINING_CONFIG
 from . import checkpoints
 from .callbacks import LogFileProgress, StopOnSignal, WatchBudget, WeightAverage
 from .checks import check_training
-from .hub_trainer import HubTrainer
 from .run_folder import TRAINED, RunFolder, settings_of
 from .running_means import RunningMeans
-from .streams import POSITION, Passes, rows_per_batch
+from .stream_trainer import StreamTrainer
+from .streams import POSITION
 
 logger = logging.getLogger(__name__)
 
 
-class BaseTrainer(HubTrainer):
+class BaseTrainer(StreamTrainer):
     """What [`PMGAFTTrainer`] is beside its method: checkpoints, resume, signals and averages of weights.
 
     A subclass says what a run is by `fingerprint`, what a model is on disk by `save_weights` and `load_weights`, and
@@ -72,13 +70,6 @@ class BaseTrainer(HubTrainer):
             self.add_callback(self._signals)
 
         self.add_callback(WatchBudget)
-
-        # Trainer takes all of a run over a stream for one epoch.
-        self.passes: Passes | None = None
-        self._begin_at = (0, 0)  # pass, and steps made in it
-        if isinstance(self.train_dataset, IterableDataset):
-            self.passes = Passes()
-            self.add_callback(self.passes)
 
         # Averages of the weights
         self.average: WeightAverage | None = None
@@ -168,11 +159,6 @@ class BaseTrainer(HubTrainer):
     # ---- Training and its end ----
 
     @property
-    def epoch(self) -> int:
-        """The pass over the training set that runs, from 0."""
-        return int(self.state.epoch or 0) if self.passes is None else self.passes.number
-
-    @property
     def interrupted(self) -> bool:
         """Whether SIGTERM or Ctrl-C ended the last training, with a checkpoint."""
         return self._signals.stopped_by is not None
@@ -214,14 +200,14 @@ class BaseTrainer(HubTrainer):
         # Taken before training, so that an objective whose state changes keeps the fingerprint it began with.
         self._fingerprint = checkpoints.as_stored(self.fingerprint())
         checkpoint = checkpoints.to_resume(resume_from_checkpoint, self.args.output_dir, self._fingerprint)
-        self._begin_at = (0, 0)
+        self.begin_stream_at = (0, 0)
         if checkpoint is not None:
             adapt_to_processes(self.accelerator, str(checkpoint))
             if (checkpoint / EXTRA_STATE).is_file():
                 state = load_file(checkpoint / EXTRA_STATE)
                 self.load_attack_state(state)
                 if POSITION in state:
-                    self._begin_at = tuple(state[POSITION].tolist())
+                    self.begin_stream_at = tuple(state[POSITION].tolist())
         self.means.clear()
         self._newest_checkpoint = None if checkpoint is None else checkpoint.resolve()
 
@@ -253,38 +239,6 @@ class BaseTrainer(HubTrainer):
             super()._run_epoch(**kwargs)
         else:
             self.control.should_training_stop = True
-
-    def _init_training_state(self, *args, **kwargs):
-        begin_at = super()._init_training_state(*args, **kwargs)
-        if self.passes is None:
-            return begin_at
-
-        # Of a stream, Trainer would go on in the first pass, wherever the run was.
-        number, steps = self._begin_at
-        if self.args.ignore_data_skip:
-            steps = 0
-        self.passes.begin_at(number, self.state.global_step - steps)
-        batches = steps * self.args.gradient_accumulation_steps
-        if isinstance(self.train_dataset, StreamingImages):
-            self.train_dataset.read_in_batches(
-                rows_per_batch(self.args), self.args.dataloader_drop_last, epoch=number, batches_done=batches
-            )
-        return number, batches
-
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """Takes the batches of one step. What is left at the end of a pass over a stream, and fills none, is let go.
-
-        Trainer would add the gradient of such a rest to the next pass's first step, which would be too long.
-        """
-        try:
-            batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        except ValueError as error:
-            if self.passes is None or "Batch does not contain any data" not in str(error):
-                raise
-            batches, num_items = [], None  # an empty pass, which `Passes` names
-        if self.passes is not None and len(batches) < num_batches:
-            return [], num_items
-        return batches, num_items
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means over all samples since the last line and over processes."""

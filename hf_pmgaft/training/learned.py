@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -19,6 +21,12 @@ class Learned(nn.Module):
     def forward(self) -> torch.Tensor:
         value = self.value.full_tensor() if isinstance(self.value, DTensor) else self.value
         return value.view_as(value)
+
+
+def add_learned(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Adds an objective's own parameters to a model, if there are any, as its submodule `objective`."""
+    if values:
+        model.objective = nn.ModuleDict({name: Learned(value) for name, value in values.items()})
 
 
 def learned_by_objective(model: nn.Module) -> dict[str, torch.Tensor]:

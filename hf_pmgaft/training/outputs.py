@@ -12,8 +12,11 @@ from torch import nn
 from transformers import TrainingArguments
 
 from ..evaluation.report import RobustnessReport
+from ..hub.upload import PICTURES
 from ..plots.reports import training_curves
 from ..tuning.base import attachment_of
+from ..zero_shot.text import export_class_embeds
+from .texts import Texts
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +48,24 @@ def write_reports(
         final.save(folder / "robustness_final.json")
     if log_history:
         training_curves(log_history, folder / "training_curves.png")
+
+
+def drawn_pictures(folder: Path, was_evaluated: bool) -> list[str]:
+    """The pictures that a run has drawn into its folder; without an evaluation, none that an earlier run left."""
+    names = PICTURES if was_evaluated else ("training_curves.png",)
+    return [name for name in names if (folder / name).is_file()]
+
+
+def save_class_embeds(model: nn.Module, texts: Texts, folder: Path) -> None:
+    """Writes the text embeddings of the training classes, `class_embeds.safetensors`."""
+    export_class_embeds(
+        model,
+        texts.processor,
+        texts.class_names,
+        folder / "class_embeds.safetensors",
+        texts.prompt_templates,
+        accept_any_class_names=True,  # or refused when the trainer was made
+    )
 
 
 def check_merges(model: nn.Module) -> None:

@@ -1,17 +1,22 @@
-"""What of a model is trained, and in what dtype: a tuning chosen and the model prepared for it."""
+"""Prepares a model for training by its tuning, and the teacher that guides it: what is trained, in what dtype."""
 
 from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from ..models.open_clip_model import check_trainable
 from ..models.precision import check_floating, check_has_values, other_dtypes, to_float32
+from ..objectives import Objective
 from ..tuning import PeftAdapter, Tuning, has_adapter, make_tuning, name_of
 from ..tuning.base import attachment_of
+from ..tuning.saved import load_model
+from . import checks
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,21 @@ def guide_in_float32(teacher: nn.Module) -> nn.Module:
         return teacher
     logger.warning("The teacher came with weights in %s, and guides as a copy in float32.", " and ".join(dtypes))
     return to_float32(copy.deepcopy(teacher))
+
+
+def prepare_teacher(teacher: nn.Module | str | os.PathLike, model: nn.Module, objective: Objective) -> nn.Module:
+    """A teacher that can guide a model, loaded by its name if need be, and in float32.
+
+    Raises:
+        TypeError: for what is no model that the package knows.
+        ValueError: for a teacher whose texts or embeddings do not fit the model's, or whose weights have no values.
+    """
+    if isinstance(teacher, str | os.PathLike):
+        teacher = load_model(os.fspath(teacher))
+    checks.check_model(teacher, "teacher")
+    check_trainable(teacher)
+    checks.check_teacher(teacher, model, objective)
+    return guide_in_float32(teacher)
 
 
 def prepare_tuning(

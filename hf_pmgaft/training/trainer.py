@@ -19,21 +19,19 @@ from ..engines import checkpoint_format, compile_blocks, prepare_for_engines
 from ..evaluation.heads import Head
 from ..fingerprints import fingerprint_without_adapter
 from ..hub.card import save_model_card
-from ..hub.upload import PICTURES
 from ..models.backbones import check_dual_encoder, get_encoder, unwrap, unwrap_peft
 from ..models.open_clip_model import check_trainable
 from ..objectives import Objective, make_objective
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_prompt_templates
 from ..tuning import Tuning, fold_into_clip, keeps_weights
 from ..tuning.base import attachment_of
-from ..tuning.saved import load_model, load_pair, load_tuning, save_weights
-from ..zero_shot.text import export_class_embeds
+from ..tuning.saved import load_pair, load_tuning, save_weights
 from . import checks, outputs
 from .checkpoints import run_fingerprint
 from .datasets import collator_for, examples_for
 from .evaluating_trainer import EvaluatingTrainer
-from .learned import Learned
-from .preparation import guide_in_float32, prepare_tuning, train_in_float32
+from .learned import add_learned
+from .preparation import prepare_teacher, prepare_tuning, train_in_float32
 from .step import SIGN_AGREEMENT, AdversarialStep
 from .streams import check_stream
 from .teacher import Teacher
@@ -137,12 +135,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
 
         # Teacher. Weights are told apart as they come, before engines and adapters touch them.
         if teacher is not None:
-            if isinstance(teacher, str | os.PathLike):
-                teacher = load_model(os.fspath(teacher))
-            checks.check_model(teacher, "teacher")
-            check_trainable(teacher)
-            checks.check_teacher(teacher, model, self.objective)
-            teacher = guide_in_float32(teacher)
+            teacher = prepare_teacher(teacher, model, self.objective)
         self._weights = {"model": fingerprint_without_adapter(model)}
         if teacher is not None:
             self._weights["teacher"] = fingerprint_without_adapter(teacher)
@@ -157,9 +150,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
         checks.check_pair(self.objective, self.tuning, model, args)
         # The teacher is copied before the engine may split the weights, and before the objective's own are added.
         self.teacher = Teacher.of(teacher, model)
-        learned = {name: Learned(value) for name, value in self.objective.parameters().items()}
-        if learned:
-            unwrap_peft(model).objective = nn.ModuleDict(learned)
+        add_learned(unwrap_peft(model), self.objective.parameters())
 
         super().__init__(
             model,
@@ -321,16 +312,11 @@ class PMGAFTTrainer(EvaluatingTrainer):
             report_before=self.first_report,
             report_after=self.last_report,
             report_final=self.final_report,
-            plots=self._pictures(folder),
+            plots=outputs.drawn_pictures(folder, was_evaluated=self.last_report is not None),
             licence=license,
             train_dataset=self.train_dataset,
             model_class=type(unwrap(self.unsharded_model)).__name__,
         )
-
-    def _pictures(self, folder: Path) -> list[str]:
-        """The pictures that this run has drawn; without an evaluation, none that an earlier one may have left."""
-        names = PICTURES if self.last_report is not None else ("training_curves.png",)
-        return [name for name in names if (folder / name).is_file()]
 
     def save_standalone(self, output_dir: str | None = None) -> None:
         """Saves, beside an adapter or prompts, what serves without them: the merged model in `merged`, or the class
@@ -343,15 +329,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
         elif self.class_names:
             with self.evaluation_model() as model:
                 if self.args.should_save:
-                    file = folder / "class_embeds.safetensors"
-                    export_class_embeds(
-                        model,
-                        self.processing_class,
-                        self.class_names,
-                        file,
-                        self.texts.prompt_templates,
-                        accept_any_class_names=True,  # or refused when the trainer was made
-                    )
+                    outputs.save_class_embeds(model, self.texts, folder)
 
     def save_merged(self, output_dir: str | None = None) -> None:
         """Saves a plain model with the adapter, if there is one, merged into its weights."""
