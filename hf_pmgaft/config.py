@@ -1,15 +1,12 @@
 """`PMGAFTConfig`: threat model, objective and tuning beside `TrainingArguments`, checked before anything is loaded.
 
-It is long for one subject's sake: each option stands here with its meaning, its default and what it must be.
+Each option stands here with its meaning and its default; what it must be is in `config_checks.py`.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
@@ -17,14 +14,22 @@ from transformers import TrainingArguments
 from .attacks import TRAINING_ATTACKS
 from .attacks.ball import NORMS, parse_factor, parse_radius, parse_step_size
 from .attacks.losses import LOSSES
-from .attacks.pgd import check_reach
-from .attacks.spec import training_attack, training_options, try_attack
+from .config_checks import (
+    check_attack,
+    check_averages,
+    check_dict,
+    check_hub,
+    check_json,
+    check_named_radius,
+    check_optional_count,
+    check_step_size,
+)
 from .distributed import split_batch
 from .engines import broadcast_buffers, check_engine, check_engine_requested, tell_deepspeed_of_cpu
 from .files import check_output_folder
 from .modes import ATTACK_PRECISIONS
 from .objectives import OBJECTIVES, make_objective
-from .registry import check_choice, check_count
+from .registry import check_choice
 from .trainer_arguments import check_arguments, check_direction, choose_by_robust_accuracy
 from .tuning import TUNINGS, make_tuning
 
@@ -38,8 +43,6 @@ COUNTS = (
     "per_device_eval_batch_size",
 )
 BATCH = ("total_train_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps")
-# What `attack_kwargs` cannot hold, since these have arguments of their own.
-OWN_ARGUMENTS = {"eps", "norm", "num_steps", "step_size", "random_start"}
 # Flags that newer transformers calls otherwise.
 RENAMED_FLAGS = {
     "gradient_checkpointing": "activation_checkpointing",
@@ -214,7 +217,7 @@ class PMGAFTConfig(TrainingArguments):
     def __post_init__(self):
         # What the parent reads. Of the engine it must be told before it sets up its devices.
         for name in self._VALID_DICT_FIELDS:
-            _check_json(name, getattr(self, name))
+            check_json(name, getattr(self, name))
         pass_on_renamed_flags(self)
         check_arguments(self)
         choose_by_robust_accuracy(self)
@@ -222,7 +225,7 @@ class PMGAFTConfig(TrainingArguments):
 
         # The batch of a process. DeepSpeed reads it while devices are set up, and only then all of them are known.
         for name in BATCH:
-            _check_count(name, getattr(self, name), is_optional=True)
+            check_optional_count(name, getattr(self, name), is_optional=True)
         batch = tuple(getattr(self, name) for name in BATCH)
         self._set_batch(batch, processes=int(os.environ.get("WORLD_SIZE", 1)))
         super().__post_init__()
@@ -243,28 +246,28 @@ class PMGAFTConfig(TrainingArguments):
         check_choice("norm", self.norm, NORMS)
         check_choice("eval_loss", self.eval_loss, LOSSES)
         for name in RADII:
-            _check_radius(name, getattr(self, name), self.norm, is_optional=self._is_optional(name))
-        _check_step_size(self, "step_size", "num_steps", self.eps)
-        _check_step_size(self, "eval_step_size", "eval_num_steps", self.eval_eps or self.eps)
+            check_named_radius(name, getattr(self, name), self.norm, is_optional=self._is_optional(name))
+        check_step_size(self, "step_size", "num_steps", self.eps)
+        check_step_size(self, "eval_step_size", "eval_num_steps", self.eval_eps or self.eps)
         for name in COUNTS:
-            _check_count(name, getattr(self, name), is_optional=self._is_optional(name))
+            check_optional_count(name, getattr(self, name), is_optional=self._is_optional(name))
         if not 0 <= self.augmentation <= 1:
             raise ValueError(f"You passed augmentation={self.augmentation}. Pass a strength from 0 (none) to 1.")
 
         # Options, of which each choice has its own. An objective or tuning may also be an instance, checked when made.
         for name in ("attack_kwargs", "objective_kwargs", "tuning_kwargs"):
-            _check_dict(name, getattr(self, name))
+            check_dict(name, getattr(self, name))
         if isinstance(self.objective, str):
             make_objective(self.objective, self.objective_kwargs)
         if isinstance(self.tuning, str):
             make_tuning(self.tuning, self.tuning_kwargs)
-        _check_averages(self.ema_decay, self.wise_ft)
+        check_averages(self.ema_decay, self.wise_ft)
 
         # The attack as a whole, tried on a small image, which needs all of the above to be right.
-        _check_attack(self)
+        check_attack(self)
 
         # Places and logs
-        _check_hub(self)
+        check_hub(self)
         if self.logging_nan_inf_filter:
             raise ValueError(
                 "You passed logging_nan_inf_filter=True, which logs a NaN loss as 0 and goes on. Leave it off: a NaN "
@@ -327,111 +330,3 @@ def pass_on_renamed_flags(args: TrainingArguments) -> None:
     for former, name in RENAMED_FLAGS.items():
         if hasattr(args, name) and getattr(args, name) is None:
             setattr(args, name, getattr(args, former))
-
-
-# ---- Single values ----
-
-
-def _check_json(name: str, value: Any) -> None:
-    """Raises `ValueError` for a text that begins as a JSON object and is none."""
-    if not (isinstance(value, str) and value.startswith("{")):
-        return
-    try:
-        json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"You passed {name}={value}, which is no JSON ({error}). Write such as '{{\"alpha\": 2.0}}'."
-        ) from error
-
-
-def _check_dict(name: str, value: Any) -> None:
-    """Raises `ValueError` for options that are not named."""
-    if not isinstance(value or {}, dict):
-        raise ValueError(f"You passed {name}={value!r}. Pass a JSON object or a dict.")
-
-
-def _check_radius(name: str, value: str | float | None, norm: str, is_optional: bool) -> None:
-    """Raises `ValueError` for a radius or length that is no positive number of the norm."""
-    if value is None and is_optional:
-        return
-    try:
-        radius = parse_radius(value, norm)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    if radius <= 0:
-        raise ValueError(f"You passed {name}={value}, which leaves no room for an attack. Pass a radius above 0.")
-
-
-def _check_step_size(args: PMGAFTConfig, name: str, count: str, eps: str) -> None:
-    """Raises `ValueError` for a length of a step that is none, or by which the walk does not reach the radius."""
-    value = getattr(args, name)
-    if value is None:
-        return
-    try:
-        if name == "step_size" and args.attack == "shared":
-            parse_factor(value)
-            return
-        if parse_step_size(value, parse_radius(eps, args.norm), args.norm) <= 0:
-            raise ValueError(f"You passed {name}={value}, by which no walk moves on. Pass a length above 0.")
-        if name != "step_size" or args.attack != "fgsm":  # whose one step is the radius
-            _check_count(count, getattr(args, count), is_optional=False)
-            check_reach(eps, args.norm, getattr(args, count), value)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-
-
-def _check_count(name: str, value: Any, is_optional: bool) -> None:
-    """Raises `ValueError` for a count that is no whole number from 1."""
-    if value is None and is_optional:
-        return
-    check_count(name, value)
-
-
-def _check_averages(ema_decay: float | None, wise_ft: float | None) -> None:
-    """Raises `ValueError` for shares by which no weights can be averaged."""
-    if ema_decay is not None and not 0 <= ema_decay < 1:
-        raise ValueError(f"You passed ema_decay={ema_decay}. Pass a number from 0 to below 1, such as 0.999.")
-    if wise_ft is not None and not 0 < wise_ft <= 1:
-        raise ValueError(f"You passed wise_ft={wise_ft}. Pass the tuned weights' share, above 0 to 1.")
-
-
-# ---- Several values together ----
-
-
-def _check_attack(args: PMGAFTConfig) -> None:
-    """Raises `ValueError` for options that the training attack does not have, or cannot work with."""
-    options = args.attack_kwargs or {}
-    allowed = training_options(args.attack) - OWN_ARGUMENTS
-    unknown = sorted(set(options) - allowed)
-    if unknown:
-        raise ValueError(
-            f"Attack {args.attack!r} takes no {', '.join(unknown)} in attack_kwargs. It takes: {sorted(allowed)}; "
-            "the radius and the steps have arguments of their own."
-        )
-    try:
-        attack, options_of_attack = training_attack(args.attack, args.attack_options())
-        try_attack(f"Attack {args.attack!r}", attack, options_of_attack)
-    except ValueError as error:
-        raise ValueError(
-            f"Attack {args.attack!r} cannot take attack_kwargs={options} ({error}). Correct them."
-        ) from error
-
-
-def _check_hub(args: PMGAFTConfig) -> None:
-    """Raises `ValueError` where a push would fail for want of a token or a name, which would show after training."""
-    if not args.push_to_hub:
-        return
-    from huggingface_hub import get_token
-
-    if args.hub_token is not None and not re.fullmatch(r"[!-~]+", args.hub_token):
-        # The HTTP library would print it in its error.
-        raise ValueError(
-            "You passed a hub_token with spaces, line ends or other characters that no token has. Copy it again."
-        )
-    if not (args.hub_token or get_token()):
-        raise ValueError(
-            "You passed push_to_hub=True, but there is no token to push with, which would be found only after "
-            "training. Run `hf auth login`, set HF_TOKEN or pass hub_token."
-        )
-    if not (args.hub_model_id or Path(args.output_dir).name):
-        raise ValueError("You passed push_to_hub=True without a name. Pass hub_model_id='user/clip-pmgaft'.")

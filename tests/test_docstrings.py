@@ -5,6 +5,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -48,9 +49,28 @@ def test_examples_print_what_they_say(name, names, tmp_path, monkeypatch):
     assert runner.summarize(verbose=False).failed == 0
 
 
-PUBLIC = [getattr(hf_pmgaft, name) for name in hf_pmgaft.__all__]
+def handed_on() -> dict[str, Callable]:
+    """The classes and functions that the package and its folders hand on, by the name of a folder and their own."""
+    folders = [
+        "hf_pmgaft",
+        *(module.name for module in pkgutil.walk_packages(hf_pmgaft.__path__, "hf_pmgaft.") if module.ispkg),
+    ]
+    names = {}
+    for folder in map(importlib.import_module, folders):
+        for name in getattr(folder, "__all__", []):
+            value = getattr(folder, name)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                names[f"{folder.__name__}.{name}"] = value
+    return names
 
 
-@pytest.mark.parametrize("public", [one for one in PUBLIC if inspect.isclass(one) or inspect.isfunction(one)])
-def test_every_public_class_and_function_has_an_example(public):
-    assert doctest.DocTestParser().get_examples(public.__doc__)
+PUBLIC = handed_on()
+
+
+def test_what_folders_hand_on_is_seen():
+    assert {"hf_pmgaft.PMGAFTTrainer", "hf_pmgaft.data.check_labels", "hf_pmgaft.evaluation.Comparison"} <= set(PUBLIC)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_class_and_function_has_an_example(name):
+    assert doctest.DocTestParser().get_examples(PUBLIC[name].__doc__)

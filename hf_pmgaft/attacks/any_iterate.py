@@ -14,7 +14,19 @@ from .losses import correct
 
 
 class AllFooled(Exception):
-    """Raised when every image is fooled, so that an attack has nothing more to do."""
+    """Raised when every image is fooled, so that an attack has nothing more to do.
+
+    Example:
+        >>> from hf_pmgaft.attacks import AnyIterate
+        >>> images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([1])
+        >>> watch = AnyIterate(lambda images: images.flatten(1)[:, :2], images, labels, eps=0.1, norm="linf")
+        >>> try:
+        ...     for _ in range(100):
+        ...         _ = watch(images)
+        ... except AllFooled:
+        ...     print("nothing more to do")
+        nothing more to do
+    """
 
 
 class AnyIterate:

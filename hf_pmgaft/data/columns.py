@@ -201,6 +201,13 @@ def label_index(value: Any, class_numbers: Mapping[str, int] | None, row: int | 
 
     Raises:
         ValueError: for a label that stands for no class.
+
+    Example:
+        >>> label_index("dog", {"cat": 0, "dog": 1}, row=3)
+        1
+        >>> label_index(2, {"cat": 0, "dog": 1}, row=3)
+        Traceback (most recent call last):
+        ValueError: Row 3 has the label 2, which is not among the 2 classes (0 to 1: cat, dog, ...). ...
     """
     if isinstance(value, str) and value in (class_numbers or ()):
         return class_numbers[value]
@@ -233,7 +240,14 @@ def _is_class_number(value: Any, class_numbers: Mapping[str, int] | None) -> boo
 def check_labels(
     dataset: Any, label_column: str, class_numbers: Mapping[str, int], set_name: str | None = None
 ) -> None:
-    """Raises `ValueError` for a label outside the classes, where labels can be read without making the images."""
+    """Raises `ValueError` for a label outside the classes, where labels can be read without making the images.
+
+    Example:
+        >>> check_labels([{"label": 0}, {"label": 1}], "label", {"cat": 0, "dog": 1})
+        >>> check_labels([{"label": 0}, {"label": 7}], "label", {"cat": 0, "dog": 1})
+        Traceback (most recent call last):
+        ValueError: Row 1 has the label 7, which is not among the 2 classes ...
+    """
     for row, label in enumerate(quick_labels(dataset, label_column) or ()):
         if not _is_class_number(label, class_numbers):
             label_index(label, class_numbers, place_of(row, set_name))

@@ -67,6 +67,12 @@ def with_images(images: datasets.Dataset, rows: Sequence[int]) -> datasets.Datas
     Args:
         images (`datasets.Dataset`): Any other set comes back as it is.
         rows (`list[int]`): Rows of `images`.
+
+    Example:
+        >>> size = dataset.to_parquet("food.parquet")
+        >>> rows = rows_without_images({"train": ["food.parquet"]}, "train")
+        >>> [image is None for image in with_images(rows, [2, 0])[:4]["image"]]
+        [False, True, False, True]
     """
     if FILE not in images.column_names:
         return images
@@ -82,11 +88,11 @@ def with_images(images: datasets.Dataset, rows: Sequence[int]) -> datasets.Datas
     position = dict(zip(rows, range(len(rows)), strict=True))
     taken = pa.array([position.get(row) for row in range(len(images))], pa.int64())
 
-    whole = plain.remove_columns([FILE, ROW, *columns]).flatten_indices()
-    merged = whole.data.table if columns == list(features) else whole.data.table
-    for column in columns:
-        merged = merged.append_column(features.arrow_schema.field(column), table[column].take(taken))
-    merged = table_cast(merged.select(list(features)), features.arrow_schema)
+    others = plain.remove_columns([FILE, ROW, *columns]).flatten_indices().data.table
+    merged = pa.table(
+        {column: table[column].take(taken) if column in columns else others[column] for column in features}
+    )
+    merged = table_cast(merged, features.arrow_schema)
     return datasets.Dataset(merged, info=datasets.DatasetInfo(features=features), split=images.split)
 
 
@@ -134,9 +140,9 @@ def _read_columns(file: str, columns: list[str]) -> pa.Table:
     with _open(file) as opened:
         parquet = pq.ParquetFile(opened)
         count = parquet.metadata.num_rows
-        table = parquet.read(columns).replace_schema_metadata(None) if columns else pa.table({})
-    table = table.append_column(FILE, pa.repeat(file, count))
-    return table.append_column(ROW, pa.array(range(count), pa.int64()))
+        table = parquet.read(columns)
+    values = {column: table[column] for column in columns}
+    return pa.table({**values, FILE: pa.repeat(file, count), ROW: pa.array(range(count), pa.int64())})
 
 
 def _read_rows(file: str, rows: Sequence[int], columns: list[str]) -> pa.Table:

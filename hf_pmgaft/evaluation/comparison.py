@@ -21,6 +21,14 @@ class Comparison:
         sets (`dict[str, dict[str, PairedDifference]]`): By set and figure (`clean`, `robust` and each attack).
         means (`dict[str, tuple[float, float, float]]`): By figure, of retrieval with the recall before it (`I2T R@1
             clean`), the mean over sets and its 95 % interval.
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotDataset, compare_reports, evaluate_robustness
+        >>> food = ZeroShotDataset(dataset, processor, name="food")
+        >>> report = evaluate_robustness(model, processor, [food], ["fgsm,eps=4/255"], progress=False)
+        >>> comparison = compare_reports(report, report)
+        >>> comparison.sets["food"]["clean"].difference, comparison.means["robust"]
+        (0.0, (0.0, -0.15..., 0.15...))
     """
 
     sets: dict[str, dict[str, PairedDifference]]

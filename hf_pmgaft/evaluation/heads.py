@@ -25,6 +25,13 @@ class Head:
         support (`ZeroShotDataset` or `dict`): Labelled images, of which none should be evaluated; a `dict` has one set
             for each evaluation set, by its name.
         batch_size (`int`): Support images at once.
+
+    Example:
+        >>> from hf_pmgaft import LinearProbe, ZeroShotDataset
+        >>> support = ZeroShotDataset(dataset, processor, name="support")
+        >>> head = LinearProbe({"food": support}, c=10.0)  # for the set that is called food
+        >>> isinstance(head, Head), head.options()
+        (True, {'c': 10.0, 'max_iter': 500})
     """
 
     support: ZeroShotDataset | Mapping[str, ZeroShotDataset]

@@ -28,6 +28,11 @@ class KnownSet:
         name (`str`): The set's name there.
         entry (`dict`): Its fields, as `read_suite` gives them.
         split (`str`, *optional*): A split that was named with it.
+
+    Example:
+        >>> known = find_known_set("paper16:dtd@validation")
+        >>> known.name, known.split, known.text
+        ('dtd', 'validation', 'paper16:dtd')
     """
 
     suite: str

@@ -12,6 +12,7 @@ from support.hub_sets import SUITE, put_sets
 from support.tiny import make_images
 
 from hf_pmgaft.data import load_for_some_rows, load_images, split_size, with_images
+from hf_pmgaft.data.parquet_rows import rows_without_images
 from hf_pmgaft.suites import load_set, load_suite, loading
 
 ROWS_PER_GROUP = 5
@@ -72,6 +73,14 @@ def test_joined_splits_and_slices_are_those_of_datasets(hub, repo, tmp_path, spl
     assert stored(some.select([3, 0])) == stored(whole.select([3, 0])) and some.features == whole.features
     data = load_images("user/shapes", split=split)
     assert len(data) == len(some) == rows and stored(data) == stored(whole)
+
+
+def test_files_that_hold_images_alone_are_read_by_rows_too(tmp_path):
+    images = make_images(6).select_columns(["image"])
+    images.to_parquet(tmp_path / "test.parquet")
+    some = with_images(rows_without_images({"test": [str(tmp_path / "test.parquet")]}, "test"), [4, 1])
+    assert [row["image"] is None for row in stored(some)] == [True, False, True, True, False, True]
+    assert stored(some.select([4, 1])) == stored(images.select([4, 1]))
 
 
 def test_a_split_is_found_offline_once_it_was_loaded(hub, repo, monkeypatch):
