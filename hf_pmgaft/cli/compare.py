@@ -60,8 +60,8 @@ def compare(
         plots (`str`, *optional*): Folder for pictures.
 
     Raises:
-        ValueError: if the reports follow different protocols, or are of different images, or a place cannot be
-            written to.
+        ValueError: if the reports follow different protocols, or are of different images or one file, or a place
+            cannot be written to.
     """
     check_output_file("--output_file", output_file)
     check_output_folder("--plots", plots)
@@ -70,6 +70,8 @@ def compare(
             f"You passed --output_file {output_file}, which is one of the reports and would be written over. Pass "
             "another name."
         )
+    if Path(first).resolve() == Path(second).resolve():
+        raise ValueError(f"You passed {first} twice, which differs from itself in nothing. Pass two reports.")
     reports = {name: RobustnessReport.load(name) for name in (first, second)}
     comparison = compare_reports(reports[first], reports[second], ignore)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..attacks.spec import AttackSpec
 from .figure import Figure, plain_key
+from .figure_checks import check_figures
 from .intervals import wilson_interval
 from .tables import Rows, percent, render, span
 
@@ -313,11 +314,21 @@ class RobustnessReport:
         """Reads a report that `save` wrote.
 
         Raises:
-            ValueError: if the file was cut off, is no report, or its protocol is not the one of its hash.
+            OSError: if it cannot be read.
+            ValueError: if the file was cut off, is no report, its protocol is not the one of its hash, or its figures
+                are no shares of images, or not those of its verdicts.
         """
+        if Path(file).is_dir():
+            raise ValueError(
+                f"{file} is a folder and no report. Pass the file, such as {Path(file) / 'robustness.json'}."
+            )
         try:
-            data = json.loads(Path(file).read_text(encoding="utf-8"))
+            data = json.loads(Path(file).read_text(encoding="utf-8-sig"))
             sets = [SetResult.stored(entry) for entry in data["sets"]]
+            for result in sets:
+                check_figures(result)
+            if not sets:
+                raise ValueError("it has no sets")
             report = cls(
                 data["protocol"], sets, data.get("model", {}), data.get("flags", []), data.get("provenance", {})
             )

@@ -133,24 +133,34 @@ class Verdicts:
         os.fsync(self._file.fileno())
 
     def _read(self, file: Path, header: Mapping[str, Any]) -> None:
-        # The text after the last line break was cut off.
-        lines = file.read_text(encoding="utf-8").split("\n")[:-1]
+        refusal = f"{file} holds no verdicts ({{}}). Pass another file, or remove it."
+        try:
+            *lines, cut_off = file.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(refusal.format(error)) from error
         if not lines:
+            # It would be cut to nothing, and may be anything that was named by mistake.
+            if not json.dumps(header).startswith(cut_off):
+                raise ValueError(refusal.format("its only line is not the first one of such a file"))
             return
 
         try:
             first, *batches = map(json.loads, lines)
-            differing = differences(first, header)
+            differing = differences(dict(first), header)
         except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f"{file} holds no verdicts ({error}). Pass another file, or remove it.") from error
+            raise ValueError(refusal.format(error)) from error
         if differing:
             raise ValueError(
                 f"{file} holds verdicts of another evaluation: it differs in {', '.join(differing)}. Pass "
                 "another file, or remove it."
             )
 
-        for batch in batches:
-            self.of(batch["set"], batch["attack"]).update(zip(batch["rows"], batch["verdicts"], strict=True))
+        for number, batch in enumerate(batches, 2):
+            try:
+                of_batch = dict(zip(batch["rows"], batch["verdicts"], strict=True))
+                self.of(batch["set"], batch["attack"]).update(of_batch)
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(refusal.format(f"line {number}: {type(error).__name__}: {error}")) from error
 
 
 def _remove_cut_off_line(file: Path) -> None:
