@@ -36,7 +36,7 @@ extras = {
     "zoo": ["open_clip_torch>=2.32", "torchvision"],
 }
 extras["docs"] = ["sphinx>=8", "myst-parser>=4", "furo>=2024.8.6"]
-extras["test"] = ["pytest>=8", "pytest-xdist>=3.8", "setuptools>=77", "tensorboard>=2.19"]
+extras["test"] = ["pytest>=8", "pytest-xdist>=3.8", "setuptools>=77.0.1", "tensorboard>=2.19"]
 extras["test"] += extras["deepspeed"] + extras["eval"] + extras["metric"] + extras["vlm"]
 extras["dev"] = [*extras["test"], "ruff>=0.14", "import-linter>=2.13", "mypy>=1.18"]
 
