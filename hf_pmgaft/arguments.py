@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import json
 import os
@@ -18,6 +17,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from .embedded import emoji_folder
+from .registry import near_misses
 
 RECIPES = Path(__file__).parent / "recipes"
 # The recipe of the embedded default is a budget for any method; those of papers are each of one.
@@ -150,16 +150,8 @@ def _check_all_known(parser: ArgumentParser, argv: Sequence[str], options: Colle
     _, unknown = parser.parse_known_args(list(argv))
     if unknown:
         flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-        raise ValueError(f"The command line has words that are no options: {_near_misses(flags or unknown, options)}.")
-
-
-def _near_misses(unknown: Sequence[str], options: Collection[str]) -> str:
-    """Unknown options, each with the known one that was meant."""
-    hints = []
-    for word in unknown:
-        matches = difflib.get_close_matches(word.lstrip("-").replace("-", "_"), options, 1)
-        hints.append(f"{word} (did you mean {matches[0]}?)" if matches else word)
-    return f"{', '.join(hints)}. See --help for all options"
+        hints = near_misses(flags or unknown, options)
+        raise ValueError(f"The command line has words that are no options: {hints}. See --help for all options.")
 
 
 # ---- Files of defaults ----
@@ -232,7 +224,8 @@ def _read_yaml(file: Path, options: Collection[str]) -> dict[str, Any]:
 
     unknown = sorted(str(key) for key in values if key not in options)
     if unknown:
-        raise ValueError(f"{file} has keys that are no options: {_near_misses(unknown, options)}.")
+        hints = near_misses(unknown, options)
+        raise ValueError(f"{file} has keys that are no options: {hints}. See --help for all options.")
     return {name: _fill_in(value, str(file.parent)) for name, value in values.items()}
 
 

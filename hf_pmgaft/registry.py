@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import numbers
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -48,6 +49,20 @@ def make(kind: str, choices: Mapping[str, type[T]], name: str, options: Mapping[
         return cls(**checked)
     except ValueError as error:
         raise ValueError(f"{title}: {error}") from error
+
+
+def near_misses(unknown: Sequence[str], options: Collection[str]) -> str:
+    """Lists unknown options, each with the known one that was meant.
+
+    Example:
+        >>> near_misses(["--num-images", "-x"], ["num_images", "eps"])
+        '--num-images (did you mean num_images?), -x'
+    """
+    hints = []
+    for word in unknown:
+        matches = difflib.get_close_matches(word.lstrip("-").replace("-", "_"), options, 1)
+        hints.append(f"{word} (did you mean {matches[0]}?)" if matches else word)
+    return ", ".join(hints)
 
 
 def check_choice(kind: str, value: Any, choices: Collection[Any]) -> Any:

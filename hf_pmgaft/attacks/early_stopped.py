@@ -11,7 +11,7 @@ from ..registry import check_choice
 from .ball import round_inside
 from .inputs import check_classes, check_inputs, check_logits, check_not_nan
 from .losses import LOSSES, Loss, correct
-from .pgd import accelerate, check_walk, start, step
+from .pgd import accelerate, check_momentum, check_walk, start, step
 
 
 def early_stopped_pgd(
@@ -65,6 +65,7 @@ def early_stopped_pgd(
             "in logits. Leave tau out, or choose an objective that attacks by a named loss."
         )
     check_choice("loss", loss, LOSSES)
+    check_momentum(momentum)
     eps, step_size = check_walk(eps, norm, num_steps, step_size)
     images, labels, seeds = check_inputs(images, labels, seeds, several_labels=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,7 @@ def pgd(
     """
     eps, step_size = check_walk(eps, norm, num_steps, step_size)
     check_count("restarts", restarts)
+    check_momentum(momentum)
     images = check_images(images)
     seeds = check_seeds(seeds, images)
 
@@ -146,6 +148,22 @@ def check_walk(eps: float | str, norm: str, num_steps: int, step_size: float | s
     if step_size is None:
         return eps, default_step_size(eps, num_steps)
     return eps, parse_step_size(step_size, eps, norm)
+
+
+def check_momentum(momentum: float) -> None:
+    """Raises `ValueError` for a momentum that no walk goes on by.
+
+    Example:
+        >>> check_momentum(0.9)
+        >>> check_momentum(-1.0)
+        Traceback (most recent call last):
+        ValueError: You passed momentum=-1.0, which no walk goes on by. Pass a number from 0, such as 1.0.
+    """
+    is_number = isinstance(momentum, numbers.Real) and not isinstance(momentum, bool)
+    if not (is_number and 0 <= momentum < math.inf):
+        raise ValueError(
+            f"You passed momentum={momentum!r}, which no walk goes on by. Pass a number from 0, such as 1.0."
+        )
 
 
 def check_reach(eps: float | str, norm: str, num_steps: int, step_size: float | str | None) -> None:

@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import PartialState
 
 from ..attacks import parse_radius
 from ..embedded import emoji_folder
@@ -41,16 +40,16 @@ from ..evaluation.verdicts import Verdicts
 from ..files import check_output_file
 from ..fingerprints import digest, fingerprint
 from ..tuning.saved import load_model, needs_base
+from .attack_vlm_checks import OWN, check_idle, check_numbers, read_targets, tower_names
 from .errors import one_line_errors
 from .parser import make_parser
 
 if TYPE_CHECKING:  # what brings in transformers' models comes where it is used, so that --help is quick
+    from ..data.rows import ImageRows
     from ..downstream.llava import VisionLanguageModel
     from ..downstream.llava_evaluation import AnswerTask
 
 TASKS = ("targeted", "caption", "vqa")
-OWN = "own tower"
-EMOJI_TARGETS = ("warning", "money bag")
 
 
 def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argparse.Namespace:
@@ -72,6 +71,9 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     asked.add_argument("--answer_column", help="Its right answers, like captions.")
     asked.add_argument("--prompt", help="What asks for a caption; with the image's token it is the whole prompt.")
     asked.add_argument("--targets", nargs="+", help="Strings to make the model write, or one JSON file with a list.")
+    asked.add_argument(
+        "--check_data", action="store_true", help="Read every row first and name those that are broken."
+    )
     asked.add_argument("--num_images", type=int, default=50, help="Images, drawn from the set by the seed.")
 
     threat = parser.add_argument_group("threat")
@@ -100,6 +102,9 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     """Attacks what a command line asks for, prints the table and writes the files that it names."""
     args = parse(argv, script)
     check_numbers(args)
+    check_idle(args)
+    names = tower_names(args.towers)
+    read_targets(args)
     check_output_file("--output_file", args.output_file)
     check_output_file("--verdict_file", args.verdict_file)
     check_output_file("--gallery", args.gallery)
@@ -115,7 +120,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
 
     # Towers. Each is put in once, its own last, so that one that does not fit shows at once.
     towers = {OWN: copy.deepcopy(vision_tower(llava))}
-    for name, folder in zip(tower_names(args.towers), args.towers, strict=True):
+    for name, folder in zip(names, args.towers, strict=True):
         towers[name] = load_model(folder, args.base if needs_base(folder) else None)
     for tower in reversed(towers.values()):
         swap_vision_tower(llava, tower)
@@ -152,43 +157,6 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
         answer_gallery(examples, args.gallery, title)
 
 
-# ---- What was passed ----
-
-
-def check_numbers(args: argparse.Namespace) -> None:
-    """Raises `ValueError` for a number that leaves nothing to do, and a radius that is none."""
-    for name in ("num_images", "num_steps", "restarts", "max_new_tokens", "batch_size"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"You passed {name}={getattr(args, name)}, which leaves nothing to do. Pass 1 or more.")
-    for eps in args.eps:
-        parse_radius(eps)
-    if PartialState().num_processes > 1:
-        raise ValueError("You launched several processes, which would all do the same. Launch one.")
-
-
-def tower_names(towers: Sequence[str]) -> list[str]:
-    """What the towers are called: the last parts of their paths, if these tell them apart."""
-    if len(set(towers)) < len(towers):
-        raise ValueError(f"You passed a tower twice: {towers}. Name each once.")
-    short = [Path(tower).name for tower in towers]
-    return short if len({*short, OWN}) == len(short) + 1 else list(towers)
-
-
-def read_targets(args: argparse.Namespace) -> list[str]:
-    """The strings to be written."""
-    if args.targets is None and args.eval_set is None:
-        return list(EMOJI_TARGETS)
-    if args.targets is None:
-        raise ValueError("You passed no targets for the targeted attack. Pass --targets, or other --tasks.")
-
-    targets = args.targets
-    if len(targets) == 1 and targets[0].endswith(".json"):
-        targets = json.loads(Path(args.targets[0]).read_text(encoding="utf-8"))
-        if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets) or not targets:
-            raise ValueError(f'{args.targets[0]} holds no list of targets. Write it as ["one text", "another"].')
-    return list(dict.fromkeys(targets))
-
-
 # ---- Images and tasks ----
 
 
@@ -206,12 +174,24 @@ class AskedSet:
     captions: Callable[[int], list[str]] | None
     questions: dict[str, Callable[[int], tuple[str, list[str]]]]
 
+    def check(self, reader: ImageRows) -> None:
+        """Reads every row, and raises one `ValueError` that names all those that cannot be used."""
+        from ..data.rows import check_rows
+
+        def read(row: Mapping[str, Any], position: int) -> None:
+            reader.pixels(row[reader.image_column], position)
+            for ask in (self.captions, *self.questions.values()):
+                if ask is not None:
+                    ask(position)
+
+        check_rows(reader.rows(), read)
+
 
 def load_tasks(
     args: argparse.Namespace, model: VisionLanguageModel
 ) -> tuple[list[int], torch.Tensor, list[AnswerTask]]:
     """The rows that are drawn, their images `[N,3,H,W]` in [0,1], and the tasks; all checked before any attack."""
-    from ..data.rows import LabelledImages
+    from ..data.rows import ImageRows
     from ..evaluation.plan import sample_ids
 
     if args.eval_set is None:
@@ -222,7 +202,9 @@ def load_tasks(
         raise ValueError("The set has no images, so there is nothing to attack. Pass another set or split.")
 
     rows = sample_ids(len(asked.data), args.num_images, args.seed)
-    reader = LabelledImages(asked.data, model.processor, normalize=False, needs_labels=False)
+    reader = ImageRows(asked.data, model.processor, normalize=False, needs_labels=False)
+    if args.check_data:
+        asked.check(reader)
     images = [reader.pixels(reader.dataset[row][reader.image_column], row).clamp(0, 1) for row in rows]
     tasks = make_tasks(args, model, args.prompt or prompt, rows, asked)
     return rows, torch.stack(images).to(model.model.device), tasks
@@ -276,11 +258,10 @@ def make_tasks(
 
     tasks = []
     prompts = [prompt] * len(rows)
-    if "targeted" in args.tasks:
-        for target in read_targets(args):
-            model.check_target(target, prompt, args.max_new_tokens)
-            targets = [[target]] * len(rows)
-            tasks.append(AnswerTask(f"target {target!r}", "success", prompts, targets, silence, targeted=True))
+    for target in read_targets(args):
+        model.check_target(target, prompt, args.max_new_tokens)
+        written = [[target]] * len(rows)
+        tasks.append(AnswerTask(f"target {target!r}", "success", prompts, written, silence, targeted=True))
 
     if "caption" in args.tasks:
         captions = [asked.captions(row) for row in rows]

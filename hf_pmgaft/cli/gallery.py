@@ -33,7 +33,7 @@ from ..tuning.saved import load_one_of_several
 from ..zero_shot import ZeroShotClassifier, encode_class_names
 from ..zero_shot.views import text_attention
 from .errors import flags_named, one_line_errors
-from .parser import add_base_options, make_parser
+from .parser import add_base_options, check_different, make_parser
 from .set_options import FLAGS, HELP, options_of
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
@@ -57,6 +57,9 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     images.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
     images.add_argument("--prompt_template", help="How class names become prompts.")
     images.add_argument("--num_images", type=int, default=4, help="Columns, drawn from the set by the seed.")
+    images.add_argument(
+        "--check_data", action="store_true", help="Read every row first and name those that are broken."
+    )
     images.add_argument("--seed", type=int, default=0, help="Of the choice of images and the attack's noise.")
 
     threat = parser.add_argument_group("threat")
@@ -86,12 +89,15 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     options = options_of(text, args, [text])
     template = args.prompt_template or ("This is a photo of a {}" if args.eval_set else "an emoji of {}")
     models = args.models or [str(emoji_folder() / "model")]
+    names = row_names(models)
 
     looks = {}
-    for name, model in zip(row_names(models), models, strict=True):
+    for name, model in zip(names, models, strict=True):
         loaded, processor = load_one_of_several(model, args.processor, args.base)
         with flags_named(text, FLAGS):
             data = ZeroShotDataset(images, processor, prompt_templates=template, **options)
+        if args.check_data and not looks:
+            data.check()
         rows = sample_ids(len(data), args.num_images, args.seed)
         looks[name] = look(loaded, processor, data, rows, attack, args.seed)
 
@@ -109,8 +115,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
 
 def row_names(models: Sequence[str]) -> list[str]:
     """What the models are called in the picture: the last two parts of their paths, if these tell them apart."""
-    if len(set(models)) < len(models):
-        raise ValueError(f"You passed a model twice: {models}. Name each once.")
+    check_different("model", models)
     short = ["/".join(Path(model).parts[-2:]) for model in models]
     return short if len(set(short)) == len(short) else list(models)
 

@@ -3,7 +3,55 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..registry import near_misses
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reads `--num-images` as `--num_images`, and says which option was meant by one that there is not.
+
+    Example:
+        >>> parser = Parser()
+        >>> _ = parser.add_argument("--num_images", type=int)
+        >>> parser.parse_args(["--num-images", "4"]).num_images
+        4
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if args is not None:
+            args = [self._with_underscores(word) for word in args]
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            words = message.removeprefix(prefix).split()
+            flags = [word.partition("=")[0] for word in words if word.startswith("-")]
+            names = [option.lstrip("-") for option in self._option_string_actions]
+            message = f"{prefix}{near_misses(flags or words, names)}"
+        super().error(message)
+
+    def _with_underscores(self, word: str) -> str:
+        flag, mark, value = word.partition("=")
+        known = re.sub(r"(?<=\w)-", "_", flag)
+        return known + mark + value if known in self._option_string_actions else word
+
+
+def check_different(what: str, names: Sequence[str]) -> None:
+    """Raises `ValueError` for a model that is named twice, be it by two spellings of one path.
+
+    Example:
+        >>> check_different("model", ["user/clip", "user/clip"])
+        Traceback (most recent call last):
+        ValueError: You passed a model twice: ['user/clip', 'user/clip']. Name each once.
+    """
+    places = [str(Path(name).resolve()) if Path(name).exists() else name for name in names]
+    if len(set(places)) < len(places):
+        raise ValueError(f"You passed a {what} twice: {list(names)}. Name each once.")
 
 
 def make_parser(command: str, description: str | None, script: str | None) -> argparse.ArgumentParser:
@@ -14,7 +62,7 @@ def make_parser(command: str, description: str | None, script: str | None) -> ar
         description (`str`): Its own description.
         script (`str`, *optional*): Description of the script that calls it in place of `pmgaft`.
     """
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"pmgaft {command}" if script is None else None,
         description=description if script is None else script,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -192,8 +192,8 @@ def split_launcher_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         ValueError: for a number of processes that is none.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--num_processes", type=int)
-    parser.add_argument("--accelerate_config")
+    parser.add_argument("--num_processes", "--num-processes", type=int)
+    parser.add_argument("--accelerate_config", "--accelerate-config")
     try:
         launcher, rest = parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:

@@ -59,8 +59,7 @@ def load_images(
         ['image', 'label']
     """
     path = Path(name)
-    if path.suffix.lower() in FILE_BUILDERS and not path.exists():
-        raise ValueError(f"You passed the file {name!r}, which is not here. Correct its path.")
+    _check_is_here(name)
     if path.is_file():
         return _load_file(name, split, streaming)
     if _is_saved(path):
@@ -94,6 +93,7 @@ def load_for_some_rows(
         [False, True, False, True]
     """
     path = Path(name)
+    _check_is_here(name)
     if not (path.is_file() or _is_saved(path) or _has_tables_beside_shards(path)):
         rows = load_without_images(name, config, split, revision, data_files)
         if rows is not None:
@@ -149,6 +149,17 @@ def split_revision(text: str) -> tuple[str, str | None]:
     if mark and not revision:
         raise ValueError(f"You passed {text!r}, which names no revision after #. Write NAME#BRANCH, or leave # out.")
     return rest, revision or None
+
+
+def _check_is_here(name: str) -> None:
+    """Raises `ValueError` for a path without anything there, which can be no name on the Hub."""
+    path = Path(name)
+    if path.exists():
+        return
+    if path.suffix.lower() in FILE_BUILDERS:
+        raise ValueError(f"You passed the file {name!r}, which is not here. Correct its path.")
+    if name.startswith((".", "/", "~")):
+        raise ValueError(f"{name!r} is no file or folder here. Correct its path.")
 
 
 def _is_saved(path: Path) -> bool:

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoProcessor, CLIPVisionConfig, LlavaForCo
 from ..attacks.pgd import pgd
 from ..attacks.spec import AttackSpec
 from ..models.processors import pixel_statistics
+from ..models.sources import Source
 from ..modes import frozen
 from .answers import contains
 from .towers import vision_tower
@@ -208,9 +209,13 @@ def load_llava(name: str) -> VisionLanguageModel:
     """Opens a LLaVA in float32, by its Hub id or folder, on the device of this process.
 
     Raises:
+        OSError: for a name that is neither here nor on the Hub.
         TypeError: if it is another model, which transformers would open as a LLaVA with random weights.
     """
-    kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
+    try:
+        kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
+    except OSError as error:
+        raise Source.of(name).unreachable(error) from error
     if kind != LlavaForConditionalGeneration.config_class.model_type:
         raise TypeError(f"You passed the model {name!r}, which is a {kind} and no llava. Pass a LLaVA.")
     model = LlavaForConditionalGeneration.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
