@@ -53,23 +53,29 @@ EMOJI = Path(__file__).parents[1] / "emoji"
 PARTS = ("step", "data", "evaluate", "scale", "memory", "slopes", "settings")
 MODELS = ("embedded default", "ViT-B/32")
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
-# Of the part step; the first of each are measured unless others are asked for.
+# Of the part `step`, which measures the first of each unless others are asked for.
 METHODS = ("pmg_aft", "tecoa", "fare")
 TUNINGS = ("full", "lora")
-# Of the part memory, and what grows in the part slopes.
+# Of the part `memory`.
 TUNED = ("full", "last_blocks", "lora", "r_adapter", "deep_prompts")
+# Of the part `settings`.
 KINDS = ("processes", "recipes")
+# What grows in the part `slopes`.
 AXES = ("num_steps", "prompts", "batch_size", "model")
-PROMPTS, NUM_STEPS = (25, 8, 50), (2, 10)
+# Of the part `step` again, class prompts and attack steps.
+PROMPTS = (25, 8, 50)
+NUM_STEPS = (2, 10)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The part that a command line asks for, with its options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parts = parser.add_subparsers(dest="part", required=True, metavar="{" + ",".join(PARTS) + "}")
-    added = [parts.add_parser(name, allow_abbrev=False) for name in PARTS]
-    step, data, evaluate, scale, memory, slopes, settings = added
+    step, data, evaluate, scale, memory, slopes, settings = (
+        parts.add_parser(name, allow_abbrev=False) for name in PARTS
+    )
 
     step.add_argument("--all", action="store_true", help="Every method, tuning, number of prompts and of steps.")
     step.add_argument("--methods", nargs="+", default=METHODS[:1], choices=METHODS, help="Objectives.")
@@ -109,6 +115,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     settings.add_argument("--tuning", default="full", choices=TUNED, help="What is trained.")
     settings.add_argument("--num_steps", nargs="+", type=int, default=NUM_STEPS[:1], help="Attack steps.")
     settings.add_argument("--steps", type=int, default=5, help="Steps to time in each process.")
+
+    # What several parts, or all of them, take
     for part in (step, data, settings):
         part.add_argument("--batch_size", type=int, help="Images in a step; 8 of the ViT-B/32, 64 else.")
     for part in (step, data, scale, memory, settings):
@@ -121,23 +129,32 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         part.add_argument("--repeats", type=int, default=3, help="Interleaved repeats.")
         part.add_argument("--threads", type=int, default=1, help="Threads of torch.")
         part.add_argument("--output_file", help="JSON file for the figures.")
+
     args = parser.parse_args(argv)
     if args.part == "step" and args.all:
-        args.methods, args.tunings, args.prompts, args.num_steps = METHODS, TUNINGS, PROMPTS, NUM_STEPS
+        args.methods = METHODS
+        args.tunings = TUNINGS
+        args.prompts = PROMPTS
+        args.num_steps = NUM_STEPS
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Runs a part, or what one of its own processes was started for."""
     args = parse(argv)
+
+    # After the options are read, so that --help is quick
     import torch
 
     from hf_pmgaft.files import check_output_file
 
     check_output_file("--output_file", args.output_file)
-
     part = importlib.import_module(f"benchmarks.{args.part}")
     torch.set_num_threads(args.threads)
-    (part.work if "worker" in args and args.worker else part.run)(args)
+    if "worker" in args and args.worker:
+        part.work(args)
+    else:
+        part.run(args)
 
 
 if __name__ == "__main__":

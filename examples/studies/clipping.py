@@ -36,6 +36,7 @@ FIGURES = ("clean", "robust", "moved", "clipped", "grad_norm")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of a command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -48,7 +49,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def measured(norm: float, seed: int, flags: list[str]) -> dict[str, Any]:
-    """Trains and evaluates once; the figures are means over the groups in %, a distance, a share and a norm."""
+    """Trains and evaluates once.
+
+    Its figures are means over the groups in %, how far the weights moved, the share of clipped steps, and the mean
+    norm of the gradients.
+    """
     from hf_pmgaft.cli import train
 
     with tempfile.TemporaryDirectory() as folder:
@@ -109,16 +114,19 @@ def write(file: Path, value: Any) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Makes the runs that the file does not hold yet, and prints the table of all."""
     args = parse(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
+
+    # What was made before
     budget = {**BUDGET, "flags": args.flags}
     stored = json.loads(args.file.read_text(encoding="utf-8")) if args.file.exists() else {}
     runs = stored.get("runs", [])
     if stored and stored["budget"] != budget:
         raise SystemExit(f"error: {args.file} holds runs of another budget. Pass another --file, or remove it.")
-
     done = {(run["max_grad_norm"], run["seed"]) for run in runs}
+
     for seed in args.seeds:
         for norm in args.norms:
             if (norm, seed) not in done:

@@ -53,6 +53,7 @@ LEFT_OUT = {"test": {IN_DOMAIN}, "validation": {IN_DOMAIN, "flags"}}
 
 
 def parse() -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -71,7 +72,7 @@ def parse() -> argparse.Namespace:
 
 
 def report_of(args: argparse.Namespace, model: str, folder: Path) -> RobustnessReport:
-    """The report of a model, made now or before."""
+    """The report of a model. It is made unless an earlier call has left it in the folder."""
     radii = args.eps if args.evaluation == "pgd" else args.eps[:1]
     kind = f"pgd{args.num_steps}" if args.evaluation == "pgd" else f"autoattack-{args.evaluation}"
     file = folder / f"{args.split}-{kind}-{'-'.join(eps.replace('/', 'of') for eps in radii)}.json"
@@ -84,7 +85,7 @@ def report_of(args: argparse.Namespace, model: str, folder: Path) -> RobustnessR
 
 
 def tuned(args: argparse.Namespace, method: str, seed: int) -> Path:
-    """The folder of a tuned model, made now or before. It is trained without a look at any evaluation set."""
+    """The folder of a tuned model. It is trained, without a look at any evaluation set, unless it is there."""
     folder = Path(args.output_dir) / f"{method}-{seed}"
     if not (folder / "model.safetensors").exists():
         flags = [*METHODS[method][1], "--seed", str(seed), "--eps", args.eps[0], "--output_dir", str(folder)]
@@ -136,7 +137,9 @@ def mean_interval(seeds: list[list[SetResult]], key: str) -> tuple[float, float]
 
 
 def _over_sets(sets: list[list[tuple[list[int], list[int]]]]) -> tuple[float, float]:
-    means, variances = [], []
+    """Mean of `x - y` in %, and half its interval, from each set's and seed's verdicts `x` and `y` by image."""
+    means = []
+    variances = []
     for pairs in sets:
         seeds = [[x - y for x, y in zip(a, b, strict=True)] for a, b in pairs]
         images = [statistics.fmean(values) for values in zip(*seeds, strict=True)]
@@ -146,9 +149,12 @@ def _over_sets(sets: list[list[tuple[list[int], list[int]]]]) -> tuple[float, fl
 
 
 def main() -> None:
+    """Trains and measures what is missing, and prints the table and the differences from TeCoA."""
     args = parse()
     check_output_file("--file", args.file)
     check_output_folder("--output_dir", args.output_dir)
+
+    # Reports
     base = report_of(args, str(emoji_folder() / "model"), Path(args.output_dir) / "none")
     reports = {}
     for method in args.methods:
@@ -158,37 +164,37 @@ def main() -> None:
     # Table
     names = column_names(base.sets, args.eps)
     keys = attack_keys(base.sets, args.eps)
-    own = 1 if args.evaluation == "pgd" else -1  # the radius of training, or what AutoAttack leaves
+    headline = 0 if args.evaluation == "pgd" else -1  # the radius of training, or what AutoAttack leaves
     lines = [
-        f"| method | seeds | clean | {' | '.join(names)} | 95 % | {IN_DOMAIN}: clean | {names[own - (own > 0)]} |",
+        f"| method | seeds | clean | {' | '.join(names)} | 95 % | {IN_DOMAIN}: clean | {names[headline]} |",
         "|---" * (6 + len(names)) + "|",
     ]
 
     for name, of_seeds in {"none": [base], **reports}.items():
         columns = []
         for report in of_seeds:
-            in_domain = figures([result for result in report.sets if result.name == IN_DOMAIN], args.eps)
-            columns.append([*figures(zero_shot_sets(report, args.split), args.eps), in_domain[0], in_domain[own]])
+            clean, *robust = figures([result for result in report.sets if result.name == IN_DOMAIN], args.eps)
+            columns.append([*figures(zero_shot_sets(report, args.split), args.eps), clean, robust[headline]])
 
         cells = []
         for values in zip(*columns, strict=True):
             spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
             cells.append(f"{statistics.fmean(values):.1f}{spread}")
 
-        mean, half = mean_interval([zero_shot_sets(report, args.split) for report in of_seeds], keys[own - (own > 0)])
+        mean, half = mean_interval([zero_shot_sets(report, args.split) for report in of_seeds], keys[headline])
         cells.insert(-2, f"{max(mean - half, 0):.1f} to {min(mean + half, 100):.1f}")
         lines.append(f"| {name} | {len(of_seeds) if name != 'none' else '-'} | {' | '.join(cells)} |")
     print("\n".join(lines))
 
     # Differences from TeCoA, image by image
     summary = {"table": lines, "protocol": base.protocol, "seeds": args.seeds, "minus_tecoa": {}}
-    for name in reports if "TeCoA" in reports else ():
-        if name != "TeCoA":
-            pair = [[zero_shot_sets(report, args.split) for report in reports[method]] for method in (name, "TeCoA")]
-            differences = {key: paired_difference(*pair, key) for key in ("clean", *base.sets[0].attacks)}
-            for key, (mean, half) in differences.items():
-                print(f"{name} minus TeCoA, {key}: {mean:+.1f} points (95 % {mean - half:+.1f} to {mean + half:+.1f})")
-            summary["minus_tecoa"][name] = differences
+    others = [name for name in reports if name != "TeCoA"] if "TeCoA" in reports else []
+    for name in others:
+        pair = [[zero_shot_sets(report, args.split) for report in reports[method]] for method in (name, "TeCoA")]
+        differences = {key: paired_difference(*pair, key) for key in ("clean", *base.sets[0].attacks)}
+        for key, (mean, half) in differences.items():
+            print(f"{name} minus TeCoA, {key}: {mean:+.1f} points (95 % {mean - half:+.1f} to {mean + half:+.1f})")
+        summary["minus_tecoa"][name] = differences
 
     summary["flags"] = {name: [flag for r in of_seeds for flag in r.flags] for name, of_seeds in reports.items()}
     if args.file:

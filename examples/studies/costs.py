@@ -61,6 +61,7 @@ Figures = dict[str, dict[str, dict[str, list[float]]]]
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of a command line, with the split of the leaderboard's own figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -72,11 +73,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output_dir", default="outputs/leaderboard", help="Where runs and their reports go.")
     parser.add_argument("--file", help="JSON and PNG of the figures, without ending; in results/ if absent.")
     args = parser.parse_args(argv)
-    args.split = "test"  # of the leaderboard's own figures
+    args.split = "test"
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Trains and measures what is missing, prints the table, and writes figures and picture."""
     args = parse(argv)
     board.check_places(args)
     kind = "stronger" if args.stronger else "costs"
@@ -116,43 +118,50 @@ def main(argv: list[str] | None = None) -> None:
 def classification(args: argparse.Namespace, runs: Mapping[str, list]) -> Figures:
     """The leaderboard's figures of these runs."""
     kept = board.read(board.RUNS["test"])
-    keys = {NONE: [NONE], **{name: [board.key_of(*run) for run in of_method] for name, of_method in runs.items()}}
-    rows = {name: board.row_of(name, [kept[key] for key in of], ("autoattack", "clean")) for name, of in keys.items()}
+    keys = {NONE: [NONE]}
+    keys |= {name: [board.key_of(*run) for run in of_method] for name, of_method in runs.items()}
+    rows = {
+        name: board.row_of(name, [kept[key] for key in keys_of_method], ("autoattack", "clean"))
+        for name, keys_of_method in keys.items()
+    }
     columns = {"clean": "clean_by_seed", board.EPS: "autoattack_by_seed"}
     return {"accuracy": {radius: {name: rows[name][key] for name in rows} for radius, key in columns.items()}}
 
 
 def by_reports(folders: Mapping[str, list[Path]], kind: str) -> Figures:
     """Recalls, and accuracy under shift."""
-    found: Figures = {}
-    for part, figures in {"retrieval": RECALLS, "shift": ["accuracy"]}.items():
-        for name, of_method in folders.items():
+    figures: Figures = {}
+    for part, names in {"retrieval": RECALLS, "shift": ["accuracy"]}.items():
+        for method, of_method in folders.items():
             reports = [board.load_report(board.report_file(folder, kind, part)) for folder in of_method]
-            for figure in figures:
-                task = found.setdefault(figure if part == "retrieval" else part, {})
-                rows = [report.of(figure) for report in reports]
-                task.setdefault("clean", {})[name] = [100 * row.mean("clean_accuracy") for row in rows]
+            for name in names:
+                task = figures.setdefault(name if part == "retrieval" else part, {})
+                of_figure = [report.of(name) for report in reports]
+                task.setdefault("clean", {})[method] = [100 * report.mean("clean_accuracy") for report in of_figure]
                 for radius, place in STAGES[kind][part].items():
-                    task.setdefault(radius, {})[name] = [100 * after(row, place) for row in rows]
-    return found
+                    task.setdefault(radius, {})[method] = [100 * after(report, place) for report in of_figure]
+    return figures
 
 
 def after(report: Any, place: int) -> float:
-    """Mean over sets of what stands after the attack at a place and all before it."""
+    """The mean over sets of the accuracy that is left by a report's attacks up to the one at a place."""
     return statistics.fmean(list(result.attacks.values())[place] for result in report.sets)
 
 
 def write_texts(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Path]]) -> None:
-    """What the LLaVA writes through each tower, as far as it is not on file."""
+    """Lets the LLaVA write through each tower. What stands in its verdict file is not written again."""
     towers = [str(folder) for name, of_method in folders.items() if name != NONE for folder in of_method]
     for end, flags in LLAVA[kind].items():
         file = text_file(args, kind, end)
-        out = ["--output_file", str(file), "--verdict_file", str(file.with_suffix(".jsonl"))]
-        command = [sys.executable, "-m", "hf_pmgaft.cli.attack_vlm", *(["--towers", *towers] if towers else [])]
-        subprocess.run([*command, *flags, *out], env={**os.environ, **board.ONE_THREAD}, check=True)
+        command = [sys.executable, "-m", "hf_pmgaft.cli.attack_vlm"]
+        if towers:
+            command += ["--towers", *towers]
+        command += [*flags, "--output_file", str(file), "--verdict_file", str(file.with_suffix(".jsonl"))]
+        subprocess.run(command, env={**os.environ, **board.ONE_THREAD}, check=True)
 
 
 def text_file(args: argparse.Namespace, kind: str, end: str) -> Path:
+    """The report on what the LLaVA writes."""
     return Path(args.output_dir) / f"{kind}-llava{'-stronger' if end else ''}.json"
 
 
@@ -161,53 +170,55 @@ def by_texts(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Pat
     from hf_pmgaft.cli.attack_vlm import OWN
     from hf_pmgaft.downstream.llava_evaluation import CLEAN
 
-    found: Figures = {}
+    figures: Figures = {}
     for end in LLAVA[kind]:
         towers = board.read(text_file(args, kind, end))["towers"]
         for task, of_radii in towers[OWN].items():
             for radius, (figure, *_) in of_radii.items():
                 label = radius if radius == CLEAN else radius + end
-                cells = found.setdefault(f"{task}, {figure}", {}).setdefault(label, {})
+                cells = figures.setdefault(f"{task}, {figure}", {}).setdefault(label, {})
                 for name, of_method in folders.items():
                     names = [OWN] if name == NONE else [folder.name for folder in of_method]
                     cells[name] = [100 * towers[tower][task][radius][figure] for tower in names]
-    return found
+    return figures
 
 
 def protocols(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Path]], runs: list) -> dict[str, Any]:
-    """Protocols of the parts, by their hashes; of the LLaVA in full. Each must be the same of all towers."""
-    found: dict[str, Any] = {}
+    """The hash of each part's protocol, which must be the same of all towers; of the LLaVA the whole protocol."""
+    of_parts: dict[str, Any] = {}
     if kind == "costs":
-        found["classification"] = board.common_protocol({NONE} | {board.key_of(*run) for run in runs}, "test")
+        of_parts["classification"] = board.common_protocol({NONE} | {board.key_of(*run) for run in runs}, "test")
     for part in board.EVALUATIONS[kind]:
         files = [board.report_file(folder, kind, part) for of_method in folders.values() for folder in of_method]
         hashes = {board.load_report(file).protocol_hash for file in files}
         if len(hashes) > 1:
             sys.exit(f"error: reports of {part} follow several protocols, which cannot be compared: {sorted(hashes)}.")
-        found[part] = hashes.pop()
+        of_parts[part] = hashes.pop()
     for end in LLAVA[kind]:
-        found[f"llava{end}"] = board.read(text_file(args, kind, end))["protocol"]
-    return found
+        of_parts[f"llava{end}"] = board.read(text_file(args, kind, end))["protocol"]
+    return of_parts
 
 
 # ---- What is shown ----
 
 
 def rows_of(figures: Figures) -> Iterator[tuple[str, str, dict[str, list[float]]]]:
+    """Each task and radius, with the figures of the methods."""
     for task, of_radii in figures.items():
         for radius, of_methods in of_radii.items():
             yield task, radius, of_methods
 
 
 def spread(values: list[float]) -> float:
+    """The standard deviation over seeds, 0 for one seed."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def summarized(figures: Figures) -> dict[str, Any]:
-    """With mean and standard deviation over seeds."""
-    found: dict[str, Any] = {}
+    """The figures with their means and standard deviations over seeds."""
+    summary: dict[str, Any] = {}
     for task, radius, of_methods in rows_of(figures):
-        found.setdefault(task, {})[radius] = {
+        summary.setdefault(task, {})[radius] = {
             name: {
                 "mean": round(statistics.fmean(values), 3),
                 "std": round(spread(values), 3),
@@ -215,7 +226,7 @@ def summarized(figures: Figures) -> dict[str, Any]:
             }
             for name, values in of_methods.items()
         }
-    return found
+    return summary
 
 
 def table(figures: Figures, titles: Mapping[str, str]) -> list[str]:

@@ -49,9 +49,12 @@ EMOJI = emoji_folder()
 METHODS = yaml.safe_load((HERE / "leaderboard.yaml").read_text(encoding="utf-8"))
 SEARCH = RESULTS / "leaderboard_search.json"
 RUNS = {"test": RESULTS / "leaderboard_runs.json", "validation": RESULTS / "leaderboard_validation_runs.json"}
+
 BUDGET = 8  # configurations of a method
 EPS = "4/255"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # environment of a run
+
+# What is measured, and on what. The drawing style by what a run is for, and the groups of a style.
 STYLES = {"search": "validation", "validation": "validation", "test": "test", "costs": "test", "stronger": "test"}
 GROUPS = {
     "validation": ("smileys", "food", "travel", "activities", "objects", "symbols"),
@@ -63,9 +66,14 @@ AUTOATTACK = ["--attacks", "autoattack,version=fast"]
 SHIFT = [name for name in yaml.safe_load((EMOJI / "shift.yaml").read_text()) if name not in ("twemoji", "noto_v1")]
 CLEAN = ["--attacks", "fgsm"]
 RETRIEVAL = ["--caption_column", "label,tags", "--max_samples"]
-STRONGER = ["--attacks", "pgd,num_steps=20,loss=margin", "pgd,num_steps=20,loss=ce"]
-STRONGER += ["pgd,num_steps=100,restarts=2,loss=margin", "pgd,num_steps=100,restarts=2,loss=ce"]
-# What is measured, by name: flags of evaluate_robustness.py. The search's is the one that chooses configurations.
+STRONGER = [
+    "--attacks",
+    "pgd,num_steps=20,loss=margin",
+    "pgd,num_steps=20,loss=ce",
+    "pgd,num_steps=100,restarts=2,loss=margin",
+    "pgd,num_steps=100,restarts=2,loss=ce",
+]
+# By what a run is for, and by a name: flags of evaluate_robustness.py. That of `search` chooses the configurations.
 EVALUATIONS = {
     "training": {},
     "search": {"pgd": PGD},
@@ -87,13 +95,14 @@ EVALUATIONS = {
 def configurations(method: str) -> list[dict[str, Any]]:
     """The configurations of a method, as flags that differ between them."""
     grid = METHODS[method]["grid"]
-    found = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    if len(found) != BUDGET and not METHODS[method].get("beyond"):
-        raise ValueError(f"Method {method!r} has {len(found)} configurations; each gets {BUDGET}.")
-    return found
+    every = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    if len(every) != BUDGET and not METHODS[method].get("beyond"):
+        raise ValueError(f"Method {method!r} has {len(every)} configurations; each gets {BUDGET}.")
+    return every
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of a command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -120,12 +129,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def folder_of(args: argparse.Namespace, method: str, configuration: int, seed: int) -> Path:
+    """The folder of a run."""
     return Path(args.output_dir) / f"{method}-{configuration}-{seed}"
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains a method's configuration and measures it, as far as that was not done before."""
-    method, folder = args.methods[0], folder_of(args, args.methods[0], args.configuration, args.seed)
+    """Trains a method's configuration and measures it. What was done before is not done again."""
+    method = args.methods[0]
+    folder = folder_of(args, method, args.configuration, args.seed)
     if not (folder / "cost.json").exists():
         train(args, method, folder)
     for name in EVALUATIONS[args.split]:
@@ -136,31 +147,48 @@ def train(args: argparse.Namespace, method: str, folder: Path) -> None:
     """Trains without a look at any evaluation set, and writes what it cost."""
     from hf_pmgaft.cli import train as command
 
-    options = {**METHODS[method]["flags"], "seed": args.seed, "output_dir": str(folder)}
-    options |= {"do_eval": False, "overwrite": True}
+    # Options
+    options = {
+        **METHODS[method]["flags"],
+        "seed": args.seed,
+        "output_dir": str(folder),
+        "do_eval": False,
+        "overwrite": True,
+    }
     for name, value in configurations(method)[args.configuration].items():
-        both = isinstance(value, dict) and isinstance(options.get(name), dict)
-        options[name] = {**options[name], **value} if both else value
+        if isinstance(value, dict) and isinstance(options.get(name), dict):
+            options[name] = {**options[name], **value}
+        else:
+            options[name] = value
     if "backbone" in METHODS[method]:
         backbone = METHODS[method]["backbone"]
         options["model_name_or_path"] = str(folder_of(args, backbone, chosen(backbone), args.seed))
         options["recipe"] = "emoji"
+
+    # Training, timed
     trainer, *_ = command.set_up([*as_flags(options), "--eps", EPS, "--disable_tqdm", "true"])
     start = time.process_time()
     trainer.train()
     seconds = time.process_time() - start
     trainer.save_model()
-    trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
-    cost = {"parameters": trained, "seconds": round(seconds, 1), "step": trainer.state.global_step}
-    cost["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    write(folder / "cost.json", {**cost, "options": options})
+
+    cost = {
+        "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "seconds": round(seconds, 1),
+        "step": trainer.state.global_step,
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "options": options,
+    }
+    write(folder / "cost.json", cost)
 
 
 def as_flags(options: dict[str, Any]) -> list[str]:
     """The options as a command line."""
     flags = []
     for name, value in options.items():
-        texts = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        if isinstance(value, dict):
+            value = json.dumps(value)
+        texts = value if isinstance(value, list) else [value]
         flags += [f"--{name}", *(str(text).replace("{emoji}", str(EMOJI)) for text in texts)]
     return flags
 
@@ -173,22 +201,33 @@ def evaluate(folder: Path, name: str, split: str, model: Path) -> None:
     if file.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
+
+    # Sets
     style = STYLES[split]
-    sets = {"eval_sets": [f"{EMOJI / 'data'}:{group}@{style}" for group in GROUPS[style]]}
     if name == "shift":
         sets = {"suite": str(EMOJI / "shift.yaml"), "suite_sets": SHIFT}
+    else:
+        sets = {"eval_sets": [f"{EMOJI / 'data'}:{group}@{style}" for group in GROUPS[style]]}
     if name not in ("shift", "retrieval"):  # which bring templates along, or have captions
         sets["prompt_template"] = "an emoji of {}"
-    options = {"model": str(model), **sets, "eps": EPS}
-    options |= {"output_file": str(file), "verdict_file": str(file.with_suffix(".jsonl"))}
+
+    options = {
+        "model": str(model),
+        **sets,
+        "eps": EPS,
+        "output_file": str(file),
+        "verdict_file": str(file.with_suffix(".jsonl")),
+    }
     command.main([*as_flags(options), *EVALUATIONS[split][name]])
 
 
 def report_file(folder: Path, split: str, name: str) -> Path:
+    """The report of one of a run's evaluations."""
     return folder / f"{split}-{name}.json"
 
 
 def report_files(folder: Path, split: str) -> list[Path]:
+    """The reports of all of a run's evaluations."""
     return [report_file(folder, split, name) for name in EVALUATIONS[split]]
 
 
@@ -208,7 +247,10 @@ def start(
     split: str,
     keep: Callable[[str, int, int], None] = lambda *run: None,
 ) -> None:
-    """Makes runs (method, configuration, seed) that were not made before, several at once; `keep` is told of each."""
+    """Makes the runs (method, configuration, seed) that are missing, several at once, and calls `keep` for each.
+
+    `keep` is called for the runs that were there, too.
+    """
     runs = list(runs)
 
     def one(todo: tuple[str, int, int]) -> str | None:
@@ -223,7 +265,9 @@ def start(
             done = subprocess.run(
                 command, env={**os.environ, **ONE_THREAD}, stdout=log, stderr=subprocess.STDOUT, check=False
             )
-        return f"{folder} ended with code {done.returncode}: see its log.txt" if done.returncode else keep(*todo)
+        if done.returncode:
+            return f"{folder} ended with code {done.returncode}: see its log.txt"
+        return keep(*todo)
 
     with ThreadPoolExecutor(args.jobs) as pool:
         failed = [text for text in tqdm(pool.map(one, runs), total=len(runs), desc=split, disable=not runs) if text]
@@ -238,6 +282,7 @@ def backbones(runs: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]
 
 
 def load_report(file: Path):
+    """A report of an evaluation."""
     from hf_pmgaft.evaluation.report import RobustnessReport
 
     return RobustnessReport.load(file)
@@ -248,6 +293,7 @@ def search(args: argparse.Namespace) -> None:
     for name in args.methods:
         start(args, backbones([(name, 0, 0)]), "training")
         start(args, ((name, i, 0) for i in range(len(configurations(name)))), "search")
+
         rows = []
         for i, options in enumerate(configurations(name)):
             report = load_report(report_file(folder_of(args, name, i, 0), "search", "pgd"))
@@ -255,22 +301,24 @@ def search(args: argparse.Namespace) -> None:
             rows.append({**options, "clean": clean, "robust": robust, "mean": round((clean + robust) / 2, 2)})
         best = max(rows, key=lambda row: row["mean"])
         print(f"{METHODS[name]['title']}: {best}")
-        found = read(SEARCH)
-        found[name] = {"chosen": rows.index(best), "configurations": rows}
-        write(SEARCH, {name: found[name] for name in METHODS if name in found})
+
+        searched = read(SEARCH)
+        searched[name] = {"chosen": rows.index(best), "configurations": rows}
+        write(SEARCH, {name: searched[name] for name in METHODS if name in searched})
 
 
 def chosen(method: str) -> int:
     """The number of a method's chosen configuration."""
-    found = read(SEARCH)
-    if method not in found:
+    searched = read(SEARCH)
+    if method not in searched:
         raise ValueError(
             f"No configuration of {method!r} is chosen yet. Run the search: {Path(__file__).name} search."
         )
-    return found[method]["chosen"]
+    return searched[method]["chosen"]
 
 
 def read(file: Path) -> dict[str, Any]:
+    """The content of a JSON file, empty if there is none."""
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
@@ -325,7 +373,7 @@ def common_protocol(keys: Iterable[str], split: str) -> dict[str, str]:
 
 
 def complete(args: argparse.Namespace, runs: list[tuple[str, int, int]]) -> None:
-    """Makes what the kept runs lack of these and of the untuned model."""
+    """Makes those of the runs that the file of kept runs lacks, and measures the untuned model if that is missing."""
     lock, file = Lock(), RUNS[args.split]
 
     def keep(method: str, configuration: int, seed: int) -> None:
@@ -355,7 +403,7 @@ def key_of(method: str, configuration: int, seed: int) -> str:
 
 
 def outcome(folder: Path, split: str) -> dict[str, Any]:
-    """What a run came to: verdicts of each group, packed, protocols, and what training cost."""
+    """What is kept of a run: packed verdicts of each group, the protocols, and what training cost."""
     kept: dict[str, Any] = {"cost": read(folder / "cost.json"), "protocols": {}}
     kept["cost"].pop("options", None)
     for column in EVALUATIONS[split]:
@@ -372,6 +420,7 @@ def packed(verdicts: Iterable[int]) -> str:
 
 
 def unpacked(text: str) -> list[int]:
+    """The verdicts that [`packed`] wrote as a number."""
     return [int(digit) for digit in f"{int(text, 16):b}"[1:]]
 
 
@@ -416,9 +465,13 @@ def difference(ours: list[list[list[int]]], theirs: list[list[list[int]]]) -> tu
         [[x - y for x, y in zip(a[g], b[g], strict=True)] for g in range(groups)]
         for a, b in zip(ours, theirs, strict=True)
     ]
+
+    # Over images
     by_image = [zip(*(seed[g] for seed in points), strict=True) for g in range(groups)]
     images = [[statistics.fmean(values) for values in group] for group in by_image]
     variance = sum(statistics.variance(group) / len(group) for group in images) / groups**2
+
+    # Over seeds
     seeds = [statistics.fmean(map(statistics.fmean, seed)) for seed in points]
     if count > 1:
         variance += statistics.variance(seeds) / count

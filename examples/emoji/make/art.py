@@ -42,6 +42,7 @@ class Emoji:
 
 
 def load_styles() -> dict[str, dict]:
+    """The drawing styles by name, with source, licence and role."""
     return yaml.safe_load((HERE / "styles.yaml").read_text())["styles"]
 
 
@@ -67,6 +68,7 @@ def check_licences(modules: Path):
 
 
 def normalise(code: str) -> str:
+    """The code points of an emoji in one spelling, such as `2764` of `2764_FE0F`."""
     return "-".join(part for part in code.lower().replace("_", "-").split("-") if part != "fe0f")
 
 
@@ -89,6 +91,7 @@ def load_emoji(modules: Path) -> list[Emoji]:
 
 
 def slug(text: str, join: str = "-") -> str:
+    """A text as icons are named, such as `cat-face`."""
     ascii_text = text.replace("’", "").replace("'", "").replace("&", "and").lower()
     return join.join(re.findall(r"[a-z0-9]+", ascii_text))
 
@@ -123,6 +126,7 @@ def match_icons(emojis: list[Emoji], style: dict, styles: dict, modules: Path) -
     chars = {}
     if style["names"] == "chars":
         chars = {normalise(code): name for code, name in json.loads(chars_file.read_text()).items()}
+
     jobs = {}
     for index, emoji in enumerate(emojis):
         for name in candidate_names(emoji, style, chars):
@@ -153,6 +157,7 @@ def match_glyphs(emojis: list[Emoji], style: dict, modules: Path) -> dict[int, d
 
 
 def svg_job(icon: dict, icons: dict) -> dict:
+    """What the renderer needs of an icon, whose box is that of its set where it has none of its own."""
     left, top, width, height = (
         icon.get(key, icons.get(key, default))
         for key, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
@@ -170,6 +175,8 @@ def render_svgs(jobs: list[dict], scratch: Path, modules: Path) -> tuple[np.ndar
     jobs_path.write_text(json.dumps(jobs))
     frames_path.write_bytes(b"")
     frame_bytes = SIZE * SIZE * 4
+
+    # A crash ends the process, and the next one goes on behind the drawing that caused it, which stays empty.
     crashed = []
     while (done := frames_path.stat().st_size // frame_bytes) < len(jobs):
         command = ["node", HERE / "render.mjs", jobs_path, frames_path, str(SIZE), str(done), modules]
@@ -181,6 +188,7 @@ def render_svgs(jobs: list[dict], scratch: Path, modules: Path) -> tuple[np.ndar
             crashed.append(done)
             with frames_path.open("ab") as frames:
                 frames.write(bytes(frame_bytes))
+
     frames = np.frombuffer(frames_path.read_bytes(), np.uint8).reshape(-1, SIZE, SIZE, 4)
     return frames, crashed
 
@@ -204,6 +212,7 @@ def render_all(emojis: list[Emoji], modules: Path, scratch: Path) -> dict[str, n
     frames, emoji, style_ids = [], [], []
     groups = np.array([each.group for each in emojis])
     for style_id, (name, style) in enumerate(styles.items()):
+        # Drawings
         crashed = []
         if style["names"] == "files":
             indices, images = read_rasters(emojis, style, modules)
@@ -215,6 +224,7 @@ def render_all(emojis: list[Emoji], modules: Path, scratch: Path) -> dict[str, n
             images, crashed = render_svgs(list(jobs.values()), scratch, modules)
             indices = list(jobs)
 
+        # Those that are wanted, and not empty
         indices = np.asarray(indices)
         wanted = ~np.isin(groups[indices], style.get("skip_groups", []))
         keep = np.flatnonzero(wanted & (images[..., 3] > 0).any((1, 2)))

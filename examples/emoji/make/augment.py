@@ -11,11 +11,12 @@ FROM_YIQ = torch.linalg.inv(TO_YIQ)
 
 
 def uniform(count: int, low: float, high: float, *shape: int) -> torch.Tensor:
+    """Numbers drawn uniformly, `[count, *shape]`, or `[count, 1, 1, 1]`."""
     return torch.empty(count, *(shape or (1, 1, 1))).uniform_(low, high)
 
 
 def chance(count: int, probability: float) -> torch.Tensor:
-    """`[count, 1, 1, 1]` of 0 and 1."""
+    """`[count, 1, 1, 1]`, 1 with the given probability, else 0."""
     return (torch.rand(count, 1, 1, 1) < probability).float()
 
 
@@ -57,6 +58,8 @@ def outline(frames: torch.Tensor) -> torch.Tensor:
 def warp(frames: torch.Tensor, flip: torch.Tensor, size: int, strength: float) -> torch.Tensor:
     """Random affine map and elastic displacement, resampled to `size`; `flip` `[B]` allows mirroring."""
     count = len(frames)
+
+    # The affine map
     angle = uniform(count, -0.26, 0.26, 1) * strength
     scale = 1 / uniform(count, 1 - 0.24 * strength, 1 + 0.2 * strength, 1)
     stretch = uniform(count, -0.12, 0.12, 1) * strength
@@ -68,6 +71,8 @@ def warp(frames: torch.Tensor, flip: torch.Tensor, size: int, strength: float) -
     down = [(sin + shear) * mirror, cos * (1 - stretch), shift[:, 1:]]
     matrix = torch.cat(right + down, 1).view(count, 2, 3)
     grid = F.affine_grid(matrix, (count, 1, size, size), align_corners=False)
+
+    # The elastic displacement
     elastic = smooth_field(count, 2, 5, size).permute(0, 2, 3, 1) * 0.035 * strength
     return F.grid_sample(frames, grid + elastic * chance(count, 0.6), align_corners=False)
 
@@ -86,8 +91,10 @@ def composite(frames: torch.Tensor) -> torch.Tensor:
 
 
 def jitter(images: torch.Tensor, strength: float) -> torch.Tensor:
-    """Hue, saturation, contrast, brightness; now and then mixed channels or grey."""
+    """Change hue, saturation, contrast and brightness; now and then mix the channels or make an image grey."""
     count = len(images)
+
+    # Colours
     angle = uniform(count, -1, 1, 1) * 0.1 * math.pi * strength
     saturation = (1 + uniform(count, -0.5, 0.4, 1) * strength) * (1 - chance(count, 0.07)[:, :, 0, 0])
     cos, sin = angle.cos() * saturation, angle.sin() * saturation
@@ -95,6 +102,8 @@ def jitter(images: torch.Tensor, strength: float) -> torch.Tensor:
     rotation = torch.cat([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).view(count, 3, 3)
     matrix = FROM_YIQ @ rotation @ TO_YIQ
     matrix = matrix + torch.randn(count, 3, 3) * 0.12 * strength * chance(count, 0.3)[:, 0]
+
+    # Light
     contrast = 1 + uniform(count, -0.3, 0.3) * strength
     brightness = uniform(count, -0.12, 0.12) * strength
     images = torch.einsum("bij,bjhw->bihw", matrix, images)
@@ -102,6 +111,7 @@ def jitter(images: torch.Tensor, strength: float) -> torch.Tensor:
 
 
 def blur(images: torch.Tensor) -> torch.Tensor:
+    """Blur: the mean of the neighbours."""
     return F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
 
 
@@ -111,15 +121,20 @@ def thin(images: torch.Tensor) -> torch.Tensor:
 
 
 def thicken(images: torch.Tensor) -> torch.Tensor:
+    """Thicken dark strokes: the darkest of the neighbours."""
     return -thin(-images)
 
 
 def partly(function):
+    """The function whose result is mixed with the images, by a share of 0.2 to 0.8."""
     return lambda images: torch.lerp(images, function(images), uniform(len(images), 0.2, 0.8))
 
 
 def augment(frames, others, ink, other_ink, flip, size: int, strength: float = 1.0) -> torch.Tensor:
-    """Premultiplied RGBA `frames` in [0, 1] and another drawing of each, `[B, 4, H, W]` -> RGB `[B, 3, size, size]`"""
+    """Augment drawings: premultiplied RGBA in [0, 1] `[B, 4, H, W]` -> RGB `[B, 3, size, size]`.
+
+    `others` are further drawings of the same emoji, to mix in.
+    """
     frames = on_some(mix_styles, recolour_ink(frames, ink), 0.2 * strength, recolour_ink(others, other_ink))
     frames = warp(on_some(outline, frames, 0.15 * strength), flip, size, strength)
     images = composite(on_some(shade, frames, 0.4 * strength))

@@ -43,24 +43,31 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 def fetch(args):
+    """Installs the pinned packages, and refuses one whose licence has changed."""
     modules = art.fetch(BUILD)
     art.check_licences(modules)
 
 
 def data(args):
+    """Renders the drawings, and writes the sets, the words for guidance, the attributions and the tokenizer."""
     modules = BUILD / "npm/node_modules"
     emojis = art.load_emoji(modules)
     arrays = art.render_all(emojis, modules, BUILD / "scratch")
+
+    # What pre-training reads
     np.savez(BUILD / "art.npz", **arrays)
     (BUILD / "emoji.json").write_text(json.dumps([vars(emoji) for emoji in emojis], ensure_ascii=False, indent=1))
+    train_tokenizer(emojis).save_pretrained(BUILD / "tokenizer")
+
+    # What is shipped
     write_sets(emojis, arrays)
     (DATA / "class_names.txt").write_text("\n".join(emoji.label for emoji in emojis) + "\n")
     (DATA / "guidance_names.txt").write_text("\n".join(guidance_names(emojis)) + "\n")
-    train_tokenizer(emojis).save_pretrained(BUILD / "tokenizer")
     (LICENSES / "ATTRIBUTION.md").write_text(cards.attribution())
 
 
 def write_sets(emojis: list[art.Emoji], arrays: dict[str, np.ndarray]):
+    """Writes the set to fine-tune on, those of each group, and those of the shifted styles."""
     styles = list(art.load_styles().values())
     images = art.on_white(arrays["frames"])
     groups = np.array([emoji.group for emoji in emojis])[arrays["emoji"]]
@@ -107,9 +114,15 @@ def write_set(emojis, arrays, images, rows, classes: list[str], path: Path):
     records = []
     for row in sorted(rows, key=lambda row: (arrays["emoji"][row], arrays["style"][row])):
         emoji = emojis[arrays["emoji"][row]]
-        record = {"image": {"bytes": art.webp(images[row]), "path": None}, "label": classes.index(emoji.label)}
-        record |= {"emoji": emoji.character, "style": names[arrays["style"][row]], "tags": list(emoji.tags)}
-        records.append(record)
+        records.append(
+            {
+                "image": {"bytes": art.webp(images[row]), "path": None},
+                "label": classes.index(emoji.label),
+                "emoji": emoji.character,
+                "style": names[arrays["style"][row]],
+                "tags": list(emoji.tags),
+            }
+        )
 
     path.parent.mkdir(parents=True, exist_ok=True)
     Dataset.from_list(records, features=features).to_parquet(path)
@@ -173,6 +186,7 @@ def learn_merges(words: Counter, count: int, end: str = "</w>") -> list[tuple[st
 
 
 def merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    """The parts of a word, with each occurrence of a pair made one part."""
     merged = []
     for part in parts:
         if merged and (merged[-1], part) == pair:
@@ -186,6 +200,7 @@ def merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def train(args):
+    """Pre-trains, and installs the model."""
     pretrain.train(args)
     install(BUILD / args.name)
 
@@ -195,6 +210,7 @@ def install(trained: Path):
     MODEL.mkdir(exist_ok=True)
     for source in trained.iterdir():
         shutil.copyfile(source, MODEL / source.name)
+
     tokenizer_config = json.loads((MODEL / "tokenizer_config.json").read_text())
     for key in ("is_local", "local_files_only"):  # say where the tokenizer was loaded from, not what it is
         tokenizer_config.pop(key, None)
@@ -202,15 +218,18 @@ def install(trained: Path):
 
 
 def check(args):
+    """Measures the shipped model on both held-out styles, offline, as a user loads it, and writes both cards."""
     torch.set_num_threads(args.threads)
     model, report = CLIPModel.from_pretrained(MODEL, output_loading_info=True)
     if report["missing_keys"] or report["unexpected_keys"]:
         raise RuntimeError(f"{MODEL} is not a plain CLIP checkpoint: {report}")
+
     processor = CLIPProcessor.from_pretrained(MODEL)
     sets = {group: load_dataset(str(DATA), group) for group in art.GROUPS.values()}
     figures = {split: measure(model, processor, sets, split) for split in ("test", "validation")}
     for group in figures["test"]:
         print(f"  {group:11} test {figures['test'][group]:5.1f}   validation {figures['validation'][group]:5.1f}")
+
     check_pipeline(sets["food"]["test"][0])
     write_cards(figures, sets)
 
@@ -224,6 +243,7 @@ def measure(model, processor, sets, split: str) -> dict[str, float]:
 
 @torch.no_grad()
 def top1(model, processor, dataset) -> float:
+    """Zero-shot top-1 accuracy on a set in per cent."""
     prompts = [pretrain.PROMPT.format(name) for name in dataset.features["label"].names]
     inputs = processor(text=prompts, images=dataset["image"][:], return_tensors="pt", padding=True)
     predicted = model(**inputs).logits_per_image.argmax(1)
@@ -231,13 +251,14 @@ def top1(model, processor, dataset) -> float:
 
 
 def check_pipeline(example):
-    """The folder serves `pipeline` as it is."""
+    """Prints what a `pipeline` of transformers, made of the folder as it is, answers about one image."""
     classify = pipeline("zero-shot-image-classification", model=str(MODEL))
     answers = classify(example["image"], candidate_labels=["grapes", "pizza"], hypothesis_template=pretrain.PROMPT)
     print(f"  pipeline on {example['emoji']}: {answers}")
 
 
 def write_cards(figures, sets):
+    """Writes the cards of data and model, from what was counted and measured."""
     finetune = load_dataset(str(DATA), "finetune")
     everything = {"finetune": finetune} | sets
     counts = {name: {split: len(rows) for split, rows in parts.items()} for name, parts in everything.items()}
@@ -248,6 +269,7 @@ def write_cards(figures, sets):
         if style["role"] == "shift"
     }
     (DATA / "README.md").write_text(cards.data_card(counts, classes, shift))
+
     record = json.loads((MODEL / "pretraining.json").read_text())
     (MODEL / "README.md").write_text(cards.model_card(figures, record))
 
@@ -256,6 +278,7 @@ STEPS = {"fetch": fetch, "data": data, "pretrain": train, "check": check}
 
 
 def parse_steps(text: str) -> list[str]:
+    """The steps that a comma-separated text names, in the order in which they run."""
     chosen = text.split(",")
     unknown = sorted(set(chosen) - set(STEPS))
     if unknown:
@@ -264,10 +287,12 @@ def parse_steps(text: str) -> list[str]:
 
 
 def main():
+    """Runs the steps that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=parse_steps, default=list(STEPS), help="comma-separated; default: all")
     pretrain.add_arguments(parser.add_argument_group("pre-training"))
     args = parser.parse_args()
+
     for step in args.steps:
         print(f"== {step}", flush=True)
         STEPS[step](args)

@@ -16,11 +16,13 @@ def fill(name: str, **values: str) -> str:
 
 
 def table(header: list[str], rows: list[list]) -> str:
+    """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def attribution() -> str:
+    """Who drew each style, under which licence, and what it is used for."""
     rows = []
     for name, style in art.load_styles().items():
         use = ROLES[style["role"]] + (", fine-tuning set" if style.get("finetune") else "")
@@ -30,8 +32,13 @@ def attribution() -> str:
 
 
 def data_card(counts: dict[str, dict[str, int]], classes: dict[str, int], shift: dict[str, int]) -> str:
-    """`counts`: images per configuration and split; `classes`: class names per configuration; `shift`: images per
-    style."""
+    """The card of the sets.
+
+    Args:
+        counts: Images by configuration and split.
+        classes: The number of class names by configuration.
+        shift: Images by style.
+    """
     configs = [
         {
             "config_name": config,
@@ -54,7 +61,12 @@ def data_card(counts: dict[str, dict[str, int]], classes: dict[str, int], shift:
 
 
 def model_card(figures: dict[str, dict[str, float]], record: dict) -> str:
-    """`figures`: top-1 in per cent per split and group, with means; `record`: what pre-training wrote down."""
+    """The card of the model.
+
+    Args:
+        figures: Top-1 accuracy in per cent by split and group, with means.
+        record: What pre-training wrote down.
+    """
     test, validation = figures["test"], figures["validation"]
     rows = [[group, f"{test[group]:.1f}", f"{validation[group]:.1f}"] for group in test]
     results = [{"name": "embedded default", "results": [metric(group, value) for group, value in test.items()]}]
@@ -74,6 +86,7 @@ def model_card(figures: dict[str, dict[str, float]], record: dict) -> str:
 
 
 def metric(group: str, value: float) -> dict:
+    """A figure as the Hub reads it from a card."""
     return {
         "task": {"type": "zero-shot-image-classification"},
         "dataset": {"name": f"emoji, {group}", "type": "emoji", "config": group, "split": "test"},

@@ -170,15 +170,19 @@ class Trainer:
         return ids, labels
 
     def step(self, index: int) -> float:
+        """Makes a step, and returns its loss."""
         used = index / self.args.train_steps
+
+        # A batch
         strength = self.args.strength * pretrain.augmentation_strength(used)
         emoji, pixel_values = self.drawings.batch(False, strength)
         ids, labels = self.batch(emoji)
+
+        # The loss on the answers' tokens
         states = self.model.model(input_ids=ids, pixel_values=pixel_values, use_cache=False).last_hidden_state
         wanted = labels[:, 1:] != -100
         logits = self.model.lm_head(states[:, :-1][wanted])
         loss = F.cross_entropy(logits, labels[:, 1:][wanted])
-
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0, foreach=True)
 
@@ -190,7 +194,9 @@ class Trainer:
         return loss.item()
 
     def run(self) -> None:
-        start, losses = time.monotonic(), []
+        """Makes all steps, and prints the loss every hundred."""
+        start = time.monotonic()
+        losses = []
         self.model.train()
         for index in range(self.args.train_steps):
             losses.append(self.step(index))
@@ -200,6 +206,7 @@ class Trainer:
         self.model.eval()
 
     def processor(self) -> LlavaProcessor:
+        """The processor of the model: the CLIP's images, its own tokenizer, and how a question is put."""
         images = CLIPImageProcessor.from_pretrained(build.MODEL)
         return LlavaProcessor(
             images,
@@ -213,12 +220,15 @@ class Trainer:
 
 
 def train(args) -> None:
+    """Trains the model, from drawings that are fetched if they are not there, and installs it in ../llava."""
     torch.set_num_threads(args.threads)
     if not (build.BUILD / "art.npz").exists():
         build.fetch(args)
         build.data(args)
+
     trainer = Trainer(args)
     trainer.run()
+
     trainer.model.save_pretrained(MODEL)
     trainer.processor().save_pretrained(MODEL)
     settings = {name: getattr(args, name) for name in SETTINGS}
@@ -230,7 +240,7 @@ def train(args) -> None:
 
 
 def check(args) -> None:
-    """Right answers in both held-out styles, with the image and with a white one, and the card."""
+    """Counts right answers in both held-out styles, with the image and with a white one, and writes the card."""
     from hf_pmgaft import VisionLanguageModel
 
     torch.set_num_threads(args.threads)
@@ -265,36 +275,43 @@ def check(args) -> None:
 
 
 def measure(model, data: list[dict], question: str) -> list[str]:
-    """Figures on one question: how many answers are right word by word, and how near the others come."""
+    """A row of the table, on one question: how many answers are right to the letter, and how near the others come."""
     reader = LabelledImages(data, model.processor, normalize=False, needs_labels=False)
     images = torch.stack([reader.pixels(row["image"], place) for place, row in enumerate(data)]).clamp(0, 1)
     expected = [row[question] for row in data]
-    parts = [images[start : start + 128] for start in range(0, len(images), 128)]
-    texts = [text for part in parts for text in model.write(part, [question] * len(part))]
+
+    # Answers about each image, and about a white one
+    batches = [images[start : start + 128] for start in range(0, len(images), 128)]
+    texts = [text for batch in batches for text in model.write(batch, [question] * len(batch))]
     (guess,) = model.write(torch.ones_like(images[:1]), [question])
+
+    # Figures
     right = np.mean([text == answer for text, answer in zip(texts, expected, strict=True)])
     near, guessed = (
         np.mean([caption_score(text, [answer]) for text, answer in zip(written, expected, strict=True)])
         for written in (texts, [guess] * len(texts))
     )
     low, high = wilson_interval(right, len(data))
-    most = Counter(expected).most_common(1)[0][1] / len(data)
     blind = expected.count(guess) / len(data)
+    most_frequent = Counter(expected).most_common(1)[0][1] / len(data)
+
     span = f"{100 * low:.1f} to {100 * high:.1f}"
-    right, near, blind, guessed, most = (f"{100 * value:.1f}" for value in (right, near, blind, guessed, most))
-    return [question, str(len(data)), right, span, near, blind, guessed, most]
+    percents = [f"{100 * value:.1f}" for value in (right, near, blind, guessed, most_frequent)]
+    return [question, str(len(data)), percents[0], span, *percents[1:]]
 
 
 STEPS = {"train": train, "check": check}
 
 
 def main() -> None:
+    """Runs the steps that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=["train", "check"], help="default: train check")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     for name, (default, meaning) in SETTINGS.items():
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{meaning}; default: %(default)s")
     args = parser.parse_args()
+
     for step in args.steps:
         print(f"== {step}", flush=True)
         STEPS[step](args)

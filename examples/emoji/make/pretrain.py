@@ -49,9 +49,14 @@ UNFLIPPABLE_SUBGROUPS = {"time", "arrow"}
 
 
 def build_config(tokenizer) -> CLIPConfig:
-    tower = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4, "hidden_act": "gelu"}
-    tower["projection_dim"] = WIDTH
-    specials = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    """A CLIP of four vision blocks and two text blocks."""
+    tower = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "num_attention_heads": 4,
+        "hidden_act": "gelu",
+        "projection_dim": WIDTH,
+    }
     return CLIPConfig(
         text_config=dict(
             tower,
@@ -59,7 +64,8 @@ def build_config(tokenizer) -> CLIPConfig:
             vocab_size=len(tokenizer),
             max_position_embeddings=CONTEXT,
             pad_token_id=tokenizer.pad_token_id,
-            **specials,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
         ),
         vision_config=dict(tower, num_hidden_layers=4, image_size=IMAGE_SIZE, patch_size=PATCH),
         projection_dim=WIDTH,
@@ -68,6 +74,7 @@ def build_config(tokenizer) -> CLIPConfig:
 
 
 def build_processor(tokenizer) -> CLIPProcessor:
+    """The processor of the model's image size and pixel statistics."""
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     images = CLIPImageProcessor(size=size, crop_size=size, image_mean=[MEAN] * 3, image_std=[STD] * 3)
     return CLIPProcessor(images, tokenizer)
@@ -75,27 +82,35 @@ def build_processor(tokenizer) -> CLIPProcessor:
 
 @torch.no_grad()
 def initialise(model: CLIPModel, pixel_values: torch.Tensor):
-    """Whitening patch filters, sine-cosine positions, token embeddings of a useful size."""
+    """Sets the first weights: whitening patch filters, sine-cosine positions, token embeddings of a useful size."""
+    vision, text = model.vision_model.embeddings, model.text_model.embeddings
+
+    # Filters that whiten the patches
     patches = F.unfold(pixel_values, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH * PATCH)
     values, vectors = torch.linalg.eigh(torch.cov(patches.T))
     values, vectors = values.flip(0)[:WIDTH], vectors.flip(1)[:, :WIDTH]
     filters = vectors / (values + 1e-3 * values[0]).sqrt()
-    vision, text = model.vision_model.embeddings, model.text_model.embeddings
     vision.patch_embedding.weight.copy_(filters.T.reshape(vision.patch_embedding.weight.shape))
+
+    # Positions
     side = torch.arange(IMAGE_SIZE // PATCH)
     grid = torch.cartesian_prod(side, side)
     vision.position_embedding.weight[0] = 0
     vision.position_embedding.weight[1:] = 0.5 * torch.cat([sine_cosine(grid[:, 0]), sine_cosine(grid[:, 1])], 1)
     text.position_embedding.weight.copy_(0.05 * sine_cosine(torch.arange(CONTEXT), WIDTH))
+
     text.token_embedding.weight.normal_(std=0.1)
 
 
 def sine_cosine(positions: torch.Tensor, width: int = WIDTH // 2) -> torch.Tensor:
+    """Sines and cosines of positions `[N]` at several frequencies, `[N, width]`."""
     angles = positions[:, None] / 100 ** torch.linspace(0, 1, width // 2)
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 def attend(attention, x, queries, mask=None, causal=False):
+    """An attention layer of the model, of `queries` `[B, Q, D]` to all of `x` `[B, L, D]`."""
+
     def heads(states):
         return states.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
 
@@ -118,7 +133,7 @@ def encode(layers, x, pooled, mask, causal):
 
 
 def encode_images(model: CLIPModel, pixel_values: torch.Tensor, kept_patches: int | None = None) -> torch.Tensor:
-    """Image embeddings; with `kept_patches`, each image is seen through that many random patches."""
+    """Image embeddings `[B, D]`, unit norm. With `kept_patches`, each image is seen through so many random patches."""
     vision = model.vision_model
     x = vision.embeddings(pixel_values)
     if kept_patches:
@@ -131,6 +146,7 @@ def encode_images(model: CLIPModel, pixel_values: torch.Tensor, kept_patches: in
 
 
 def encode_texts(model: CLIPModel, input_ids: torch.Tensor) -> torch.Tensor:
+    """Text embeddings `[B, D]` of tokens `[B, L]`, unit norm."""
     text = model.text_model
     end = (input_ids == text.eos_token_id).int().argmax(1)
     mask = (torch.arange(input_ids.shape[1]) <= end[:, None])[:, None, None]
@@ -154,7 +170,7 @@ class Drawings:
         self.styles = len(np.unique(style))
         self.ink = torch.tensor([bool(styles[index].get("ink")) for index in style])
 
-        # Shares
+        # How likely each drawing of an emoji is, by the weights of the styles
         weight = np.array([styles[index].get("weight", 1.0) for index in style])
         self.order = np.argsort(self.emoji, kind="stable")
         totals = np.bincount(self.emoji, weight, len(emojis))
@@ -162,15 +178,18 @@ class Drawings:
         self.cumulative = np.cumsum(shares)  # the drawings of the k-th drawn emoji end at k + 1
         self.drawn = np.flatnonzero(totals)
 
+        # What a drawing may be mirrored, and how emoji are grouped
         flippable = [e["group"] not in UNFLIPPABLE and e["subgroup"] not in UNFLIPPABLE_SUBGROUPS for e in emojis]
         self.flip = torch.tensor(flippable)
         self.groups = np.array([e["group"] for e in emojis])
         self.rng = np.random.default_rng(seed)
 
     def summary(self) -> dict[str, int]:
+        """How many drawings of how many emoji there are, in how many styles."""
         return {"images": len(self.emoji), "emoji": len(self.drawn), "styles": self.styles}
 
     def sample_emoji(self, two_groups: bool) -> np.ndarray:
+        """Distinct emoji of a batch, of all groups or of two, which are harder to tell apart."""
         pool = self.drawn
         if two_groups:
             chosen = self.rng.choice(sorted(set(self.groups)), 2, replace=False)
@@ -203,7 +222,9 @@ class Captions:
         self.rng = np.random.default_rng(seed)
 
     def caption(self, index: int) -> str:
-        emoji, draw = self.emojis[index], self.rng.random()
+        """One caption of an emoji."""
+        emoji = self.emojis[index]
+        draw = self.rng.random()
         template = TEMPLATES[self.rng.integers(len(TEMPLATES))]
         tags = emoji["tags"] or [self.names[index]]
         if draw < 0.55:
@@ -216,15 +237,18 @@ class Captions:
         return template.format(emoji["subgroup"] if self.rng.random() < 0.3 else tags[self.rng.integers(len(tags))])
 
     def ids(self, text: str) -> list[int]:
+        """The tokens of a text, which is tokenized once."""
         if text not in self.known:
             self.known[text] = self.tokenizer(text, truncation=True, max_length=CONTEXT).input_ids
         return self.known[text]
 
     def pad(self, texts: list[str]) -> torch.Tensor:
+        """The tokens of texts, padded to the longest, `[B, L]`."""
         ids = [torch.tensor(self.ids(text)) for text in texts]
         return torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
 
     def batch(self, indices) -> torch.Tensor:
+        """The tokens of one caption of each emoji."""
         return self.pad([self.caption(index) for index in indices])
 
     def prompts(self) -> list[torch.Tensor]:
@@ -279,6 +303,7 @@ class Muon:
 
 
 def make_optimisers(model: CLIPModel, args) -> tuple[Muon, torch.optim.AdamW]:
+    """Muon for the matrices of the layers, AdamW for all else."""
     named = dict(model.named_parameters())
     matrices = [name for name, p in named.items() if p.ndim == 2 and "embedding" not in name]
     rest = [p for name, p in named.items() if name not in matrices]
@@ -300,6 +325,7 @@ def augmentation_strength(used: float) -> float:
 
 
 def contrastive_loss(images, texts, scale):
+    """CLIP's loss: each image is to be told by its text among those of the batch, and each text by its image."""
     logits = scale * images @ texts.T
     target = torch.arange(len(images))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -358,11 +384,13 @@ class Run:
         self.muon, self.adam = make_optimisers(self.model, args)
 
         self.generators = [self.drawings.rng, self.captions.rng]
-        self.step, self.elapsed = 0, 0.0
-        self.history = []
-        self.bank = None
+        self.step = 0
+        self.elapsed = 0.0  # seconds
+        self.history = []  # of validation
+        self.bank = None  # embeddings of all names
 
     def save(self, path: Path):
+        """Writes a checkpoint, which replaces the one before when it is whole."""
         state = {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
@@ -375,6 +403,7 @@ class Run:
         path.with_suffix(".new").replace(path)
 
     def load(self, path: Path):
+        """Takes back what `save` wrote."""
         state = torch.load(path)
         for part in ("model", "ema", "muon", "adam"):
             getattr(self, part).load_state_dict(state[part])
@@ -384,35 +413,43 @@ class Run:
             rng.bit_generator.state = rng_state
 
     def train_step(self, used: float) -> tuple[float, float]:
+        """Makes a step, and returns the contrastive loss and that among the names; `used` is the budget's share."""
         args, model = self.args, self.model
         if self.bank is None or self.step % args.bank_every == 0:
             self.bank = encode_names(model, self.captions)
+
+        # Images and texts
         strength = args.strength * augmentation_strength(used)
-        # The emoji's index in the bank of names is its class.
         emoji, pixel_values = self.drawings.batch(self.step % 2 == 1, strength)
         images = encode_images(model, pixel_values, args.kept_patches if used < 0.75 else None)
         texts = encode_texts(model, self.captions.batch(emoji))
+
+        # Losses. The emoji's index in the bank of names is its class.
         scale = model.logit_scale.exp()
         loss = contrastive_loss(images, texts, scale)
         bank_logits = scale * images @ self.bank.T
         bank_loss = F.cross_entropy(bank_logits, torch.from_numpy(emoji), label_smoothing=args.label_smoothing)
+
         (loss + args.bank_weight * bank_loss).backward()
         self.update(learning_rate(used, self.step))
         return loss.item(), bank_loss.item()
 
     @torch.no_grad()
     def update(self, scale: float):
+        """Moves the weights by their gradients, and the averaged weights towards them."""
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0, foreach=True)
         self.muon.step(scale)
         self.adam.param_groups[0]["lr"] = self.args.adam_lr * scale
         self.adam.step()
         self.model.zero_grad()
         self.model.logit_scale.clamp_(max=math.log(100))
+
         self.step += 1
         keep = min(self.args.ema, self.step / (self.step + 10))
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - keep)
 
     def report(self, losses):
+        """Measures both kinds of weights on the validation style, and prints and notes how well they do."""
         raw, ema = self.validation(self.model), self.validation(self.ema)
         key = "mean without flags"
         minutes = round(self.elapsed / 60, 1)
@@ -429,13 +466,20 @@ class Run:
         use_ema = self.history[-1]["ema"] >= self.history[-1]["raw"]
         (self.ema if use_ema else self.model).save_pretrained(folder)
         self.processor.save_pretrained(folder)
-        summary = {"steps": self.step, "minutes": round(self.elapsed / 60, 1), "weights": "EMA" if use_ema else "raw"}
-        settings = {name: getattr(self.args, name) for name in SETTINGS}
-        record = summary | {"drawings": self.drawings.summary(), "settings": settings, "validation": self.history}
+
+        record = {
+            "steps": self.step,
+            "minutes": round(self.elapsed / 60, 1),
+            "weights": "EMA" if use_ema else "raw",
+            "drawings": self.drawings.summary(),
+            "settings": {name: getattr(self.args, name) for name in SETTINGS},
+            "validation": self.history,
+        }
         (folder / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def train(args):
+    """Trains until the budget is used, from the last checkpoint if there is one, and writes the model."""
     torch.set_num_threads(args.threads)
     run = Run(args)
     checkpoint = BUILD / f"{args.name}.pt"
@@ -443,7 +487,8 @@ def train(args):
         run.load(checkpoint)
         print(f"resumed {checkpoint.name} at step {run.step}, {run.elapsed / 60:.1f} minutes", flush=True)
 
-    budget, losses = 60 * args.minutes, []
+    budget = 60 * args.minutes
+    losses = []
     previous = time.monotonic()
     next_report = run.elapsed + 60 * args.report_minutes
     while run.elapsed < budget:
@@ -462,12 +507,14 @@ def train(args):
 
 
 def main():
+    """Trains as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     train(parser.parse_args())
 
 
 def add_arguments(parser):
+    """Adds the options of pre-training, which build.py takes too."""
     parser.add_argument("--minutes", type=float, default=70, help="wall-clock budget; default: %(default)s")
     parser.add_argument("--report-minutes", type=float, default=4, help="between validations; default: %(default)s")
     parser.add_argument("--name", default="pretrained", help="of the run's files in .build/; default: %(default)s")

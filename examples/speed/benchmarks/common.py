@@ -40,7 +40,7 @@ def make_model(name: str) -> tuple[CLIPModel, Any]:
 def run_worker(
     args: argparse.Namespace, task: dict[str, Any], threads: int | None = None, environment: dict | None = None
 ) -> dict[str, Any]:
-    """What a process of its own finds out about a task, by the `work` of the same part."""
+    """Runs the `work` of the same part in a process of its own, and returns what it prints about a task."""
     threads = str(threads or args.threads)
     worker = [str(SCRIPT), args.part, "--threads", threads, "--worker", json.dumps(task)]
     environment = {**os.environ, "OMP_NUM_THREADS": threads, **(environment or {})}
@@ -53,10 +53,11 @@ def run_worker(
 def machine() -> dict[str, Any]:
     """What figures depend on: the processor, its instruction sets, threads and versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
-    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
-    flags = found.get("flags", found.get("Features", "")).split()
+    pairs = [line.partition(":") for line in reversed(lines)]  # so that of all cores the first one's stay
+    processor = {key.strip(): value.strip() for key, _, value in pairs}
+    flags = processor.get("flags", processor.get("Features", "")).split()
     return {
-        "processor": found.get("model name") or platform.processor() or platform.machine(),
+        "processor": processor.get("model name") or platform.processor() or platform.machine(),
         "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
         "torch_uses": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
@@ -67,11 +68,12 @@ def machine() -> dict[str, Any]:
 
 
 def write(args: argparse.Namespace, **figures: Any) -> None:
-    """Says on what it was measured, and writes the figures where they were asked for."""
-    known = machine()
-    sets, threads = ", ".join(known["instruction_sets"]), known["threads"]
-    gpu = f"{known['gpu']}; " if known["gpu"] else ""
-    print(f"{gpu}{known['processor']} ({sets}), {threads} of {known['cores']} cores.")
+    """Prints on which machine it was measured, and writes the figures into `--output_file`."""
+    facts = machine()
+    instruction_sets = ", ".join(facts["instruction_sets"])
+    gpu = f"{facts['gpu']}; " if facts["gpu"] else ""
+    print(f"{gpu}{facts['processor']} ({instruction_sets}), {facts['threads']} of {facts['cores']} cores.")
+
     if args.output_file:
-        content = {"part": args.part, "arguments": vars(args), **figures, "machine": known}
+        content = {"part": args.part, "arguments": vars(args), **figures, "machine": facts}
         Path(args.output_file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -24,27 +24,29 @@ SETS = {"embedded default": "emoji, parquet", "ViT-B/32": "photographs, JPEG"}
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints the images per second of each set by workers, beside what a step of PMG-AFT takes."""
+    """Prints how many images per second each number of workers reads, beside what a step of PMG-AFT needs."""
     rows = [["set", "workers", "images/s", "a step needs", "times the need"]]
-    found = []
+    figures = []
     for model in args.models:
         images = emoji_images() if model == "embedded default" else jpegs(args.images)
-        needed = need(model, args)
+        needed = images_needed(model, args)
         for workers, kept in [*((workers, False) for workers in args.workers), (0, True)]:
             rates = [throughput(images, model, workers, kept, args.epochs) for _ in range(args.repeats)]
-            rate, name = statistics.median(rates), f"{workers}, images kept" if kept else str(workers)
-            found.append({"set": SETS[model], "workers": name, "images_per_second": rates, "needed": needed})
+            rate = statistics.median(rates)
+            name = f"{workers}, images kept" if kept else str(workers)
+            figures.append({"set": SETS[model], "workers": name, "images_per_second": rates, "needed": needed})
             rows.append([SETS[model], name, f"{rate:.0f}", f"{needed:.0f}", f"{rate / needed:.1f}"])
     print(render(rows))
-    write(args, sets=found)
+    write(args, sets=figures)
 
 
-def need(model: str, args: argparse.Namespace) -> float:
+def images_needed(model: str, args: argparse.Namespace) -> float:
     """Images per second that a step of PMG-AFT on a whole vision tower takes, two attack steps, 25 prompts."""
     case = {"model": model, "method": "pmg_aft", "tuning": "full", "prompts": 25, "num_steps": 2}
     case["batch_size"] = args.batch_size or BATCH[model]
     with tempfile.TemporaryDirectory() as folder:
-        ours, seconds = Ours(case, folder), []
+        ours = Ours(case, folder)
+        seconds = []
         for _ in range(args.repeats + 1):
             start = time.perf_counter()
             ours.step()
@@ -67,6 +69,7 @@ def throughput(images: datasets.Dataset, model: str, workers: int, kept: bool, e
     )
     for _ in loader:
         pass
+
     start = time.perf_counter()
     for _ in range(epochs):
         for _ in loader:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import DistributedType, PartialState
@@ -48,7 +49,7 @@ class NoExchange(TrainerCallback):
 
 
 def work(args: argparse.Namespace) -> None:
-    """One process of a run of the part scale; the first writes its step times and the bytes that it holds."""
+    """Trains in one process of a run. The first process writes its step times and the bytes that it holds."""
     task = json.loads(args.worker)
     torch.set_num_threads(1)
     model, processor = make_model(task["model"])
@@ -62,13 +63,17 @@ def work(args: argparse.Namespace) -> None:
         engine = {"use_cpu": False, "fsdp": True, "fsdp_config": config}
     if task["engine"].startswith("zero"):
         # DeepSpeed's own buckets take 2 GB, whatever the model.
-        zero = {"zero_optimization": {"stage": int(task["engine"][-1]), "reduce_bucket_size": 5_000_000}}
-        zero |= {"train_micro_batch_size_per_gpu": "auto", "zero_allow_untested_optimizer": True}
-        zero |= {"gradient_accumulation_steps": "auto", "gradient_clipping": "auto"}
-        engine["deepspeed"] = zero
+        engine["deepspeed"] = {
+            "zero_optimization": {"stage": int(task["engine"][-1]), "reduce_bucket_size": 5_000_000},
+            "train_micro_batch_size_per_gpu": "auto",
+            "zero_allow_untested_optimizer": True,
+            "gradient_accumulation_steps": "auto",
+            "gradient_clipping": "auto",
+        }
 
     # Run
-    times, quiet = StepTimes(), NoExchange()
+    times = StepTimes()
+    no_exchange = NoExchange()
     trainer = PMGAFTTrainer(
         model,
         PMGAFTConfig(
@@ -84,9 +89,9 @@ def work(args: argparse.Namespace) -> None:
         train_dataset=load_images(str(EMOJI / "data"), "finetune", "train"),
         processing_class=processor,
         prompt_templates="an emoji of {}",
-        callbacks=[times, quiet] if task["quiet"] else [times],
+        callbacks=[times, no_exchange] if task["quiet"] else [times],
     )
-    quiet.trainer = trainer
+    no_exchange.trainer = trainer
     if trainer.accelerator.num_processes != task["processes"]:
         raise RuntimeError(f"{trainer.accelerator.num_processes} processes run instead of {task['processes']}.")
     trainer.train()
@@ -105,29 +110,57 @@ def work(args: argparse.Namespace) -> None:
     os._exit(0)  # gloo's own end hangs now and then
 
 
-def run(args: argparse.Namespace) -> None:
-    """Prints what a second process saves, where the rest goes, and what each process holds."""
-    seconds: dict[str, dict[str, list[float]]] = {}
-    held: dict[str, dict[str, int]] = {}
+class Measured:
+    """Medians of step times, and bytes that a process holds, by model and way."""
+
+    def __init__(self, num_steps: int):
+        self.num_steps = num_steps
+        self.seconds: dict[str, dict[str, list[float]]] = {}
+        self.held: dict[str, dict[str, int]] = {}
 
     def measure(
-        model: str, way: str, engine: str, processes: int, batch: int, quiet: bool = False, steps=args.steps
+        self,
+        model: str,
+        way: str,
+        engine: str,
+        processes: int,
+        batch: int,
+        quiet: bool = False,
+        num_steps: int | None = None,
     ) -> None:
+        """Runs one way of training in processes of its own."""
         with tempfile.TemporaryDirectory() as folder:
             task = {"model": model, "engine": engine, "processes": processes, "batch": batch, "quiet": quiet}
-            worker = [str(SCRIPT), "scale", "--steps", str(steps)]
-            worker += ["--worker", json.dumps({**task, "folder": folder})]
-            launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            environment |= {"ACCELERATE_TORCH_DEVICE": "cpu"} if engine == "fsdp2" else {}
-            command = [sys.executable, *(launch if processes > 1 else []), *worker]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
+            run_processes({**task, "folder": folder}, num_steps or self.num_steps)
             result = json.loads((Path(folder) / "result.json").read_text())
-        seconds.setdefault(model, {}).setdefault(way, []).append(statistics.median(result["seconds"]))
-        held.setdefault(model, {})[way] = result["bytes"]
+        self.seconds.setdefault(model, {}).setdefault(way, []).append(statistics.median(result["seconds"]))
+        self.held.setdefault(model, {})[way] = result["bytes"]
 
+
+def run_processes(task: dict[str, Any], num_steps: int) -> None:
+    """Launches the processes of a task, each of which calls `work`.
+
+    Raises:
+        RuntimeError: if one of them fails, with the end of what it wrote.
+    """
+    launch = []
+    if task["processes"] > 1:
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(task["processes"])]
+    worker = [str(SCRIPT), "scale", "--steps", str(num_steps), "--worker", json.dumps(task)]
+    command = [sys.executable, *launch, *worker]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if task["engine"] == "fsdp2":
+        environment["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints what a second process saves, where the rest goes, and what each process holds."""
+    measured = Measured(args.steps)
+    measure = measured.measure
     for _ in range(args.repeats):
         for model in args.models:
             batch = BATCH[model]
@@ -138,14 +171,17 @@ def run(args: argparse.Namespace) -> None:
     for model in args.models:
         for engine in args.engines:
             if engine != "ddp":
-                measure(model, engine, engine, 2, BATCH[model] // 2, steps=2)
+                measure(model, engine, engine, 2, BATCH[model] // 2, num_steps=2)
+
+    # Table
     medians = {
-        model: {way: statistics.median(times) for way, times in ways.items()} for model, ways in seconds.items()
+        model: {way: statistics.median(times) for way, times in ways.items()}
+        for model, ways in measured.seconds.items()
     }
     rows = [["model", "way", "median s", "one process / this", "MiB held by a process"]]
     for model, ways in medians.items():
         for way, median in ways.items():
             times = f"{ways['one process'] / median:.2f}"
-            rows.append([model, way, f"{median:.3f}", times, f"{held[model][way] / 2**20:.0f}"])
+            rows.append([model, way, f"{median:.3f}", times, f"{measured.held[model][way] / 2**20:.0f}"])
     print(render(rows))
-    write(args, seconds=seconds, medians=medians, bytes=held)
+    write(args, seconds=measured.seconds, medians=medians, bytes=measured.held)

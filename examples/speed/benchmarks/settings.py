@@ -1,4 +1,4 @@
-"""What recipes of the attack, and settings of threads, allocators and the processor, are worth to a step."""
+"""How much quicker a step is by recipes of the attack, and by settings of threads, allocators and the processor."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @contextlib.contextmanager
 def flushed_denormals():
+    """The processor takes numbers too small for its usual format for 0."""
     torch.set_flush_denormal(True)
     yield
     torch.set_flush_denormal(False)
@@ -71,7 +72,10 @@ CALLS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints CPU time, wall time and, of processes of their own, peak memory of a step under each beside none."""
+    """Prints what a step costs under each setting, beside none of them.
+
+    That is CPU time and wall time, and peak memory where each setting has a process of its own.
+    """
     medians: dict[str, dict[str, dict]] = {}
     for model in args.models:
         case = {"model": model, "method": "pmg_aft", "tuning": args.tuning, "prompts": 25}
@@ -83,13 +87,16 @@ def run(args: argparse.Namespace) -> None:
             if "recipes" in args.kinds:
                 medians[f"{name}, one process"] = in_turn({**case, "num_steps": num_steps}, args.repeats)
             print(f"{name}: done", file=sys.stderr)
+
+    # Table
     rows = [["setting", "CPU s of a step", "this / none", "wall s", "this / none", "peak MiB", "this / none"]]
     for name, settings in medians.items():
         rows.append([name, *[""] * 6])
-        for setting, found in settings.items():
-            ratio = {key: f"{value / settings[PLAIN][key]:.2f}" for key, value in found.items()}
-            row = [f"  {setting}", f"{found['cpu']:.3f}", ratio["cpu"], f"{found['wall']:.3f}", ratio["wall"]]
-            rows.append(row + ([f"{found['peak'] / 2**20:.0f}", ratio["peak"]] if "peak" in found else ["", ""]))
+        for setting, costs in settings.items():
+            ratio = {key: f"{value / settings[PLAIN][key]:.2f}" for key, value in costs.items()}
+            row = [f"  {setting}", f"{costs['cpu']:.3f}", ratio["cpu"], f"{costs['wall']:.3f}", ratio["wall"]]
+            row += [f"{costs['peak'] / 2**20:.0f}", ratio["peak"]] if "peak" in costs else ["", ""]
+            rows.append(row)
     print(render(rows), end="\n\n")
     write(args, medians=medians)
 
@@ -121,7 +128,8 @@ def in_turn(case: Case, repeats: int) -> dict[str, dict[str, float]]:
             # One log line in the whole run, so that its figures are taken in the first step alone.
             steps[name] = (Ours(case, folder, **options).step, contextlib.nullcontext)
         steps |= {name: (steps[PLAIN][0], context) for name, context in CALLS.items()}
-        for step, _ in steps.values():
+
+        for step, _ in steps.values():  # which warms up
             step()
         for _ in range(repeats):
             for name, (step, context) in steps.items():
@@ -134,20 +142,22 @@ def by_processes(case: Case, args: argparse.Namespace) -> dict[str, dict[str, fl
     """Medians of processes under each environment, in turn."""
     preloads = {f"LD_PRELOAD={Path(path).name}": {"LD_PRELOAD": path} for path in args.preload}
     settings = {**ENVIRONMENTS, **preloads, **THREADED}
-    found: dict[str, list[dict[str, float]]] = defaultdict(list)
+    repeats: dict[str, list[dict[str, float]]] = defaultdict(list)
     for _ in range(args.repeats):
         for name, environment in settings.items():
             threads = 2 if name in THREADED else args.threads
-            found[name].append(run_worker(args, {**case, "steps": args.steps}, threads, environment))
+            repeats[name].append(run_worker(args, {**case, "steps": args.steps}, threads, environment))
     return {
-        name: {key: statistics.median(one[key] for one in measured) for key in measured[0]}
-        for name, measured in found.items()
+        name: {key: statistics.median(costs[key] for costs in measured) for key in measured[0]}
+        for name, measured in repeats.items()
     }
 
 
 def work(args: argparse.Namespace) -> None:
-    """The process of its own: a few steps after one to warm up."""
-    case, timer, before = json.loads(args.worker), Timer(), resident()
+    """Times a few steps in a process of its own, after one to warm up, and prints their costs."""
+    case = json.loads(args.worker)
+    timer = Timer()
+    before = resident()
     with tempfile.TemporaryDirectory() as folder:
         step = Ours(case, folder).step
         step()

@@ -16,8 +16,15 @@ from .common import write
 from .step import count_operations
 from .steps import Case, Ours
 
-BASE: Case = {"model": "embedded default", "method": "pmg_aft", "tuning": "full"}
-BASE |= {"num_steps": 2, "prompts": 160, "batch_size": 64, "noise": True}
+BASE: Case = {
+    "model": "embedded default",
+    "method": "pmg_aft",
+    "tuning": "full",
+    "num_steps": 2,
+    "prompts": 160,
+    "batch_size": 64,
+    "noise": True,
+}
 # What is varied, the rest being as in the base: values, and the unit of the slope.
 AXES = {
     "num_steps": ([1, 2, 4, 8], 1, "attack step"),
@@ -29,7 +36,8 @@ AXES = {
 
 def run(args: argparse.Namespace) -> None:
     """Prints the CPU time of a step at each value, and the slopes of the lines through them."""
-    found, rows = {}, [["what grows", "values", "CPU seconds of a step", "slope", "per", "r"]]
+    rows = [["what grows", "values", "CPU seconds of a step", "slope", "per", "r"]]
+    slopes = {}
     for axis in args.axes:
         values, unit, name = AXES[axis]
         cases = [{**BASE, axis: value} for value in values]
@@ -37,12 +45,13 @@ def run(args: argparse.Namespace) -> None:
             cases = [{**case, "batch_size": args.batch_size} for case in cases]
         medians, operations = time_steps(cases, args.repeats)
         amounts = [count / 1e9 for count in operations] if axis == "model" else [value / unit for value in values]
-        found[axis] = {"values": values, "amounts": amounts, "medians": medians, **fit(amounts, medians)}
+        line = fit(amounts, medians)
+        slopes[axis] = {"values": values, "amounts": amounts, "medians": medians, **line}
+
         seconds = ", ".join(f"{median:.3f}" for median in medians)
-        shown = ", ".join(map(str, values))
-        rows.append([axis, shown, seconds, f"{found[axis]['slope']:.5f}", name, f"{found[axis]['r']:.3f}"])
+        rows.append([axis, ", ".join(map(str, values)), seconds, f"{line['slope']:.5f}", name, f"{line['r']:.3f}"])
     print(render(rows), end="\n\n")
-    write(args, base=BASE, slopes=found)
+    write(args, base=BASE, slopes=slopes)
 
 
 def fit(amounts: list[float], seconds: list[float]) -> dict[str, float]:

@@ -15,7 +15,7 @@ import tempfile
 import time
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,44 +51,51 @@ def run(args: argparse.Namespace) -> None:
     clock = {"wall": time.perf_counter, "cpu": time.process_time}[args.clock]
     if args.device == "cuda":
         clock = synchronized(clock)
-    found, rows, parts, operators = [], [_HEADER], [], []
+
+    measured = []
     for case in cases(args):
         # Memory first, while this process holds nothing.
         memory = {way: run_worker(args, {**case, "way": way}) for way in ways_of(case)} if args.memory else {}
-        figures = {**case, **time_case(case, args.repeats, clock), "memory": memory}
+        measured.append({**case, **time_case(case, args.repeats, clock), "memory": memory})
         gc.collect()
-        found.append(figures)
-        rows += case_rows(figures)
-        for table, key, names in ((parts, "parts", PARTS), (operators, "operators", OPERATORS)):
-            table.append([case_name(figures), *(f"{100 * figures[key].get(name, 0):.0f} %" for name in names)])
-        print(f"{case_name(figures)}: done", file=sys.stderr)
-    print(render(rows), render([["where our time goes", *PARTS], *parts]), sep="\n\n", end="\n\n")
-    print(render([["and by operators", *OPERATORS], *operators]), end="\n\n")
-    write(args, cases=found)
+        print(f"{case_name(case)}: done", file=sys.stderr)
+
+    # Tables
+    costs = [_HEADER]
+    parts = [["where our time goes", *PARTS]]
+    operators = [["and by operators", *OPERATORS]]
+    for figures in measured:
+        costs += case_rows(figures)
+        parts.append([case_name(figures), *in_percent(figures["parts"], PARTS)])
+        operators.append([case_name(figures), *in_percent(figures["operators"], OPERATORS)])
+    print(render(costs), render(parts), render(operators), sep="\n\n", end="\n\n")
+    write(args, cases=measured)
 
 
 def cases(args: argparse.Namespace) -> list[Case]:
     """The models, methods, tunings, numbers of prompts and of attack steps that were asked for, each with each."""
     grid = itertools.product(args.models, args.methods, args.tunings, args.prompts, args.num_steps)
-    found = [dict(zip(("model", "method", "tuning", "prompts", "num_steps"), row, strict=True)) for row in grid]
-    for case in found:
+    every = [dict(zip(("model", "method", "tuning", "prompts", "num_steps"), row, strict=True)) for row in grid]
+    for case in every:
         case |= {"device": args.device, "bf16": args.bf16}
         case["batch_size"] = args.batch_size or BATCH[case["model"]]
         if case["model"] == "embedded default":
             case["prompts"] = len(emoji_images().features["label"].names)
         if case["method"] == "fare":
             case["prompts"] = 0
-    return [case for row, case in enumerate(found) if case not in found[:row]]
+    return [case for row, case in enumerate(every) if case not in every[:row]]
 
 
 def case_name(case: Case) -> str:
+    """How tables call a case."""
     name = f"{case['model']} {case['method']} {case['tuning']}, batch {case['batch_size']}, K {case['num_steps']}"
-    name += ", bf16" * case["bf16"]
+    if case["bf16"]:
+        name += ", bf16"
     return f"{name}, {case['prompts']} prompts" if case["prompts"] else name
 
 
 def ways_of(case: Case) -> list[str]:
-    """FARE has no text that could be encoded anew or once."""
+    """The ways in which a case is measured. FARE has no text to encode anew, and so one way less."""
     return [name for name in ("plain", "plain, text cached", OURS, BARE) if name != "plain" or case["prompts"]]
 
 
@@ -96,7 +103,7 @@ def ways_of(case: Case) -> list[str]:
 
 
 def synchronized(clock: Callable[[], float]) -> Callable[[], float]:
-    """The clock once the GPU has done what it was told."""
+    """A clock that waits for the GPU to finish before it is read."""
 
     def read() -> float:
         torch.cuda.synchronize()
@@ -147,6 +154,7 @@ def time_case(case: Case, repeats: int, clock: Callable[[], float]) -> dict[str,
 
 
 def count_operations(step: Callable[[], None]) -> int:
+    """Floating point operations of a step."""
     with (counter := OperationCounter()):
         step()
     return counter.total
@@ -249,24 +257,31 @@ def time_operators(step: Callable[[], None], device: str = "cpu") -> dict[str, f
 
 
 def work(args: argparse.Namespace) -> None:
-    """Peak memory and saved activations of one way, in a process of its own.
+    """Measures the peak memory and saved activations of one way, in a process of its own, and prints them.
 
-    Two steps, since the second is the first that begins with the optimizer's state.
+    It makes two steps, since the second is the first that begins with the optimizer's state.
     """
     case = json.loads(args.worker)
-    before, device = resident(), case["device"]
+    device = case["device"]
+    before = resident()
     with tempfile.TemporaryDirectory() as folder:
+        # One way
         if case["way"] == OURS:
-            step, model = (ours := Ours(case, folder)).step, ours.trainer.model
+            way = Ours(case, folder)
+            model = way.trainer.model
         else:
-            step, model = (own := WRITTEN[case["way"]](case, {})).step, own.model
-            size, edge = case["batch_size"], model.config.vision_config.image_size
-            own.batch["pixel_values"] = torch.rand(size, 3, edge, edge, device=device)
-            own.batch["labels"] = torch.arange(size, device=device) % 2
-        step()
+            way = WRITTEN[case["way"]](case, {})
+            model = way.model
+            size = case["batch_size"]
+            edge = model.config.vision_config.image_size
+            way.batch["pixel_values"] = torch.rand(size, 3, edge, edge, device=device)
+            way.batch["labels"] = torch.arange(size, device=device) % 2
+
+        # Two steps
+        way.step()
         forget_peak(device)
         with (saved := SavedActivations(model)):
-            step()
+            way.step()
         peak = torch.cuda.max_memory_allocated() if device == "cuda" else resident("VmHWM") - before
         print(json.dumps({"peak": peak, "saved": saved.peak}))
 
@@ -292,14 +307,18 @@ class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
     """The most bytes that graphs held at a time for their backward passes, parameters apart."""
 
     def __init__(self, model: torch.nn.Module):
-        self.own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-        self.held, self.now, self.peak = Counter(), 0, 0
+        self.of_parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        self.held: Counter[int] = Counter()  # tensors, by storage
+        self.now = 0
+        self.peak = 0
         super().__init__(self.pack, lambda kept: kept.tensor)
 
     def pack(self, tensor: torch.Tensor) -> Kept:
-        kept, storage = Kept(tensor), tensor.untyped_storage()
+        """Counts a tensor that a graph saves, until the graph lets go of it."""
+        kept = Kept(tensor)
+        storage = tensor.untyped_storage()
         key, size = storage.data_ptr(), storage.nbytes()
-        if key not in self.own:
+        if key not in self.of_parameters:
             self.now += 0 if self.held[key] else size
             self.held[key] += 1
             self.peak = max(self.peak, self.now)
@@ -318,9 +337,14 @@ class Kept:
         self.tensor = tensor
 
 
-# ---- The table ----
+# ---- The tables ----
 
 _HEADER = ["case", "median s", "this / ours", "GFLOP", "of the limit", "peak MiB", "this / ours", "saved MiB"]
+
+
+def in_percent(of_step: Mapping[str, float], names: Iterable[str]) -> list[str]:
+    """What each part takes of a step, in %."""
+    return [f"{100 * of_step.get(name, 0):.0f} %" for name in names]
 
 
 def case_rows(figures: dict[str, Any]) -> list[list[str]]:

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import datasets
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
@@ -26,7 +27,8 @@ LORA = {"r": 8, "target_modules": r".*vision_model.*\.(q_proj|k_proj|v_proj|out_
 Case = dict[str, Any]
 
 
-def emoji_images():
+def emoji_images() -> datasets.Dataset:
+    """The embedded set to fine-tune on."""
     return load_images(str(EMOJI / "data"), "finetune", "train")
 
 
@@ -35,8 +37,8 @@ class Ours:
 
     def __init__(self, case: Case, folder: str, **options: Any):
         model, processor = make_model(case["model"])
-        names, rows = None, None
         if case["model"] == "embedded default" and not case.get("noise"):
+            names = None
             rows = emoji_images()
         else:
             names = [f"thing {i}" for i in range(max(case["prompts"], 2))]
@@ -78,7 +80,7 @@ class Ours:
 
 
 class Written:
-    """What the steps that are written out here share: model, teacher, texts and optimizer."""
+    """A step that is written out here: the model, its teacher, texts and optimizer, and their commonest use."""
 
     text_cached = True
 
@@ -120,7 +122,7 @@ class Written:
         return parameter.requires_grad and (vision and (self.case["tuning"] != "lora" or "lora_" in name))
 
     def freeze(self) -> None:
-        """Nothing: as commonly written, everything keeps its gradient, and the optimizer alone leaves things out."""
+        """Freezes nothing: as commonly written, all weights keep a gradient, and the optimizer leaves some out."""
 
     def precision(self) -> torch.autocast:
         return torch.autocast(self.mean.device.type, torch.bfloat16, enabled=self.case.get("bf16", False))
@@ -136,7 +138,7 @@ class Written:
         return self.scale * F.normalize(self.embeds(model, images), dim=-1) @ self.texts.T
 
     def guide(self, images: torch.Tensor) -> torch.Tensor:
-        """What the teacher makes of images: embeddings for FARE, else logits."""
+        """The teacher's embeddings of images for FARE, else its logits."""
         return (self.embeds if self.case["method"] == "fare" else self.logits)(self.teacher, images)
 
     def attack_loss(self, points: torch.Tensor, labels: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
