@@ -287,13 +287,17 @@ def _without_options_of_others(
     values: Mapping[str, Any], argv: Sequence[str], options: Mapping[str, Field]
 ) -> dict[str, Any]:
     """The file's values without the options of its objective, attack or tuning, where a flag names another one."""
-    kept = dict(values)
-    own = {"objective": ["objective_kwargs"], "attack": ["attack_kwargs", "step_size"], "tuning": ["tuning_kwargs"]}
-    for name, others in own.items():
+    options_of = {
+        "objective": ["objective_kwargs"],
+        "attack": ["attack_kwargs", "step_size"],
+        "tuning": ["tuning_kwargs"],
+    }
+    left_out: list[str] = []
+    for name, its_options in options_of.items():
         choice = values.get(name, options[name].default if name in options else None)
         if _passed(name, argv) not in (None, choice):
-            kept = {option: value for option, value in kept.items() if option not in others}
-    return kept
+            left_out += its_options
+    return {option: value for option, value in values.items() if option not in left_out}
 
 
 def _passed(name: str, argv: Sequence[str]) -> str | None:

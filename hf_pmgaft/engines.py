@@ -199,7 +199,7 @@ def _whole(parameter: nn.Parameter) -> torch.Tensor:
 
 
 def checkpoint_format(accelerator: Accelerator) -> str | None:
-    """Who can read the optimizer state of a checkpoint; `None` for any process without an engine or with DDP."""
+    """The engine that a checkpoint's optimizer state is for; `None` if it needs none, which DDP does not either."""
     state = accelerator.state
     if getattr(state, "deepspeed_plugin", None) is not None:
         return f"DeepSpeed ZeRO-{state.deepspeed_plugin.zero_stage}"

@@ -15,7 +15,7 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import PMGAFTConfig
@@ -28,9 +28,8 @@ from .train_arguments import DataArguments, ModelArguments
 FACTS = FOLDER / "published.json"
 EMBEDDED = "emoji"  # which takes minutes: there is nothing to plan
 # What a backward pass costs beside a forward pass: of the pixels alone, and of the parameters.
-PIXEL_BACKWARD, PARAMETER_BACKWARD = 1, 2
-# Numbers that an optimizer keeps for each weight.
-OPTIMIZER_STATES = {"sgd": 1, "adamw_torch": 2, "adamw_torch_fused": 2}
+PIXEL_BACKWARD = 1
+PARAMETER_BACKWARD = 2
 # MiB that a run on a ViT-B/32 holds, and that each image adds (docs/speed.md), by tuning and bf16.
 MEMORY = {
     ("vision_tower", False): (2157, 58),
@@ -138,12 +137,9 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
 
     print(first_line(FOLDER / f"{args.recipe}.yaml"), end="\n\n")
     passes = facts["passes"][plan.config.objective]
-    for title, rows in {
-        "What runs": what_runs(plan),
-        "What it costs": what_it_costs(plan, passes, args.tflops),
-    }.items():
-        print(title)
-        print("\n".join(f"  {name:<12} {value}" for name, value in rows.items()), end="\n\n")
+    costs = what_it_costs(plan, passes, args.tflops)
+    show("What runs", what_runs(plan))
+    show("What it costs", costs)
     print(what_is_published(facts["figures"].get(args.recipe, [])))
 
     if args.run:
@@ -170,11 +166,11 @@ def make_plan(
 
     plan = Plan(model_args, data_args, config, images, None, _num_evaluated(data_args))
     if config.max_steps > 0:
-        return Plan(**{**vars(plan), "steps": config.max_steps})
+        return replace(plan, steps=config.max_steps)
     if images is None:
         return plan
     steps = images // plan.batch if config.dataloader_drop_last else math.ceil(images / plan.batch)
-    return Plan(**{**vars(plan), "steps": math.ceil(config.num_train_epochs * steps)})
+    return replace(plan, steps=math.ceil(config.num_train_epochs * steps))
 
 
 def _num_classes(dataset_name: str) -> int | None:
@@ -240,7 +236,8 @@ def what_it_costs(plan: Plan, passes: dict[str, int], tflops: float) -> dict[str
     tower = TOWERS.get(plan.model_args.model_name_or_path)
     if tower is None:
         return {"unknown": f"the shape of {plan.model_args.model_name_or_path}; known are {', '.join(TOWERS)}"}
-    config, rows = plan.config, {}
+    config = plan.config
+    rows = {}
 
     # Time
     attack = config.num_steps * (1 + PIXEL_BACKWARD)
@@ -261,11 +258,10 @@ def what_it_costs(plan: Plan, passes: dict[str, int], tflops: float) -> dict[str
         rows["memory"] = f"{gib:.1f} GiB a process at {config.train_batch_size} images each ({how})"
 
     # Disk
-    states = 1 + 2 * config.optim.value.startswith("adamw") + config.optim.value.startswith("sgd")
-    kept = (config.save_total_limit or 1) + 1
-    rows["disk"] = (
-        f"{4 * tower.parameters * (1 + kept * states) / 1e9:.1f} GB at most for checkpoints, beside the sets"
-    )
+    copies = 1 + _states_of(config.optim.value)  # of the weights' size, in a checkpoint
+    checkpoints = (config.save_total_limit or 1) + 1
+    gigabytes = 4 * tower.parameters * (1 + checkpoints * copies) / 1e9
+    rows["disk"] = f"{gigabytes:.1f} GB at most for checkpoints, beside the sets"
     return rows
 
 
@@ -278,6 +274,13 @@ def what_is_published(figures: Sequence[dict[str, Any]]) -> str:
     for row in figures:
         rows.append([row["source"], *(f"{row[key]:.1f}" if key in row else "" for key in attacks), row["setting"]])
     return render(rows, "text") + "\nCompare with runs of the same sets, images, templates and attack alone."
+
+
+def _states_of(optimizer: str) -> int:
+    """Numbers that an optimizer keeps for each weight."""
+    if optimizer.startswith("adamw"):
+        return 2
+    return 1 if optimizer.startswith("sgd") else 0
 
 
 def _time(gflop: float, tflops: float) -> str:

@@ -61,7 +61,7 @@ def value_of(flag: str, values: Sequence[str] | None, name: str, names: set[str]
         >>> value_of("--eval_label_column", ["fine", "dtd=texture"], "food", {"dtd", "food"})
         'fine'
     """
-    found: dict[str, str] = {}
+    by_set: dict[str, str] = {}  # under no name the one of all sets
     for text in values or ():
         of_set, is_of_one, value = text.partition("=")
         if not is_of_one or Path(text).exists():
@@ -71,10 +71,10 @@ def value_of(flag: str, values: Sequence[str] | None, name: str, names: set[str]
                 f"You passed {flag} {text}, but there is no evaluation set {of_set!r}. There are: "
                 f"{', '.join(sorted(names))}."
             )
-        if of_set in found:
+        if of_set in by_set:
             raise ValueError(
-                f"You passed {flag} twice for {of_set or 'all sets'}: {found[of_set]} and {value}. Pass one value for "
-                "all sets, or SET=VALUE for each."
+                f"You passed {flag} twice for {of_set or 'all sets'}: {by_set[of_set]} and {value}. Pass one value "
+                "for all sets, or SET=VALUE for each."
             )
-        found[of_set] = value
-    return found.get(name, found.get(""))
+        by_set[of_set] = value
+    return by_set.get(name, by_set.get(""))

@@ -159,8 +159,7 @@ def split_size(
     """
     builder = _builder_of_split(name, config, split, revision, data_files)
     if builder is None:
-        kept = _from_cache(name, config, split)
-        return SplitSize(0, kept.num_rows)
+        return SplitSize(0, _from_cache(name, config, split).num_rows)
 
     files = _files(builder, split)
     with named_errors(name, config, split), ThreadPoolExecutor(NUM_THREADS) as pool:
@@ -297,8 +296,8 @@ def _cached_folder(name: str, config: str | None, split: str) -> Path | None:
     parts[-1] = datasets.naming.camelcase_to_snakecase(parts[-1])
     root = Path(datasets.config.HF_DATASETS_CACHE) / "___".join(parts)
     pattern = _config_id(config or "*", list(dict.fromkeys(split_names(split))))
-    found = [path.parent for path in root.glob(f"{pattern}/*/*/dataset_info.json")]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    folders = [path.parent for path in root.glob(f"{pattern}/*/*/dataset_info.json")]
+    return max(folders, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _from_cache(name: str, config: str | None, split: str) -> datasets.Dataset:

@@ -94,11 +94,11 @@ class ExistingCard:
         Args:
             model (`dict`): `RobustnessReport.model`.
         """
-        own = fingerprint(load_model(self.model))
-        if model.get("fingerprint") != own:
+        of_card = fingerprint(load_model(self.model))
+        if model.get("fingerprint") != of_card:
             raise ValueError(
-                f"The figures are of weights {model.get('fingerprint')}, but {self.model} has {own}: they would stand "
-                "in another model's card. Evaluate the model whose card is to be updated."
+                f"The figures are of weights {model.get('fingerprint')}, but {self.model} has {of_card}: they would "
+                "stand in another model's card. Evaluate the model whose card is to be updated."
             )
 
     def with_figures(self, report: RobustnessReport, before: RobustnessReport | None = None) -> str:

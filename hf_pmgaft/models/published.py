@@ -167,7 +167,7 @@ def _missing(model: nn.Module, info: dict[str, Any]) -> list[str]:
     except TypeError:
         return []  # a model that is of no use here, as is said where it is used
     missing = sorted(info["missing_keys"])
-    return [name for name in missing if not name.startswith(tuple(f"{module}" for module in unused))]
+    return [name for name in missing if not name.startswith(unused)]
 
 
 def _own_processor(source: Source) -> Any:
@@ -273,17 +273,17 @@ def _tokenizer_described(source: Source, text_cfg: dict[str, Any]) -> Any:
     """The tokenizer beside a configuration, else the one that it names, else CLIP's own."""
     named = text_cfg.get("hf_tokenizer_name")
     if any(source.find(file) for file in TOKENIZER_FILES):
-        found = Source(str(Path(source.find(CONFIG)).parent)) if source.is_file else source
+        tokenizer = Source(str(Path(source.find(CONFIG)).parent)) if source.is_file else source
     elif named:
-        found = Source.of(named)
+        tokenizer = Source.of(named)
     elif text_cfg.get("vocab_size", CLIP_VOCABULARY) == CLIP_VOCABULARY:
-        found = Source.of(CLIP_TOKENIZER)
+        tokenizer = Source.of(CLIP_TOKENIZER)
     else:
         raise OSError(f"{source} holds no tokenizer, and has not CLIP's vocabulary. Pass one: {HOW_TO_PASS}.")
     try:
-        return AutoTokenizer.from_pretrained(found.name, revision=found.revision, **NO_CODE)
+        return AutoTokenizer.from_pretrained(tokenizer.name, revision=tokenizer.revision, **NO_CODE)
     except (OSError, ValueError) as error:
-        raise OSError(f"The tokenizer {found} for {source} cannot be had. Pass one: {HOW_TO_PASS}.") from error
+        raise OSError(f"The tokenizer {tokenizer} for {source} cannot be had. Pass one: {HOW_TO_PASS}.") from error
 
 
 def _check_statistics(images: Any, theirs: Any, source: Source, other: str) -> None:

@@ -65,6 +65,7 @@ class EvaluatingTrainer(BaseTrainer):
         self.final_report: RobustnessReport | None = None
         self.provenance: dict[str, Any] = {}
         self.final_attacks: list[AttackSpec] = []
+
         sets = evaluation_sets(eval_dataset, processing_class, **self._set_options)
         check_metric(args, sets, kwargs.get("callbacks") or (), kwargs.get("compute_metrics") is not None)
         super().__init__(

@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import nn
 
+from ..models.backbones import Backbone, get_encoder
 from ..models.open_clip_model import check_trainable
 from ..models.precision import check_floating, check_has_values, other_dtypes, to_float32
 from ..objectives import Objective
 from ..tuning import PeftAdapter, Tuning, has_adapter, make_tuning, name_of
 from ..tuning.base import attachment_of
-from ..tuning.saved import load_model
+from ..tuning.saved import load_model, load_pair
 from . import checks
 
 logger = logging.getLogger(__name__)
@@ -57,13 +58,33 @@ def guide_in_float32(teacher: nn.Module) -> nn.Module:
     return to_float32(copy.deepcopy(teacher))
 
 
-def prepare_teacher(teacher: nn.Module | str | os.PathLike, model: nn.Module, objective: Objective) -> nn.Module:
-    """A teacher that can guide a model, loaded by its name if need be, and in float32.
+def prepare_model(model: nn.Module | str | os.PathLike, processor: Any) -> tuple[nn.Module, Any, Backbone]:
+    """A model that can be trained, in float32, with its processor and its backbone; loaded by its name if need be.
+
+    Raises:
+        TypeError: for what is no model that the package knows.
+        ValueError: for a processor that makes no pixels, and weights without values.
+    """
+    model, processor = load_pair(model, processor)
+    checks.check_model(model)
+    check_trainable(model)
+    backbone = get_encoder(model)
+    checks.check_processor(processor)
+    train_in_float32(model)
+    return model, processor, backbone
+
+
+def prepare_teacher(
+    teacher: nn.Module | str | os.PathLike | None, model: nn.Module, objective: Objective
+) -> nn.Module | None:
+    """A teacher that can guide a model, in float32, loaded by its name if need be; `None` if none was passed.
 
     Raises:
         TypeError: for what is no model that the package knows.
         ValueError: for a teacher whose texts or embeddings do not fit the model's, or whose weights have no values.
     """
+    if teacher is None:
+        return None
     if isinstance(teacher, str | os.PathLike):
         teacher = load_model(os.fspath(teacher))
     checks.check_model(teacher, "teacher")

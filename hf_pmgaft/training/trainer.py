@@ -19,19 +19,18 @@ from ..engines import checkpoint_format, compile_blocks, prepare_for_engines
 from ..evaluation.heads import Head
 from ..fingerprints import fingerprint_without_adapter
 from ..hub.card import save_model_card
-from ..models.backbones import check_dual_encoder, get_encoder, unwrap, unwrap_peft
-from ..models.open_clip_model import check_trainable
+from ..models.backbones import check_dual_encoder, unwrap, unwrap_peft
 from ..objectives import Objective, make_objective
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_prompt_templates
 from ..tuning import Tuning, fold_into_clip, keeps_weights
 from ..tuning.base import attachment_of
-from ..tuning.saved import load_pair, load_tuning, save_weights
+from ..tuning.saved import load_tuning, save_weights
 from . import checks, outputs
 from .checkpoints import run_fingerprint
 from .datasets import collator_for, examples_for
 from .evaluating_trainer import EvaluatingTrainer
 from .learned import add_learned
-from .preparation import prepare_teacher, prepare_tuning, train_in_float32
+from .preparation import prepare_model, prepare_teacher, prepare_tuning
 from .step import SIGN_AGREEMENT, AdversarialStep
 from .streams import check_stream
 from .teacher import Teacher
@@ -104,17 +103,10 @@ class PMGAFTTrainer(EvaluatingTrainer):
         check_output_dir(args.output_dir)
 
         # Model and processor
-        model, processing_class = load_pair(model, processing_class)
-        checks.check_model(model)
-        check_trainable(model)
-        self.backbone = get_encoder(model)
-        checks.check_processor(processing_class)
-        train_in_float32(model)
+        model, processing_class, self.backbone = prepare_model(model, processing_class)
         self._base_name = getattr(model, "name_or_path", "") or None
-        self._card_facts = {
-            "base_model": self._base_name or f"a {type(unwrap_peft(model)).__name__}",
-            "dataset_name": None,
-        }
+        base_model = self._base_name or f"a {type(unwrap_peft(model)).__name__}"
+        self._card_facts = {"base_model": base_model, "dataset_name": None}
 
         # Method: which loss
         self.objective = make_objective(objective or args.objective, None if objective else args.objective_kwargs)
@@ -134,8 +126,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
         )
 
         # Teacher. Weights are told apart as they come, before engines and adapters touch them.
-        if teacher is not None:
-            teacher = prepare_teacher(teacher, model, self.objective)
+        teacher = prepare_teacher(teacher, model, self.objective)
         self._weights = {"model": fingerprint_without_adapter(model)}
         if teacher is not None:
             self._weights["teacher"] = fingerprint_without_adapter(teacher)
