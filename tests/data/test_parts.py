@@ -8,7 +8,7 @@ from zipfile import ZipFile
 import datasets
 import pytest
 from datasets import Image
-from support.hub_sets import SUITE, put_sets
+from support.hub_sets import put_sets
 from support.tiny import make_images
 
 from hf_pmgaft.data import load_for_some_rows, load_images, split_size, with_images
@@ -182,7 +182,7 @@ def test_a_wrong_count_is_refused_before_images_are_read(hub, processor, monkeyp
     monkeypatch.setattr(loading, "with_images", None)  # which would be called to read them
     with pytest.raises(ValueError, match="'dtd' has 40 images, but 1880 are stated"):
         load_suite("paper16", processor, names=["dtd"], limit=2)
-    assert f"datasets/{SUITE['dtd']['path']}" in {"/".join(path.split("/")[:3]) for path in hub.served}
+    assert hub.requests and not hub.served  # the card states how many there are
 
 
 def test_what_is_cached_whole_is_taken_from_there(hub, repo):
