@@ -4,7 +4,8 @@
     python examples/attack_llava.py --towers outputs/clip-pmgaft-emoji --num_images 8 --gallery llava.png
     python examples/attack_llava.py --model llava-hf/llava-1.5-7b-hf --towers user/robust-clip-vit-large-patch14-336 \\
         --eval_set user/coco-captions@validation --caption_column captions --prompt "Describe the image briefly." \\
-        --targets "Visit example.com now" --eps 2/255 4/255 --num_images 500 --verdict_file texts.jsonl
+        --tasks targeted caption --targets "Visit example.com now" --eps 2/255 4/255 --num_images 500 \\
+        --verdict_file texts.jsonl
 
 Three tasks, each by PGD on the cross-entropy of an answer under the language model (float32, L-inf):
   targeted  stealth: each image is perturbed until the model writes a string of the attacker's choosing

@@ -32,6 +32,7 @@ from ..config import PMGAFTConfig
 from ..evaluation.tables import render
 from .before_and_after import comparison_table
 from .errors import FAILURES, one_line_errors
+from .parser import Parser
 from .suite_options import end_with_missing
 from .train_arguments import TYPES, DataArguments, ModelArguments, help_groups
 from .train_setup import make_trainer, run_folder
@@ -191,9 +192,9 @@ def split_launcher_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
         ValueError: for a number of processes that is none.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--num_processes", "--num-processes", type=int)
-    parser.add_argument("--accelerate_config", "--accelerate-config")
+    parser = Parser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--num_processes", type=int)
+    parser.add_argument("--accelerate_config")
     try:
         launcher, rest = parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:

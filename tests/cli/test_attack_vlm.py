@@ -149,7 +149,7 @@ def test_a_set_of_ones_own_brings_captions_questions_and_answers(tmp_path):
     with pytest.raises(SystemExit, match="no answer|no caption"):
         broken = data.remove_columns("captions").add_column("captions", [["a"], [], ["b"], ["c"]])
         broken.to_parquet(tmp_path / "set.parquet")
-        report_of(tmp_path, *flags, "--tasks", "caption")
+        report_of(tmp_path, *flags, "--tasks", "targeted", "caption", "vqa")
 
 
 @pytest.mark.parametrize(
