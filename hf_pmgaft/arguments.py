@@ -158,7 +158,12 @@ def _check_all_known(parser: ArgumentParser, argv: Sequence[str], options: Colle
 
 
 def recipe_names() -> list[str]:
-    """Lists the recipes that come with the package."""
+    """Lists the recipes that come with the package.
+
+    Example:
+        >>> "tecoa" in recipe_names()
+        True
+    """
     return sorted(file.stem for file in RECIPES.glob("*.yaml"))
 
 
@@ -167,6 +172,10 @@ def find_recipe(name: str) -> Path:
 
     Raises:
         ValueError: for an unknown recipe; the message lists those there are.
+
+    Example:
+        >>> find_recipe("tecoa").name
+        'tecoa.yaml'
     """
     stem = name.removesuffix(".yaml")
     if stem not in recipe_names():

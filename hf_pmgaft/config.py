@@ -321,7 +321,11 @@ class PMGAFTConfig(TrainingArguments):
 
 
 def check_output_dir(output_dir: str | os.PathLike) -> None:
-    """Raises `ValueError` if no file can be written into the folder; it is made if need be."""
+    """Raises `ValueError` if no file can be written into the folder; it is made if need be.
+
+    Example:
+        >>> check_output_dir("run")
+    """
     check_output_folder("output_dir", output_dir)
 
 

@@ -23,7 +23,12 @@ def process_share() -> tuple[int, int]:
 
 
 def gather(values: list) -> list:
-    """Joins the lists of all processes, on every process."""
+    """Joins the lists of all processes, on every process.
+
+    Example:
+        >>> gather(["a list", "of the only process"])
+        ['a list', 'of the only process']
+    """
     count = process_share()[1]
     if count == 1:
         return values
@@ -36,6 +41,10 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     """Joins the rows `[B,...]` of all processes to `[P*B,...]`.
 
     Gradients find their way back to the process of each row.
+
+    Example:
+        >>> gather_rows(torch.ones(2, 3)).shape  # of the only process
+        torch.Size([2, 3])
     """
     if process_share()[1] == 1:
         return rows
@@ -43,7 +52,12 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
 
 
 def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor over processes; all must ask together."""
+    """The sum of a tensor over processes; all must ask together.
+
+    Example:
+        >>> sum_over_processes(torch.tensor(2.0)).item()  # of the only process
+        2.0
+    """
     if process_share()[1] == 1:
         return value
     value = value.clone()
@@ -52,12 +66,22 @@ def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
 
 
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over processes; all must ask together."""
+    """The mean of a tensor over processes; all must ask together.
+
+    Example:
+        >>> mean_over_processes(torch.tensor(2.0)).item()  # of the only process
+        2.0
+    """
     return sum_over_processes(value) / process_share()[1]
 
 
 def max_over_processes(number: int) -> int:
-    """The largest number that a process has; all processes must ask together. No accelerator waits for it."""
+    """The largest number that a process has; all processes must ask together. No accelerator waits for it.
+
+    Example:
+        >>> max_over_processes(15)  # of the only process
+        15
+    """
     if process_share()[1] == 1:
         return number
     value = torch.tensor(number)

@@ -26,7 +26,12 @@ def digest(pieces: Iterable[bytes]) -> str:
 
 
 def digest_of_list(values: Sequence[Any]) -> str:
-    """Returns a digest of a list of numbers, texts or lists of them."""
+    """Returns a digest of a list of numbers, texts or lists of them.
+
+    Example:
+        >>> digest_of_list([1, 2]) == digest_of_list((1, 2)), digest_of_list([1, 2]) == digest_of_list([2, 1])
+        (True, False)
+    """
     return digest([json.dumps(list(values)).encode()])
 
 

@@ -44,7 +44,12 @@ def image_of_numbers(pixels: Any) -> Image.Image:
 
 
 def to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """Rounds pixels of 16 bits, where white is 65535, to the nearest of 8 bits; pixels of 8 bits stay as they are."""
+    """Rounds pixels of 16 bits, where white is 65535, to the nearest of 8 bits; pixels of 8 bits stay as they are.
+
+    Example:
+        >>> to_8_bits(np.array([0, 257, 65535], np.uint16)).tolist()
+        [0, 1, 255]
+    """
     if pixels.dtype == np.uint8:
         return pixels
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -89,18 +89,34 @@ def column_names(dataset: Any) -> list[str]:
 
 
 def check_has_rows(dataset: Any) -> None:
-    """Raises `ValueError` for a set without rows; a stream's rows are not counted."""
+    """Raises `ValueError` for a set without rows; a stream's rows are not counted.
+
+    Example:
+        >>> check_has_rows([])
+        Traceback (most recent call last):
+        ValueError: The data set has no rows, so there is nothing to read. Pass another set or split.
+    """
     if hasattr(dataset, "__len__") and len(dataset) == 0:
         raise ValueError("The data set has no rows, so there is nothing to read. Pass another set or split.")
 
 
 def has_transform(dataset: Any) -> bool:
-    """Whether the rows are made by `set_transform` or `with_transform`, whatever the columns below are."""
+    """Whether the rows are made by `set_transform` or `with_transform`, whatever the columns below are.
+
+    Example:
+        >>> has_transform(dataset), has_transform(dataset.with_transform(dict))
+        (False, True)
+    """
     return isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom"
 
 
 def features_of(dataset: Any) -> Mapping[str, Any]:
-    """The types of the columns by name, as `datasets` keeps them; empty for a set that has none."""
+    """The types of the columns by name, as `datasets` keeps them; empty for a set that has none.
+
+    Example:
+        >>> list(features_of(dataset)), features_of([{"label": 0}])
+        (['image', 'label'], {})
+    """
     return getattr(dataset, "features", None) or {}
 
 
@@ -134,6 +150,10 @@ def class_names_or_none(
     """Gives the class names as `class_names_of` does, and `None` for a column that names no classes.
 
     Sets whose labels are optional may have such a column.
+
+    Example:
+        >>> class_names_or_none(dataset.cast_column("label", datasets.Value("int64")), "label") is None
+        True
     """
     feature = features_of(dataset).get(label_column)
     if class_names is not None:
@@ -254,7 +274,12 @@ def check_labels(
 
 
 def quick_labels(dataset: Any, label_column: str) -> Iterable[Any] | None:
-    """Reads the labels as they stand in the set, or gives `None` if that would mean making the images too."""
+    """Reads the labels as they stand in the set, or gives `None` if that would mean making the images too.
+
+    Example:
+        >>> list(quick_labels(dataset, "label"))[:5]
+        [0, 1, 2, 3, 0]
+    """
     if isinstance(dataset, datasets.Dataset) and not has_transform(dataset) and label_column in dataset.column_names:
         return dataset.with_format(None).select_columns([label_column])[label_column]
     if isinstance(dataset, (list, tuple)):

@@ -34,6 +34,12 @@ def rows_without_images(
 
     Returns:
         `datasets.Dataset`, *optional*: `None` for files without images.
+
+    Example:
+        >>> size = dataset.to_parquet("shapes.parquet")
+        >>> rows = rows_without_images({"train": ["shapes.parquet"]}, "train[:4]")
+        >>> rows[3]["label"], rows[3]["image"], rows[3]["_row"]
+        (3, None, 3)
     """
     features = features or _features_of(next(iter(files.values()))[0])
     images = [column for column, feature in features.items() if _holds_files(feature)]

@@ -25,7 +25,12 @@ from .source_errors import named_errors
 
 
 class SplitSize(NamedTuple):
-    """What a split takes: bytes of its files, and rows where they can be told without reading them."""
+    """What a split takes: bytes of its files, and rows where they can be told without reading them.
+
+    Example:
+        >>> SplitSize(num_bytes=5000, num_rows=None)
+        SplitSize(num_bytes=5000, num_rows=None)
+    """
 
     num_bytes: int
     num_rows: int | None

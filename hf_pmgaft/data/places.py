@@ -15,7 +15,13 @@ SECONDS = 30  # to wait for the Hub's answer
 
 @dataclass(frozen=True)
 class SplitOnHub:
-    """What a set's card states of a split: its rows, and the bytes of its files that are not in the cache."""
+    """What a set's card states of a split: its rows, and the bytes of its files that are not in the cache.
+
+    Example:
+        >>> place = Place("user/photos", splits={("default", "test"): SplitOnHub(100, 5000)})
+        >>> place.of_split(None, "test")
+        SplitOnHub(num_rows=100, num_bytes=5000)
+    """
 
     num_rows: int
     num_bytes: int
@@ -31,6 +37,10 @@ class Place:
         commit (`str`, *optional*): The commit that it is; not known of folders, and where the Hub is not reached.
         problem (`str`, *optional*): Why it cannot be read.
         splits (`dict`): By configuration and split the `SplitOnHub`, as far as the set's card states them.
+
+    Example:
+        >>> Place("user/photos", "main", "1a2b3c").describe(split="test")
+        {'path': 'user/photos', 'split': 'test', 'revision': 'main', 'commit': '1a2b3c'}
     """
 
     name: str

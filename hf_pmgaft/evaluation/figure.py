@@ -97,5 +97,10 @@ class Figure:
 
 
 def plain_key(text: str) -> str:
-    """A text without the spaces and signs that trackers and file names refuse."""
+    """A text without the spaces and signs that trackers and file names refuse.
+
+    Example:
+        >>> plain_key("I2T R@5")
+        'I2T_R5'
+    """
     return text.replace(" ", "_").replace("@", "")

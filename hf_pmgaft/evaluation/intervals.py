@@ -34,6 +34,11 @@ class PairedDifference:
             2012): two accuracies on the same images are not independent.
         p_value (`float`): Exact two-sided McNemar test of the images on which they disagree.
         gained, lost, n (`int`): Images that only the second, only the first got right; all images.
+
+    Example:
+        >>> pair = paired_difference([0, 0, 0, 1], [1, 1, 0, 1])
+        >>> pair.n, pair.gained, pair.lost, pair.p_value
+        (4, 2, 0, 0.5)
     """
 
     difference: float

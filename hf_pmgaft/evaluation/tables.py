@@ -27,22 +27,42 @@ def render(rows: Rows, style: str = "text") -> str:
 
 
 def percent(value: float | None) -> str:
-    """A fraction in percent; nothing if there is none."""
+    """A fraction in percent; nothing if there is none.
+
+    Example:
+        >>> percent(0.7404), percent(None)
+        ('74.0', '')
+    """
     return "" if value is None else f"{100 * value:.1f}"
 
 
 def points(value: float) -> str:
-    """A difference of two fractions in points, with its sign."""
+    """A difference of two fractions in points, with its sign.
+
+    Example:
+        >>> points(0.031)
+        '+3.1'
+    """
     return f"{100 * value:+.1f}"
 
 
 def span(low: float, high: float) -> str:
-    """An interval of a fraction, in percent."""
+    """An interval of a fraction, in percent.
+
+    Example:
+        >>> span(0.7, 0.78)
+        '70.0 to 78.0'
+    """
     return f"{percent(low)} to {percent(high)}"
 
 
 def span_of_points(low: float, high: float) -> str:
-    """An interval of a difference, in points."""
+    """An interval of a difference, in points.
+
+    Example:
+        >>> span_of_points(-0.01, 0.03)
+        '-1.0 to +3.0'
+    """
     return f"{points(low)} to {points(high)}"
 
 

@@ -90,7 +90,12 @@ def mean_name(report: RobustnessReport) -> str:
 
 
 def listed(options: Mapping[str, Any]) -> str:
-    """Options as a text, those without a value left out."""
+    """Options as a text, those without a value left out.
+
+    Example:
+        >>> listed({"eps": "4/255", "restarts": None, "num_steps": 20})
+        'eps=4/255, num_steps=20'
+    """
     return ", ".join(f"{key}={value}" for key, value in options.items() if value is not None)
 
 

@@ -96,7 +96,12 @@ def upload(
 def push_command(
     folder: str | os.PathLike, repo_id: str, revision: str | None = None, path_in_repo: str | None = None
 ) -> str:
-    """The command line that uploads the same files of a folder."""
+    """The command line that uploads the same files of a folder.
+
+    Example:
+        >>> push_command("clip", "user/clip").startswith("hf upload user/clip ")
+        True
+    """
     command = ["hf", "upload", repo_id, str(Path(folder).resolve()), path_in_repo or "."]
     command += [] if revision is None else ["--revision", revision]
     for flag, patterns in (("--include", UPLOADED), ("--exclude", NOT_UPLOADED)):

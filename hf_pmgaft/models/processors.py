@@ -111,7 +111,12 @@ def _check_statistic(
 
 
 def padding_id(processor: Any) -> int:
-    """Returns the token id that fills up texts: the tokenizer's padding, or 0 where there is none to ask."""
+    """Returns the token id that fills up texts: the tokenizer's padding, or 0 where there is none to ask.
+
+    Example:
+        >>> padding_id(processor) == processor.tokenizer.pad_token_id
+        True
+    """
     return getattr(tokenizer_of(processor), "pad_token_id", None) or 0
 
 

@@ -107,5 +107,10 @@ def write_prediction(axis: Axes, line: int, prefix: str, predicted: str, is_righ
 
 
 def shorten(name: str, length: int = 18) -> str:
-    """A name that fits, with an ellipsis where it was cut."""
+    """A name that fits, with an ellipsis where it was cut.
+
+    Example:
+        >>> shorten("a name that is too long")
+        'a name that is to…'
+    """
     return name if len(name) <= length else f"{name[: length - 1]}…"

@@ -204,7 +204,14 @@ def open_entry(name: str, entry: Mapping[str, Any], place: Place, load: Callable
 
 
 def check_limit(limit: int | None) -> None:
-    """Raises `ValueError` for a limit that leaves no image, or goes beyond the stored order."""
+    """Raises `ValueError` for a limit that leaves no image, or goes beyond the stored order.
+
+    Example:
+        >>> check_limit(1000)
+        >>> check_limit(0)
+        Traceback (most recent call last):
+        ValueError: You passed limit=0, but the stored order names ...
+    """
     if limit is not None and not 1 <= limit <= NUM_STORED:
         raise ValueError(
             f"You passed limit={limit}, but the stored order names {NUM_STORED} images per set. Pass 1 to "

@@ -87,7 +87,14 @@ def read_manifest(folder: str | os.PathLike) -> dict | None:
 
 
 def steps(output_dir: str | os.PathLike) -> dict[int, Path]:
-    """The checkpoint folders of a run by their step, complete or not, newest first."""
+    """The checkpoint folders of a run by their step, complete or not, newest first.
+
+    Example:
+        >>> for step in (5, 10):
+        ...     Path(f"run/checkpoint-{step}").mkdir(parents=True)
+        >>> list(steps("run"))
+        [10, 5]
+    """
     found = {}
     for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         step = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
@@ -120,6 +127,10 @@ def parse_resume(asked_for: str | os.PathLike | bool | None) -> str | os.PathLik
 
     Raises:
         ValueError: for what is none of them.
+
+    Example:
+        >>> parse_resume("True"), parse_resume("no"), parse_resume("run/checkpoint-500")
+        (True, None, 'run/checkpoint-500')
     """
     word = str(asked_for).strip().lower()
     if asked_for is None or word in ("false", "no", "none", ""):
@@ -286,7 +297,12 @@ def run_fingerprint(
 
 
 def as_stored(fingerprint: dict[str, Any]) -> dict[str, Any]:
-    """A fingerprint as a manifest gives it back."""
+    """A fingerprint as a manifest gives it back.
+
+    Example:
+        >>> as_stored({"names": {"b", "a"}, "size": (1, 2)})
+        {'names': ['a', 'b'], 'size': [1, 2]}
+    """
 
     def as_json(value: Any) -> Any:
         return sorted(value) if isinstance(value, set) else str(value)
@@ -295,6 +311,11 @@ def as_stored(fingerprint: dict[str, Any]) -> dict[str, Any]:
 
 
 def part_of(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """The entries under a prefix, without it: `"average.weight"` of the part `"average"` is `"weight"`."""
+    """The entries under a prefix, without it: `"average.weight"` of the part `"average"` is `"weight"`.
+
+    Example:
+        >>> part_of({"average.weight": torch.ones(1), "log_scale": torch.ones(1)}, "average")
+        {'weight': tensor([1.])}
+    """
     start = f"{prefix}."
     return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}

@@ -176,7 +176,12 @@ def detach(model: nn.Module) -> nn.Module:
 
 
 def check_at_least_one(tuning: Tuning, *options: str) -> None:
-    """Raises `ValueError` if an option of a tuning, which counts what is trained, is below 1."""
+    """Raises `ValueError` if an option of a tuning, which counts what is trained, is below 1.
+
+    Example:
+        >>> from hf_pmgaft.tuning import TextContext
+        >>> check_at_least_one(TextContext(num_tokens=2), "num_tokens")
+    """
     for option in options:
         value = getattr(tuning, option)
         if value < 1:
