@@ -7,7 +7,9 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import yaml
 from datasets.exceptions import (
@@ -72,10 +74,12 @@ def named_errors(name: str, config: str | None = None, split: str | None = None)
                 f"{what} was not reached on the Hub ({_line(reason)}). Try again, or load the set once while the Hub "
                 "can be reached: what was loaded is found offline, too."
             ) from error
-        if isinstance(reason, OSError) and reason.errno is not None and not isinstance(reason, FileNotFoundError):
-            raise OSError(
-                reason.errno, f"{what} cannot be read or kept: {reason.strerror}", reason.filename
-            ) from error
+        is_missing = isinstance(reason, FileNotFoundError) and not _is_of_cache(reason.filename)
+        if isinstance(reason, OSError) and reason.errno is not None and not is_missing:
+            text = f"{what} cannot be read or kept: {reason.strerror}"
+            if _is_of_cache(reason.filename):
+                text += "; set HF_HOME or HF_DATASETS_CACHE to a folder that you may write to and that has room"
+            raise OSError(reason.errno, text, reason.filename) from error
         raise ValueError(_sentence(name, what, error, reason)) from error
 
 
@@ -127,6 +131,14 @@ def _sentence(name: str, what: str, error: Exception, reason: BaseException) -> 
         line = f"{line}; where Git LFS was left out, run `git lfs pull`"
         return f"{what} cannot be read ({line}). Correct its files, or pass another set or split."
     return f"{what} cannot be read ({_line(reason)}). Correct its files, or pass another set or split."
+
+
+def _is_of_cache(name: object) -> bool:
+    """Whether a path lies in the cache of `datasets`, or is a folder that should hold it."""
+    if not isinstance(name, str):
+        return False
+    cache, path = Path(datasets.config.HF_DATASETS_CACHE), Path(name)
+    return path.is_relative_to(cache) or cache.is_relative_to(path)
 
 
 def _innermost(error: BaseException) -> BaseException:
