@@ -35,7 +35,7 @@ NAMES = {
     "no revision": ("dtd#", Refused("names no revision after #")),
     "a file's name": ("cifar10.parquet", None),
     "a path": ("./cifar10", None),
-    "nothing": ("", None),
+    "nothing": ("", Refused("names no data set. Write NAME")),
 }
 
 

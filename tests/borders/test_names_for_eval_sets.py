@@ -88,7 +88,8 @@ CASES = {
 
 
 def by_evaluate(flags, processor):
-    return evaluate.load_sets(evaluate.parse(flags), processor)[-1].class_names
+    sets, _ = evaluate.load_sets(evaluate.parse(flags), processor)
+    return sets[-1].class_names
 
 
 def by_train(flags, processor):
@@ -151,7 +152,8 @@ def test_columns_of_captioned_sets(folder, processor, monkeypatch):
         by_evaluate(["--eval_sets", "captioned.parquet", "--caption_column", "auto"], processor)
     column = ["--eval_image_column", "captioned=photo"]
     args = evaluate.parse(["--eval_sets", "captioned.parquet", "--caption_column", "auto", *column])
-    assert evaluate.load_sets(args, processor)[0].image_column == "photo"
+    sets, _ = evaluate.load_sets(args, processor)
+    assert sets[0].image_column == "photo"
     (data_args,) = parse_args((DataArguments,), ["--retrieval_sets", "captioned.parquet", *column])
     assert train_setup.load_captioned_sets(data_args, processor)[0].image_column == "photo"
 
