@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard, metadata_load
 from peft import LoraConfig, PeftModel, get_peft_model
 from support.cards import PGD, make_report, rows, unknown_keys
 from support.families import DUAL, ENCODER, image_processor, make
-from support.tiny import CLASS_NAMES, draw, make_images, make_model, make_processor
+from support.tiny import CLASS_NAMES, draw, make_images, make_model, make_pair_for, make_processor
 from transformers import CLIPModel
 
 from hf_pmgaft import PMGAFTConfig, ZeroShotClassifier, encode_class_names, load_model
@@ -227,10 +227,17 @@ def test_an_adapter_is_not_called_a_plain_model_and_the_usage_holds(options, tmp
     assert "a plain `CLIPModel`" in save_model_card(tmp_path, **options).text
 
 
+NAMES = ["cat", "dog"]  # which the code of a card classifies by
+
+
+def processor_of_cards():
+    return make_pair_for(NAMES)[1]
+
+
 @pytest.fixture
 def base(options):
     """The base model in its folder."""
-    model = make_model()
+    model, _ = make_pair_for(NAMES)
     model.save_pretrained(options["base_model"])
     model.name_or_path = options["base_model"]
     return model
@@ -239,7 +246,7 @@ def base(options):
 def test_usage_of_a_plain_checkpoint_runs(options, base, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "robust-clip"
     base.save_pretrained(folder)
-    make_processor().save_pretrained(folder)
+    processor_of_cards().save_pretrained(folder)
     save_model_card(folder, **options)
     by_pipeline, by_model = run_usage(folder, monkeypatch)
     assert isinstance(by_model["model"], CLIPModel)
@@ -251,7 +258,7 @@ def test_usage_of_an_adapter_runs(options, base, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "robust-clip"
     adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"]))
     adapted.save_pretrained(folder)
-    make_processor().save_pretrained(folder)
+    processor_of_cards().save_pretrained(folder)
     data = save_model_card(folder, **options).data
     (by_package,) = run_usage(folder, monkeypatch)
     assert isinstance(by_package["model"], PeftModel)
@@ -271,7 +278,7 @@ def test_usage_of_other_tunings_runs(options, base, tmp_path, monkeypatch, capsy
     folder = tmp_path / "robust-clip"
     prepared = make_tuning(tuning, tuning_options).for_classes(CLASS_NAMES).prepare(base)
     save_tuning(prepared, folder, options["base_model"])
-    make_processor().save_pretrained(folder)
+    processor_of_cards().save_pretrained(folder)
     card = save_model_card(folder, **options)
     (left,) = run_usage(folder, monkeypatch)
     assert left["names"] == names and capsys.readouterr().out.strip() in names
@@ -280,7 +287,7 @@ def test_usage_of_other_tunings_runs(options, base, tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize("name", sorted(set(DUAL) & set(BACKBONES)))
 def test_usage_of_every_family_runs_and_gives_its_own_scores(options, tmp_path, monkeypatch, capsys, name):
-    model, processor, folder = make(name), make_processor(), tmp_path / "robust-clip"
+    model, processor, folder = make(name), processor_of_cards(), tmp_path / "robust-clip"
     if name == "SiglipModel":  # as published, which the pipeline counts on
         model.config.text_config.max_position_embeddings = 64
         model = type(model)(model.config).eval()
@@ -340,7 +347,7 @@ def test_the_hub_knows_every_key_of_the_metadata(options, tmp_path, base_model):
 
 
 def test_the_data_are_told(options):
-    data = training_examples(make_images(8), make_processor())
+    data = training_examples(make_images(8), processor_of_cards())
     card = model_card(**options, dataset_name="user/pictures", train_dataset=data)
     assert rows(card)["data"] == ["`user/pictures`, 8 images, 4 classes"]
     assert rows(model_card(**options))["data"] == ["not named"]
