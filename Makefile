@@ -28,11 +28,11 @@ test-all: .venv/done  ## run the slow ones too: compilation, launchers, more kil
 test-third: .venv/done  ## run a third of the slow ones, which the commit decides
 	$(BIN)/python -m pytest $(IN_TWO) -m slow --third $$(git rev-parse HEAD) --ignore tests/integration/test_wheel.py
 
-# Engines do not look at images, so the first installation is enough for them.
-test-zoo:  ## run the tests on the newest torch with torchvision and open_clip: 8 GB outside the checkout
+# What reads images, models of others and the Hub; the rest does not know which libraries decode them.
+test-zoo:  ## run them with the newest torch, torchvision and open_clip: 8 GB outside the checkout
 	environment=$$(.ci/environment zoo 9 torch torchvision --editable ".[test,zoo]") && \
 	$$environment/bin/python -m pytest $(IN_TWO) --must-have torchvision --must-have open_clip \
-		--ignore tests/integration/test_engines.py
+		tests/data tests/models tests/downstream tests/hub tests/zero_shot tests/evaluation
 
 test-minimum: .venv/done  ## run the tests on the oldest versions that setup.py allows: 8 GB outside the checkout
 	environment=$$(.ci/environment minimum 9 $$($(BIN)/python tests/support/minimum.py)) && \
