@@ -11,8 +11,16 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import is_compiled_module
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_module
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+# Where torch keeps the hooks of every module. Older torch has no function that tells whether there are any.
+GLOBAL_HOOKS = (
+    "_global_backward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_forward_hooks",
+)
 
 # Vision towers whose forward passes are CLIP's line by line in transformers, and the class of their blocks.
 TOWERS = {
@@ -75,7 +83,7 @@ def _is_out_of_reach(model: nn.Module) -> bool:
         or is_compiled_module(getattr(model, "module", model))
         or isinstance(model, nn.DataParallel)
         or torch.compiler.is_compiling()
-        or _has_any_global_hook()
+        or any(getattr(torch_module, name) for name in GLOBAL_HOOKS)
     )
 
 

@@ -168,12 +168,16 @@ def test_recall_falls_with_the_radius_and_grows_with_k(emoji):
 
 
 def test_the_last_iterate_is_never_below_any_iterate(emoji):
-    wild = {**PGD, "eps": "3/255", "step_size": "40/255", "num_steps": 4}  # walks leave what they found
-    worst, last = (run(emoji, attacks=[wild], verdict=verdict) for verdict in ("any_iterate", "last_iterate"))
-    for figure in FIGURES:
-        assert recalls(worst, "robust_accuracy")[figure] <= recalls(last, "robust_accuracy")[figure]
-    worst, last = (report.sets[0].verdicts[AttackSpec.of(wild).name] for report in (worst, last))
-    assert all(a <= b for a, b in zip(worst, last, strict=True)) and sum(worst) < sum(last)
+    lost = 0
+    for num_steps in (3, 4, 5):  # walks leave what they found, after some of these steps whatever the round-off
+        wild = {**PGD, "eps": "3/255", "step_size": "40/255", "num_steps": num_steps}
+        worst, last = (run(emoji, attacks=[wild], verdict=verdict) for verdict in ("any_iterate", "last_iterate"))
+        for figure in FIGURES:
+            assert recalls(worst, "robust_accuracy")[figure] <= recalls(last, "robust_accuracy")[figure]
+        worst, last = (report.sets[0].verdicts[AttackSpec.of(wild).name] for report in (worst, last))
+        assert all(a <= b for a, b in zip(worst, last, strict=True))
+        lost += sum(last) - sum(worst)
+    assert lost > 0
 
 
 def test_images_rounded_to_8_bits_are_judged_on_request(emoji):
