@@ -71,7 +71,7 @@ setup(
         "torch>=2.7",
         "transformers>=5.19",
         "accelerate>=1.10",
-        "datasets>=4.0",
+        "datasets>=4.4",
         "peft>=0.20",
         "safetensors>=0.8",
         "pillow>=10",
