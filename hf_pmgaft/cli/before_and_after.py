@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..evaluation.report import RobustnessReport, SetResult
+from ..evaluation.report import RobustnessReport, SetResult, has_other_statistics
 
 HEADER = f"{'set':<24}{'classes':>8}{'images':>8}{'clean before':>14}{'after':>7}{'robust before':>15}{'after':>7}"
 WIDTHS = (14, 7, 15, 7)  # of the four figures
@@ -25,6 +25,8 @@ def comparison_table(before: RobustnessReport, after: RobustnessReport, in_domai
     if in_domain in {result.name for result in before.sets} and len(before.sets) > 1:
         lines.append(_line(f"mean without {in_domain}*", "", "", _means(before, after, in_domain)))
         lines.append(f"* its classes were tuned on ({in_domain}); the other sets are zero-shot")
+    if has_other_statistics(before, after):
+        lines.append("before: the model as it came, under its own pixel statistics")
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from ..attacks.spec import AttackSpec, parse_options
@@ -58,6 +59,7 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
     provenance = {"base_model": model_record(model, model_args.model_name_or_path)}
     if model_args.image_size is not None:
         model, processor = at_resolution(model, processor, model_args.image_size)
+    processor_before, processor = processor, with_statistics(processor, model_args)
     teacher, teacher_processor = model_args.teacher_name_or_path, None
     if teacher is not None:
         teacher, teacher_processor = load_pair(teacher, model_args.teacher_processor, model_args.teacher_base)
@@ -99,6 +101,7 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
         provenance["training_set"] = train_dataset.source
     trainer.provenance = provenance
     trainer.final_attacks = final_attacks
+    trainer.processor_before = processor_before
     if model_args.push_merged:
         trainer.check_merges()
     return trainer
@@ -113,15 +116,22 @@ def run_folder(model_args: ModelArguments, data_args: DataArguments, args: PMGAF
 
 
 def load_model_to_train(model_args: ModelArguments) -> tuple[Any, Any]:
-    """The model to train and its processor, with the pixel statistics that were asked for."""
+    """The model to train and its processor."""
     name = required("--model_name_or_path", model_args.model_name_or_path)
-    model, processor = load_pair(name, model_args.processor, model_args.base, revision=model_args.revision)
+    return load_pair(name, model_args.processor, model_args.base, revision=model_args.revision)
+
+
+def with_statistics(processor: Any, model_args: ModelArguments) -> Any:
+    """A copy of a processor with the pixel statistics that were asked for; the processor itself if none were."""
+    if model_args.image_mean is None and model_args.image_std is None:
+        return processor
+    processor = copy.deepcopy(processor)
     images = image_processor_of(processor)
     if model_args.image_mean is not None:
         images.image_mean = model_args.image_mean
     if model_args.image_std is not None:
         images.image_std = model_args.image_std
-    return model, processor
+    return processor
 
 
 def load_training_set(data_args: DataArguments, processor: Any, seed: int, needs_labels: bool = True) -> Any:

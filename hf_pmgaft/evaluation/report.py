@@ -343,3 +343,9 @@ class RobustnessReport:
                 f"{file} was changed: its protocol is not that of its hash {written_hash}. Evaluate again."
             )
         return report
+
+
+def has_other_statistics(before: RobustnessReport, after: RobustnessReport) -> bool:
+    """Whether two reports are of models that normalise images differently, as far as both say how."""
+    keys = ("image_mean", "image_std")
+    return any(before.model.get(key) != after.model.get(key) for key in keys if before.model and after.model)

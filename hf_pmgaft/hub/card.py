@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -15,7 +17,7 @@ from huggingface_hub import ModelCard, ModelCardData, hf_hub_download, metadata_
 from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from ..config import PMGAFTConfig
-from ..evaluation.report import RobustnessReport
+from ..evaluation.report import RobustnessReport, has_other_statistics
 from ..evaluation.tables import percent, render, span
 from ..models.backbones import BACKBONES, ENCODERS
 from ..objectives import OBJECTIVES
@@ -45,6 +47,7 @@ def model_card(
     plots: Sequence[str] = (),
     licence: str | None = None,
     train_dataset: Any = None,
+    training: Mapping[str, Any] | None = None,
     adapter: str | None = None,
     class_names: str = ANY_NAMES,
     model_class: str = "CLIPModel",
@@ -61,6 +64,7 @@ def model_card(
         plots (`list[str]`): Pictures, by their path relative to the card.
         licence (`str`, *optional*): The base model's; that of its own card, in its folder or on the Hub, if not given.
         train_dataset (*optional*): What was tuned on, for its size and classes.
+        training (`dict`, *optional*): What [`training_record`] gives: class names, templates, pixel statistics, batch.
         adapter (`str`, *optional*): What the checkpoint is if no plain model, such as `"a LORA adapter"`.
         class_names (`str`): Code for the class names in the usage of such an adapter.
         model_class (`str`): Class of the plain model.
@@ -113,7 +117,7 @@ def model_card(
         use="Image features" if is_encoder else "Zero-shot classification, and image features",
         dataset=f" on `{_public_name(dataset_name)}`" if dataset_name else "",
         paper=_paper(objective),
-        training=_training_rows(objective, tuning, config, _data(dataset_name, train_dataset)),
+        training=_training_rows(objective, tuning, config, _data(dataset_name, train_dataset), training or {}),
         results=all_results(report_before, report_after, report_final),
         plots="".join(f"\n![{path.stem}]({path.name if path.is_absolute() else path})\n" for path in pictures),
     )
@@ -181,9 +185,24 @@ def _usage(title: str, model_class: str, adapter: str | None, class_names: str) 
 
 
 def _paper(objective: Objective) -> str:
-    """The method's title, paper and equation; the Hub finds papers by their links."""
-    text = "\n\n".join(inspect.cleandoc(type(objective).__doc__ or "").split("\n\n")[:2])
+    """The method's title, paper and equation, and where this run departs from it; the Hub finds papers by links."""
+    paragraphs = inspect.cleandoc(type(objective).__doc__ or "").split("\n\n")[:2]
+    changed = [f"`{name}={value}`" for name, value in _changed_options(objective).items()]
+    if changed:
+        paragraphs.append(f"The equation is that of the default options. This run has {', '.join(changed)}.")
+    if objective.sums:
+        summed = " and ".join(f"`{name}`" for name in sorted(objective.sums))
+        paragraphs.append(f"Here {summed} are sums over the batch, not means.")
+    text = "\n\n".join(paragraphs)
     return ARXIV.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+
+
+def _changed_options(objective: Objective) -> dict[str, Any]:
+    """The options of an objective that are not its defaults."""
+    if not is_dataclass(objective):
+        return {}
+    values = {field.name: getattr(objective, field.name) for field in fields(objective)}
+    return {field.name: values[field.name] for field in fields(objective) if values[field.name] != field.default}
 
 
 def _data(name: str | None, dataset: Any) -> str:
@@ -196,6 +215,9 @@ def _data(name: str | None, dataset: Any) -> str:
         words.append(f"{len(class_names)} classes")
     if getattr(dataset, "captions", None):
         words.append("captions")
+    commit = (getattr(dataset, "source", None) or {}).get("commit")
+    if commit:
+        words.append(f"commit {commit}")
     return ", ".join(words) or "not named"
 
 
@@ -221,10 +243,37 @@ def _threat(objective: Objective, config: PMGAFTConfig) -> str:
     return listed(attack)
 
 
-def _training_rows(objective: Objective, tuning: Tuning, config: PMGAFTConfig, data: str) -> str:
+def _texts(training: Mapping[str, Any]) -> dict[str, str]:
+    """Class names, prompts, captions and pixel statistics of a record, as far as it has them."""
+    rows = {}
+    if "class_names" in training:
+        names = training["class_names"]
+        first = ", ".join(f"`{name}`" for name in names["first"])
+        more = ", ..." if names["count"] > len(names["first"]) else ""
+        rows["class names"] = f"{names['count']}: {first}{more} (digest `{names['digest']}`)"
+        templates = ", ".join(f"`{template}`" for template in training["prompt_templates"])
+        learned = training.get("learned_context")
+        rows["prompts"] = f"{learned} learned tokens and the name; without them {templates}" if learned else templates
+    if "captions" in training:
+        rows["captions"] = ", ".join(f"`{column}`" for column in training["captions"])
+    if "image_mean" in training:
+        rows["pixel statistics"] = _statistics(training)
+    return rows
+
+
+def _statistics(values: Mapping[str, Any]) -> str:
+    """Mean and standard deviation of a record or of a report's model."""
+    mean, std = (", ".join(f"{value:.4g}" for value in values[key]) for key in ("image_mean", "image_std"))
+    return f"mean {mean}; standard deviation {std}"
+
+
+def _training_rows(
+    objective: Objective, tuning: Tuning, config: PMGAFTConfig, data: str, training: Mapping[str, Any]
+) -> str:
     length = f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs} epochs"
     rows = {
         "data": data,
+        **_texts(training),
         "objective options": listed(vars(objective)) or "none",
         "threat model of training": _threat(objective, config),
         "trained": tuning.describe(),
@@ -232,11 +281,17 @@ def _training_rows(objective: Objective, tuning: Tuning, config: PMGAFTConfig, d
         "optimizer": f"{config.optim.value}, learning rate {config.learning_rate}, weight decay {config.weight_decay}",
         "gradient clipping": f"to norm {config.max_grad_norm:g}" if config.max_grad_norm else "none",
         "schedule": f"{config.lr_scheduler_type.value}, warm-up {config.warmup_steps:g}, {length}",
-        "batch": f"{config.per_device_train_batch_size} x {config.gradient_accumulation_steps} x {config.world_size}",
+        "batch": _batch(config),
         "augmentation, seed": f"{config.augmentation}, {config.seed}",
         "precision": "bf16" if config.bf16 else "fp16" if config.fp16 else "fp32",
     }
     return "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+
+
+def _batch(config: PMGAFTConfig) -> str:
+    """Images per step, and how they come about."""
+    factors = (config.train_batch_size, config.gradient_accumulation_steps, config.world_size)
+    return f"{math.prod(factors)} = {' x '.join(map(str, factors))} (a device, accumulated, devices)"
 
 
 def all_results(
@@ -267,8 +322,12 @@ def _results(before: RobustnessReport | None, after: RobustnessReport) -> str:
     lines += ["", f"Verdict: {after.protocol['verdict']}."]
     if after.retrieval:
         lines += ["", *(f"- {text}" for text in after.retrieval)]
+    if "suite" in after.provenance:
+        lines += ["", f"Suite: `{after.provenance['suite']}`, {len(after.sets)} sets."]
     if before and before.protocol_hash != after.protocol_hash:
         lines += [f"The figures before are of another protocol (`{before.protocol_hash}`): do not compare them."]
+    if before and has_other_statistics(before, after):
+        lines += ["", f"The figures before are of the model as it came, with {_statistics(before.model)}."]
 
     # Figures
     lines += ["", *_result_table(before, after)]

@@ -40,6 +40,8 @@ class EvaluatingTrainer(BaseTrainer):
         final_report (`RobustnessReport`, *optional*): That of `evaluate_finally`.
         provenance (`dict`): What every report records of where model and sets are from, beside the sets' own sources.
         final_attacks (list of `AttackSpec`): What `evaluate_finally` attacks by.
+        processor_before (*optional*): Has the pixel statistics of the model as it came, where training and the model
+            that comes out have others.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class EvaluatingTrainer(BaseTrainer):
         self.final_report: RobustnessReport | None = None
         self.provenance: dict[str, Any] = {}
         self.final_attacks: list[AttackSpec] = []
+        self.processor_before: Any = None
 
         sets = evaluation_sets(eval_dataset, processing_class, **self._set_options)
         check_metric(args, sets, kwargs.get("callbacks") or (), kwargs.get("compute_metrics") is not None)
@@ -137,7 +140,7 @@ class EvaluatingTrainer(BaseTrainer):
         with self.evaluation_model() as model:
             report = evaluate_robustness(
                 model,
-                self.processing_class,
+                self.evaluation_processor,
                 sets,
                 attacks,
                 batch_size=self.args.eval_batch_size,
@@ -148,15 +151,29 @@ class EvaluatingTrainer(BaseTrainer):
                 head=self.head,
             )
         report.provenance.update(self.provenance)
+        if self.state.global_step:
+            report.provenance["training"] = self.training_record()
         return report
+
+    def training_record(self) -> dict[str, Any]:
+        """What the run trains on and by which budget, which reports of the trained model record."""
+        raise NotImplementedError
+
+    @property
+    def evaluation_processor(self) -> Any:
+        """What normalises images in evaluation: until the first step, as the model as it came has it."""
+        if self.state.global_step == 0 and self.processor_before is not None:
+            return self.processor_before
+        return self.processing_class
 
     def evaluation_classifier(self, model: nn.Module, data: ZeroShotDataset) -> ZeroShotClassifier:
         """What classifies the images of an evaluation set: its class names, or the head."""
+        processor = self.evaluation_processor
         if self.head is not None:
-            return self.head.fit(model, self.processing_class, data)
-        prompts = ClassPrompts.of(model, self.processing_class, data.class_names, data.prompt_templates)
+            return self.head.fit(model, processor, data)
+        prompts = ClassPrompts.of(model, processor, data.class_names, data.prompt_templates)
         embeds = encode_prompts(model, prompts)
-        return ZeroShotClassifier.from_model(model, self.processing_class, embeds)
+        return ZeroShotClassifier.from_model(model, processor, embeds)
 
     def save_reports(self) -> None:
         """Writes what was measured so far: `robustness.json`, that of before training, sample pictures and curves.

@@ -31,6 +31,7 @@ from .datasets import collator_for, examples_for
 from .evaluating_trainer import EvaluatingTrainer
 from .learned import add_learned
 from .preparation import prepare_model, prepare_teacher, prepare_tuning
+from .record import training_record
 from .step import SIGN_AGREEMENT, AdversarialStep
 from .streams import check_stream
 from .teacher import Teacher
@@ -267,10 +268,16 @@ class PMGAFTTrainer(EvaluatingTrainer):
         return True
 
     def config_to_save(self) -> dict[str, Any]:
-        """The run's configuration, with the image size at which an adapter's base is read, and where model and data
-        are from."""
+        """The run's configuration, with the image size at which an adapter's base is read, what it trains on, and
+        where model and data are from."""
         config = super().config_to_save() | {"image_size": self.backbone.image_size(unwrap(self.model))}
+        config["training"] = self.training_record()
         return config | {"provenance": self.provenance} if self.provenance else config
+
+    def training_record(self) -> dict[str, Any]:
+        """What the run trains on and by which budget, as `training_config.json`, reports and card have it."""
+        num_text_tokens = getattr(attachment_of(self.model), "num_text_tokens", 0)
+        return training_record(self.args, self.texts, self.train_dataset, num_text_tokens)
 
     def extra_state(self) -> dict[str, torch.Tensor]:
         """What objective and attack carry on."""
@@ -306,6 +313,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
             plots=outputs.drawn_pictures(folder, was_evaluated=self.last_report is not None),
             licence=license,
             train_dataset=self.train_dataset,
+            training=self.training_record(),
             model_class=type(unwrap(self.unsharded_model)).__name__,
         )
 

@@ -8,8 +8,9 @@ from support.paths import EMOJI
 from transformers import AutoProcessor
 
 from hf_pmgaft.arguments import parse_args
-from hf_pmgaft.cli.train_arguments import DataArguments
-from hf_pmgaft.cli.train_setup import load_training_set
+from hf_pmgaft.cli.before_and_after import comparison_table
+from hf_pmgaft.cli.train_arguments import TYPES, DataArguments
+from hf_pmgaft.cli.train_setup import load_training_set, make_trainer
 from hf_pmgaft.data import ZeroShotDataset, load_images
 from hf_pmgaft.models import pixel_statistics
 
@@ -57,3 +58,34 @@ def test_training_images_are_resized_as_those_of_evaluation_from_any_source(flag
     data = ZeroShotDataset(load_images(f"{EMOJI}/data", "finetune", "train"), processor, resize=resize)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in pixel_statistics(processor))
     torch.testing.assert_close(example["pixel_values"] * std + mean, data[row]["images"])
+
+
+def test_the_model_before_training_is_measured_under_its_own_pixel_statistics(tmp_path):
+    flags = [
+        "--output_dir",
+        str(tmp_path),
+        "--max_steps",
+        "1",
+        "--eval_sets",
+        f"{EMOJI}/data:food",
+        "--report_to",
+        "none",
+    ]
+    flags += ["--eval_max_samples", "4", "--eval_num_steps", "1", "--per_device_train_batch_size", "8", "--use_cpu"]
+    mean, std = ["0.485", "0.456", "0.406"], ["0.229", "0.224", "0.225"]
+    trainer = make_trainer(
+        *parse_args(TYPES, ["--recipe", "emoji", *flags, "--image_mean", *mean, "--image_std", *std])
+    )
+    before = trainer.evaluate_robustness()
+    trainer.train()
+    after = trainer.evaluate_robustness()
+
+    its_own = pixel_statistics(AutoProcessor.from_pretrained(EMOJI / "model"))
+    assert [before.model["image_mean"], before.model["image_std"]] == [list(values) for values in its_own]
+    assert after.model["image_mean"] == [0.485, 0.456, 0.406] and after.model["image_std"] == [0.229, 0.224, 0.225]
+    assert before.protocol_hash == after.protocol_hash
+    assert (
+        after.provenance["training"]["image_mean"] == after.model["image_mean"] and "training" not in before.provenance
+    )
+    assert "before: the model as it came" in comparison_table(before, after, None)
+    assert "before: the model" not in comparison_table(after, after, None)

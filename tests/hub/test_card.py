@@ -20,6 +20,8 @@ from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
 from hf_pmgaft.hub.card import model_card, save_model_card
 from hf_pmgaft.models.backbones import BACKBONES, get_encoder
 from hf_pmgaft.objectives import OBJECTIVES, Objective, make_objective
+from hf_pmgaft.training.record import training_record
+from hf_pmgaft.training.texts import Texts
 from hf_pmgaft.tuning import make_tuning
 from hf_pmgaft.tuning.saved import save_tuning
 
@@ -389,3 +391,40 @@ def test_each_of_several_attacks_is_told(options):
     sets = [SetResult("food", 10, 150, 0.74, 0.43, dict(zip(names, (0.5, 0.43), strict=True)))]
     card = model_card(**{**options, "report_before": None, "report_after": RobustnessReport(AFTER.protocol, sets)})
     assert [rows(card)[name] for name in names] == [["1", "50.0"], ["1", "43.0"]]
+
+
+def test_sums_over_the_batch_and_other_options_are_told_beside_the_equation(options):
+    assert "sums over the batch" not in model_card(**{**options, "objective": make_objective("pmg_aft")}).text
+    assert "default options" not in model_card(**{**options, "objective": make_objective("pmg_aft")}).text
+    options["objective"] = make_objective("pmg_aft", {"kl_reduction": "sum", "scale": 1.0})
+    text = model_card(**options).text
+    assert "Here `clean_kl` and `teacher_kl` are sums over the batch, not means." in text
+    assert "default options. This run has `kl_reduction=sum`, `scale=1.0`." in text
+
+
+def test_pixel_statistics_before_that_are_not_those_of_training_are_told(options):
+    own = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
+    theirs = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    before, after = (
+        RobustnessReport(report.protocol, report.sets, statistics)
+        for report, statistics in ((BEFORE, own), (AFTER, theirs))
+    )
+    card = model_card(**{**options, "report_before": before, "report_after": after, "training": theirs})
+    assert (
+        "before are of the model as it came, with mean 0.4815, 0.4578, 0.4082; standard deviation 0.2686" in card.text
+    )
+    assert rows(card)["pixel statistics"] == ["mean 0.485, 0.456, 0.406; standard deviation 0.229, 0.224, 0.225"]
+    assert "as it came, with" not in model_card(**{**options, "report_before": after, "report_after": after}).text
+
+
+def test_names_prompts_batch_and_suite_are_told(options):
+    texts = Texts(make_processor(), CLASS_NAMES, ["a photo of the {}"])
+    record = training_record(options["config"], texts, training_examples(make_images(), make_processor()), 4)
+    after = RobustnessReport(AFTER.protocol, AFTER.sets, provenance={"suite": "paper16"})
+    card = model_card(**{**options, "training": record, "report_after": after})
+    table = rows(card)
+    digest = record["class_names"]["digest"]
+    assert table["class names"] == [f"4: `red disc`, `green disc`, `blue square`, ... (digest `{digest}`)"]
+    assert table["prompts"] == ["4 learned tokens and the name; without them `a photo of the {}`"]
+    assert table["batch"] == ["8 = 8 x 1 x 1 (a device, accumulated, devices)"]
+    assert "Suite: `paper16`, 2 sets." in card.text
