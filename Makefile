@@ -8,7 +8,7 @@ IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Threads that wait do not spin, which matters when other work shares the cores.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test test-all test-third test-zoo test-minimum wheel-test lint docs clean
+.PHONY: demo test test-all test-third test-zoo test-minimum wheel-test recipes lint docs clean
 
 .venv/done: setup.py
 	$(PYTHON) -m venv .venv
@@ -40,6 +40,9 @@ test-minimum: .venv/done  ## run the tests on the oldest versions that setup.py 
 
 wheel-test: .venv/done  ## build the wheel, and use it in an empty environment outside the checkout
 	TORCH=$(TORCH) $(BIN)/python -m pytest -m slow tests/integration/test_wheel.py
+
+recipes: .venv/done  ## run every recipe over the Hub of the tests, and write docs/recipes.md
+	$(BIN)/python -m pytest -m slow tests/integration/test_recipes.py -k whole_job --write
 
 lint: .venv/done  ## style, and that imports point down
 	$(BIN)/ruff check .
