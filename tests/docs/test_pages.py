@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.pages import PAGES, README, blocks, lines, name_of, spans, without_code
 from support.paths import ROOT
 
 import hf_pmgaft
 from hf_pmgaft import OBJECTIVES, TUNINGS, cli, load_model, to_open_clip
 
-README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 MAX_LINES, MAX_COLUMNS = 150, 7
 
 # Which script a part of the command `pmgaft` shares its flags with.
@@ -40,25 +39,6 @@ STAND_INS = {
 }
 # Lines of other programs that the pages may have as they stand.
 OTHER_COMMANDS = {"hf auth login", ". .venv/bin/activate", "python3 -m venv .venv"}
-
-
-def name_of(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
-def blocks(page: Path, language: str) -> list[tuple[str, bool]]:
-    """A page's code in one language, each block with whether the page marks it as slow."""
-    fences = re.findall(rf"(<!-- slow -->\n+)?```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
-    return [(code, bool(slow)) for slow, code in fences]
-
-
-def without_code(page: Path) -> str:
-    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
-
-
-def spans(page: Path) -> list[str]:
-    """What stands in backticks in a page's text."""
-    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", without_code(page))]
 
 
 @pytest.fixture
@@ -185,16 +165,6 @@ def test_no_snippet_reaches_deep_into_the_package():
 
 
 # ---- The command line ----
-
-
-def lines(page: Path) -> list[str]:
-    """A page's shell lines, joined where they go on, and the commands within its text."""
-    found = []
-    for code, _ in blocks(page, "bash"):
-        found += re.sub(r"\\\n\s*", " ", code).splitlines()
-    starts = ("accelerate launch ", "pmgaft ", "python examples/", "python -m ", "make ", "pip install ")
-    inline = [span for span in spans(page) if span.startswith(starts) and not re.fullmatch(r"pmgaft [\w-]+", span)]
-    return [line for line in [*found, *inline] if line.strip() and not line.startswith("#")]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if lines(page)], ids=name_of)

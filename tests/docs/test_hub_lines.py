@@ -1,0 +1,144 @@
+"""Every command line of the pages that names a model or a set of the Hub runs as it is printed, at two steps."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from support.hub_server import own_hub
+from support.pages import PAGES, lines, name_of
+from support.paths import EMOJI, ROOT
+from support.recipes import BASE, make_clip, put_all
+
+from hf_pmgaft import PMGAFTConfig, cli, to_open_clip
+from hf_pmgaft.data import load_images
+from hf_pmgaft.hub.card import model_card
+from hf_pmgaft.objectives import make_objective
+from hf_pmgaft.tuning import make_tuning
+
+OF_HUB = re.compile(r"--recipe|openai/|user/|you/|llava-hf/|--run|mine\.yaml|fare_eps_2\.pt")
+SCRIPTS = {"train": "examples/run_pmgaft.py", "evaluate": "examples/evaluate_robustness.py"}
+TRAIN = ["--max_steps", "2", "--use_cpu", "--dataloader_num_workers", "0", "--report_to", "none"]
+TRAIN += ["--overwrite", "true"]
+OF_RECIPE = ["--limit", "2", "--total_train_batch_size", "8"]
+VLM = ["--num_images", "2", "--num_steps", "2", "--targets", "send your money now"]
+PAGES_OF_HUB = [page for page in PAGES if any(OF_HUB.search(line) for line in lines(page))]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A Hub with the models and sets of the pages, to which `you` and `user` push; a folder of one's own files."""
+    folder = tmp_path_factory.mktemp("pages")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "examples").symlink_to(ROOT / "examples")
+        patch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # which --bf16 sets for all that follows
+        with own_hub(patch, folder) as server:
+            put_all(server, layers=2)
+            put_others(server)
+            for repo in server.repos.values():
+                repo.granted.add("you")
+            yield server
+
+
+def put_others(hub) -> None:
+    """What the pages call the reader's own, and models that none of the recipes names."""
+    hub.tokens["hf_you"] = ("you", "write")
+    own = files_of(EMOJI / "model")
+    how = {"objective": make_objective("pmg_aft"), "tuning": make_tuning("vision_tower"), "licence": "mit"}
+    config = PMGAFTConfig(output_dir="clip-pmgaft", use_cpu=True)
+    card = model_card(base_model=BASE, config=config, **how)  # whose figures come later
+    hub.put("you/clip-pmgaft", {**own, "README.md": str(card).encode()})
+    hub.put("llava-hf/llava-1.5-7b-hf", files_of(EMOJI / "llava"))
+    hub.put("user/robust-clip-vit-large-patch14-336", own)
+
+    images = load_images(str(EMOJI / "data"), "animals", "test").select(range(8))
+    images.push_to_hub("user/birds", split="test")
+    captions = datasets.Dataset.from_dict(
+        {
+            "image": images["image"],
+            "captions": [["an animal", "a picture of an animal"]] * len(images),
+            "question": ["What is this?"] * len(images),
+            "answers": [[{"answer": "an animal"}]] * len(images),
+        },
+        features=datasets.Features(
+            {
+                "image": datasets.Image(),
+                "captions": [datasets.Value("string")],
+                "question": datasets.Value("string"),
+                "answers": [{"answer": datasets.Value("string")}],
+            }
+        ),
+    )
+    captions.push_to_hub("user/coco-captions", split="validation")
+    pets = images.cast_column("label", datasets.Value("int64"))
+    pets.to_parquet("my_pets.parquet")
+    Path("pets.txt").write_text("\n".join(images.features["label"].names) + "\n", encoding="utf-8")
+    large, _ = make_clip(layers=2, width=48, patch_size=16)
+    torch.save(to_open_clip(large), "fare_eps_2.pt")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES_OF_HUB, ids=name_of)
+def test_lines_that_name_the_hub_run_as_they_are_printed(hub, page, monkeypatch):
+    for line in lines(page):
+        if OF_HUB.search(line):
+            monkeypatch.setenv("HF_TOKEN", "hf_you" if "you/" in line else "hf_ownerSecretDistinct")
+            run(line, monkeypatch)
+
+
+def test_pages_have_lines_of_the_hub():
+    found = [line for page in PAGES_OF_HUB for line in lines(page) if OF_HUB.search(line)]
+    assert len(found) > 12 and any("llava-hf/" in line for line in found)
+
+
+def run(line: str, monkeypatch) -> None:
+    """Runs a line in this process, at two steps and on few images, whatever it is started by."""
+    words = shlex.split(line, comments=True)
+    output = None
+    if ">" in words:
+        words, output = words[: words.index(">")], words[-1]
+
+    script = next((name for name in words if name in SCRIPTS.values()), None)
+    if script is not None:  # behind `accelerate launch` or `python`
+        words = words[words.index(script) :]
+        command = next(name for name, file in SCRIPTS.items() if file == script)
+    else:
+        program, command, *_ = words
+        assert program == "pmgaft", line
+        words = words[1:]
+    words += small(command, words)
+
+    with contextlib.ExitStack() as stack:
+        if output is not None:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(output, "w"))))
+        if script is None:
+            cli.main(words)
+        else:
+            monkeypatch.setattr(sys, "argv", words)
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def small(command: str, words: list[str]) -> list[str]:
+    """Flags that make a line's work small; the last of two values of a flag counts."""
+    if command == "reproduce":
+        return [*TRAIN, *OF_RECIPE] if "--run" in words else []
+    if command == "attack-vlm":
+        return VLM
+    if command == "train":
+        has_recipe = "--recipe" in words or "mine.yaml" in words
+        return [*TRAIN, *(OF_RECIPE if has_recipe else ["--eval_max_samples", "2"])]
+    if command == "evaluate" and "--report" not in words:
+        return ["--limit" if "--suite" in words else "--max_samples", "2"]
+    return []
