@@ -131,7 +131,11 @@ class RunFolder:
         """Whether it holds a run of the same settings that has written all it was to write."""
         record = self._read()
         finished = record is not None and record["state"] == FINISHED and not self._differing(record)
-        return gather([finished and bool(self._holdings())])[0]
+        if finished:
+            # Checkpoints that were taken away since are to be made again, from the one before them.
+            newest = self._newest()
+            finished = bool(self._holdings()) and not 0 < newest < record.get("checkpoint", 0)
+        return gather([finished])[0]
 
     def check(
         self,
@@ -179,6 +183,10 @@ class RunFolder:
             self._write(state, step)
 
     # ---- What it holds ----
+
+    def _newest(self) -> int:
+        """The step of the newest complete checkpoint, 0 without any."""
+        return next((step for step, path in steps(self.path).items() if defect(path) is None), 0)
 
     def _goes_on(self, checkpoint: str | os.PathLike | bool | None) -> bool:
         return checkpoint is True or bool(checkpoint and self.holds(checkpoint))
@@ -261,7 +269,7 @@ class RunFolder:
             return None
 
     def _write(self, state: str, step: int) -> None:
-        record = {"state": state, "step": step, "settings": self.settings}
+        record = {"state": state, "step": step, "checkpoint": self._newest(), "settings": self.settings}
         partial = self.path / f"{RUN}.part"
         partial.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
         partial.replace(self.path / RUN)

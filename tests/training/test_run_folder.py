@@ -135,6 +135,16 @@ def test_a_run_is_finished_when_it_says_so_and_is_the_same(tmp_path):
     assert not folder.is_finished()
 
 
+def test_a_finished_run_whose_last_checkpoint_was_taken_away_is_not_finished(tmp_path):
+    trainer = make_trainer(tmp_path, **{**SAVES, "max_steps": 4})
+    trainer.train()
+    folder = RunFolder(tmp_path, settings_of(trainer.args))
+    folder.note(FINISHED, 4)
+    assert folder.is_finished()
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    assert not folder.is_finished()
+
+
 def test_settings_are_what_changes_the_results(tmp_path):
     def settings(**options):
         return settings_of(make_trainer(tmp_path, **options).args)
