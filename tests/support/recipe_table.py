@@ -9,7 +9,7 @@ PAGE = ROOT / "docs" / "recipes.md"
 HEADER = ["recipe", "first text", "images a step", "clipping", "warm-up", "sets", "card: clean / robust"]
 TEXT = """# The recipes, as they run
 
-Every recipe of `pmgaft train --recipe NAME`, run for two steps over a small Hub of the tests that serves models and
+Every recipe that `pmgaft recipes` lists, run for two steps over a small Hub of the tests that serves models and
 sets by their Hub names: a tiny CLIP with random weights, and stand-ins of the sets with their own columns, classes and
 numbers of rows, two images each. The table is what was seen in the run: the first text that images were compared with
 in a step (of captions, one of the stand-in's; after learned context, the name alone), images in a step over all
