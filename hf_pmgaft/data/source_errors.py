@@ -86,6 +86,8 @@ def named_errors(name: str, config: str | None = None, split: str | None = None)
 def _sentence(name: str, what: str, error: Exception, reason: BaseException) -> str:
     """The line for an error, by its kind."""
     line = _line(error)
+
+    # Which may not be read
     if "scripts are no longer supported" in line:
         return (
             f"{name!r} is a loading script, which `datasets` no longer runs. Pass its copy in parquet, which many "
@@ -96,6 +98,8 @@ def _sentence(name: str, what: str, error: Exception, reason: BaseException) -> 
             f"{name!r} is gated on the Hub. Accept its terms on its page there, and log in by `hf auth login` or "
             "HF_TOKEN."
         )
+
+    # Which is not there
     if "Revision" in line and "doesn't exist" in line:
         return f"{what} has no such revision: {line}"
     if isinstance(error, HFValidationError) or "Repo id must" in line:
@@ -108,6 +112,8 @@ def _sentence(name: str, what: str, error: Exception, reason: BaseException) -> 
             f"{name!r} is no file or folder here, and on the Hub it does not exist or is private. Correct the name, "
             "or log in by `hf auth login`."
         )
+
+    # Of which that part is not there
     if isinstance(error, DataFilesNotFoundError) or type(error).__name__ == "EmptyDatasetError":
         return f"{name!r} holds no images, parquet, CSV or .tar files that make a set. Pass another."
     if "BuilderConfig" in line and "not found" in line:
@@ -115,6 +121,8 @@ def _sentence(name: str, what: str, error: Exception, reason: BaseException) -> 
     if "Config name is missing" in str(error):
         available = str(error).partition("configs:")[2].splitlines()[0].strip()
         return f"{name!r} has several configurations, and none was named. Write {name}:CONFIG with one of {available}."
+
+    # Whose files do not hold what they should
     if isinstance(error, SplitsVerificationError):
         return (
             f"{what} has other splits or other numbers of rows than its card states ({line}). Pass a revision whose "
@@ -130,6 +138,7 @@ def _sentence(name: str, what: str, error: Exception, reason: BaseException) -> 
     if isinstance(error, zipfile.BadZipFile):
         line = f"{line}; where Git LFS was left out, run `git lfs pull`"
         return f"{what} cannot be read ({line}). Correct its files, or pass another set or split."
+
     return f"{what} cannot be read ({_line(reason)}). Correct its files, or pass another set or split."
 
 

@@ -322,6 +322,8 @@ class RobustnessReport:
             raise ValueError(
                 f"{file} is a folder and no report. Pass the file, such as {Path(file) / 'robustness.json'}."
             )
+
+        # What was cut off, or never was a report
         try:
             data = json.loads(Path(file).read_text(encoding="utf-8-sig"))
             sets = [SetResult.stored(entry) for entry in data["sets"]]
@@ -338,6 +340,8 @@ class RobustnessReport:
                 f"{file} is no whole robustness report ({type(error).__name__}: {error}). Evaluate again; a verdict "
                 "file goes on where it was interrupted."
             ) from error
+
+        # What was changed by hand
         if written_hash != report.protocol_hash:
             raise ValueError(
                 f"{file} was changed: its protocol is not that of its hash {written_hash}. Evaluate again."
