@@ -94,7 +94,8 @@ def _read_file(name: str) -> bytes:
         with xopen(name, "rb") as file:
             return file.read()
     except OSError as error:
-        short = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+        half = LONGEST_NAME // 2  # of a path both ends tell something
+        short = name if len(name) <= LONGEST_NAME else f"{name[:half]}...{name[-half:]}"
         if BASE64.fullmatch(name):
             reason = f"it is the base64 text {short!r}: pass bytes, such as base64.b64decode gives"
         elif "://" in name:

@@ -103,7 +103,9 @@ def test_class_names_of_a_csv_file_are_its_texts(processor, tmp_path):
 
 
 def test_a_file_that_a_csv_names_and_is_not_there_is_named_by_its_row(processor, tmp_path):
-    (tmp_path / "images.csv").write_text("image,label\nnone.png,cat\nother.png,dog\n")
-    data = training_examples(load_images(str(tmp_path / "images.csv")), processor)
-    with pytest.raises(ValueError, match="row 1.*other.png"):
+    folder = tmp_path / ("a folder with a long name " * 4)  # of which both ends are shown
+    folder.mkdir()
+    (folder / "images.csv").write_text("image,label\nnone.png,cat\nother.png,dog\n")
+    data = training_examples(load_images(str(folder / "images.csv")), processor)
+    with pytest.raises(ValueError, match=r"row 1.*no file '/.*other\.png'"):
         data[1]
