@@ -6,7 +6,7 @@ from .collator import check_captions as check_captions
 from .collator import choose_captions as choose_captions
 from .collator import stack as stack
 from .collator import stack_captions as stack_captions
-from .columns import check_labels as check_labels
+from .columns import check_label_column as check_label_column
 from .columns import class_names_of as class_names_of
 from .columns import column_names as column_names
 from .columns import find_column as find_column

@@ -88,7 +88,7 @@ def with_images(images: datasets.Dataset, rows: Sequence[int]) -> datasets.Datas
     columns = [column for column, feature in features.items() if _holds_files(feature)]
     plain = images.with_format(None)
     where = plain.select_columns([FILE, ROW]).select(rows)
-    files, places = list(where[FILE]), list(where[ROW])
+    files, places = where[FILE][:], where[ROW][:]
 
     table = _kept(files, places, columns, features)
     position = dict(zip(rows, range(len(rows)), strict=True))

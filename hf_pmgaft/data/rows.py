@@ -18,7 +18,7 @@ from .captions import Captions
 from .columns import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
-    check_labels,
+    check_label_column,
     class_names_of,
     class_names_or_none,
     column_names,
@@ -117,7 +117,7 @@ class ImageRows:
         self.class_numbers = None
         if self.class_names is not None:
             self.class_numbers = {name: number for number, name in enumerate(self.class_names)}
-            check_labels(dataset, self.label_column, self.class_numbers, self.name)
+            check_label_column(dataset, self.label_column, self.class_numbers, self.name)
 
         self.dataset = _without_decoding(dataset, self.image_column)
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from ..prompts import check_class_names, check_readable
 from .collator import Collator
-from .columns import check_labels, class_names_or_none, column_names, features_of, label_index
+from .columns import check_label_column, class_names_or_none, column_names, features_of, label_index
 from .rows import ImageRows, check_rows
 from .streams import StreamingImages
 
@@ -126,7 +126,7 @@ class ProcessedImages(Dataset):
             if not accept_any_class_names:
                 check_readable(self.class_names)
             self.class_numbers = {name: number for number, name in enumerate(self.class_names)}
-            check_labels(dataset, self._label_column, self.class_numbers)
+            check_label_column(dataset, self._label_column, self.class_numbers)
 
     def check(self) -> None:
         """Reads every row, and raises one `ValueError` that names all those that cannot be used."""

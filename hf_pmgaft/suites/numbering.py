@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 
-from ..data.columns import LABEL_COLUMNS, find_column
+from ..data.columns import LABEL_COLUMNS, find_column, quick_labels
 from ..prompts import prompt_name
 
 
@@ -85,7 +85,7 @@ def number_labels(name: str, entry: Mapping[str, Any], images: datasets.Dataset)
 def _number_by_name(name: str, entry: Mapping[str, Any], images: datasets.Dataset, column: str) -> datasets.Dataset:
     """Labels numbered by what the set calls them."""
     # What the set calls its labels
-    labels = list(images.with_format(None).select_columns([column])[column])
+    labels = list(quick_labels(images, column))
     feature = images.features[column]
     if isinstance(feature, datasets.ClassLabel):
         names = feature.names
@@ -133,7 +133,7 @@ def _number_by_order(name: str, entry: Mapping[str, Any], images: datasets.Datas
 
     numbers = {class_name: number for number, class_name in enumerate(kept)}
     number_of = {first + i: numbers.get(class_name) for i, class_name in enumerate(entry["class_names"])}
-    labels = list(images.with_format(None).select_columns([column])[column])
+    labels = list(quick_labels(images, column))
     outside = sorted(set(labels) - set(number_of), key=str)
     if outside:
         raise ValueError(

@@ -12,10 +12,12 @@ from hf_pmgaft.data import (
     ImageClassificationDataset,
     StreamingImages,
     ZeroShotDataset,
+    check_label_column,
     class_names_of,
     find_column,
     training_examples,
 )
+from hf_pmgaft.data.columns import quick_labels
 from hf_pmgaft.prompts import check_class_names
 
 LABELS = [0, 1, 2, 3] * 2
@@ -149,3 +151,39 @@ def test_labels_of_pixel_rows_are_checked_before_training(processor):
     made = datasets.Dataset.from_list([{**row, "pixel_values": row["pixel_values"].tolist()} for row in rows])
     with pytest.raises(ValueError, match="Row 1 has the label 7"):
         training_examples(made, processor, CLASS_NAMES)
+
+
+# ---- Labels ----
+
+
+@pytest.fixture
+def many():
+    """2,500 rows whose labels are the classes in turn, in a shuffled order of rows and without images."""
+    numbers = datasets.Dataset.from_dict({"label": [row % 4 for row in range(2500)]})
+    return numbers.cast_column("label", datasets.ClassLabel(names=CLASS_NAMES)).shuffle(seed=0)
+
+
+def test_labels_of_many_rows_are_read_in_their_order_by_few_looks_into_the_table(many, monkeypatch):
+    looks = []
+    query_table = datasets.arrow_dataset.query_table
+
+    def counted(*args, **options):
+        looks.append(args)
+        return query_table(*args, **options)
+
+    monkeypatch.setattr(datasets.arrow_dataset, "query_table", counted)
+    labels = list(quick_labels(many, "label"))
+    assert len(looks) <= 3
+    assert labels == [many[row]["label"] for row in range(len(many))]
+
+
+@pytest.mark.parametrize("row", [0, 999, 1000, 2499])
+def test_the_first_label_outside_the_classes_is_named_by_its_row(row):
+    rows = datasets.Dataset.from_dict({"label": [0] * row + [3] * (2500 - row)})
+    with pytest.raises(ValueError, match=f"Row {row} of 'own' has the label 3, which is not among the 3 classes"):
+        check_label_column(rows, "label", dict.fromkeys(CLASS_NAMES[:3]), "own")
+
+
+def test_labels_that_are_images_are_refused_at_the_first_of_them(eight):
+    with pytest.raises(ValueError, match="Row 0 has the label <PIL"):
+        check_label_column(eight, "image", dict.fromkeys(CLASS_NAMES))
