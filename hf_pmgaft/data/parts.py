@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +47,34 @@ def split_names(split: str) -> list[str]:
     return [re.sub(r"\[.*", "", part).strip() for part in split.split("+")]
 
 
+@dataclass(frozen=True)
+class Part:
+    """What is read of a set: one split of one configuration, or several joined by `+`.
+
+    Attributes:
+        name, config, split, revision, data_files: See [`load_images`].
+
+    Example:
+        >>> Part("user/shapes", split="train[:10%]+test").splits
+        ['train', 'test']
+    """
+
+    name: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    data_files: str | None = None
+
+    @property
+    def splits(self) -> list[str]:
+        """The names of its splits, each once."""
+        return list(dict.fromkeys(split_names(self.split)))
+
+    def named_errors(self) -> contextlib.AbstractContextManager[None]:
+        """Raises what is raised inside as one line that names the set, its configuration and split."""
+        return named_errors(self.name, self.config, self.split)
+
+
 def load_split(
     name: str,
     config: str | None = None,
@@ -70,72 +99,7 @@ def load_split(
         >>> load_split("shapes", split="test[:3]").num_rows
         3
     """
-    builder = _builder_of_split(name, config, split, revision, data_files)
-    if builder is None:
-        return _from_cache(name, config, split)
-    _check_files(builder, split)
-    with named_errors(name, config, split):
-        builder.download_and_prepare()
-        return builder.as_dataset(split=split)
-
-
-def stream_split(
-    name: str,
-    config: str | None = None,
-    split: str = "train",
-    revision: str | None = None,
-    data_files: str | None = None,
-) -> datasets.IterableDataset:
-    """Reads a set as [`load_split`] does, row by row while it is used.
-
-    Args:
-        name, config, split, revision, data_files: See [`load_images`].
-
-    Raises:
-        ValueError: for a split that the set does not have.
-
-    Example:
-        >>> from pathlib import Path
-        >>> Path("streamed/data").mkdir(parents=True)
-        >>> size = dataset.to_parquet("streamed/data/test-00000-of-00001.parquet")
-        >>> next(iter(stream_split("streamed", split="test")))["label"]
-        0
-    """
-    with named_errors(name, config, split):
-        builder = datasets.load_dataset_builder(name, config, revision=revision, data_files=data_files or None)
-    builder = _shards_in_place_of_texts(builder, name, revision, split, data_files)
-    _check_files(builder, split)
-    with named_errors(name, config, split):
-        return builder.as_streaming_dataset(split=split)
-
-
-def load_without_images(
-    name: str,
-    config: str | None = None,
-    split: str = "train",
-    revision: str | None = None,
-    data_files: str | None = None,
-) -> datasets.Dataset | None:
-    """Loads a split of parquet files without its images, which [`with_images`] reads for the rows that need them.
-
-    All rows are there, so that they can be counted, and their labels checked.
-
-    Args:
-        name, config, split, revision, data_files: See [`load_images`].
-
-    Returns:
-        `datasets.Dataset`, *optional*: The columns of the set, images being `None`, and two columns that say where
-            the images are; `None` for sets of other formats, and those that are in the cache of `datasets` already.
-
-    Raises:
-        ValueError: for a split that the set does not have.
-    """
-    builder = _builder_of_split(name, config, split, revision, data_files)
-    if not isinstance(builder, Parquet) or os.path.exists(builder.cache_dir) or split == "all":
-        return None
-    _check_files(builder, split)
-    with named_errors(name, config, split):
-        return rows_without_images(_files(builder, split), split, builder.info.features)
+    return load_part(Part(name, config, split, revision, data_files))
 
 
 def split_size(
@@ -162,53 +126,99 @@ def split_size(
         >>> split_size("sized", split="test[:3]").num_rows
         3
     """
-    builder = _builder_of_split(name, config, split, revision, data_files)
+    part = Part(name, config, split, revision, data_files)
+    builder = _builder_of(part)
     if builder is None:
-        return SplitSize(0, _from_cache(name, config, split).num_rows)
+        return SplitSize(0, _from_cache(part).num_rows)
 
-    files = _files(builder, split)
-    with named_errors(name, config, split), ThreadPoolExecutor(NUM_THREADS) as pool:
-        num_bytes = sum(pool.map(size_of, [file for part in files.values() for file in part]))
+    files = _files(builder, part)
+    with part.named_errors(), ThreadPoolExecutor(NUM_THREADS) as pool:
+        num_bytes = sum(pool.map(size_of, [file for paths in files.values() for file in paths]))
         if isinstance(builder, Parquet):
-            rows = {key: sum(pool.map(num_rows, part)) for key, part in files.items()}
+            rows = {key: sum(pool.map(num_rows, paths)) for key, paths in files.items()}
         else:
             stated = builder.info.splits or {}
             rows = {key: stated[key].num_examples for key in files if key in stated and stated[key].num_examples}
         if len(rows) < len(files):
             return SplitSize(num_bytes, None)
         slices = datasets.ReadInstruction.from_spec(split).to_absolute(rows)
-        return SplitSize(num_bytes, sum(part.to - part.from_ for part in slices))
+        return SplitSize(num_bytes, sum(each.to - each.from_ for each in slices))
+
+
+def load_part(part: Part) -> datasets.Dataset:
+    """Loads what [`load_split`] loads."""
+    builder = _builder_of(part)
+    if builder is None:
+        return _from_cache(part)
+    _check_files(builder, part)
+    with part.named_errors():
+        builder.download_and_prepare()
+        return builder.as_dataset(split=part.split)
+
+
+def stream_part(part: Part) -> datasets.IterableDataset:
+    """Reads a set as [`load_part`] does, row by row while it is used.
+
+    Raises:
+        ValueError: for a split that the set does not have.
+
+    Example:
+        >>> from pathlib import Path
+        >>> Path("streamed/data").mkdir(parents=True)
+        >>> size = dataset.to_parquet("streamed/data/test-00000-of-00001.parquet")
+        >>> next(iter(stream_part(Part("streamed", split="test"))))["label"]
+        0
+    """
+    builder = _builder_of_set(part)
+    _check_files(builder, part)
+    with part.named_errors():
+        return builder.as_streaming_dataset(split=part.split)
+
+
+def load_without_images(part: Part) -> datasets.Dataset | None:
+    """Loads a split of parquet files without its images, which [`with_images`] reads for the rows that need them.
+
+    All rows are there, so that they can be counted, and their labels checked.
+
+    Returns:
+        `datasets.Dataset`, *optional*: The columns of the set, images being `None`, and two columns that say where
+            the images are; `None` for sets of other formats, and those that are in the cache of `datasets` already.
+
+    Raises:
+        ValueError: for a split that the set does not have.
+    """
+    builder = _builder_of(part)
+    if not isinstance(builder, Parquet) or os.path.exists(builder.cache_dir) or part.split == "all":
+        return None
+    _check_files(builder, part)
+    with part.named_errors():
+        return rows_without_images(_files(builder, part), part.split, builder.info.features)
 
 
 # ---- Files of a split ----
 
 
-def _builder_of_split(
-    name: str, config: str | None, split: str, revision: str | None, data_files: str | None
-) -> datasets.DatasetBuilder | None:
+def _builder_of(part: Part) -> datasets.DatasetBuilder | None:
     """What makes the split of its files; of the whole set where that is in the cache, or must be read for labels.
 
     `None` where only the cache has the set.
     """
     try:
-        with named_errors(name, config):
-            builder = datasets.load_dataset_builder(name, config, revision=revision, data_files=data_files or None)
+        builder = _builder_of_set(part)
     except (ConnectionError, ValueError):
-        if not datasets.config.HF_HUB_OFFLINE or _cached_folder(name, config, split) is None:
+        if not datasets.config.HF_HUB_OFFLINE or _cached_folder(part) is None:
             raise
         return None
-    builder = _shards_in_place_of_texts(builder, name, revision, split, data_files)
     files = builder.config.data_files
     if not files:
-        return builder if _has_splits(builder, split) or _cached_folder(name, config, split) is None else None
+        return builder if _has_splits(builder, part) or _cached_folder(part) is None else None
 
-    wanted = list(dict.fromkeys(split_names(split)))
-    if wanted == ["all"]:
+    if part.splits == ["all"]:
         return builder
-    missing = [key for key in wanted if key not in files]
+    missing = [key for key in part.splits if key not in files]
     if missing:
-        raise ValueError(f"{name} has no split {missing[0]!r}. It has: {list(map(str, files))}.")
-    if set(wanted) == set(files) or os.path.exists(builder.cache_dir):
+        raise ValueError(f"{part.name} has no split {missing[0]!r}. It has: {list(map(str, files))}.")
+    if set(part.splits) == set(files) or os.path.exists(builder.cache_dir):
         return builder
 
     options = {}
@@ -219,50 +229,52 @@ def _builder_of_split(
     info = copy.deepcopy(builder.info)
     info.download_size = info.dataset_size = info.download_checksums = None
     if info.splits is not None:
-        info.splits = datasets.SplitDict({key: value for key, value in info.splits.items() if key in wanted})
+        info.splits = datasets.SplitDict({key: value for key, value in info.splits.items() if key in part.splits})
     return type(builder)(
         dataset_name=builder.dataset_name,
         config_name=builder.config.name,
-        config_id=None if builder.repo_id is None or data_files else _config_id(builder.config.name, wanted),
+        config_id=None if builder.repo_id is None or part.data_files else _config_id(builder.config.name, part),
         hash=builder.hash,
         base_path=builder.base_path,
         repo_id=builder.repo_id,
         info=info,
-        data_files=DataFilesDict({key: files[key] for key in wanted}),
+        data_files=DataFilesDict({key: files[key] for key in part.splits}),
         **options,
     )
 
 
-def _shards_in_place_of_texts(
-    builder: datasets.DatasetBuilder, name: str, revision: str | None, split: str, data_files: str | None
-) -> datasets.DatasetBuilder:
-    """The shards `SPLIT/*.tar`, in whose place `datasets` takes the text beside each; if there are none what it found.
+def _builder_of_set(part: Part) -> datasets.DatasetBuilder:
+    """What makes all splits of a set of their files.
 
-    The sets of CLIP benchmark are such, where a split has one shard and its `nshards.txt`.
+    In the layout of CLIP benchmark each split has the text `nshards.txt` beside its shards. Where there is one shard,
+    `datasets` takes the text in its place; the shards `SPLIT/*.tar` are meant.
     """
-    if builder.name != "text" or data_files:
+    with named_errors(part.name, part.config):
+        builder = datasets.load_dataset_builder(
+            part.name, part.config, revision=part.revision, data_files=part.data_files or None
+        )
+    if builder.name != "text" or part.data_files:
         return builder
-    shards = {key: f"{key}/*.tar" for key in split_names(split)}
+    shards = {key: f"{key}/*.tar" for key in part.splits}
     try:
-        return datasets.load_dataset_builder(name, revision=revision, data_files=shards)
+        return datasets.load_dataset_builder(part.name, revision=part.revision, data_files=shards)
     except FileNotFoundError:  # texts they are
         return builder
 
 
-def _check_files(builder: datasets.DatasetBuilder, split: str) -> None:
+def _check_files(builder: datasets.DatasetBuilder, part: Part) -> None:
     """Raises `ValueError` for files on this disk that cannot be read whole. Images are looked at one by one."""
     if isinstance(builder, FolderBasedBuilder) or not builder.config.data_files:
         return
-    files = builder.config.data_files
-    names = list(files) if split == "all" else split_names(split)
-    check_local_files(str(file) for name in names for file in files.get(name, ()))
+    files = _files(builder, part)
+    check_local_files(file for paths in files.values() for file in paths)
 
 
-def _files(builder: datasets.DatasetBuilder, split: str) -> dict[str, list[str]]:
-    """The files of the splits that a text names."""
+def _files(builder: datasets.DatasetBuilder, part: Part) -> dict[str, list[str]]:
+    """The files of each split, as far as the set has it."""
     files = builder.config.data_files
-    names = list(files) if split == "all" else dict.fromkeys(split_names(split))
-    return {name: list(map(str, files[name])) for name in names}
+    names = list(files) if part.split == "all" else part.splits
+    return {name: list(map(str, files[name])) for name in names if name in files}
 
 
 def _labels_of_all_splits(builder: FolderBasedBuilder) -> dict[str, Any] | None:
@@ -290,30 +302,29 @@ def _labels_of_all_splits(builder: FolderBasedBuilder) -> dict[str, Any] | None:
 # ---- The cache of datasets ----
 
 
-def _config_id(config: str, splits: Sequence[str]) -> str:
+def _config_id(config: str, part: Part) -> str:
     """How the cache calls a part of a configuration."""
-    return f"{config}-only-{'-'.join(splits)}"
+    return f"{config}-only-{'-'.join(part.splits)}"
 
 
-def _cached_folder(name: str, config: str | None, split: str) -> Path | None:
+def _cached_folder(part: Part) -> Path | None:
     """The newest folder of the cache that holds a split of a set on the Hub, if there is one."""
-    parts = name.split("/")
-    parts[-1] = datasets.naming.camelcase_to_snakecase(parts[-1])
-    root = Path(datasets.config.HF_DATASETS_CACHE) / "___".join(parts)
-    pattern = _config_id(config or "*", list(dict.fromkeys(split_names(split))))
-    folders = [path.parent for path in root.glob(f"{pattern}/*/*/dataset_info.json")]
+    names = part.name.split("/")
+    names[-1] = datasets.naming.camelcase_to_snakecase(names[-1])
+    root = Path(datasets.config.HF_DATASETS_CACHE) / "___".join(names)
+    folders = [path.parent for path in root.glob(f"{_config_id(part.config or '*', part)}/*/*/dataset_info.json")]
     return max(folders, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def _from_cache(name: str, config: str | None, split: str) -> datasets.Dataset:
+def _from_cache(part: Part) -> datasets.Dataset:
     """The split as it was loaded before."""
-    folder = _cached_folder(name, config, split)
+    folder = _cached_folder(part)
     info = datasets.DatasetInfo.from_directory(str(folder))
     reader = ArrowReader(str(folder), info)
     splits = list(info.splits.values())
-    return datasets.Dataset(**reader.read(name=info.dataset_name, instructions=split, split_infos=splits))
+    return datasets.Dataset(**reader.read(name=info.dataset_name, instructions=part.split, split_infos=splits))
 
 
-def _has_splits(builder: datasets.DatasetBuilder, split: str) -> bool:
+def _has_splits(builder: datasets.DatasetBuilder, part: Part) -> bool:
     """Whether a set that is taken from the cache has the splits that are asked for."""
-    return set(split_names(split)) <= set(builder.info.splits or ())
+    return set(part.splits) <= set(builder.info.splits or ())

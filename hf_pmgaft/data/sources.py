@@ -14,7 +14,7 @@ import datasets
 from .columns import IMAGE_COLUMNS, check_has_rows
 from .csv_header import check_csv_header
 from .local_files import check_local_files
-from .parts import load_split, load_without_images, split_names, stream_split
+from .parts import Part, load_part, load_without_images, split_names, stream_part
 from .source_errors import named_errors
 
 # By suffix of a single file: the builder of `datasets` that reads it, and its options.
@@ -67,9 +67,8 @@ def load_images(
 
     if not data_files and _has_tables_beside_shards(path):
         data_files = "*.tar"
-    if not streaming:
-        return load_split(name, config, split, revision, data_files)
-    return stream_split(name, config, split, revision, data_files)
+    part = Part(name, config, split, revision, data_files)
+    return stream_part(part) if streaming else load_part(part)
 
 
 def load_for_some_rows(
@@ -95,7 +94,7 @@ def load_for_some_rows(
     path = Path(name)
     _check_is_here(name)
     if not (path.is_file() or _is_saved(path) or _has_tables_beside_shards(path)):
-        rows = load_without_images(name, config, split, revision, data_files)
+        rows = load_without_images(Part(name, config, split, revision, data_files))
         if rows is not None:
             return rows
     return load_images(name, config, split, revision=revision, data_files=data_files)

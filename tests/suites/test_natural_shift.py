@@ -212,12 +212,12 @@ def test_the_red_frame_of_objectnet_is_cut_off(processor):
 def test_the_hub_is_asked_for_one_variant_of_imagenet_v2(monkeypatch, processor):
     asked = []
 
-    def load_split(path, config, split, revision, data_files):
-        asked.append((path, data_files, split))
+    def load_part(part):
+        asked.append((part.name, part.data_files, part.split))
         keys = [f"imagenetv2-top-images-format-val/{i % 1000}/a{i}" for i in range(10_000)]
         return datasets.Dataset.from_dict({"jpeg": [None] * len(keys), "__key__": keys})
 
-    monkeypatch.setattr(sources, "load_split", load_split)
+    monkeypatch.setattr(sources, "load_part", load_part)
     (data,) = load_suite("natural_shift", processor, names=["imagenet_v2_top"])
     assert asked == [("vaishaal/ImageNetV2", "imagenetv2-top-images.tar.gz", "train")]
     assert data.dataset["__key__"][:] == [i % 1000 for i in range(10_000)]

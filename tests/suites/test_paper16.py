@@ -10,6 +10,7 @@ from PIL import Image
 from support.tiny import SIZE, make_pair_for
 
 from hf_pmgaft.data import sources
+from hf_pmgaft.data.parts import Part
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.prompts import check_class_names, prompt_name
 from hf_pmgaft.suites import FOLDER, draw_sample_ids, load_suite, read_suite
@@ -210,14 +211,14 @@ def test_the_hub_is_asked_for_the_stated_split_and_its_size_checked(monkeypatch,
     asked = []
     whole = {"fgvc_aircraft": 3_333}
 
-    def load_split(path, config, *options):
-        asked.append((path, config, *options))
+    def load_part(part):
+        asked.append(part)
         data = stand_in("fgvc_aircraft")
         return data.select([0] * whole["fgvc_aircraft"])
 
-    monkeypatch.setattr(sources, "load_split", load_split)
+    monkeypatch.setattr(sources, "load_part", load_part)
     (data,) = load_suite("paper16", processor, names=["fgvc_aircraft"])
-    assert asked == [("HuggingFaceM4/FGVC-Aircraft", None, "test", "refs/convert/parquet", None)]
+    assert asked == [Part("HuggingFaceM4/FGVC-Aircraft", split="test", revision="refs/convert/parquet")]
     assert len(data) == 3_333
     whole["fgvc_aircraft"] = 3_334
     with pytest.raises(ValueError, match="3334 images, but 3333 are stated"):

@@ -98,11 +98,11 @@ def test_one_set_of_a_suite_is_what_the_suite_loads(folder, processor):
 def test_one_set_of_a_shipped_suite_is_found_where_the_suite_says(folder, processor, monkeypatch):
     asked = []
 
-    def load_split(path, config, split, *options):
-        asked.append((path, split))
-        raise FileNotFoundError(path)
+    def load_part(part):
+        asked.append((part.name, part.split))
+        raise FileNotFoundError(part.name)
 
-    monkeypatch.setattr(sources, "load_split", load_split)
+    monkeypatch.setattr(sources, "load_part", load_part)
     with pytest.raises(FileNotFoundError):
         load_set("paper16:food101", processor)
     assert asked == [("ethz/food101", "validation")]
