@@ -130,6 +130,16 @@ def size_of(file: str) -> int:
     return filesystem.size(path)
 
 
+def read_file(file: str) -> bytes:
+    """The content of a small file.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+    """
+    filesystem, path = _place(file)
+    return filesystem.cat_file(path)
+
+
 def num_rows(file: str) -> int:
     """The rows of a parquet file, by its footer."""
     with _open(file) as opened:

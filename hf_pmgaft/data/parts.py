@@ -22,7 +22,11 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 
 from .local_files import check_local_files
 from .parquet_rows import NUM_THREADS, num_rows, rows_without_images, size_of
+from .shards import check_shards
 from .source_errors import named_errors
+
+# What `datasets` says of a set whose splits seem to have files of unlike formats.
+UNLIKE_SPLITS = "Couldn't infer the same data file format"
 
 
 class SplitSize(NamedTuple):
@@ -69,6 +73,11 @@ class Part:
     def splits(self) -> list[str]:
         """The names of its splits, each once."""
         return list(dict.fromkeys(split_names(self.split)))
+
+    @property
+    def names_files(self) -> bool:
+        """Whether single files were chosen, so that others may be missing."""
+        return bool(self.data_files) and "*" not in self.data_files
 
     def named_errors(self) -> contextlib.AbstractContextManager[None]:
         """Raises what is raised inside as one line that names the set, its configuration and split."""
@@ -138,7 +147,8 @@ def split_size(
             rows = {key: sum(pool.map(num_rows, paths)) for key, paths in files.items()}
         else:
             stated = builder.info.splits or {}
-            rows = {key: stated[key].num_examples for key in files if key in stated and stated[key].num_examples}
+            keys = [key for key in files or part.splits if key in stated]  # a set from the cache has no files
+            rows = {key: stated[key].num_examples for key in keys if stated[key].num_examples}
         if len(rows) < len(files):
             return SplitSize(num_bytes, None)
         slices = datasets.ReadInstruction.from_spec(split).to_absolute(rows)
@@ -246,33 +256,49 @@ def _builder_of(part: Part) -> datasets.DatasetBuilder | None:
 def _builder_of_set(part: Part) -> datasets.DatasetBuilder:
     """What makes all splits of a set of their files.
 
-    In the layout of CLIP benchmark each split has the text `nshards.txt` beside its shards. Where there is one shard,
-    `datasets` takes the text in its place; the shards `SPLIT/*.tar` are meant.
+    In the layout of CLIP benchmark each split has a text beside its shards. Of a split with one shard `datasets` takes
+    the text in its place, and refuses the set if another split has more.
     """
-    with named_errors(part.name, part.config):
-        builder = datasets.load_dataset_builder(
-            part.name, part.config, revision=part.revision, data_files=part.data_files or None
-        )
-    if builder.name != "text" or part.data_files:
-        return builder
+    try:
+        with named_errors(part.name, part.config):
+            builder = datasets.load_dataset_builder(
+                part.name, part.config, revision=part.revision, data_files=part.data_files or None
+            )
+    except ValueError as error:
+        shards = _builder_of_shards(part) if UNLIKE_SPLITS in str(error) else None
+        if shards is None:
+            raise
+        return shards
+    if builder.name == "text":
+        return _builder_of_shards(part) or builder
+    return builder
+
+
+def _builder_of_shards(part: Part) -> datasets.DatasetBuilder | None:
+    """What makes the splits of the shards `SPLIT/*.tar`, if each has some."""
+    if part.data_files:
+        return None
     shards = {key: f"{key}/*.tar" for key in part.splits}
     try:
         return datasets.load_dataset_builder(part.name, revision=part.revision, data_files=shards)
-    except FileNotFoundError:  # texts they are
-        return builder
+    except FileNotFoundError:
+        return None
 
 
 def _check_files(builder: datasets.DatasetBuilder, part: Part) -> None:
-    """Raises `ValueError` for files on this disk that cannot be read whole. Images are looked at one by one."""
+    """Raises `ValueError` for files that are not whole or not all there. Images are looked at one by one."""
     if isinstance(builder, FolderBasedBuilder) or not builder.config.data_files:
         return
-    files = _files(builder, part)
-    check_local_files(file for paths in files.values() for file in paths)
+    files = [file for paths in _files(builder, part).values() for file in paths]
+    check_local_files(files)
+    if builder.name in ("webdataset", "text") and not part.names_files:
+        with part.named_errors():
+            check_shards(files)
 
 
 def _files(builder: datasets.DatasetBuilder, part: Part) -> dict[str, list[str]]:
     """The files of each split, as far as the set has it."""
-    files = builder.config.data_files
+    files = builder.config.data_files or {}
     names = list(files) if part.split == "all" else part.splits
     return {name: list(map(str, files[name])) for name in names if name in files}
 

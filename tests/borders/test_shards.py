@@ -17,6 +17,13 @@ BOTH = [0, 1]
 UNLIKE = Refused("has samples of different files")
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
 
+
+def counted(split: str, count: int, *numbers: int) -> dict[str, bytes]:
+    """Shards of a split in the layout of CLIP benchmark, and the text that counts them."""
+    shards = {f"{split}/{number}.tar": shard(*TWO) for number in numbers}
+    return {**shards, f"{split}/nshards.txt": str(count).encode()}
+
+
 LABELLED = {
     "numbers of classes": ({"a.tar": shard(*TWO)}, BOTH),
     "numbers with a line break": (
@@ -36,6 +43,36 @@ LABELLED = {
         },
         BOTH,
     ),
+    "several shards beside a split of one": (
+        {**counted("train", 3, 0, 1, 2), **counted("test", 1, 0)},
+        BOTH * 3,
+    ),
+    "one shard beside a split of several": ({**counted("train", 1, 0), **counted("test", 3, 0, 1, 2)}, BOTH),
+    "a count with a line break of Windows": ({"train/0.tar": shard(*TWO), "train/nshards.txt": b"1\r\n"}, BOTH),
+    "a missing shard of another split": ({**counted("train", 1, 0), **counted("test", 3, 0, 2)}, BOTH),
+    "a missing shard": (
+        counted("train", 3, 0, 2),
+        Refused("train/nshards.txt counts 3 shards from 0.tar on, but 1.tar is missing"),
+    ),
+    "the last shards missing": (
+        counted("train", 12, *range(10)),
+        Refused("counts 12 shards from 0.tar on, but 10.tar"),
+    ),
+    "the only shard missing": (counted("train", 1), Refused("counts 1 shards from 0.tar on, but 0.tar is missing")),
+    "shards counted from 1": (
+        counted("train", 2, 1, 2),
+        Refused("counts 2 shards from 0.tar on, but 0.tar is missing"),
+    ),
+    "a shard that is not counted": (
+        counted("train", 2, 0, 1, 2),
+        Refused("counts 2 shards from 0.tar on, but 2.tar is there too"),
+    ),
+    "a count of none": (counted("train", 0, 0, 1), Refused("counts 0 shards from 0.tar on, but 0.tar is there too")),
+    "a count in words": (
+        {**counted("train", 2, 0, 1), "train/nshards.txt": b"two"},
+        Refused("train/nshards.txt holds b'two' in place of a number of shards"),
+    ),
+    "an empty count": ({**counted("train", 2, 0, 1), "train/nshards.txt": b""}, Refused("holds b'' in place of")),
     "capitals in suffixes": (
         {"a.tar": shard(("0.JPG", JPEG), ("0.cls", "0"), ("1.JPG", JPEG), ("1.cls", "1"))},
         BOTH,
@@ -81,7 +118,7 @@ LABELLED = {
     "no samples": ({"a.tar": shard()}, Refused("has no rows")),
     "no bytes": ({"a.tar": b""}, Refused("cannot be read (empty file)")),
     "what Git LFS left": ({"a.tar": POINTER}, Refused("Run `git lfs pull`")),
-    "the number of shards alone": ({"nshards.txt": b"1\n"}, Refused("none of the usual image columns")),
+    "the number of shards alone": ({"nshards.txt": b"1\n"}, Refused("counts 1 shards from 0.tar on, but 0.tar")),
 }
 
 
@@ -170,6 +207,28 @@ def test_folders_of_shards_are_streamed_as_they_are_loaded(streaming, tmp_path):
     write_files(tmp_path / "set", LABELLED["the layout of CLIP benchmark"][0])
     rows = load_images(str(tmp_path / "set"), split="train", streaming=streaming)
     assert [row["cls"] for row in rows] == [0, 1]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_shards_of_the_hub_are_counted_before_they_are_read(streaming, hub):
+    hub.put(
+        "datasets/user/whole", {**counted("train", 1, 0), **counted("test", 2, 0, 1), "classnames.txt": b"cat\ndog"}
+    )
+    rows = load_images("user/whole", split="test", streaming=streaming)
+    assert [row["cls"] for row in rows] == [0, 1, 0, 1]
+
+    hub.put("datasets/user/part", {**counted("train", 1, 0), **counted("test", 3, 0, 2)})
+    with pytest.raises(ValueError, match=r"user/part', split 'test' .*test/nshards.txt counts 3 .* 1\.tar is missing"):
+        load_images("user/part", split="test", streaming=streaming)
+    assert not [file for file in hub.fetched("datasets/user/part") if file.endswith(".tar")]
+
+
+def test_one_shard_of_several_that_is_chosen_by_its_name_is_read_alone(tmp_path):
+    write_files(tmp_path / "set", counted("train", 3, 0, 2))
+    assert load_images(str(tmp_path / "set"), data_files="train/2.tar").num_rows == 2
+    assert load_images(str(tmp_path / "set" / "train" / "2.tar")).num_rows == 2
+    with pytest.raises(ValueError, match="1.tar is missing"):
+        load_images(str(tmp_path / "set"), data_files="train/*.tar")
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -92,6 +92,14 @@ def test_a_split_is_found_offline_once_it_was_loaded(hub, repo, monkeypatch):
         load_images("user/shapes", split="train")
 
 
+@pytest.mark.parametrize("load", [datasets.load_dataset, load_images])
+def test_the_size_of_what_is_in_the_cache_is_its_rows_alone(hub, repo, monkeypatch, load):
+    load("user/shapes", split="test")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    assert split_size("user/shapes", split="test") == (0, 40)
+    assert split_size("user/shapes", split="test[:25%]") == (0, 10)
+
+
 def test_a_new_commit_is_read_anew(hub, repo, tmp_path):
     assert len(load_images("user/shapes", split="test")) == 40
     repo.commits.append({**repo.files, **shards(tmp_path, "test", make_images(8))})
