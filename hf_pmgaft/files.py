@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
+
+# What a write fails with where there is no room: on the disk, in a quota, or under a limit of the shell.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MB = 10**6
 
 
 def save_tensors(
@@ -20,8 +28,78 @@ def save_tensors(
     Example:
         >>> save_tensors({"weight": torch.zeros(2)}, "weights.safetensors")
     """
-    save_file(dict(tensors), file, metadata=None if metadata is None else dict(metadata))
+    with writing_into(Path(file).parent):
+        save_file(dict(tensors), file, metadata=None if metadata is None else dict(metadata))
     make_readable(file)
+
+
+def write_whole(file: str | os.PathLike, text: str) -> None:
+    """Writes a text file, whole or not at all: what had its name before stays until then.
+
+    Raises:
+        OSError: if it cannot be written.
+
+    Example:
+        >>> write_whole("report.json", "{}")
+        >>> open("report.json").read(), os.path.exists("report.json.part")
+        ('{}', False)
+    """
+    file = Path(file)
+    unfinished = file.with_name(f"{file.name}.part")
+    try:
+        with writing_into(file.parent):
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def writing_into(folder: str | os.PathLike) -> Iterator[None]:
+    """Says of a disk that is full which folder it is of, and how much is free.
+
+    Raises:
+        OSError: in place of what the system, or safetensors, raised; other errors pass.
+
+    Example:
+        >>> with writing_into("run"):
+        ...     raise OSError(errno.ENOSPC, "No space left on device")
+        Traceback (most recent call last):
+        OSError: run cannot be written to (No space left on device; ... MB are free). Make room there and run it ...
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = _system_error(error)
+        if number not in NO_ROOM:
+            raise
+        raise OSError(
+            f"{folder} cannot be written to ({os.strerror(number)}; {free_space(folder)}). Make room there and run "
+            "it again; what was written before is kept."
+        ) from error
+
+
+def _system_error(error: Exception) -> int | None:
+    """The system's number of an error, which safetensors has in its message alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return int(number[1]) if number else None
+
+
+def free_space(folder: str | os.PathLike) -> str:
+    """How much is free where a folder is, or is to be, in words.
+
+    Example:
+        >>> free_space(".").endswith(" MB are free")
+        True
+    """
+    place = Path(folder).resolve()
+    while not place.exists():
+        place = place.parent
+    return f"{shutil.disk_usage(place).free / MB:,.1f} MB are free"
 
 
 def make_readable(path: str | os.PathLike) -> None:

@@ -29,7 +29,6 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,7 +37,7 @@ from ..attacks import parse_radius
 from ..embedded import emoji_folder
 from ..evaluation.tables import FORMATS, render
 from ..evaluation.verdicts import Verdicts
-from ..files import check_output_file
+from ..files import check_output_file, write_whole
 from ..fingerprints import digest, fingerprint
 from ..tuning.saved import load_model, needs_base
 from .attack_vlm_checks import OWN, check_idle, check_numbers, read_targets, tower_names
@@ -363,9 +362,7 @@ def show(
     if args.output_file:
         model = args.model or str(emoji_folder() / "llava")
         report = {"protocol": protocol, "protocol_hash": protocol_hash, "model": model, "towers": results}
-        partial = Path(f"{args.output_file}.part")
-        partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(args.output_file)
+        write_whole(args.output_file, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
 def table_rows(

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..evaluation.comparison import compare_reports
 from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
-from ..files import check_output_file, check_output_folder
+from ..files import check_output_file, check_output_folder, write_whole
 from .errors import one_line_errors
 from .parser import make_parser
 
@@ -78,7 +78,7 @@ def compare(
     print(render(comparison.rows(), style))
     print(f"\nProtocol {reports[first].protocol_hash}; {second} minus {first}, in points.")
     if output_file:
-        Path(output_file).write_text(json.dumps(comparison.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_whole(output_file, json.dumps(comparison.to_dict(), indent=1) + "\n")
     if plots:
         draw_reports(reports, Path(plots))
 

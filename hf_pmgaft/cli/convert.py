@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             f"You passed --output_dir {args.output_dir}, which is read and would be written over. Pass another folder."
         )
     from ..downstream.open_clip import save_open_clip
-    from ..files import make_readable
+    from ..files import make_readable, writing_into
     from ..models.open_clip_model import check_trainable
     from ..models.processors import save_processor
     from ..tuning import fold_into_clip
@@ -52,11 +52,12 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
 
     model, processor = load_pair(args.source, args.processor, args.base, revision=args.revision)
     check_trainable(model)
-    if args.to == "open_clip":
-        save_open_clip(model, processor, args.output_dir)
-    else:
-        fold_into_clip(model).save_pretrained(args.output_dir)
-        save_processor(processor, args.output_dir)
+    with writing_into(args.output_dir):
+        if args.to == "open_clip":
+            save_open_clip(model, processor, args.output_dir)
+        else:
+            fold_into_clip(model).save_pretrained(args.output_dir)
+            save_processor(processor, args.output_dir)
     make_readable(args.output_dir)
     print(f"Wrote {args.output_dir}.")
 

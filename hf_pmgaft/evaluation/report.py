@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks.spec import AttackSpec
+from ..files import write_whole
 from .figure import Figure, plain_key
 from .figure_checks import check_figures
 from .intervals import wilson_interval
@@ -305,9 +306,7 @@ class RobustnessReport:
 
     def save(self, file: str | os.PathLike) -> None:
         """Writes the report as JSON, whole or not at all."""
-        unfinished = Path(file).with_name(Path(file).name + ".part")
-        unfinished.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(file)
+        write_whole(file, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, file: str | os.PathLike) -> RobustnessReport:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..files import writing_into
 from ..fingerprints import differences
 from .figure import Figure
 
@@ -125,12 +126,14 @@ class Verdicts:
     def close(self) -> None:
         """Closes the file."""
         if self._file is not None:
-            self._file.close()
+            with writing_into(Path(self._file.name).parent):
+                self._file.close()
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing_into(Path(self._file.name).parent):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _read(self, file: Path, header: Mapping[str, Any]) -> None:
         refusal = f"{file} holds no verdicts ({{}}). Pass another file, or remove it."

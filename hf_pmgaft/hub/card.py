@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLA
 from ..config import PMGAFTConfig
 from ..evaluation.report import RobustnessReport, has_other_statistics
 from ..evaluation.tables import percent, render, span
+from ..files import write_whole
 from ..models.backbones import BACKBONES, ENCODERS
 from ..objectives import OBJECTIVES
 from ..objectives.base import Objective
@@ -138,7 +139,7 @@ def save_model_card(output_dir: str | os.PathLike, **options: Any) -> ModelCard:
         # robust-clip
     """
     card = model_card(**{**_what_is_saved(Path(output_dir)), **options})
-    card.save(Path(output_dir) / "README.md")
+    write_whole(Path(output_dir) / "README.md", str(card))
     return card
 
 

@@ -14,6 +14,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, constants, hf_
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 
 from ..evaluation.report import RobustnessReport
+from ..files import write_whole
 from ..fingerprints import fingerprint
 from ..tuning.saved import load_model
 from .card import MARKS, NOT_EVALUATED, result_block
@@ -184,7 +185,7 @@ def update_card(
         folder = Path(scratch) if push else Path(model)
         report.save(folder / f"robustness_{report.protocol_hash}.json")
         save_eval_results(folder, report, benchmarks or {})
-        (folder / CARD).write_text(text, encoding="utf-8")
+        write_whole(folder / CARD, text)
         if push:
             _commit(card, folder, report.protocol_hash, token)
     return text

@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_
 from ..evaluation.figure import Figure, plain_key
 from ..evaluation.report import RobustnessReport, SetResult
 from ..evaluation.tables import span
+from ..files import write_whole
 
 ZERO_SHOT_TASK = "zero-shot-image-classification"
 CLASSIFICATION_TASK = "image-classification"
@@ -79,7 +80,7 @@ def save_eval_results(
 
             file = Path(output_dir) / ".eval_results" / f"{name}_{key}.yaml"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False), encoding="utf-8")
+            write_whole(file, yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False))
             files.append(file)
     return files
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from ..files import save_tensors
+from ..files import save_tensors, write_whole
 from .open_clip_config import (
     CONFIG,
     check_base_fits,
@@ -192,7 +192,7 @@ def write_open_clip(model: CLIPModel, processor: Any, folder: str | os.PathLike)
     config = open_clip_config(model.config, processor)
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(open_clip_weights(model), folder / WEIGHTS[0])
-    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / CONFIG, json.dumps(config, indent=1) + "\n")
     save_processor(processor.tokenizer, folder)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+
+from ..files import writing_into
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +32,11 @@ def new_figure(rows: int, columns: int, size: tuple[float, float], **ratios: Any
     return figure, figure.subplots(rows, columns, squeeze=False, **ratios)
 
 
-def save_png(figure: Figure, file: str | os.PathLike) -> None:
+def save_png(figure: Figure, file: str | os.PathLike | BinaryIO) -> None:
     """Writes a figure as PNG, without the margin around it."""
-    figure.savefig(file, format="png", dpi=130, bbox_inches="tight")
+    is_on_disk = isinstance(file, (str, os.PathLike))
+    with writing_into(Path(file).parent) if is_on_disk else contextlib.nullcontext():
+        figure.savefig(file, format="png", dpi=130, bbox_inches="tight")
 
 
 # ---- Lines and bars ----

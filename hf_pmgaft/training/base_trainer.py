@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..engines import adapt_to_processes, copy_trained, load_whole_models, local_part
-from ..files import save_tensors
+from ..files import free_space, save_tensors, write_whole, writing_into
 from ..hub.upload import EXTRA_STATE
 from ..models.processors import save_processor
 from ..modes import frozen, full_precision, without_tf32
@@ -285,8 +286,9 @@ class BaseTrainer(StreamTrainer):
     def write_model(self, model: nn.Module, folder: Path) -> None:
         """Writes a whole model with its processor into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.save_weights(model, folder)
-        save_processor(self.processing_class, folder)
+        with writing_into(folder):
+            self.save_weights(model, folder)
+            save_processor(self.processing_class, folder)
 
     def config_to_save(self) -> dict[str, Any]:
         """The run's configuration as it is written beside a model; tokens are left out."""
@@ -294,7 +296,7 @@ class BaseTrainer(StreamTrainer):
 
     def _write_config(self, folder: Path) -> None:
         text = json.dumps(self.config_to_save(), indent=1, default=str)
-        (folder / TRAINING_CONFIG).write_text(text + "\n")
+        write_whole(folder / TRAINING_CONFIG, text + "\n")
 
     def _save_checkpoint(self, model, trial):
         self._check_weights()
@@ -309,10 +311,10 @@ class BaseTrainer(StreamTrainer):
 
         try:
             self._write_checkpoint(folder, model, trial)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise OSError(
-                f"{folder} could not be written ({error}). Make room or mend the folder, and resume; the last "
-                f"complete checkpoint is {self._newest_checkpoint or 'none'}."
+                f"{folder} could not be written ({error}; {free_space(folder)}). Make room or mend the folder, and "
+                f"resume; the last complete checkpoint is {self._newest_checkpoint or 'none'}."
             ) from error
         self._newest_checkpoint = folder
         self.accelerator.wait_for_everyone()

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from ..evaluation.report import RobustnessReport
+from ..files import writing_into
 from ..hub.upload import PICTURES
 from ..plots.reports import training_curves
 from ..tuning.base import attachment_of
@@ -41,7 +42,8 @@ def write_reports(
     if after is not None:
         after.save(folder / "robustness.json")
         if after.picture is not None:
-            (folder / "gallery.png").write_bytes(after.picture)
+            with writing_into(folder):
+                (folder / "gallery.png").write_bytes(after.picture)
     if before is not None and before is not after:
         before.save(folder / "robustness_before.json")
     if final is not None:

@@ -17,6 +17,7 @@ from huggingface_hub import metadata_load
 from transformers import TrainingArguments
 
 from ..distributed import gather, process_share
+from ..files import write_whole
 from ..fingerprints import differences
 from ..hub.upload import PICTURES, RUN
 from ..tuning.saved import TRAINING_CONFIG
@@ -270,9 +271,7 @@ class RunFolder:
 
     def _write(self, state: str, step: int) -> None:
         record = {"state": state, "step": step, "checkpoint": self._newest(), "settings": self.settings}
-        partial = self.path / f"{RUN}.part"
-        partial.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
-        partial.replace(self.path / RUN)
+        write_whole(self.path / RUN, json.dumps(record, indent=1, default=str) + "\n")
 
     def _clear(self) -> None:
         """Removes what a run of this package writes, and nothing else."""
@@ -348,8 +347,8 @@ def _lock(path: Path) -> tuple[Any, str | None]:
         file.close()  # its user has just ended and removed it
         return _lock(path)
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
+    with contextlib.suppress(OSError):  # on a full disk it is a lock all the same
+        os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
     _held[path] = [file, 1]
     return file, None
 

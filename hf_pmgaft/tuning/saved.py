@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPModel
 
-from ..files import make_readable, save_tensors
+from ..files import make_readable, save_tensors, write_whole
 from ..models.backbones import check_encoder, unwrap_peft
 from ..models.published import has_processor, is_whole, open_model, open_processor
 from ..models.resolution import at_resolution
@@ -78,7 +78,7 @@ def save_tuning(model: nn.Module, folder: str | os.PathLike, base_model: str | N
     save_tensors(state, folder / WEIGHTS)
     options = options_of(attachment.options)
     config = {"tuning": name_of(attachment.options), "options": options, "base_model": base_model}
-    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / CONFIG, json.dumps(config, indent=1) + "\n")
 
 
 def load_tuning(model: nn.Module, folder: str | os.PathLike) -> None:

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import datasets
 import pytest
 import torch
+from support.disk import full_disk
 from support.launch import environment
 from support.sets import CE, MARGIN
 from support.tiny import make_images
@@ -102,6 +104,17 @@ def test_a_run_that_was_killed_ends_with_the_same_report(fitted, data, tmp_path)
     resumed = run(fitted, data, [slow], batch_size=2, verdict_file=file)
     assert 40 < before < file.read_bytes().count(b"\n")
     assert resumed.to_dict() == run(fitted, data, [slow], batch_size=2).to_dict()
+
+
+def test_a_disk_that_fills_keeps_what_was_judged(tmp_path):
+    file = tmp_path / "verdicts.jsonl"
+    verdicts = Verdicts(file, {"seed": 0})
+    with full_disk(1_000), pytest.raises(OSError, match=f"^{tmp_path} cannot be written to .*MB are free"):
+        with closing(verdicts):
+            for row in range(100):
+                verdicts.add("food", "clean", [row], [1])
+    kept = Verdicts(file, {"seed": 0}).of("food", "clean")
+    assert 5 < len(kept) < 50 and kept == dict.fromkeys(range(len(kept)), 1)
 
 
 def test_a_file_of_another_evaluation_or_model_is_refused(fitted, data, tmp_path):

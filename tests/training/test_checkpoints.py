@@ -1,5 +1,6 @@
 """Interrupted runs go on as if nothing had happened or say why not; broken weights and secrets are never saved."""
 
+import contextlib
 import errno
 import json
 import os
@@ -12,6 +13,7 @@ import datasets
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from support.disk import full_disk
 from support.paths import ROOT
 from support.tiny import make_images, make_model, make_processor
 from support.trainers import LORA, make_trainer
@@ -320,6 +322,19 @@ def test_full_disk_leaves_the_checkpoint_before(whole, tmp_path, monkeypatch, pl
     (left,) = tmp_path.glob("checkpoint-*")
     assert left.name == "checkpoint-6" and checkpoints.defect(left) is None
     assert json.loads((left / "training_config.json").read_text())["save_total_limit"] == 1
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written_ends_in_one_line_that_says_how_much_is_free(whole, tmp_path):
+    trainer = start(tmp_path)
+    with contextlib.ExitStack() as stack:
+        trainer.add_callback(At("on_step_begin", 3, lambda _: stack.enter_context(full_disk())))
+        with pytest.raises(OSError, match="checkpoint-4 could not be written.* MB are free.*checkpoint-2") as caught:
+            trainer.train()
+    assert "\n" not in str(caught.value) and not (tmp_path / "run.lock").exists()
+
+    resumed = start(tmp_path)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same_end(resumed, whole())
 
 
 def test_checkpoint_over_a_cut_off_one_holds_nothing_stale(whole, tmp_path):
