@@ -104,7 +104,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     judge.add_argument("--verdict", default="any_iterate", choices=VERDICTS, help="What counts as fooled.")
     judge.add_argument("--eight_bit", action="store_true", help="Judge again after rounding to 8 bits.")
     judge.add_argument("--batch_size", type=int, default=64, help="Images at once.")
-    judge.add_argument("--seed", type=int, default=0, help="Of the noise and the choice of images.")
+    judge.add_argument("--seed", type=int, default=0, help="Of noise and choice of images; a card names its own.")
 
     out = parser.add_argument_group("output")
     out.add_argument("--format", default="text", choices=FORMATS, help="How tables are printed.")
@@ -345,7 +345,7 @@ def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None
     for rows in (report.rows(), report.attack_rows(), report.corruption_rows()):
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
-    print(f"Protocol {report.protocol_hash}; {report.protocol['verdict']}.")
+    print(f"Protocol {report.protocol_hash}; {report.protocol['verdict']}; seed {report.protocol['seed']}.")
     for text in report.retrieval:
         print(text)
     print("Robust figures are upper bounds until a stronger attack fails to lower them.")

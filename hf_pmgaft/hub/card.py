@@ -321,6 +321,8 @@ def _results(before: RobustnessReport | None, after: RobustnessReport) -> str:
     lines = [f"{after.measure} in %, protocol `{after.protocol_hash}`. Robust is the worst case over:", ""]
     lines += [f"- {spec.name} ({listed(spec.to_dict())})" for spec in after.headline_attacks]
     lines += ["", f"Verdict: {after.protocol['verdict']}."]
+    if "seed" in after.protocol:
+        lines += ["", f"`pmgaft evaluate` draws noise and images as here with `--seed {after.protocol['seed']}`."]
     if after.retrieval:
         lines += ["", *(f"- {text}" for text in after.retrieval)]
     if "suite" in after.provenance:

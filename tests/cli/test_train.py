@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from support.tiny import make_images
 from transformers import AutoImageProcessor, AutoProcessor, CLIPModel, Dinov2Model, pipeline
 
 from hf_pmgaft import load_model
-from hf_pmgaft.cli import train
+from hf_pmgaft.cli import evaluate, train
 from hf_pmgaft.data import ZeroShotDataset, load_images
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.evaluation.report import RobustnessReport
@@ -65,6 +66,21 @@ def test_checkpoint_is_a_plain_clip_that_gives_the_reported_accuracy(demo):
     )
     (food,) = [result for result in after.sets if result.name == "food"]
     assert again.sets[0].verdicts == food.verdicts
+
+
+def test_the_seed_that_the_card_names_repeats_its_verdicts(demo, tmp_path):
+    output_dir, _ = demo
+    (seed,) = re.findall(r"with `--seed (\d+)`", (output_dir / "README.md").read_text())
+    food = ["--eval_sets", f"{DATA}:food@test", "--prompt_template", "an emoji of {}", "--max_samples", "12"]
+    again = ["--model", str(output_dir), "--num_steps", "3", *food, "--seed", seed]
+    evaluate.main([*again, "--output_file", str(tmp_path / "again.json")])
+
+    first = RobustnessReport.load(output_dir / "robustness.json")
+    second = RobustnessReport.load(tmp_path / "again.json")
+    (result,) = second.sets
+    assert result in first.sets and second.protocol["sets"]["food"] == first.protocol["sets"]["food"]
+    apart = {**first.protocol, "sets": second.protocol["sets"]}
+    assert second.protocol == apart
 
 
 def test_pipeline_serves_the_checkpoint(demo):
