@@ -25,6 +25,15 @@ def progress_bar(
     return tqdm(desc=title, total=total, initial=done, unit=unit, disable=not shown, delay=delay, **interval)
 
 
+def announce(text: str) -> None:
+    """Says something beside the bars, where they are drawn.
+
+    Example:
+        >>> announce("16,000 images in 16 sets")
+    """
+    tqdm.write(text, file=sys.stderr)
+
+
 def is_drawn_over() -> bool:
     """Whether a bar is drawn over itself where it is shown: in a terminal or a notebook, and not in a log file."""
     return sys.stderr.isatty() or notebook_tqdm is not std_tqdm

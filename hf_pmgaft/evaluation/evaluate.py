@@ -22,6 +22,7 @@ from ..models.precision import check_has_values, other_dtypes
 from ..models.processors import pixel_statistics
 from ..modes import frozen, full_precision, without_tf32
 from ..noise import sample_seeds
+from ..progress import announce
 from ..registry import check_choice, check_count
 from ..tuning.peft_adapter import check_takes_images
 from ..zero_shot.classifier import ZeroShotClassifier
@@ -29,7 +30,7 @@ from ..zero_shot.text import ClassPrompts, encode_prompts
 from .classification import judge_classification, judged_classification
 from .heads import Head
 from .judge import Judge, Reader
-from .plan import Plan
+from .plan import Plan, describe_work
 from .protocol import make_protocol
 from .report import RobustnessReport, SetResult
 from .retrieval import check_retrieval, judge_retrieval, judged_retrieval
@@ -123,6 +124,9 @@ def evaluate_robustness(
     described = _describe(model, processor)
     rank, _ = process_share()
     verdicts = Verdicts(verdict_file, {"protocol": protocol, "model": described}, rank)
+
+    if progress and rank == 0:
+        announce(f"{describe_work(plans, eight_bit)}.")
 
     # Verdicts of this process, and then of all
     any_iterate = verdict == "any_iterate"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..attacks.passes import Passes, most_passes
 from ..attacks.spec import AttackSpec
 from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
 from ..registry import check_count
@@ -71,12 +72,43 @@ class Plan:
         """Class names, or captions, among which the right one is to be found."""
         return self.data.class_names if self.gallery is None else self.gallery.captions
 
+    def most_passes(self, eight_bit: bool = False) -> Passes:
+        """The passes that an image takes at most: one without an attack, and those of each attack with its verdict."""
+        num_candidates = len(self.texts)
+        passes = [most_passes(spec, num_candidates) for spec in self.attacks]
+        verdicts = len(self.attacks) * (2 if eight_bit else 1)
+        return Passes(1 + sum(each.forward for each in passes) + verdicts, sum(each.backward for each in passes))
+
     def leading_to(self, headline: str) -> list[str]:
         """Names of the attacks whose worst case is that of the headline threat: its own, and smaller radii of its
         norm."""
         last = max(place for place, spec in enumerate(self.attacks) if spec.threat == headline)
         group = group_of(self.attacks[last])
         return [spec.name for spec in self.attacks[: last + 1] if group_of(spec) == group]
+
+
+def describe_work(plans: Sequence[Plan], eight_bit: bool = False) -> str:
+    """Says how much an evaluation computes, before it does. Probes of a few images of each set come on top.
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotDataset
+        >>> food = ZeroShotDataset(dataset, processor, name="food")
+        >>> describe_work([Plan.of(food, [AttackSpec.parse("pgd,eps=4/255,num_steps=50")])])
+        '16 images in 1 set, under 1 attack: at most 54 forward and 50 backward passes an image'
+    """
+    images = sum(len(plan.rows) for plan in plans)
+    attacks = max(len(plan.attacks) for plan in plans)
+    passes = [plan.most_passes(eight_bit) for plan in plans]
+    forward = max(each.forward for each in passes)
+    backward = max(each.backward for each in passes)
+    return (
+        f"{images:,} images in {_counted(len(plans), 'set')}, under {_counted(attacks, 'attack')}: at most "
+        f"{forward:,} forward and {backward:,} backward passes an image"
+    )
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def group_of(spec: AttackSpec) -> str:

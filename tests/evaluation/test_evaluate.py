@@ -10,6 +10,7 @@ from support.tiny import make_images, make_model
 
 from hf_pmgaft import AttackSpec, RobustnessReport, ZeroShotDataset, evaluate_robustness
 from hf_pmgaft.evaluation import sample_ids
+from hf_pmgaft.zero_shot.classifier import ZeroShotClassifier
 
 PGD = {"attack": "pgd", "eps": "20/255", "num_steps": 5, "loss": "margin"}
 CE = {"attack": "pgd", "eps": "20/255", "num_steps": 10, "loss": "ce"}
@@ -30,6 +31,37 @@ def test_verdicts_depend_neither_on_the_batch_size_nor_on_the_other_images(fitte
     ids = part.sets[0].verdicts["sample_id"]
     whole = dict(zip(range(40), reports[0].sets[0].verdicts["robust"], strict=True))
     assert ids == sample_ids(40, 10, 0) and part.sets[0].verdicts["robust"] == [whole[i] for i in ids]
+
+
+@pytest.mark.parametrize("verdict", ["any_iterate", "last_iterate"])
+def test_what_is_told_beforehand_is_the_most_that_is_computed(fitted, data, verdict, monkeypatch, capsys):
+    passed = {"forward": 0, "backward": 0}
+    images_to_embeds = ZeroShotClassifier.embed
+
+    def count_backward(gradient):
+        passed["backward"] += len(gradient)
+
+    def embed(classifier, images):
+        passed["forward"] += len(images)
+        embeds = images_to_embeds(classifier, images)
+        if embeds.requires_grad:
+            embeds.register_hook(count_backward)
+        return embeds
+
+    monkeypatch.setattr(ZeroShotClassifier, "embed", embed)
+    attacks = ["pgd,eps=1/255,num_steps=5", "fgsm,eps=2/255"]
+    evaluate_robustness(*fitted, [data], attacks, verdict=verdict, eight_bit=True, probes=False)
+
+    told = capsys.readouterr().err
+    assert "40 images in 1 set, under 2 attacks: at most 15 forward and 6 backward passes an image." in told
+    assert 0 < passed["backward"] <= 40 * 6 and 40 < passed["forward"] <= 40 * 15
+    if verdict == "last_iterate":  # every attack on every image
+        assert passed["backward"] == 40 * 6
+
+
+def test_nothing_is_told_without_progress(fitted, data, capsys):
+    run(fitted, data)
+    assert capsys.readouterr().err == ""
 
 
 def test_rows_of_a_set_can_be_fixed(fitted):
