@@ -32,7 +32,8 @@ test-third: .venv/done  ## run a third of the slow ones, which the commit decide
 test-zoo:  ## run them with the newest torch, torchvision and open_clip: 8 GB outside the checkout
 	environment=$$(.ci/environment zoo 9 torch torchvision --editable ".[test,zoo]") && \
 	$$environment/bin/python -m pytest $(IN_TWO) --must-have torchvision --must-have open_clip \
-		tests/data tests/models tests/downstream tests/hub tests/zero_shot tests/evaluation
+		tests/data tests/models tests/downstream tests/hub tests/zero_shot tests/evaluation \
+		tests/borders/test_open_clip_configs.py tests/borders/test_open_clip_models.py
 
 test-minimum: .venv/done  ## run the tests on the oldest versions that setup.py allows: 8 GB outside the checkout
 	environment=$$(.ci/environment minimum 9 $$($(BIN)/python tests/support/minimum.py)) && \

@@ -32,8 +32,9 @@ extras = {
     "track": ["trackio"],
     "onnx": ["onnxscript>=0.5"],
     "vlm": ["sacrebleu>=2.4"],
-    # What no CLIPModel can hold is evaluated through open_clip, which needs the torchvision of its torch.
-    "zoo": ["open_clip_torch>=2.32", "torchvision"],
+    # What no CLIPModel can hold is evaluated through open_clip, which needs the torchvision of its torch; before 3.3
+    # its tokenizers ask for what transformers 5 has no more.
+    "zoo": ["open_clip_torch>=3.3", "torchvision"],
 }
 extras["docs"] = ["sphinx>=8", "myst-parser>=4", "furo>=2024.8.6"]
 extras["test"] = ["pytest>=8", "pytest-xdist>=3.8", "setuptools>=77.0.1", "tensorboard>=2.19"]

@@ -55,7 +55,11 @@ def read_open_clip_config(file: str | os.PathLike) -> dict[str, Any]:
         ) from error
     if missing:
         raise ValueError(f"{file} lacks {', '.join(sorted(missing))} in its model_cfg. Download it again.")
-    return {"model_cfg": model_cfg, "preprocess_cfg": config.get("preprocess_cfg") or {}}
+    sections = {**model_cfg, "preprocess_cfg": config.get("preprocess_cfg") or {}}
+    for name in ("vision_cfg", "text_cfg", "preprocess_cfg"):
+        if not isinstance(sections[name], dict):
+            raise ValueError(f"{file} has {sections[name]!r:.40} as its {name}, not a section. Download it again.")
+    return {"model_cfg": model_cfg, "preprocess_cfg": sections["preprocess_cfg"]}
 
 
 def what_no_clip_holds(model_cfg: Mapping[str, Any]) -> list[str]:

@@ -6,19 +6,17 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 
-from .open_clip_config import CONFIG, image_processor_from
+from .open_clip_config import CLIP_VOCABULARY, CONFIG, image_processor_from
+from .processors import HOW_TO_PASS
+from .sources import NO_CODE, Source
 from .weights import mismatches, read_weights
-
-# Any of them says that a folder has a tokenizer of its own.
-TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt")
 
 
 class OpenClipModel(nn.Module):
@@ -34,7 +32,7 @@ class OpenClipModel(nn.Module):
     Example:
         >>> from hf_pmgaft import get_encoder
         >>> class Clip(nn.Linear):
-        ...     def encode_image(self, pixel_values):
+        ...     def encode_image(self, pixel_values, normalize):
         ...         return self(pixel_values.mean(dim=(2, 3)))
         >>> averages = OpenClipModel(Clip(3, 8), image_size=16, embed_dim=8, text_positions=77, name="averages")
         >>> get_encoder(averages).image_embeds(averages, images).shape
@@ -75,12 +73,13 @@ class OpenClipOutput:
     @property
     def vision_model_output(self) -> SimpleNamespace:
         """Its `pooler_output` is the embeddings of the images, `[B,D]`."""
-        return SimpleNamespace(pooler_output=self.clip.encode_image(self.pixel_values))
+        # CoCa normalises unless told otherwise.
+        return SimpleNamespace(pooler_output=self.clip.encode_image(self.pixel_values, normalize=False))
 
     @property
     def text_embeds(self) -> torch.Tensor:
         """The embeddings of the texts, `[N,D]`."""
-        return self.clip.encode_text(self.input_ids)
+        return self.clip.encode_text(self.input_ids, normalize=False)
 
 
 class OpenClipTokenizer:
@@ -88,21 +87,34 @@ class OpenClipTokenizer:
 
     Args:
         tokenize (`Callable`): Texts -> token ids `[N,L]`.
+        length (`int`): L, to which longer texts are cut and shorter ones padded.
+        vocab_size (`int`, *optional*): How many tokens the model knows.
 
     Example:
-        >>> tokenizer = OpenClipTokenizer(lambda texts: torch.zeros(len(texts), 77, dtype=torch.long))
+        >>> tokenizer = OpenClipTokenizer(lambda texts: torch.zeros(len(texts), 77, dtype=torch.long), length=77)
         >>> tokenizer(["a photo"])["input_ids"].shape
         torch.Size([1, 77])
     """
 
     pad_token_id = 0
 
-    def __init__(self, tokenize: Any):
+    def __init__(self, tokenize: Any, length: int, vocab_size: int | None = None):
         self.tokenize = tokenize
+        self.model_max_length = length
+        self.vocab_size = vocab_size
 
     def __call__(self, text: Sequence[str] | str, **options: Any) -> dict[str, torch.Tensor]:
-        """Token ids and a mask of ones, `[N,L]`; the options of transformers change nothing."""
+        """Token ids and a mask of ones, `[N,L]`; the options of transformers change nothing.
+
+        Raises:
+            ValueError: for ids that the model has no embedding of.
+        """
         ids = self.tokenize([text] if isinstance(text, str) else list(text))
+        if self.vocab_size is not None and ids.max() >= self.vocab_size:
+            raise ValueError(
+                f"The tokenizer gave id {int(ids.max())} to a model of {self.vocab_size} tokens, so it belongs to "
+                f"another. Pass the model's own: {HOW_TO_PASS}."
+            )
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
@@ -132,19 +144,14 @@ def open_clip_model(
         reasons (`list[str]`): Why no `CLIPModel` can hold it.
 
     Raises:
-        ImportError: if open_clip is not installed.
+        ImportError: if open_clip is not installed, or timm, whose tower it is.
+        OSError: if the text tower is one of transformers whose configuration cannot be had.
         ValueError: if it cannot build the model, or the weights are those of another.
     """
     open_clip = _import_open_clip(name, reasons)
-    try:
-        with _no_warnings():  # that it has no weights yet
-            clip = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
-    except Exception as error:  # whatever a description makes a builder of many kinds of models stumble over
-        first_line = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"open_clip cannot build {name} from its {CONFIG}: {first_line}. Check the file, or install the newest "
-            "open_clip_torch."
-        ) from error
+    _check_towers(config["model_cfg"], name)
+    with _no_warnings(), _understanding(name):  # no warning that it has no weights yet
+        clip = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
 
     weights = read_weights(weights_file)
     differing = mismatches(clip.state_dict(), weights)
@@ -157,30 +164,52 @@ def open_clip_model(
     return OpenClipModel(clip, _edge(clip.visual.image_size), model_cfg["embed_dim"], positions, name).float().eval()
 
 
-def open_clip_processor(folder: str, config: Mapping[str, Any], name: str, reasons: Sequence[str]) -> SimpleNamespace:
+def open_clip_processor(
+    tokenizer: Source | None, config: Mapping[str, Any], name: str, reasons: Sequence[str]
+) -> SimpleNamespace:
     """The `image_processor` of a configuration, and open_clip's own `tokenizer` for it.
+
+    Args:
+        tokenizer (`Source`, *optional*): Where its vocabulary lies; CLIP's own if not given.
+        config (`dict`): What the configuration says.
+        name (`str`): What the model is called.
+        reasons (`list[str]`): Why no `CLIPModel` can hold it.
 
     Raises:
         ImportError: if open_clip is not installed.
+        OSError: if there is no such tokenizer, or none is named for a model without CLIP's vocabulary.
     """
-    open_clip = _import_open_clip(name, reasons)
-    text = config["model_cfg"]["text_cfg"]
-    named = text.get("hf_tokenizer_name")
-    if named and not any((Path(folder) / file).is_file() for file in TOKENIZER_FILES):
-        tokenize = open_clip.HFTokenizer(
-            named,
-            context_length=text.get("context_length", 77),
-            tokenizer_mode=text.get("tokenizer_mode"),
-            **(text.get("tokenizer_kwargs") or {}),
-        )
-    else:
-        tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+    _import_open_clip(name, reasons)
+    text_cfg = config["model_cfg"]["text_cfg"]
+    has_own_tower = not text_cfg.get("hf_model_name")  # which the sizes beside it are of
+    vocab_size = text_cfg.get("vocab_size", CLIP_VOCABULARY) if has_own_tower else None
+    if tokenizer is None and vocab_size != CLIP_VOCABULARY:
+        raise OSError(f"{name} holds no tokenizer, and has not CLIP's vocabulary. Pass one: {HOW_TO_PASS}.")
+    length = text_cfg.get("context_length", 77)
+    tokenize = _tokenizer(tokenizer, text_cfg, length, name)
 
-    preprocess = config["preprocess_cfg"]
     image_size = _edge(config["model_cfg"]["vision_cfg"].get("image_size", 224))
     return SimpleNamespace(
-        image_processor=image_processor_from(preprocess, image_size), tokenizer=OpenClipTokenizer(tokenize)
+        image_processor=image_processor_from(config["preprocess_cfg"], image_size),
+        tokenizer=OpenClipTokenizer(tokenize, length, vocab_size),
     )
+
+
+def _tokenizer(tokenizer: Source | None, text_cfg: Mapping[str, Any], length: int, name: str) -> Any:
+    """The tokenizer of open_clip that a description asks for."""
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    options = dict(text_cfg.get("tokenizer_kwargs") or {})
+    with _understanding(name):
+        if tokenizer is None:
+            return SimpleTokenizer(context_length=length, **options)
+        if text_cfg.get("tokenizer_mode"):
+            options["tokenizer_mode"] = text_cfg["tokenizer_mode"]
+        options |= {**NO_CODE, "revision": tokenizer.revision}  # whatever a downloaded file asks for
+        try:
+            return HFTokenizer(tokenizer.name, context_length=length, **options)
+        except (OSError, ValueError) as error:
+            raise OSError(f"The tokenizer {tokenizer} for {name} cannot be had. Pass one: {HOW_TO_PASS}.") from error
 
 
 @contextlib.contextmanager
@@ -193,6 +222,21 @@ def _no_warnings() -> Iterator[None]:
         logging.disable(before)
 
 
+@contextlib.contextmanager
+def _understanding(name: str) -> Iterator[None]:
+    """Whatever a description makes a builder of many kinds of models stumble over, in one line with the name."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        first_line = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"open_clip cannot build {name} from its {CONFIG}: {first_line}. Check the file, or install the newest "
+            "open_clip_torch."
+        ) from error
+
+
 def _import_open_clip(name: str, reasons: Sequence[str]) -> Any:
     try:
         import open_clip
@@ -202,6 +246,28 @@ def _import_open_clip(name: str, reasons: Sequence[str]) -> Any:
             'open_clip, which is not installed. Run pip install "hf_pmgaft[zoo]".'
         ) from error
     return open_clip
+
+
+def _check_towers(model_cfg: Mapping[str, Any], name: str) -> None:
+    """Raises `ImportError` or `OSError` for a tower of another library that cannot be had."""
+    if model_cfg["vision_cfg"].get("timm_model_name"):
+        try:
+            import timm  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                f"The images of {name} are read by a tower of timm, which cannot be imported ({error}). "
+                'Run pip install "hf_pmgaft[zoo]".'
+            ) from error
+
+    text_tower = model_cfg["text_cfg"].get("hf_model_name")
+    if text_tower:
+        try:
+            AutoConfig.from_pretrained(text_tower, **NO_CODE)  # open_clip would ask whether to run its code
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"The texts of {name} are read by {text_tower}, whose configuration cannot be had. Download it once "
+                "with a way to the Hub; its code is never run."
+            ) from error
 
 
 def _edge(size: Any) -> int:

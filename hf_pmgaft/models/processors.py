@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers.utils import cached_file
 
 TOKENIZER = "tokenizer.json"
+HOW_TO_PASS = "--processor ID, in Python processor=ID"  # a processor of one's own
 
 
 def image_processor_of(processor: Any) -> Any:

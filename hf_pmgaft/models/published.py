@@ -24,16 +24,15 @@ from .open_clip_config import (
     read_open_clip_config,
     what_no_clip_holds,
 )
-from .open_clip_model import TOKENIZER_FILES, open_clip_model, open_clip_processor
-from .processors import image_processor_of, pixel_statistics, tokenizer_of
-from .sources import Source
+from .open_clip_model import open_clip_model, open_clip_processor
+from .processors import HOW_TO_PASS, image_processor_of, pixel_statistics, tokenizer_of
+from .sources import NO_CODE, Source
 from .weights import check_finite, read_weights
 
-# Said aloud, since transformers would ask on the terminal whether to run a repository's code.
-NO_CODE = {"trust_remote_code": False}
 CLIP_TOKENIZER = "openai/clip-vit-base-patch32"  # has the vocabulary of every CLIP that names no other
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-HOW_TO_PASS = "--processor ID, in Python processor=ID"
+# Any of them says that a folder has a tokenizer of its own.
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt")
 # What compiled and wrapped models put before the names of their weights
 WRAPPED = {r"^(?:module\.|_orig_mod\.|model\.)+": ""}
 
@@ -213,6 +212,8 @@ def _open_described(source: Source, base: CLIPModel | None) -> nn.Module:
 
     reasons = what_no_clip_holds(config["model_cfg"])
     if reasons:
+        if base is not None:
+            raise ValueError(f"You passed a base for {source}, which no CLIPModel can hold. Leave it out.")
         folder = str(Path(config_file).parent)
         model = open_clip_model(folder, weights_file, config, str(source), reasons)
     else:
@@ -244,12 +245,9 @@ def _clip_described(
 def _processor_described(source: Source, config_file: str, other: str | None) -> Any:
     """The processor that an `open_clip_config.json` describes, with its own tokenizer or another's."""
     config = read_open_clip_config(config_file)
-    folder = str(Path(config_file).parent)
     reasons = what_no_clip_holds(config["model_cfg"])
     if reasons:
-        for file in TOKENIZER_FILES:
-            source.find(file)  # so that it lies in the folder
-        return open_clip_processor(folder, config, str(source), reasons)
+        return _processor_of_open_clip(source, config, other, reasons)
 
     described = clip_config(config["model_cfg"])
     images = image_processor_from(config["preprocess_cfg"], described.vision_config.image_size)
@@ -269,21 +267,35 @@ def _processor_described(source: Source, config_file: str, other: str | None) ->
     return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
 
 
+def _processor_of_open_clip(source: Source, config: dict[str, Any], other: str | None, reasons: list[str]) -> Any:
+    """The processor of what no `CLIPModel` can hold, with its own vocabulary or another's."""
+    if other is None:
+        named = config["model_cfg"]["text_cfg"].get("hf_tokenizer_name")  # without, open_clip takes CLIP's
+        return open_clip_processor(_vocabulary(source, named) if named else None, config, str(source), reasons)
+    processor = open_clip_processor(Source.of(other), config, str(source), reasons)
+    _check_statistics(processor, _own_processor(Source.of(other)), source, other)
+    return processor
+
+
 def _tokenizer_described(source: Source, text_cfg: dict[str, Any]) -> Any:
     """The tokenizer beside a configuration, else the one that it names, else CLIP's own."""
     named = text_cfg.get("hf_tokenizer_name")
-    if any(source.find(file) for file in TOKENIZER_FILES):
-        tokenizer = Source(str(Path(source.find(CONFIG)).parent)) if source.is_file else source
-    elif named:
-        tokenizer = Source.of(named)
-    elif text_cfg.get("vocab_size", CLIP_VOCABULARY) == CLIP_VOCABULARY:
-        tokenizer = Source.of(CLIP_TOKENIZER)
-    else:
+    if not named and text_cfg.get("vocab_size", CLIP_VOCABULARY) == CLIP_VOCABULARY:
+        named = CLIP_TOKENIZER
+    tokenizer = _vocabulary(source, named)
+    if tokenizer is None:
         raise OSError(f"{source} holds no tokenizer, and has not CLIP's vocabulary. Pass one: {HOW_TO_PASS}.")
     try:
         return AutoTokenizer.from_pretrained(tokenizer.name, revision=tokenizer.revision, **NO_CODE)
     except (OSError, ValueError) as error:
         raise OSError(f"The tokenizer {tokenizer} for {source} cannot be had. Pass one: {HOW_TO_PASS}.") from error
+
+
+def _vocabulary(source: Source, named: str | None) -> Source | None:
+    """Where a tokenizer lies: beside a configuration, else under the name that this gives."""
+    if any(source.find(file) for file in TOKENIZER_FILES):
+        return Source(str(Path(source.find(CONFIG)).parent)) if source.is_file else source
+    return Source.of(named) if named else None
 
 
 def _check_statistics(images: Any, theirs: Any, source: Source, other: str) -> None:

@@ -12,6 +12,8 @@ from huggingface_hub import constants
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
+# Said aloud, since transformers would ask on the terminal whether to run a repository's code.
+NO_CODE = {"trust_remote_code": False}
 HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"  # as open_clip writes names
 HUB_HOSTS = {"huggingface.co", "hf.co", urlsplit(constants.ENDPOINT).netloc}
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")

@@ -7,13 +7,26 @@ from pathlib import Path
 import pytest
 import torch
 from support.open_clip import tecoa
+from support.open_clip_zoo import FAMILIES, make_timm_small, push, save_tokenizer
 from support.published import base_folder, saved
 from support.tiny import CLASS_NAMES, make_images, make_model, make_processor
 
-from hf_pmgaft import ZeroShotDataset, at_resolution, evaluate_robustness, load_model
+from hf_pmgaft import (
+    PMGAFTConfig,
+    PMGAFTTrainer,
+    RetrievalDataset,
+    ZeroShotDataset,
+    at_resolution,
+    evaluate_robustness,
+    load_model,
+    load_open_clip,
+    to_open_clip,
+)
+from hf_pmgaft.cli.convert import main as convert
 from hf_pmgaft.models import get_encoder
 from hf_pmgaft.models.open_clip_config import open_clip_config
 from hf_pmgaft.tuning.saved import load_pair
+from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -25,10 +38,18 @@ AVERAGED = {**VISION, "no_ln_pre": True, "pool_type": "avg", "final_ln_after_poo
 TEXTS = ["a photo of a red disc", "a blue square"]
 
 
+PROMPT = "a photo of the {}"
+
+
 @pytest.fixture(autouse=True)
 def no_gradients():
     with torch.no_grad():
         yield
+
+
+@pytest.fixture
+def small_towers(monkeypatch):
+    make_timm_small(monkeypatch)
 
 
 def pushed(folder: Path, **model_cfg):
@@ -119,3 +140,91 @@ def test_it_has_one_resolution_and_needs_its_own_weights(tmp_path):
     torch.save({"visual.proj": torch.zeros(2)}, tmp_path / "open_clip_pytorch_model.bin")
     with pytest.raises(ValueError, match="are not those of its open_clip_config.json: missing"):
         load_model(str(tmp_path))
+
+
+# ---- Every family by itself ----
+
+
+def logits_of_open_clip(name: str, pixel_values: torch.Tensor) -> torch.Tensor:
+    """As its own documentation makes them, of the classes of the tiny set; SigLIP's with the bias."""
+    model = open_clip.create_model_and_transforms(name)[0].eval()
+    texts = open_clip.get_tokenizer(name)([PROMPT.format(class_name) for class_name in CLASS_NAMES])
+    images, texts = model.encode_image(pixel_values, normalize=True), model.encode_text(texts, normalize=True)
+    bias = 0 if model.logit_bias is None else model.logit_bias
+    return model.logit_scale.exp() * images @ texts.T + bias
+
+
+def logits_here(model, processor, images: torch.Tensor) -> torch.Tensor:
+    class_embeds = encode_class_names(model, processor, CLASS_NAMES, PROMPT)
+    return ZeroShotClassifier.from_model(model, processor, class_embeds)(images)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_evaluated_at_the_logits_that_open_clip_gives(family, small_towers, tmp_path):
+    other = push(family, tmp_path)
+    name = f"local-dir:{tmp_path}"
+    transform = open_clip.create_model_and_transforms(name)[2]
+    model, processor = load_pair(name)
+
+    images = torch.stack([transform(row["image"]) for row in make_images(4)])
+    mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
+    in_unit_range = images * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+    close(logits_here(model, processor, in_unit_range), logits_of_open_clip(name, images))
+    # Un-normalised, as of every other model
+    close(get_encoder(model).image_embeds(model, images), other.encode_image(images, normalize=False))
+
+    data = ZeroShotDataset(make_images(4), processor, CLASS_NAMES, PROMPT)
+    close(torch.stack([data[row]["images"] for row in range(4)]), in_unit_range)
+    with torch.enable_grad():
+        report = evaluate_robustness(model, processor, {"shapes": data}, ["pgd,eps=8/255,num_steps=2"], progress=False)
+    assert 0 <= report.mean_robust_accuracy <= report.mean_clean_accuracy <= 1
+
+
+def put_on(hub, name: str, folder: Path):
+    return hub.put(name, {path.name: path.read_bytes() for path in folder.iterdir()})
+
+
+@pytest.mark.parametrize("name", ["timm/ViT-B-16-SigLIP", "owner/siglip"], ids=["tokenizer beside it", "elsewhere"])
+def test_it_opens_from_the_hub_with_the_tokenizer_that_it_names(name, small_towers, hub, tmp_path):
+    push("SigLIP", tmp_path / "model")
+    if name == "owner/siglip":
+        for file in (tmp_path / "model").glob("*token*"):
+            file.unlink()
+        save_tokenizer("SigLIP", tmp_path / "tokenizer")
+        put_on(hub, "timm/ViT-B-16-SigLIP", tmp_path / "tokenizer")
+    repo = put_on(hub, name, tmp_path / "model")
+
+    model, processor = load_pair(f"hf-hub:{name}")
+
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    close(logits_here(model, processor, images), logits_of_open_clip(f"hf-hub:{name}", images * 2 - 1))
+    assert model.config._commit_hash == repo.sha()
+
+
+def test_recall_among_its_captions_is_evaluated_too(small_towers, tmp_path):
+    push("CoCa", tmp_path)
+    model, processor = load_pair(str(tmp_path))
+    images = make_images(12).add_column("caption", [f"{number} discs and squares " * 9 for number in range(12)])
+    data = RetrievalDataset(images, processor, caption_column="caption", name="captions")
+    with torch.enable_grad():
+        report = evaluate_robustness(model, processor, [data], ["pgd,eps=8/255,num_steps=1"], progress=False)
+    assert [row.name for row in report.sets][:2] == ["captions I2T R@1", "captions I2T R@5"]
+
+
+def test_it_is_neither_trained_nor_a_teacher_nor_converted_and_each_says_so(small_towers, tmp_path):
+    name = str(tmp_path / "siglip")
+    push("SigLIP", tmp_path / "siglip")
+    args = PMGAFTConfig(output_dir=str(tmp_path / "run"), use_cpu=True)
+    data = make_images(8)
+    words = "siglip, which no CLIPModel can hold.*neither trained, converted nor a teacher"
+
+    with pytest.raises(TypeError, match=words):
+        PMGAFTTrainer(name, args, train_dataset=data)
+    with pytest.raises(TypeError, match=words):
+        PMGAFTTrainer(make_model(), args, train_dataset=data, processing_class=make_processor(), teacher=name)
+    with pytest.raises(SystemExit, match=words):
+        convert(["--from", name, "--output_dir", str(tmp_path / "converted")])
+    with pytest.raises(ValueError, match="is no model that a CLIPModel can hold: init_logit_bias"):
+        load_open_clip(name, make_model())
+    with pytest.raises(TypeError, match="OpenClipModel, but open_clip's CLIP is a CLIPModel here"):
+        to_open_clip(load_model(name))
