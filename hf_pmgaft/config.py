@@ -321,7 +321,7 @@ class PMGAFTConfig(TrainingArguments):
 
 
 def check_output_dir(output_dir: str | os.PathLike) -> None:
-    """Raises `ValueError` if no file can be written into the folder; it is made if need be.
+    """Raises `ValueError` if no file can be written into the folder, which need not be there yet.
 
     Example:
         >>> check_output_dir("run")

@@ -36,6 +36,8 @@ def save_tensors(
 def write_whole(file: str | os.PathLike, text: str) -> None:
     """Writes a text file, whole or not at all: what had its name before stays until then.
 
+    Its folder is made if need be.
+
     Raises:
         OSError: if it cannot be written.
 
@@ -45,6 +47,10 @@ def write_whole(file: str | os.PathLike, text: str) -> None:
         ('{}', False)
     """
     file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists() and not file.is_file():  # such as /dev/stdout, whose place no file takes
+        file.write_text(text, encoding="utf-8")
+        return
     unfinished = file.with_name(f"{file.name}.part")
     try:
         with writing_into(file.parent):
@@ -103,7 +109,7 @@ def free_space(folder: str | os.PathLike) -> str:
 
 
 def make_readable(path: str | os.PathLike) -> None:
-    """Gives a safetensors file, or those in a folder, the permissions of every other new file.
+    """Gives a safetensors file, or those in a folder and below it, the permissions of every other new file.
 
     Example:
         >>> from pathlib import Path
@@ -114,7 +120,7 @@ def make_readable(path: str | os.PathLike) -> None:
         '0o444'
     """
     path = Path(path)
-    files = path.glob("*.safetensors") if path.is_dir() else [path]
+    files = path.rglob("*.safetensors") if path.is_dir() else [path]  # peft gives an adapter a folder of its own
 
     # The mask can only be asked for by setting it.
     mask = os.umask(0)
@@ -123,8 +129,56 @@ def make_readable(path: str | os.PathLike) -> None:
         file.chmod(0o666 & ~mask)
 
 
+@contextlib.contextmanager
+def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """Gives a folder to write into, whose files are moved to where they belong once all of them are there.
+
+    If something is raised before, the folder that was asked for stays as it is, or not there.
+
+    Example:
+        >>> with whole_folder("robust") as unfinished:
+        ...     _ = (unfinished / "config.json").write_text("{}")
+        >>> os.listdir("robust")
+        ['config.json']
+    """
+    folder = Path(folder).resolve()
+    # On the disk of the folder, where moving is renaming
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=_nearest_that_is_there(folder)) as name:
+        unfinished = Path(name)
+        yield unfinished
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(unfinished.rglob("*")):
+            target = folder / path.relative_to(unfinished)
+            if path.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                path.replace(target)
+
+
+@contextlib.contextmanager
+def kept_if_used(folder: str | os.PathLike) -> Iterator[None]:
+    """Makes a folder if need be, and removes what it made of it if nothing was written there in the end.
+
+    Example:
+        >>> with kept_if_used("runs/first"):
+        ...     print(os.path.isdir("runs/first"))
+        True
+        >>> os.path.exists("runs")
+        False
+    """
+    folder = Path(folder)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # that it is not empty
+            for path in missing:
+                path.rmdir()
+
+
 def check_output_file(name: str, file: str | os.PathLike | None) -> None:
-    """Raises `ValueError` if a file cannot be written; its folder is made if need be, and nothing for `None`.
+    """Raises `ValueError` if a file cannot be written; its folder need not be there yet. Does nothing for `None`.
 
     Args:
         name (`str`): What was passed, such as `"--output_file"`.
@@ -132,9 +186,9 @@ def check_output_file(name: str, file: str | os.PathLike | None) -> None:
 
     Example:
         >>> check_output_file("--output_file", "reports/today/report.json")
-        >>> check_output_file("--output_file", "reports/today")
+        >>> check_output_file("--output_file", ".")
         Traceback (most recent call last):
-        ValueError: You passed --output_file reports/today, which is a folder... Pass the name of a file...
+        ValueError: You passed --output_file ., which is a folder... Pass the name of a file...
     """
     if file is None:
         return
@@ -156,7 +210,7 @@ def check_output_file(name: str, file: str | os.PathLike | None) -> None:
 
 
 def check_output_folder(name: str, folder: str | os.PathLike | None) -> None:
-    """Raises `ValueError` if no file can be written into a folder; it is made if need be, and nothing for `None`.
+    """Raises `ValueError` if no file can be written into a folder, which need not be there yet; nothing for `None`.
 
     Example:
         >>> check_output_folder("--plots", "pictures/today")
@@ -177,9 +231,18 @@ def check_output_folder(name: str, folder: str | os.PathLike | None) -> None:
 
 
 def _try_to_write_into(folder: Path) -> None:
-    """Makes a folder if need be, and raises `OSError` if no file can be written into it."""
-    if os.path.lexists(folder) and not os.path.isdir(folder):
+    """Raises `OSError` if no file can be written into a folder, or into the one that it will be made in."""
+    there = _nearest_that_is_there(folder)
+    if not there.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
+    with tempfile.TemporaryFile(dir=there):
         pass
+
+
+def _nearest_that_is_there(path: Path) -> Path:
+    """A path itself, or the nearest above it that there is; `OSError` if there can be none of this name."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return _nearest_that_is_there(path.parent)
+    return path

@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from hf_pmgaft.files import write_whole
+
 RESULTS = Path(__file__).parent / "results" / "clipping.json"
 IN_DOMAIN = "animals"  # the group that is tuned on
 LEARNING_RATE = 3.25e-4
@@ -107,10 +109,7 @@ def table(runs: list[dict[str, Any]]) -> list[str]:
 
 def write(file: Path, value: Any) -> None:
     """Writes JSON so that a reader never sees a part of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.rename(file)
+    write_whole(file, json.dumps(value, indent=1) + "\n")
 
 
 def main(argv: list[str] | None = None) -> None:

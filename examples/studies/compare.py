@@ -23,7 +23,7 @@ from pathlib import Path
 from hf_pmgaft.cli import evaluate, train
 from hf_pmgaft.embedded import emoji_folder
 from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
-from hf_pmgaft.files import check_output_file, check_output_folder
+from hf_pmgaft.files import check_output_file, check_output_folder, write_whole
 
 WORDS = str(emoji_folder() / "data" / "guidance_names.txt")
 # How the table names a method, and the flags of run_pmgaft.py that make it.
@@ -198,7 +198,7 @@ def main() -> None:
 
     summary["flags"] = {name: [flag for r in of_seeds for flag in r.flags] for name, of_seeds in reports.items()}
     if args.file:
-        Path(args.file).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        write_whole(args.file, json.dumps(summary, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from hf_pmgaft.embedded import emoji_folder
-from hf_pmgaft.files import check_output_file
+from hf_pmgaft.files import check_output_file, write_whole
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -233,9 +233,7 @@ def report_files(folder: Path, split: str) -> list[Path]:
 
 def write(file: Path, value: Any) -> None:
     """Writes JSON so that a reader never sees a part of it."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.rename(file)
+    write_whole(file, json.dumps(value, indent=1) + "\n")
 
 
 # ---- Many runs ----

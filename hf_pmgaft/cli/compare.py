@@ -87,7 +87,6 @@ def draw_reports(reports: Mapping[str, RobustnessReport], folder: Path) -> None:
     """Draws one or several reports: bars, a curve for every norm of a ball, and clean against robust accuracy."""
     from ..plots import clean_against_robust, robustness_bars, robustness_curve
 
-    folder.mkdir(parents=True, exist_ok=True)
     robustness_bars(reports, folder / "bars.png")
 
     first = next(iter(reports.values()))

@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import check_output_folder
+from ..files import check_output_folder, make_readable, whole_folder, writing_into
 from .errors import one_line_errors
 from .parser import make_parser
 
@@ -44,7 +44,6 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             f"You passed --output_dir {args.output_dir}, which is read and would be written over. Pass another folder."
         )
     from ..downstream.open_clip import save_open_clip
-    from ..files import make_readable, writing_into
     from ..models.open_clip_model import check_trainable
     from ..models.processors import save_processor
     from ..tuning import fold_into_clip
@@ -52,13 +51,13 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
 
     model, processor = load_pair(args.source, args.processor, args.base, revision=args.revision)
     check_trainable(model)
-    with writing_into(args.output_dir):
+    with writing_into(args.output_dir), whole_folder(args.output_dir) as folder:
         if args.to == "open_clip":
-            save_open_clip(model, processor, args.output_dir)
+            save_open_clip(model, processor, folder)
         else:
-            fold_into_clip(model).save_pretrained(args.output_dir)
-            save_processor(processor, args.output_dir)
-    make_readable(args.output_dir)
+            fold_into_clip(model).save_pretrained(folder)
+            save_processor(processor, folder)
+        make_readable(folder)
     print(f"Wrote {args.output_dir}.")
 
 

@@ -108,7 +108,7 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
 
 
 def run_folder(model_args: ModelArguments, data_args: DataArguments, args: PMGAFTConfig) -> RunFolder:
-    """The folder of the run that a command line asks for, which is made if need be."""
+    """The folder of the run that a command line asks for, which may be written to."""
     from ..training.run_folder import RunFolder, settings_of
 
     check_output_dir(args.output_dir)

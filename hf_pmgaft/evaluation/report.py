@@ -305,7 +305,7 @@ class RobustnessReport:
         }
 
     def save(self, file: str | os.PathLike) -> None:
-        """Writes the report as JSON, whole or not at all."""
+        """Writes the report as JSON, whole or not at all; its folder is made if need be."""
         write_whole(file, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod

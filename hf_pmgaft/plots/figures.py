@@ -33,8 +33,10 @@ def new_figure(rows: int, columns: int, size: tuple[float, float], **ratios: Any
 
 
 def save_png(figure: Figure, file: str | os.PathLike | BinaryIO) -> None:
-    """Writes a figure as PNG, without the margin around it."""
+    """Writes a figure as PNG, without the margin around it; the folder of a file is made if need be."""
     is_on_disk = isinstance(file, (str, os.PathLike))
+    if is_on_disk:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
     with writing_into(Path(file).parent) if is_on_disk else contextlib.nullcontext():
         figure.savefig(file, format="png", dpi=130, bbox_inches="tight")
 

@@ -17,7 +17,7 @@ from huggingface_hub import metadata_load
 from transformers import TrainingArguments
 
 from ..distributed import gather, process_share
-from ..files import write_whole
+from ..files import kept_if_used, write_whole
 from ..fingerprints import differences
 from ..hub.upload import PICTURES, RUN
 from ..tuning.saved import TRAINING_CONFIG
@@ -70,7 +70,7 @@ class RunFolder:
     All processes of a launch ask together; the first one reads and writes.
 
     Args:
-        path (`str`): The folder, which is there.
+        path (`str`): The folder, which need not be there yet.
         settings (`dict`): What [`settings_of`] gives.
 
     Attributes:
@@ -101,20 +101,23 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keeps other runs out, as long as this process lives; within it, the folder may be locked again.
 
+        The folder is made if need be, and removed again if nothing was written into it.
+
         Where a file system knows no locks, a warning says so.
 
         Raises:
             ValueError: if another run is using the folder.
         """
-        file, reason = None, None
-        if _is_first():
-            file, reason = _lock(self.path / LOCK)
-        _raise_everywhere(reason)
-        try:
-            yield
-        finally:
-            if file is not None:
-                _unlock(self.path / LOCK)
+        with kept_if_used(self.path) if _is_first() else contextlib.nullcontext():
+            file, reason = None, None
+            if _is_first():
+                file, reason = _lock(self.path / LOCK)
+            _raise_everywhere(reason)
+            try:
+                yield
+            finally:
+                if file is not None:
+                    _unlock(self.path / LOCK)
 
     # ---- Whose it is ----
 

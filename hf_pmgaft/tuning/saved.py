@@ -52,8 +52,18 @@ def save_weights(model: nn.Module, folder: str | os.PathLike, base_model: str | 
         weights = {name: value for name, value in state.items() if not name.startswith(OBJECTIVE_PREFIX)}
         model.save_pretrained(folder, state_dict=weights)
     else:
-        model.save_pretrained(folder)
+        _save_adapter(model, Path(folder))
     make_readable(folder)
+
+
+def _save_adapter(model: nn.Module, folder: Path) -> None:
+    """Writes the adapters of a `PeftModel`; a single one into the folder itself, whatever its name."""
+    model.save_pretrained(folder)
+    below = folder / next(iter(model.peft_config))
+    if len(model.peft_config) == 1 and below.is_dir():  # where nothing would look for it
+        for file in below.iterdir():
+            file.replace(folder / file.name)
+        below.rmdir()
 
 
 def save_tuning(model: nn.Module, folder: str | os.PathLike, base_model: str | None) -> None:

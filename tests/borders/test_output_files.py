@@ -4,9 +4,10 @@ import importlib
 
 import pytest
 from support.borders import Refused, check, outcomes
+from support.paths import EMOJI
 
-from hf_pmgaft.cli import attack_vlm, compare, convert, evaluate, gallery
-from hf_pmgaft.files import check_output_file, check_output_folder
+from hf_pmgaft.cli import attack_vlm, compare, convert, evaluate, gallery, train
+from hf_pmgaft.files import check_output_file, check_output_folder, write_whole
 
 # `file` is a file, `folder` a folder, `linked` a link to nothing in a folder that there is.
 FILES = {
@@ -41,12 +42,15 @@ def test_files_that_results_go_to(given, outcome, tmp_path, monkeypatch):
         check_output_file("--output_file", given)
         if given is None:
             return None
-        with open(given, "a") as file:
-            file.write("")
+        assert sorted(tmp_path.iterdir()) == before, "The check leaves something behind."
+        write_whole(given, "{}")
         return outcome if (tmp_path / outcome).exists() else None
 
+    before = sorted(tmp_path.iterdir())
     check(written, outcome)
-    assert (tmp_path / "file").read_text() == "kept" and not list((tmp_path / "folder").iterdir())
+    assert (tmp_path / "file").read_text() == ("{}" if given == "file" else "kept") and not list(
+        (tmp_path / "folder").iterdir()
+    )
 
 
 FOLDERS = {
@@ -73,6 +77,44 @@ def test_folders_that_results_go_to(given, outcome, tmp_path, monkeypatch):
     (tmp_path / "linked").symlink_to(tmp_path / "folder")
     (tmp_path / "broken").symlink_to(tmp_path / "nothing")
     check(lambda: check_output_folder("--plots", given) or True, outcome)
+
+
+# What fails, in a folder with a config.json of another model, is seen in what is there afterwards.
+FAILURES = {
+    "convert": (convert, ["--from", "nothing", "--output_dir", "new"]),
+    "convert, far down": (convert, ["--from", "nothing", "--output_dir", "a/b/c"]),
+    "convert into one that is there": (convert, ["--from", "nothing", "--output_dir", "folder"]),
+    "convert a folder of notes": (convert, ["--from", "folder", "--output_dir", "new"]),
+    "train": (train, ["--model_name_or_path", "nothing", "--output_dir", "new", "--eps", "1/255"]),
+    "train without a model": (train, ["--dataset_name", "nothing", "--output_dir", "a/b/c"]),
+    "evaluate": (evaluate, ["--model", "nothing", "--output_file", "new/report.json", "--plots", "pictures"]),
+    "evaluate with verdicts": (evaluate, ["--model", "nothing", "--verdict_file", "new/verdicts.jsonl"]),
+    "compare": (compare, ["a.json", "b.json", "--output_file", "new/report.json", "--plots", "pictures"]),
+    "gallery": (gallery, ["--models", "nothing", "--output_file", "new/gallery.png"]),
+    "attack-vlm": (attack_vlm, ["--towers", "nothing", "--output_file", "new/a.json", "--gallery", "new/b.png"]),
+}
+
+
+@outcomes({name: (case, []) for name, case in FAILURES.items()})
+def test_a_command_that_fails_leaves_nothing_behind(given, outcome, tmp_path, monkeypatch):
+    command, argv = given
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.md").write_text("kept")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit, match="error: "):
+        command.main(argv)
+    assert [path for path in tmp_path.rglob("*") if path not in before] == outcome
+
+
+def test_a_conversion_that_fails_half_way_leaves_nothing_behind(tmp_path, monkeypatch):
+    def disk_full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("hf_pmgaft.models.processors.save_processor", disk_full)
+    with pytest.raises(SystemExit, match="error: No space left"):
+        convert.main(["--from", str(EMOJI / "model"), "--output_dir", str(tmp_path / "out")])
+    assert not list(tmp_path.iterdir())
 
 
 COMMANDS = [

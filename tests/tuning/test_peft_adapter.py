@@ -1,14 +1,18 @@
 """Where adapters of peft sit, how they fold into a plain CLIPModel, and how they train on."""
 
+import os
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from support.tiny import make_model
-from support.trainers import make_trainer, state
+from support.trainers import LORA, make_trainer, state
 from support.tuned import embed, shake, trained
 
-from hf_pmgaft import fold_into_clip
+from hf_pmgaft import fold_into_clip, load_model
+from hf_pmgaft.models import get_encoder
 from hf_pmgaft.tuning import PeftAdapter, has_adapter
+from hf_pmgaft.tuning.saved import save_weights
 
 VISION_QUERIES = r"vision_model\..*\.q_proj"
 
@@ -107,3 +111,50 @@ def test_a_saved_adapter_goes_on_if_it_is_loaded_as_trainable(tmp_path):
     torch.testing.assert_close(again.step.student(again.model)(images), first.step.student(first.model.eval())(images))
     again.train()
     assert again.state.global_step == 1
+
+
+# ---- Adapters of other names ----
+
+
+@torch.no_grad()
+def image_embeds(model, pixel_values):
+    return get_encoder(model).image_embeds(model.eval(), pixel_values)
+
+
+def named(base, *names):
+    torch.manual_seed(0)
+    adapted = get_peft_model(base, LoraConfig(**LORA), adapter_name=names[0])
+    for name in names[1:]:
+        adapted.add_adapter(name, LoraConfig(**LORA))
+    return adapted
+
+
+def test_an_adapter_of_another_name_is_saved_where_it_is_looked_for(tmp_path):
+    base = make_model()
+    base.save_pretrained(tmp_path / "base")
+    adapted = named(load_model(tmp_path / "base"), "robust")
+    trainer = make_trainer(tmp_path / "run", model=adapted, max_steps=2, save_strategy="steps", save_steps=1)
+    trainer.train()
+    trainer.save_model()
+
+    pixels = torch.randn(2, 3, 16, 16)
+    wanted = image_embeds(trainer.model, pixels)
+    assert not torch.allclose(wanted, image_embeds(base, pixels), atol=1e-4)
+    for folder in (tmp_path / "run", tmp_path / "run" / "checkpoint-2"):
+        assert not (folder / "robust").exists()
+        torch.testing.assert_close(image_embeds(load_model(folder), pixels), wanted)
+
+    again = make_trainer(tmp_path / "again", model=named(load_model(tmp_path / "base"), "robust"), max_steps=2)
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+    torch.testing.assert_close(image_embeds(again.model, pixels), wanted)
+
+
+def test_every_file_of_several_adapters_can_be_read_by_others(tmp_path):
+    mask = os.umask(0o022)
+    try:
+        save_weights(named(make_model(), "default", "other"), tmp_path, None)
+    finally:
+        os.umask(mask)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} == {tmp_path.name, "other"}
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o644"}

@@ -76,4 +76,6 @@ def write(args: argparse.Namespace, **figures: Any) -> None:
 
     if args.output_file:
         content = {"part": args.part, "arguments": vars(args), **figures, "machine": facts}
-        Path(args.output_file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        file = Path(args.output_file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
