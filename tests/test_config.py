@@ -158,7 +158,7 @@ def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(ValueError, match="output_dir .*cannot be written to.*Not a directory.*Pass a folder"):
         check_output_dir(tmp_path / "file" / "out")
     check_output_dir(tmp_path / "new" / "folder")
-    assert (tmp_path / "new" / "folder").is_dir()
+    assert not (tmp_path / "new").exists()  # before there is something to write
 
 
 # ---- Steps in units of the radius, and batches ----
