@@ -27,6 +27,7 @@ import copy
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ from ..files import check_output_file, write_whole
 from ..fingerprints import digest, fingerprint
 from ..tuning.saved import load_model, needs_base
 from .attack_vlm_checks import OWN, check_idle, check_numbers, read_targets, tower_names
-from .errors import one_line_errors
+from .errors import going_on_from, one_line_errors, one_line_stops
 from .parser import make_parser
 
 if TYPE_CHECKING:  # what brings in transformers' models comes where it is used, so that --help is quick
@@ -128,7 +129,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     protocol = describe(args, model, rows, images, tasks)
     verdicts = Verdicts(args.verdict_file, {"protocol": protocol, "model": fingerprint(llava)})
     results, examples = {}, {}
-    try:
+    with one_line_stops(lambda: going_on_from(args.verdict_file)), closing(verdicts):
         for name, tower in towers.items():
             swap_vision_tower(llava, tower)
             evaluation = AnswerEvaluation(
@@ -148,8 +149,6 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             results[name] = {task.name: evaluation.run(task) for task in tasks}
             if args.gallery:
                 examples[name] = evaluation.examples(tasks[0])
-    finally:
-        verdicts.close()
 
     show(args, protocol, tasks, results)
     if args.gallery:

@@ -7,7 +7,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+
+from ..signals import Terminated, catching_signals, raise_stop
 
 # What is raised with a message for people. Others are bugs, of which the traceback is wanted.
 FAILURES = (OSError, ValueError, ImportError, RuntimeError, FloatingPointError)
@@ -18,16 +20,14 @@ TRACEBACK = "PMGAFT_TRACEBACK"
 
 @contextlib.contextmanager
 def one_line_errors(expected: tuple[type[Exception], ...] = EXPECTED) -> Iterator[None]:
-    """Ends the process with `error: ...` on stderr and exit code 1, without a traceback; after Ctrl-C with code 130.
+    """Ends the process with `error: ...` on stderr and exit code 1, without a traceback; stopped, with one line, too.
 
     It stands around what can fail because of what was passed, as a `with` block or as a decorator. With
     `PMGAFT_TRACEBACK=1` the traceback is shown.
     """
     try:
-        yield
-    except KeyboardInterrupt:
-        print("Stopped by Ctrl-C.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        with one_line_stops():
+            yield
     except Exception as error:
         is_expected = isinstance(error, expected) and not isinstance(error, BUGS)
         of_data = type(error).__module__.partition(".")[0] == "datasets"
@@ -35,6 +35,36 @@ def one_line_errors(expected: tuple[type[Exception], ...] = EXPECTED) -> Iterato
         if not (is_expected or of_data) or os.environ.get(TRACEBACK, "0") not in ("", "0"):
             raise
         sys.exit(f"error: {_message(error)}")
+
+
+@contextlib.contextmanager
+def one_line_stops(how_to_go_on: Callable[[], str] = str) -> Iterator[None]:
+    """Ends the process at Ctrl-C or SIGTERM with one line on stderr, without a traceback, and exit code 130 or 143.
+
+    Args:
+        how_to_go_on (`Callable`): Says what goes on with what was done so far; nothing, if it is not given.
+    """
+    try:
+        with catching_signals(raise_stop):
+            yield
+    except KeyboardInterrupt as stop:
+        is_terminated = isinstance(stop, Terminated)
+        if os.environ.get("RANK", "0") == "0":
+            name = "SIGTERM" if is_terminated else "Ctrl-C"
+            print(f"Stopped by {name}. {how_to_go_on()}".rstrip(), file=sys.stderr)
+        sys.exit(128 + (signal.SIGTERM if is_terminated else signal.SIGINT))
+
+
+def going_on_from(verdict_file: str | None) -> str:
+    """What goes on with an evaluation that is stopped, in one sentence.
+
+    Example:
+        >>> going_on_from("verdicts.jsonl")
+        'What was judged is in verdicts.jsonl: the same command goes on from there.'
+    """
+    if verdict_file is None:
+        return "What was judged is lost: with --verdict_file FILE, the same command goes on where it was stopped."
+    return f"What was judged is in {verdict_file}: the same command goes on from there."
 
 
 def without_traceback(error: BaseException) -> str:

@@ -40,7 +40,7 @@ from ..registry import check_count
 from ..tuning.saved import load_pair
 from .card_options import check_card_options, put_into_card
 from .compare import compare, draw_reports
-from .errors import flags_named, one_line_errors
+from .errors import flags_named, going_on_from, one_line_errors, one_line_stops
 from .parser import add_model_options, make_parser
 from .set_options import FLAGS, HELP, options_of
 from .suite_options import HELP as SUITE_HELP
@@ -169,19 +169,20 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
         for data in (*sets, *support):
             data.check()
 
-    report = evaluate_robustness(
-        model.to(state.device),
-        processor,
-        sets,
-        attacks_of(args, sets[0].shape[-1]),
-        head=head,
-        verdict=args.verdict,
-        eight_bit=args.eight_bit,
-        batch_size=args.batch_size,
-        max_samples=args.max_samples,
-        seed=args.seed,
-        verdict_file=args.verdict_file,
-    )
+    with one_line_stops(lambda: going_on_from(args.verdict_file)):
+        report = evaluate_robustness(
+            model.to(state.device),
+            processor,
+            sets,
+            attacks_of(args, sets[0].shape[-1]),
+            head=head,
+            verdict=args.verdict,
+            eight_bit=args.eight_bit,
+            batch_size=args.batch_size,
+            max_samples=args.max_samples,
+            seed=args.seed,
+            verdict_file=args.verdict_file,
+        )
     report.provenance.update(provenance)
     if state.is_main_process:
         show(report, args, Path(name).name)

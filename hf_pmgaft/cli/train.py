@@ -31,7 +31,7 @@ from ..arguments import DEFAULT_RECIPE, parse_args
 from ..config import PMGAFTConfig
 from ..evaluation.tables import render
 from .before_and_after import comparison_table
-from .errors import FAILURES, one_line_errors
+from .errors import FAILURES, one_line_errors, one_line_stops
 from .parser import Parser
 from .suite_options import end_with_missing
 from .train_arguments import TYPES, DataArguments, ModelArguments, help_groups
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
         folder = run_folder(model_args, data_args, args)
 
     # Until here a `TypeError` is of what was passed, and in the run a bug.
-    with one_line_errors(FAILURES), folder.locked():
+    with one_line_errors(FAILURES), one_line_stops(folder.how_to_go_on), folder.locked():
         if folder.is_finished() and not args.overwrite:
             if args.process_index == 0:
                 print(f"This run is finished: all of it is in {folder.path}. --overwrite true begins anew.")
@@ -105,8 +105,6 @@ def run(trainer: PMGAFTTrainer, model_args: ModelArguments, data_args: DataArgum
     args, output_dir = trainer.args, Path(trainer.args.output_dir)
     evaluates = bool(trainer.eval_dataset)
     trainer.folder.begin(args.resume_from_checkpoint, args.overwrite)
-    if not args.resume_from_checkpoint:
-        forget_verdicts(trainer)
 
     # Before
     before = after = None
@@ -125,7 +123,7 @@ def run(trainer: PMGAFTTrainer, model_args: ModelArguments, data_args: DataArgum
     if trainer.interrupted:
         name, step = trainer.stopped_by.name, trainer.state.global_step
         if trainer.is_world_process_zero():
-            print(f"Stopped by {name} after step {step}; --resume_from_checkpoint true goes on.")
+            print(f"Stopped by {name} after step {step}. {trainer.folder.how_to_go_on()}", file=sys.stderr)
         sys.exit(128 + trainer.stopped_by)
     trainer.save_model(_internal_call=True)
     if model_args.merge_adapter:
@@ -160,7 +158,7 @@ def run(trainer: PMGAFTTrainer, model_args: ModelArguments, data_args: DataArgum
             trainer.push_to_hub(merged=model_args.push_merged)
         except OSError as error:  # the message says where all of it is and how to push it later
             sys.exit(f"error: {error}")
-    forget_verdicts(trainer)
+    trainer.folder.forget_verdicts()
     trainer.folder.note(FINISHED, trainer.state.global_step)
     end_with_missing(trainer.provenance)
 
@@ -173,14 +171,6 @@ def sample_pictures(trainer: PMGAFTTrainer, in_domain: str | None) -> SamplePict
     names = [name for name, data in (trainer.eval_dataset or {}).items() if isinstance(data, ZeroShotDataset)]
     names.sort(key=lambda name: name == in_domain)
     return SamplePictures(trainer, trainer.eval_dataset[names[0]]) if names else None
-
-
-def forget_verdicts(trainer: PMGAFTTrainer) -> None:
-    """Removes the verdicts that both evaluations keep until their reports are written, for a killed run to go on."""
-    with trainer.accelerator.main_process_first():
-        if trainer.is_world_process_zero():
-            for file in Path(trainer.args.output_dir).glob("verdicts_*.jsonl*"):
-                file.unlink()
 
 
 # ---- Several processes ----

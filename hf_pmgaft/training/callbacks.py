@@ -7,8 +7,6 @@ import logging
 import os
 import signal
 import statistics
-import threading
-import time
 from collections.abc import Iterator
 
 import torch
@@ -18,11 +16,10 @@ from transformers.training_args import OptimizerNames
 
 from ..distributed import max_over_processes
 from ..progress import LOG_INTERVAL
+from ..signals import catching_signals
 
 logger = logging.getLogger(__name__)
 
-# Launchers pass on a signal that the terminal has sent to all processes; within so many seconds it is the same one.
-PASSED_ON_WITHIN = 1.0
 STOPPING = b"Stopping after this step, with a checkpoint. A second Ctrl-C or SIGTERM ends at once.\n"
 
 
@@ -40,24 +37,14 @@ class StopOnSignal(TrainerCallback):
     def __init__(self):
         self.stopped_by: signal.Signals | None = None
         self._received = 0
-        self._since = 0.0
-        self._process = 0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Catches the signals; only the main thread can."""
         self.stopped_by = None
         self._received = 0
-        self._process = os.getpid()
-        if threading.current_thread() is not threading.main_thread():
+        with catching_signals(self._receive):
             yield
-            return
-        before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def on_step_end(self, args, state, control, **kwargs):
         received = max_over_processes(self._received)
@@ -66,26 +53,9 @@ class StopOnSignal(TrainerCallback):
             control.should_evaluate = False
             control.should_save = control.should_training_stop = True
 
-    def _receive(self, number, _):
-        if os.getpid() != self._process:
-            # A worker that loads data, which its process needs until the step ends.
-            if number == signal.SIGTERM:
-                _end_at_once(number)
-            return
-        if not self._received:
-            self._received = number
-            self._since = time.monotonic()
-            os.write(2, STOPPING)  # in a handler, a buffered stream may be in the middle of a line
-        elif time.monotonic() - self._since > PASSED_ON_WITHIN:
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            _end_at_once(number)
-
-
-def _end_at_once(number: int) -> None:
-    """Lets a signal do what it does to a process that does not listen."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+    def _receive(self, number: signal.Signals) -> None:
+        self._received = number
+        os.write(2, STOPPING)  # in a handler, a buffered stream may be in the middle of a line
 
 
 class WeightAverage(TrainerCallback):

@@ -163,13 +163,12 @@ class RunFolder:
     def begin(self, resume_from_checkpoint: str | os.PathLike | bool | None = None, overwrite: bool = False) -> None:
         """Writes down what is run here, and removes what is left of a run that is not gone on with."""
         if _is_first():
-            if (
-                not self.is_own
-                and not self._goes_on(resume_from_checkpoint)
-                and (overwrite or self._read() is not None)
-            ):
-                self._clear()
-                self._forget_results()
+            if not self.is_own and not self._goes_on(resume_from_checkpoint):
+                if overwrite or not self._is_before_training():
+                    self._remove_verdicts()
+                if overwrite or self._read() is not None:
+                    self._clear()
+                    self._forget_results()
             self._write(BEGUN, 0)
         gather([None])
         self.is_own = True
@@ -186,11 +185,31 @@ class RunFolder:
         if _is_first():
             self._write(state, step)
 
+    def forget_verdicts(self) -> None:
+        """Removes what evaluations keep until their reports are written, for a run that was stopped to go on."""
+        if _is_first():
+            self._remove_verdicts()
+        gather([None])
+
+    def how_to_go_on(self) -> str:
+        """What goes on with a run that is stopped now, in one sentence."""
+        newest = self._newest()
+        if newest:
+            return f"With --resume_from_checkpoint true, the same command goes on from checkpoint-{newest}."
+        if self._holdings():
+            return "No checkpoint was saved: with --overwrite true, the same command begins anew."
+        return "The same command goes on."
+
     # ---- What it holds ----
 
     def _newest(self) -> int:
         """The step of the newest complete checkpoint, 0 without any."""
         return next((step for step, path in steps(self.path).items() if defect(path) is None), 0)
+
+    def _is_before_training(self) -> bool:
+        """Whether it is of this run, which was stopped before anything was trained."""
+        record = self._read()
+        return record is not None and record["state"] == BEGUN and not (self._holdings() or self._differing(record))
 
     def _goes_on(self, checkpoint: str | os.PathLike | bool | None) -> bool:
         return checkpoint is True or bool(checkpoint and self.holds(checkpoint))
@@ -282,7 +301,11 @@ class RunFolder:
             shutil.rmtree(path)
         for name in (*MODELS, *BESIDE_MODELS, RUN):
             (self.path / name).unlink(missing_ok=True)
-        for path in (*self.path.glob("model-*-of-*.safetensors"), *self.path.glob("verdicts_*.jsonl*")):
+        for path in self.path.glob("model-*-of-*.safetensors"):
+            path.unlink()
+
+    def _remove_verdicts(self) -> None:
+        for path in self.path.glob("verdicts_*.jsonl*"):
             path.unlink()
 
     def _forget_results(self) -> None:

@@ -1,17 +1,20 @@
 """The evaluation as a user runs it: tables, files, comparisons, and what it says to wrong arguments."""
 
 import json
+import signal
 import subprocess
 import sys
 
 import pytest
 from support.paths import EXAMPLES
+from support.stops import at_call
 from support.tiny import make_images
 
 from hf_pmgaft.attacks import CORRUPTIONS
 from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.cli import evaluate
 from hf_pmgaft.evaluation.report import RobustnessReport
+from hf_pmgaft.evaluation.verdicts import Verdicts
 
 DATA = EXAMPLES / "emoji" / "data"
 QUICK = ["--eval_sets", f"{DATA}:activities", "--prompt_template", "an emoji of {}", "--max_samples", "12"]
@@ -76,6 +79,35 @@ def test_a_killed_run_goes_on(tmp_path, capsys):
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     with pytest.raises(SystemExit, match="another evaluation.*protocol.seed"):
         evaluate.main([*FGSM, "--verdict_file", str(file), "--seed", "3"])
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_stopped_run_says_how_to_go_on_and_ends_with_the_same_report(tmp_path, capsys, monkeypatch, number, name):
+    def command(stem: str) -> list[str]:
+        files = ["--verdict_file", str(tmp_path / f"{stem}.jsonl"), "--output_file", str(tmp_path / f"{stem}.json")]
+        return [*FGSM, "--batch_size", "4", *files]
+
+    evaluate.main(command("whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Verdicts, "add", at_call(3, Verdicts.add, number))
+        with pytest.raises(SystemExit) as ended:
+            evaluate.main(command("stopped"))
+    assert ended.value.code == 128 + number
+    said = f"Stopped by {name}. What was judged is in {tmp_path}/stopped.jsonl: the same command goes on from there."
+    assert capsys.readouterr().err.endswith(f"{said}\n")
+    kept = (tmp_path / "stopped.jsonl").read_text()
+    assert len(kept.splitlines()) == 3 and not (tmp_path / "stopped.json").exists()
+
+    evaluate.main(command("stopped"))
+    assert (tmp_path / "stopped.jsonl").read_text().startswith(kept)
+    assert (tmp_path / "stopped.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
+def test_a_stopped_run_without_a_file_says_what_would_have_kept_its_verdicts(capsys, monkeypatch):
+    monkeypatch.setattr(Verdicts, "add", at_call(2, Verdicts.add, signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main(FGSM)
+    assert ended.value.code == 143 and "is lost: with --verdict_file FILE" in capsys.readouterr().err
 
 
 def test_pictures_of_threats_without_a_radius_have_no_curve(tmp_path):

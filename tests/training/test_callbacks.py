@@ -3,10 +3,11 @@
 import signal
 
 import pytest
-from support.trainers import make_trainer
+from support.trainers import digest, make_trainer
 from transformers import TrainerCallback
 
-from hf_pmgaft.training import callbacks, checkpoints
+from hf_pmgaft import signals
+from hf_pmgaft.training import checkpoints
 
 
 class Raise(TrainerCallback):
@@ -42,9 +43,34 @@ def test_a_second_signal_ends_at_once_but_not_one_that_a_launcher_passes_on(tmp_
         passed_on.train()
     assert passed_on.state.global_step == 2
 
-    monkeypatch.setattr(callbacks, "PASSED_ON_WITHIN", -1.0)
+    monkeypatch.setattr(signals, "PASSED_ON_WITHIN", -1.0)
     at_once = make_trainer(tmp_path / "b", max_steps=4, callbacks=twice)
     with pytest.raises(KeyboardInterrupt):
         at_once.train()
     assert at_once.state.global_step == 1 and not at_once.interrupted
     assert not list((tmp_path / "b").glob("checkpoint-*"))
+
+
+def test_a_second_signal_while_the_checkpoint_is_written_leaves_none_that_is_taken_for_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "PASSED_ON_WITHIN", -1.0)
+    saves = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1}
+    trainer = make_trainer(tmp_path, callbacks=[Raise(signal.SIGINT)], **saves)
+    save = trainer.save_weights
+
+    def save_and_stop(model, folder):
+        save(model, folder)
+        if folder.name == "checkpoint-2":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(trainer, "save_weights", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert (tmp_path / "checkpoint-2" / "model.safetensors").exists()
+    assert checkpoints.newest_complete(tmp_path)[0] == str(tmp_path / "checkpoint-1")
+    assert trainer.folder.how_to_go_on().endswith("goes on from checkpoint-1.")
+
+    resumed = make_trainer(tmp_path, **saves)
+    resumed.train(resume_from_checkpoint=True)
+    whole = make_trainer(tmp_path / "whole", **saves)
+    whole.train()
+    assert digest(resumed) == digest(whole)

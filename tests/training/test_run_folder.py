@@ -135,6 +135,36 @@ def test_a_run_is_finished_when_it_says_so_and_is_the_same(tmp_path):
     assert not folder.is_finished()
 
 
+def test_a_run_that_was_stopped_before_training_keeps_its_verdicts_and_another_does_not(tmp_path):
+    settings = {"config": {"eps": "1/255"}}
+    verdicts = tmp_path / "verdicts_before.jsonl"
+    RunFolder(tmp_path, settings).begin()
+    verdicts.touch()
+    again = RunFolder(tmp_path, settings)
+    assert again.how_to_go_on() == "The same command goes on."
+    again.check()
+    again.begin()
+    assert verdicts.exists()
+
+    RunFolder(tmp_path, {"config": {"eps": "2/255"}}).begin()
+    assert not verdicts.exists()
+    verdicts.touch()
+    RunFolder(tmp_path, {"config": {"eps": "2/255"}}).begin(overwrite=True)
+    assert not verdicts.exists()
+
+
+def test_what_goes_on_with_a_stopped_run_is_what_its_folder_then_takes(folder):
+    trainer = make_trainer(folder, **SAVES)
+    assert "With --resume_from_checkpoint true" in trainer.folder.how_to_go_on()
+    trainer.train(resume_from_checkpoint=True)
+
+    for path in folder.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    trainer = make_trainer(folder, **SAVES, overwrite=True)
+    assert "with --overwrite true" in trainer.folder.how_to_go_on()
+    trainer.train()
+
+
 def test_a_finished_run_whose_last_checkpoint_was_taken_away_is_not_finished(tmp_path):
     trainer = make_trainer(tmp_path, **{**SAVES, "max_steps": 4})
     trainer.train()
