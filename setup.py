@@ -74,6 +74,7 @@ setup(
         "accelerate>=1.10",
         "datasets>=4.4",
         "peft>=0.20",
+        "psutil",
         "safetensors>=0.8",
         "pillow>=10",
         "matplotlib>=3.9",

@@ -64,9 +64,11 @@ def raise_stop(number: signal.Signals) -> None:
     """Raises `KeyboardInterrupt` for Ctrl-C, and [`Terminated`], which is one too, for SIGTERM.
 
     Example:
-        >>> raise_stop(signal.SIGTERM)
-        Traceback (most recent call last):
-        hf_pmgaft.signals.Terminated
+        >>> try:
+        ...     raise_stop(signal.SIGTERM)
+        ... except KeyboardInterrupt as stop:
+        ...     print(type(stop).__name__)
+        Terminated
     """
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 

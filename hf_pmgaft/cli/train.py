@@ -25,11 +25,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from ..arguments import DEFAULT_RECIPE, parse_args
 from ..config import PMGAFTConfig
 from ..evaluation.tables import render
+from ..signals import raise_stop
 from .before_and_after import comparison_table
 from .errors import FAILURES, one_line_errors, one_line_stops
 from .parser import Parser
@@ -224,8 +227,8 @@ def launch(launcher_options: Sequence[str], argv: Sequence[str]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     args = launch_command_parser().parse_args([*launcher_options, "-m", "hf_pmgaft.cli.train", *argv])
-    # Ctrl-C goes to the only process of a launch, too, which says what becomes of it.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
+    # Of several processes torch's launcher does this itself.
+    before = {number: signal.signal(number, _pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         launch_command(args)
     except subprocess.CalledProcessError as error:  # which has said why
@@ -238,7 +241,17 @@ def launch(launcher_options: Sequence[str], argv: Sequence[str]) -> None:
             sys.exit(f"error: {failure.message}")
         sys.exit(_as_of_shell(failure.exitcode))
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _pass_on(number: int, _: Any) -> None:
+    """Gives a signal to the only process of a launch, which says what becomes of it, and is waited for."""
+    children = psutil.Process().children()
+    for child in children:
+        child.send_signal(number)
+    if not children:
+        raise_stop(signal.Signals(number))
 
 
 def _as_of_shell(code: int) -> int:

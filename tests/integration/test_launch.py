@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +18,7 @@ from transformers import CLIPModel
 
 from hf_pmgaft import PMGAFTConfig
 from hf_pmgaft.engines import check_engine
+from hf_pmgaft.training.checkpoints import newest_complete
 
 CONFIGS = ROOT / "examples" / "accelerate_configs"
 no_accelerator = pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator")
@@ -201,3 +205,47 @@ def test_the_configurations_are_what_they_are_called():
         deepspeed = found[f"deepspeed_zero{stage}"].deepspeed_config
         assert (deepspeed["zero_stage"], deepspeed["deepspeed_multinode_launcher"]) == (stage, "standard")
     assert found["fsdp2"].fsdp_config["fsdp_version"] == 2
+
+
+# ---- Signals ----
+
+OURS = [sys.executable, "-m", "hf_pmgaft.cli", "train", "--num_processes", "1"]
+ACCELERATES = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+ACCELERATES += ["--mixed_precision", "no", "--dynamo_backend", "no", "--cpu", "examples/run_pmgaft.py"]
+
+
+def stop_after_first_step(command: list[str], folder: Path, stop: Callable[[int], None]) -> tuple[int, str]:
+    """Stops a launcher after the first step of its process: its exit code, and what both have written to their end."""
+    short = {"do_eval": "false", "report_to": "none", "use_cpu": "true", "disable_tqdm": "true", "logging_steps": "1"}
+    command = [*command, "--output_dir", str(folder)]
+    command += [word for name, value in short.items() for word in (f"--{name}", value)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, env=environment, cwd=ROOT, **options) as launcher:
+        for line in launcher.stdout:
+            if "'loss'" in line:
+                break
+        stop(launcher.pid)
+        written = launcher.stdout.read()
+    return launcher.returncode, written
+
+
+@pytest.mark.slow
+@no_accelerator
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_our_launcher_of_one_process_reaches_that_process(tmp_path, number):
+    code, written = stop_after_first_step(OURS, tmp_path, lambda pid: os.kill(pid, number))
+    assert code == 128 + number and "Traceback" not in written
+    newest, _ = newest_complete(tmp_path)
+    last = written.splitlines()[-1]
+    assert last.startswith(f"Stopped by {number.name} after step") and last.endswith(f"from {Path(newest).name}.")
+
+
+@pytest.mark.slow
+@no_accelerator
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_under_accelerate_saves_a_checkpoint_without_a_traceback_of_ours(tmp_path, number):
+    _, written = stop_after_first_step(ACCELERATES, tmp_path, lambda pid: os.killpg(pid, number))
+    newest, _ = newest_complete(tmp_path)
+    assert f"Stopped by {number.name} after step" in written and f"goes on from {Path(newest).name}." in written
+    assert "hf_pmgaft" not in written.partition("Traceback")[2]
