@@ -13,7 +13,7 @@ import datasets
 
 from ..data.evaluation_sets import ZeroShotDataset
 from ..data.parquet_rows import with_images
-from ..data.places import Place, SplitOnHub, look_up
+from ..data.places import Place, look_up
 from ..data.sources import load_for_some_rows, load_images
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from .fields import size_range
@@ -245,25 +245,35 @@ def _open(entry: Mapping[str, Any], place: Place, load: Callable) -> list[Any]:
     if data_files and folder.is_dir() and not any(folder.glob(data_files)):
         data_files = None  # there may be folders of images in place of the Hub's archives
 
-    configs = entry.get("config")
-    if not isinstance(configs, list):
-        configs = [configs]
     split = entry.get("split", "test")
-    return [load(place.name, config, split, revision=place.pinned, data_files=data_files) for config in configs]
+    return [
+        load(place.name, config, split, revision=place.pinned, data_files=data_files) for config in _configs(entry)
+    ]
 
 
-def _splits_of(entry: Mapping[str, Any], place: Place) -> list[SplitOnHub | None]:
-    """What the Hub states of a set's split, for each of its configurations."""
+def download_size(entry: Mapping[str, Any], place: Place) -> int | None:
+    """The bytes of a set's files that are not in the cache, of all its configurations; `None` if they are not known.
+
+    Args:
+        entry (`dict`): Its fields, as `read_suite` gives them.
+        place (`Place`): Where it is.
+    """
+    split, data_files = entry.get("split", "test"), entry.get("data_files")
+    sizes = [place.num_bytes(config, split, data_files) for config in _configs(entry)]
+    return None if None in sizes else sum(sizes)
+
+
+def _configs(entry: Mapping[str, Any]) -> list[str | None]:
+    """The configurations that make up a set."""
     configs = entry.get("config")
-    configs = configs if isinstance(configs, list) else [configs]
-    return [place.of_split(config, entry.get("split", "test")) for config in configs]
+    return configs if isinstance(configs, list) else [configs]
 
 
 def _problem(name: str, entry: Mapping[str, Any], place: Place) -> str | None:
     """Why a set cannot be evaluated, as far as the Hub says so before anything of it is read."""
     if place.problem:
         return f"{name!r}: {place.problem}"
-    splits = _splits_of(entry, place)
+    splits = [place.of_split(config, entry.get("split", "test")) for config in _configs(entry)]
     if None in splits or entry.get("drop_classes") or entry.get("by_name") or entry.get("data_files"):
         return None
     try:
@@ -278,7 +288,7 @@ def _check_disk(sets: Mapping[str, tuple[Mapping[str, Any], Place]]) -> None:
 
     The cache keeps files as they are on the Hub, and the rows of them.
     """
-    sizes = [split.num_bytes for entry, place in sets.values() for split in _splits_of(entry, place) if split]
+    sizes = [download_size(entry, place) or 0 for entry, place in sets.values()]
     needed = 2 * sum(sizes)
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
