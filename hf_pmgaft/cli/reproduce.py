@@ -6,108 +6,26 @@
 
 Flags of `pmgaft train` after the recipe's name go to the run, and into the estimate. The estimate counts operations
 of the image tower, which are nearly all, for a ViT at 224 pixels; no GPU was timed, so it takes your word for what
-yours sustains. Memory is what was measured on a ViT-B/32, scaled for a larger tower.
+yours sustains. Memory is what was measured on a ViT-B/32, scaled for a larger tower. What is downloaded is asked from
+the Hub, which downloads nothing. With too little disk for it, --run is refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
-from ..config import PMGAFTConfig
 from ..evaluation.tables import render
+from .costs import ASSUMED_TFLOPS, checkpoint_bytes, what_it_costs
 from .errors import one_line_errors
 from .parser import make_parser
 from .recipes import FOLDER, first_line, recipe_files
-from .train_arguments import DataArguments, ModelArguments
+from .run_plan import Plan, make_plan
 
 FACTS = FOLDER / "published.json"
 EMBEDDED = "emoji"  # which takes minutes: there is nothing to plan
-# What a backward pass costs beside a forward pass: of the pixels alone, and of the parameters.
-PIXEL_BACKWARD = 1
-PARAMETER_BACKWARD = 2
-# MiB that a run on a ViT-B/32 holds, and that each image adds (docs/speed.md), by tuning and bf16.
-MEMORY = {
-    ("vision_tower", False): (2157, 58),
-    ("vision_tower", True): (2244, 34),
-    ("last_blocks", False): (1033, 40),
-    ("last_blocks", True): (1214, 27),
-    ("peft", False): (655, 141),
-    ("peft", True): (1002, 70),
-    ("r_adapter", False): (1091, 95),
-    ("r_adapter", True): (1775, 67),
-    ("deep_prompts", False): (796, 75),
-    ("deep_prompts", True): (1353, 52),
-}
-
-
-@dataclass(frozen=True)
-class Tower:
-    """A ViT image tower at its own resolution.
-
-    Attributes:
-        tokens, width, layers, patch (`int`): Its shape; `tokens` with the class token, `patch` in pixels.
-        parameters (`int`): Of the whole CLIP, text tower included.
-    """
-
-    tokens: int
-    width: int
-    layers: int
-    patch: int
-    parameters: int
-
-    @property
-    def gflop(self) -> float:
-        """Operations of a forward pass of one image, in 10^9; a multiplication and an addition are two.
-
-        Example:
-            >>> round(TOWERS["openai/clip-vit-base-patch32"].gflop, 1)
-            8.8
-        """
-        block = 24 * self.tokens * self.width**2 + 4 * self.tokens**2 * self.width
-        embedding = 2 * (self.tokens - 1) * 3 * self.patch**2 * self.width
-        return (self.layers * block + embedding) / 1e9
-
-    @property
-    def activations(self) -> int:
-        """What the activations of one image are proportional to."""
-        return self.tokens * self.width * self.layers
-
-
-TOWERS = {
-    "openai/clip-vit-base-patch32": Tower(50, 768, 12, 32, 151_277_313),
-    "openai/clip-vit-base-patch16": Tower(197, 768, 12, 16, 149_620_737),
-    "openai/clip-vit-large-patch14": Tower(257, 1024, 24, 14, 427_616_513),
-}
-MEASURED = TOWERS["openai/clip-vit-base-patch32"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a recipe with its flags runs.
-
-    Attributes:
-        model_args, data_args, config: The parsed options of `pmgaft train`.
-        images (`int`, *optional*): Images that are trained on, if that is known.
-        steps (`int`, *optional*): Optimizer steps, if that is known.
-        evaluated (`int`): Images of all evaluation sets together; 0 if unknown.
-    """
-
-    model_args: ModelArguments
-    data_args: DataArguments
-    config: PMGAFTConfig
-    images: int | None
-    steps: int | None
-    evaluated: int
-
-    @property
-    def batch(self) -> int:
-        """Images of one optimizer step."""
-        return self.config.train_batch_size * self.config.gradient_accumulation_steps * self.config.world_size
 
 
 def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argparse.Namespace:
@@ -117,10 +35,12 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     parser.add_argument("recipe", choices=names, metavar="RECIPE", help=f"One of {', '.join(names)}.")
     parser.add_argument("--run", action="store_true", help="Do it, after the estimate.")
     parser.add_argument(
-        "--tflops", type=float, default=50.0, help="What your GPUs together sustain in such a run, in 10^12 a second."
+        "--tflops",
+        type=float,
+        help=f"What your GPUs together sustain in such a run, in 10^12 a second; {ASSUMED_TFLOPS:g} is assumed.",
     )
     args, args.flags = parser.parse_known_args(argv)
-    if not args.tflops > 0:
+    if args.tflops is not None and not args.tflops > 0:
         parser.error(f"You passed --tflops {args.tflops}, at which nothing ends. Pass a number above 0.")
     return args
 
@@ -131,68 +51,30 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     from . import train
 
     args = parse(argv, script)
+    from .downloads import describe_room, find_downloads, find_needs, find_shortage  # brings in `datasets`
+
     options = ["--recipe", args.recipe, *args.flags]
     facts = json.loads(FACTS.read_text(encoding="utf-8"))
     plan = make_plan(*train.parse(options), facts["train_images"])
 
     print(first_line(FOLDER / f"{args.recipe}.yaml"), end="\n\n")
     passes = facts["passes"][plan.config.objective]
-    costs = what_it_costs(plan, passes, args.tflops)
     show("What runs", what_runs(plan))
+    costs = what_it_costs(plan, passes, args.tflops)
+    downloads = find_downloads(plan)
+    needs = find_needs(plan, downloads, checkpoint_bytes(plan))
+    shortage = find_shortage(needs)
+    costs |= {**downloads.rows(), "disk": describe_room(needs)}
+    if shortage:
+        costs["too little"] = shortage
     show("What it costs", costs)
     print(what_is_published(facts["figures"].get(args.recipe, [])))
 
     if args.run:
+        if shortage:
+            raise ValueError(shortage)
         print()
         train.main(options)
-
-
-# ---- The plan ----
-
-
-def make_plan(
-    model_args: ModelArguments, data_args: DataArguments, config: PMGAFTConfig, train_images: dict[str, int]
-) -> Plan:
-    """What a run with these options does, as far as can be told without its data.
-
-    Args:
-        model_args, data_args, config: The parsed options of `pmgaft train`.
-        train_images (`dict[str, int]`): Sizes of training sets, by the names that recipes give them.
-    """
-    images = train_images.get(data_args.dataset_name)
-    if data_args.shots is not None:
-        classes = _num_classes(data_args.dataset_name)
-        images = None if classes is None else data_args.shots * classes
-
-    plan = Plan(model_args, data_args, config, images, None, _num_evaluated(data_args))
-    if config.max_steps > 0:
-        return replace(plan, steps=config.max_steps)
-    if images is None:
-        return plan
-    steps = images // plan.batch if config.dataloader_drop_last else math.ceil(images / plan.batch)
-    return replace(plan, steps=math.ceil(config.num_train_epochs * steps))
-
-
-def _num_classes(dataset_name: str) -> int | None:
-    """How many classes a known set has."""
-    from ..suites.known import find_known_set
-    from ..suites.numbering import kept_class_names
-
-    known = find_known_set(dataset_name)
-    return None if known is None else len(kept_class_names(known.entry))
-
-
-def _num_evaluated(data_args: DataArguments) -> int:
-    """The images of a suite's sets under the limit."""
-    from ..suites.suite import read_suite
-
-    if not data_args.suite:
-        return 0
-    entries = read_suite(data_args.suite)
-    names = data_args.suite_sets or list(entries)
-    sizes = [entries[name].get("num_images", 0) for name in names]
-    largest = [size[-1] if isinstance(size, (list, tuple)) else size for size in sizes]
-    return sum(min(size, data_args.limit or size) for size in largest)
 
 
 # ---- What is printed ----
@@ -221,47 +103,8 @@ def what_runs(plan: Plan) -> dict[str, str]:
         limit = f", at most {data_args.limit:,} images a set" if data_args.limit else ""
         rows["evaluated on"] = f"{data_args.suite}: {plan.evaluated:,} images{limit}, before and after"
         rows["by"] = f"pgd, eps {config.eval_eps or config.eps}, {config.eval_num_steps} steps, {config.eval_loss}"
-    return rows
-
-
-def what_it_costs(plan: Plan, passes: dict[str, int], tflops: float) -> dict[str, str]:
-    """Time, memory and disk in words.
-
-    Args:
-        plan (`Plan`): What runs.
-        passes (`dict[str, int]`): Passes of the objective over a batch, beside the attack's: of the `student`, with
-            gradients of its parameters, and of the `teacher`.
-        tflops (`float`): What the machine sustains, in 10^12 operations a second.
-    """
-    tower = TOWERS.get(plan.model_args.model_name_or_path)
-    if tower is None:
-        return {"unknown": f"the shape of {plan.model_args.model_name_or_path}; known are {', '.join(TOWERS)}"}
-    config = plan.config
-    rows = {}
-
-    # Time
-    attack = config.num_steps * (1 + PIXEL_BACKWARD)
-    step = passes["student"] * (1 + PARAMETER_BACKWARD) + passes["teacher"] + attack
-    if plan.steps is not None:
-        rows["training"] = _time(step * tower.gflop * plan.steps * plan.batch, tflops)
-    if plan.evaluated:
-        walk = 1 + config.eval_num_steps * config.eval_restarts * (1 + PIXEL_BACKWARD)
-        rows["evaluation"] = "at most " + _time(2 * walk * tower.gflop * plan.evaluated, tflops)
-
-    # Memory
-    if (config.tuning, config.bf16) in MEMORY:
-        fixed, image = MEMORY[config.tuning, config.bf16]
-        fixed *= tower.parameters / MEASURED.parameters
-        image *= tower.activations / MEASURED.activations
-        gib = (fixed + image * config.train_batch_size) / 1024
-        how = "measured on a CPU" if tower is MEASURED else "scaled from ViT-B/32, not measured"
-        rows["memory"] = f"{gib:.1f} GiB a process at {config.train_batch_size} images each ({how})"
-
-    # Disk
-    copies = 1 + _states_of(config.optim.value)  # of the weights' size, in a checkpoint
-    checkpoints = (config.save_total_limit or 1) + 1
-    gigabytes = 4 * tower.parameters * (1 + checkpoints * copies) / 1e9
-    rows["disk"] = f"{gigabytes:.1f} GB at most for checkpoints, beside the sets"
+        if data_args.final_attacks:
+            rows["by"] += f"; after training by {', '.join(data_args.final_attacks)} as well"
     return rows
 
 
@@ -274,19 +117,6 @@ def what_is_published(figures: Sequence[dict[str, Any]]) -> str:
     for row in figures:
         rows.append([row["source"], *(f"{row[key]:.1f}" if key in row else "" for key in attacks), row["setting"]])
     return render(rows, "text") + "\nCompare with runs of the same sets, images, templates and attack alone."
-
-
-def _states_of(optimizer: str) -> int:
-    """Numbers that an optimizer keeps for each weight."""
-    if optimizer.startswith("adamw"):
-        return 2
-    return 1 if optimizer.startswith("sgd") else 0
-
-
-def _time(gflop: float, tflops: float) -> str:
-    hours = gflop / 1e3 / tflops / 3600
-    length = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
-    return f"{length} at {tflops:g} TFLOP/s ({gflop / 1e6:,.0f} PFLOP)"
 
 
 if __name__ == "__main__":

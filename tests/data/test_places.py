@@ -31,6 +31,28 @@ def test_branches_and_tags_are_resolved_and_recorded(hub):
     }
 
 
+def test_files_of_a_split_are_known_by_pattern_by_the_card_or_by_their_names(hub):
+    repos = put_sets(hub, ["food101", "cifar100", "caltech101", "fgvc_aircraft"], most=12)
+
+    def size(name: str, *words: str) -> int:
+        return sum(len(content) for path, content in repos[name].files.items() if any(word in path for word in words))
+
+    food = look_up("ethz/food101")
+    assert food.num_bytes(None, "validation[:10%]") == size("food101", "validation-")
+    assert food.num_bytes(None, "train+validation") == size("food101", "train-", "validation-")
+    assert food.num_bytes(None, "train", "data/validation-00001*") == size("food101", "validation-00001")
+    assert food.num_bytes(None, "test") is None and food.num_bytes(None, "train", "*.zip") is None
+    assert look_up("uoft-cs/cifar100").num_bytes(None, "test") == size("cifar100", "test-")
+    assert look_up("clip-benchmark/wds_vtab-caltech101").num_bytes(None, "test") == size("caltech101", "test/")
+    converted = look_up("HuggingFaceM4/FGVC-Aircraft", "refs/convert/parquet")
+    files = repos["fgvc_aircraft"].refs["refs/convert/parquet"]
+    assert converted.num_bytes(None, "test") == len(files["default/test/0000.parquet"])
+
+
+def test_what_is_here_is_not_downloaded(tmp_path):
+    assert look_up(str(tmp_path)).num_bytes(None, "test") == 0
+
+
 def test_what_cannot_be_read_is_said_with_what_to_do(hub, monkeypatch):
     repo = put_sets(hub, ["imagenet"], most=2)["imagenet"]
     assert f"accept its terms at {hub.url}/datasets/ILSVRC/imagenet-1k" in look_up("ILSVRC/imagenet-1k").problem
