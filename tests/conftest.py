@@ -30,7 +30,7 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     commit = config.getoption("third")
     if commit:
-        others = [item for item in items if not is_in_third(item.nodeid, commit)]
+        others = [item for item in items if not is_in_third(item, commit)]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in others]
 

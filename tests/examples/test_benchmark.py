@@ -119,6 +119,7 @@ def test_pictures_of_the_benchmark_are_what_a_processor_makes(benchmark, process
     assert [row["image"].size for row in jpegs(2)] == [(304, 224)] * 2
 
 
+@pytest.mark.slow
 def test_evaluate_prints_the_ways_and_their_equal_verdicts(benchmark, tmp_path, capsys):
     pytest.importorskip("pyautoattack")
     file = tmp_path / "out.json"

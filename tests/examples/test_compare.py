@@ -79,6 +79,7 @@ def test_columns_follow_the_order_of_the_radii(compare, tmp_path, monkeypatch, c
     assert "| clean | robust 8/255 | robust 4/255 |" in header and "| 100.0 | 0.0 | 25.0 |" in none
 
 
+@pytest.mark.slow
 def test_training_looks_at_no_evaluation_set(compare, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = argparse.Namespace(output_dir=str(tmp_path), eps=["4/255"], flags=["--max_steps", "1", "--use_cpu"])

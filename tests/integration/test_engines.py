@@ -1,9 +1,9 @@
 """Every engine of Accelerate trains the same model: losses, checkpoints, resume, adapters, over two processes.
 
 One launch per engine runs all of its cases (a launch costs 20 seconds); the tests look at what it left. The tables of
-docs/distributed.md are made from the dicts below: `python tests/test_engines.py` prints them. On two GPUs,
-`ENGINES_ON=gpu python -m pytest tests/test_engines.py` runs the same by NCCL, with fp16 besides; on one GPU likewise
-by one process, but for DDP, which is of several.
+docs/distributed.md are made from the dicts below: `python tests/integration/test_engines.py` prints them.
+On two GPUs, `ENGINES_ON=gpu python -m pytest -m "" tests/integration/test_engines.py` runs the same by NCCL, with fp16
+besides; on one GPU likewise by one process, but for DDP, which is of several.
 """
 
 import contextlib
@@ -65,13 +65,22 @@ ENGINES = {
     "zero3_offload": ("DeepSpeed ZeRO-3, optimizer offloaded", DEEPSPEED, FAST),
     "fsdp2": ("FSDP2", FSDP, (*FAST, "sharded checkpoints")),
 }
+QUICK = ("ddp", "zero3")  # the other engines are slow
 RESUMED = ("full", *TUNED, "sharded checkpoints")
 if PROCESSES < 2:
     ENGINES.pop("ddp")
-RUNS = [(engine, case) for engine, (_, _, cases) in ENGINES.items() for case in cases]
 COMPILED = ("ddp", "zero1", "zero1_offload", "zero2", "zero2_offload", "fsdp2")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NOT_COMPARED = {"learning_rate", "epoch", "step"}
+
+
+def of_engine(engine: str, *values: str):
+    """The parameters of a test that looks at an engine's launch."""
+    marks = [pytest.mark.xdist_group(engine), *([] if engine in QUICK else [pytest.mark.slow])]
+    return pytest.param(engine, *values, marks=marks)
+
+
+RUNS = [of_engine(engine, case) for engine, (_, _, cases) in ENGINES.items() for case in cases]
 
 
 def table() -> str:
@@ -389,7 +398,7 @@ def test_the_engine_evaluates_as_one_process_the_saved_model(launched, engine, c
         assert 0 < theirs["mean_robust_accuracy"] < theirs["mean_clean_accuracy"]
 
 
-@pytest.mark.parametrize(("engine", "case"), [run for run in RUNS if run[1] in RESUMED])
+@pytest.mark.parametrize(("engine", "case"), [run for run in RUNS if run.values[1] in RESUMED])
 def test_a_resumed_run_ends_bit_equal(launched, engine, case):
     found = launched(engine)[1][case]
     assert found["resumed"]["digests"] == found["digests"]
@@ -409,7 +418,7 @@ def test_ddp_and_one_process_go_on_with_each_others_checkpoints(launched, fitted
 
 @pytest.mark.slow
 @pytest.mark.skipif(PROCESSES < 2, reason="there is one GPU")
-@pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3", "fsdp2"])
+@pytest.mark.parametrize("engine", map(of_engine, ["zero1", "zero2", "zero3", "fsdp2"]))
 def test_one_process_of_an_engine_goes_on_with_the_checkpoint_of_two(launched, fitted, alone, tmp_path, engine):
     checkpoint = launched(engine)[0] / "full" / "checkpoint-2"
     found = launch(engine, fitted, tmp_path, str(checkpoint), processes=1)
@@ -430,7 +439,7 @@ def test_two_processes_of_an_engine_go_on_with_the_checkpoint_of_one(fitted, alo
     assert found["lines"][2]["loss"] == pytest.approx(alone("full")[2]["loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "ddp"])
+@pytest.mark.parametrize("engine", [of_engine(engine) for engine in ENGINES if engine != "ddp"])
 def test_a_checkpoint_in_parts_is_refused_by_another_engine(launched, fitted, tmp_path, engine):
     folder, found = launched(engine)
     with pytest.raises(ValueError, match="engine: '(DeepSpeed|FSDP)"):
@@ -438,7 +447,7 @@ def test_a_checkpoint_in_parts_is_refused_by_another_engine(launched, fitted, tm
     assert "engine: None there" in found["handed over"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", map(of_engine, ENGINES))
 def test_nan_on_one_process_stops_all_and_keeps_the_last_good_checkpoint(launched, engine):
     folder, found = launched(engine)
     assert len(found["poisoned"]) == PROCESSES and all("NaN" in reason for reason in found["poisoned"])
@@ -446,7 +455,7 @@ def test_nan_on_one_process_stops_all_and_keeps_the_last_good_checkpoint(launche
     assert kept == ["checkpoint-1"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", map(of_engine, ENGINES))
 def test_sigterm_to_one_process_stops_all_after_the_same_step_with_a_checkpoint(launched, engine):
     folder, found = launched(engine)
     assert found["terminated"] == [[True, 2]] * PROCESSES

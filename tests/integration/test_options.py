@@ -10,10 +10,21 @@ COMMITS = ("0" * 40, "0" * 39 + "1", "0" * 39 + "2")
 
 
 def test_three_commits_in_a_row_of_hashes_run_every_test_once():
-    names = [f"tests/test_a.py::test_{i}" for i in range(300)]
-    thirds = [{name for name in names if is_in_third(name, commit)} for commit in COMMITS]
-    assert sum(map(len, thirds)) == 300 and set.union(*thirds) == set(names)
+    tests = [collected(f"tests/test_a.py::test_{i}") for i in range(300)]
+    thirds = [[test for test in tests if is_in_third(test, commit)] for commit in COMMITS]
+    assert sorted(sum(thirds, []), key=tests.index) == tests
     assert all(len(third) > 60 for third in thirds)
+
+
+def test_tests_that_share_a_launch_are_in_the_same_third():
+    tests = [collected(f"tests/test_a.py::test_{i}", "zero1") for i in range(20)]
+    assert sorted(sum(is_in_third(test, commit) for test in tests) for commit in COMMITS) == [0, 0, 20]
+
+
+def collected(name: str, group: str | None = None) -> SimpleNamespace:
+    """A collected test, of a group or of none."""
+    mark = group and SimpleNamespace(args=(group,))
+    return SimpleNamespace(nodeid=name, get_closest_marker={"xdist_group": mark}.get)
 
 
 @pytest.mark.parametrize("outcome, reason, wanted", [

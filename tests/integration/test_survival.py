@@ -11,7 +11,8 @@ from support.paths import TESTS
 CHAOS = TESTS / "support" / "chaos.py"
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
 def test_twenty_random_kills_change_nothing(tmp_path, processes):
     command = [sys.executable, str(CHAOS), str(tmp_path / "chaos"), "--kills", "20", "--processes", str(processes)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1200)

@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Sequence
 
 
-def is_in_third(name: str, commit: str) -> bool:
-    """Whether a test is in the third of all tests that a commit's hash decides."""
+def is_in_third(item, commit: str) -> bool:
+    """Whether a test is in the third of all tests that a commit's hash decides. Those of one group stay together."""
+    group = item.get_closest_marker("xdist_group")
+    name = group.args[0] if group else item.nodeid
     of_test = int(hashlib.sha256(name.encode()).hexdigest(), 16)
     return of_test % 3 == int(commit, 16) % 3
 
