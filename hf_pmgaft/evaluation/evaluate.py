@@ -18,6 +18,7 @@ from ..distributed import gather, process_share
 from ..engines import check_unwrapped
 from ..fingerprints import digest_of_list, fingerprint
 from ..models.backbones import check_dual_encoder, check_encoder, get_encoder, unwrap_peft
+from ..models.own_classes import check_own_pass
 from ..models.precision import check_has_values, other_dtypes
 from ..models.processors import pixel_statistics
 from ..modes import frozen, full_precision, without_tf32
@@ -114,6 +115,7 @@ def evaluate_robustness(
     # In float32, whatever the weights are stored in
     if other_dtypes(model):
         model = copy.deepcopy(model).float()
+    check_own_pass(model)
     classifiers = _Classifiers(model, processor, head)
     classifiers.check_texts(plans)
 

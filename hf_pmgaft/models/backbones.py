@@ -383,7 +383,7 @@ def get_backbone(model: nn.Module) -> Backbone:
         True
     """
     row = _lookup(model, {**BACKBONES, **EVALUATED})
-    if row is None:
+    if row is None or not _has_modules(model, row):
         raise TypeError(_refusal(model))
     return row
 
@@ -399,7 +399,7 @@ def get_encoder(model: nn.Module) -> Backbone:
         torch.Size([2, 24])
     """
     row = _lookup(model, {**BACKBONES, **EVALUATED, **ENCODERS})
-    if row is None:
+    if row is None or not _has_modules(model, row):
         raise TypeError(_refusal(model))
     return row
 
@@ -436,8 +436,18 @@ def check_patches(backbone: Backbone, model: nn.Module) -> None:
         )
 
 
+def _has_modules(model: nn.Module, row: Backbone) -> bool:
+    """Whether a model is of the family, and not of another library's class of the same name."""
+    plain = unwrap_peft(model)
+    modules = [name.partition(".")[0] for name in row.vision_modules + row.text_modules]
+    return all(hasattr(plain, name) for name in ("config", *modules))
+
+
 def _refusal(model: nn.Module) -> str:
     reason = _lookup(model, REFUSED)
+    row = _lookup(model, {**BACKBONES, **ENCODERS})
+    if row is not None and not _has_modules(model, row):
+        reason = f"is of {type(unwrap_peft(model)).__module__} and not built like transformers' class of that name"
     why = f"which {reason}" if reason else "but zero-shot classification needs an image and a text tower"
     return (
         f"You passed a {type(unwrap_peft(model)).__name__}, {why}. Pass one of: {', '.join(sorted(BACKBONES))}. "

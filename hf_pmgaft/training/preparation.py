@@ -12,6 +12,7 @@ from torch import nn
 
 from ..models.backbones import Backbone, get_encoder
 from ..models.open_clip_model import check_trainable
+from ..models.own_classes import check_own_pass, check_own_tower
 from ..models.precision import check_floating, check_has_values, other_dtypes, to_float32
 from ..objectives import Objective
 from ..tuning import PeftAdapter, Tuning, has_adapter, make_tuning, name_of
@@ -71,6 +72,8 @@ def prepare_model(model: nn.Module | str | os.PathLike, processor: Any) -> tuple
     backbone = get_encoder(model)
     checks.check_processor(processor)
     train_in_float32(model)
+    check_own_pass(model)
+    check_own_tower(model)
     return model, processor, backbone
 
 
@@ -90,7 +93,10 @@ def prepare_teacher(
     checks.check_model(teacher, "teacher")
     check_trainable(teacher)
     checks.check_teacher(teacher, model, objective)
-    return guide_in_float32(teacher)
+    teacher = guide_in_float32(teacher)
+    check_own_pass(teacher)
+    check_own_tower(teacher)
+    return teacher
 
 
 def prepare_tuning(
