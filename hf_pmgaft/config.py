@@ -27,6 +27,7 @@ from .config_checks import (
 from .distributed import split_batch
 from .engines import broadcast_buffers, check_engine, check_engine_requested, tell_deepspeed_of_cpu
 from .files import check_output_folder
+from .installed import check_installed
 from .modes import ATTACK_PRECISIONS
 from .objectives import OBJECTIVES, make_objective
 from .registry import check_choice
@@ -266,8 +267,9 @@ class PMGAFTConfig(TrainingArguments):
         # The attack as a whole, tried on a small image, which needs all of the above to be right.
         check_attack(self)
 
-        # Places and logs
+        # Places, logs, and what is not there
         check_hub(self)
+        check_installed(self)
         if self.logging_nan_inf_filter:
             raise ValueError(
                 "You passed logging_nan_inf_filter=True, which logs a NaN loss as 0 and goes on. Leave it off: a NaN "

@@ -21,8 +21,16 @@ def check_card_options(args: argparse.Namespace) -> None:
             )
         return
     from ..hub.card_update import check_target
+    from ..hub.upload import push_error, why_no_push
 
     check_target(args.update_card, args.push)
+    error = push_error(args.update_card) if args.push else None
+    if error is not None:
+        raise ValueError(
+            f"You passed --push for the card of {args.update_card!r}, but {why_no_push(error)}. Nothing was "
+            "evaluated. Run `hf auth login` with a token of the role write, or evaluate without --update_card and "
+            "put the report in afterwards (--report)."
+        )
     read_benchmarks(args.benchmarks)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..attacks.spec import AttackSpec, parse_options
@@ -53,6 +54,8 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
     args.resume_from_checkpoint = resume_argument(args)
     read = [model_args.model_name_or_path, model_args.teacher_name_or_path]
     folder.check(args.resume_from_checkpoint, args.overwrite, read)
+    if args.push_to_hub:
+        check_push(args)
 
     # Models
     model, processor = load_model_to_train(model_args)
@@ -105,6 +108,20 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
     if model_args.push_merged:
         trainer.check_merges()
     return trainer
+
+
+def check_push(args: PMGAFTConfig) -> None:
+    """Raises `ValueError`, on all processes, if the Hub would not take what is to be pushed."""
+    from ..distributed import gather
+    from ..hub.upload import push_error, push_refusal
+
+    name = args.hub_model_id or Path(args.output_dir).name
+    reasons = []
+    if args.process_index == 0:
+        error = push_error(name, args.hub_token)
+        reasons = [] if error is None else [push_refusal(name, error)]
+    for reason in gather(reasons):
+        raise ValueError(reason)
 
 
 def run_folder(model_args: ModelArguments, data_args: DataArguments, args: PMGAFTConfig) -> RunFolder:

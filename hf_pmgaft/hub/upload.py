@@ -10,7 +10,9 @@ import time
 from concurrent.futures import Future
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, run_as_future, upload_folder
+from huggingface_hub import CommitInfo, HfApi, constants, run_as_future, upload_folder
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id
 
 logger = logging.getLogger(__name__)
 
@@ -36,19 +38,58 @@ STALE = ["config.json", "model*.safetensors*", "adapter_*", "tuning.*"]
 WAITS = (2, 8)  # seconds before a failed upload is tried again
 
 
+def push_error(repo_id: str, token: str | None = None) -> Exception | None:
+    """What a push to a repository, which need not be there yet, would fail with, as far as the Hub tells beforehand.
+
+    Nothing is made there.
+    """
+    api = HfApi(endpoint=constants.ENDPOINT, token=token)
+    try:
+        user = api.whoami()
+        name = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
+        validate_repo_id(name)
+        try:
+            api.auth_check(name, write=True)
+        except RepositoryNotFoundError as missing:
+            # It is made by the push, where the user may.
+            owners = [user["name"], *(each["name"] for each in user.get("orgs", ()))]
+            role = user.get("auth", {}).get("accessToken", {}).get("role")
+            if role == "read" or name.partition("/")[0] not in owners:
+                return missing
+    except Exception as error:
+        return error
+    return None
+
+
 def push_refusal(repo_id: str, error: Exception) -> str:
     """Says why a push would fail and what to do, from the error that was met before any training."""
     status = _status(error)
+    what = "Try later, or leave push_to_hub out and push afterwards."
     if status == 401:
-        why, what = "the Hub does not take the token", "Run `hf auth login` or set HF_TOKEN to a valid one."
+        what = "Run `hf auth login` or set HF_TOKEN to a valid one."
     elif status in (403, 404):
-        why = "the token has no right to write there: the name is another user's, or the token is for reading alone"
         what = "Pass hub_model_id='YOUR_NAME/clip-pmgaft', or a token with the role write."
     elif status is None and isinstance(error, ValueError):
-        why, what = str(error), "Pass hub_model_id='YOUR_NAME/clip-pmgaft'."
-    else:
-        why, what = f"the Hub cannot be reached ({error})", "Try later, or leave push_to_hub out and push afterwards."
+        what = "Pass hub_model_id='YOUR_NAME/clip-pmgaft'."
+    why = why_no_push(error)
     return f"You passed push_to_hub for the repository {repo_id!r}, but {why}. Nothing was trained. {what}"
+
+
+def why_no_push(error: Exception) -> str:
+    """Why the Hub does not take a push, from the error that it gave.
+
+    Example:
+        >>> why_no_push(ConnectionError("no route"))
+        'the Hub cannot be reached (no route)'
+    """
+    status = _status(error)
+    if status == 401:
+        return "the Hub does not take the token"
+    if status in (403, 404):
+        return "the token has no right to write there: the name is another user's, or the token is for reading alone"
+    if status is None and isinstance(error, ValueError):
+        return str(error)
+    return f"the Hub cannot be reached ({error})"
 
 
 def upload(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from support.hub_server import READER
 from support.paths import EXAMPLES
 from support.stops import at_call
 from support.tiny import make_images
@@ -237,6 +238,14 @@ def test_the_command_line_prints_recalls_and_draws_them(tmp_path, capsys):
     )
     with pytest.raises(SystemExit, match="--target 'a' without --caption_column"):
         evaluate.main([*data, "--target", "a"])
+
+
+def test_a_card_that_cannot_be_pushed_is_found_before_anything_is_loaded(hub, monkeypatch):
+    hub.put("user/clip", {})
+    monkeypatch.setenv("HF_TOKEN", READER)
+    with pytest.raises(SystemExit, match="--push for the card of 'user/clip', but the token has no right to write"):
+        evaluate.main(["--model", "no/model", "--update_card", "user/clip", "--push"])
+    assert not hub.served
 
 
 def test_the_table_is_printed_before_the_report_is_saved(tmp_path, capsys, monkeypatch):

@@ -4,6 +4,7 @@ from itertools import islice
 
 import pytest
 import torch
+from support.hub_server import READER
 from support.paths import EMOJI
 from transformers import AutoProcessor
 
@@ -58,6 +59,18 @@ def test_training_images_are_resized_as_those_of_evaluation_from_any_source(flag
     data = ZeroShotDataset(load_images(f"{EMOJI}/data", "finetune", "train"), processor, resize=resize)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in pixel_statistics(processor))
     torch.testing.assert_close(example["pixel_values"] * std + mean, data[row]["images"])
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [("hf_expired", "the Hub does not take the token"), (READER, ".*the token is for reading alone")],
+)
+def test_a_push_that_would_fail_is_found_before_anything_is_loaded(hub, tmp_path, token, words):
+    line = ["--recipe", "emoji", "--model_name_or_path", "no/model", "--output_dir", str(tmp_path / "run")]
+    line += ["--use_cpu", "--push_to_hub", "--hub_model_id", "user/clip", "--hub_token", token]
+    with pytest.raises(ValueError, match=f"push_to_hub for the repository 'user/clip', but {words}"):
+        make_trainer(*parse_args(TYPES, line))
+    assert not hub.repos and not hub.served
 
 
 def test_the_model_before_training_is_measured_under_its_own_pixel_statistics(tmp_path):

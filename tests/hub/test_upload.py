@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from support.hub_runs import run_of
-from support.hub_server import TOKEN
+from support.hub_server import READER, TOKEN
 from support.paths import ROOT
 
 from hf_pmgaft import load_model
+from hf_pmgaft.hub.upload import push_error, why_no_push
 
 
 @pytest.mark.parametrize("status", [None, 503])
@@ -63,3 +65,33 @@ def test_a_push_that_fails_for_good_keeps_the_checkpoint_and_says_how_to_push_it
     assert done.returncode == 0, done.stderr[-2000:]
     assert "optimizer.pt" not in hub.repos["user/clip"].files
     load_model("user/clip")
+
+
+@pytest.mark.parametrize(
+    ("token", "name", "words"),
+    [
+        (TOKEN, "clip", None),
+        (TOKEN, "user/clip", None),
+        (TOKEN, "user/there", None),
+        (TOKEN, "reader/clip", "the name is another user's"),
+        (TOKEN, "reader/taken", "the name is another user's"),
+        (TOKEN, "../x", "'../x'"),
+        (READER, "reader/taken", "the token is for reading alone"),
+        (READER, "reader/clip", "the token is for reading alone"),
+        ("hf_expired", "user/clip", "does not take the token"),
+    ],
+)
+def test_what_a_push_would_fail_with_is_known_beforehand_and_nothing_is_made(hub, token, name, words):
+    hub.put("reader/taken", {})
+    hub.put("user/there", {})
+    error = push_error(name, token)
+    if words is None:
+        assert error is None
+    else:
+        assert words in why_no_push(error) and token not in str(error)
+    assert set(hub.repos) == {"reader/taken", "user/there"}
+
+
+def test_a_push_to_a_hub_that_cannot_be_reached_would_fail(hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert why_no_push(push_error("user/clip", TOKEN)).startswith("the Hub cannot be reached (")
