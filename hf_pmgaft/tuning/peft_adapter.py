@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -62,6 +64,19 @@ class PeftAdapter(Tuning):
         return f"{kind} in {'the vision tower; no text tower' if self.towers == 'vision' else 'both towers'}"
 
 
+@contextlib.contextmanager
+def without_old_names() -> Iterator[None]:
+    """Silences what transformers says of a name that peft itself uses, in every version so far.
+
+    Example:
+        >>> with without_old_names():
+        ...     warnings.warn("`is_gradient_checkpointing` is deprecated", FutureWarning)
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
+
+
 def add_adapter(model: nn.Module, backbone: Backbone, peft_config: Any, towers: str = "vision") -> nn.Module:
     """Makes a `PeftModel` whose adapter sits in the given towers; suffixes in `target_modules` mean these only.
 
@@ -106,7 +121,8 @@ def add_adapter(model: nn.Module, backbone: Backbone, peft_config: Any, towers: 
             peft_config.exclude_modules = bypassed
 
     try:
-        return get_peft_model(model, peft_config)
+        with without_old_names():
+            return get_peft_model(model, peft_config)
     except ValueError as error:
         raise ValueError(
             f"You passed a peft config whose target_modules {targets!r} match nothing in the towers asked for "

@@ -22,6 +22,7 @@ from ..models.resolution import at_resolution
 from ..models.sources import Source
 from . import fold_into_clip, make_tuning, name_of, options_of
 from .base import attachment_of
+from .peft_adapter import without_old_names
 
 CONFIG, WEIGHTS = "tuning.json", "tuning.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -58,7 +59,8 @@ def save_weights(model: nn.Module, folder: str | os.PathLike, base_model: str | 
 
 def _save_adapter(model: nn.Module, folder: Path) -> None:
     """Writes the adapters of a `PeftModel`; a single one into the folder itself, whatever its name."""
-    model.save_pretrained(folder)
+    # Else peft asks the Hub whether the base model's vocabulary has another size, which is no matter of adapters.
+    model.save_pretrained(folder, save_embedding_layers=False)
     below = folder / next(iter(model.peft_config))
     if len(model.peft_config) == 1 and below.is_dir():  # where nothing would look for it
         for file in below.iterdir():
@@ -168,7 +170,8 @@ def load_model(
         # With a task type peft would put another model around this one, whose forward takes texts alone.
         adapter = PeftConfig.from_pretrained(source.name, revision=source.revision)
         adapter.task_type = None
-        return PeftModel.from_pretrained(base, source.name, config=adapter, revision=source.revision)
+        with without_old_names():
+            return PeftModel.from_pretrained(base, source.name, config=adapter, revision=source.revision)
 
     return open_model(source, None if base_model is None else _plain_clip(base_model))
 

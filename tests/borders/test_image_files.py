@@ -83,6 +83,7 @@ FILES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @outcomes(FILES)
 def test_files_of_images(given, outcome):
     if isinstance(outcome, Refused):

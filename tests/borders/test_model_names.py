@@ -112,7 +112,7 @@ def pickles(path: Path) -> Path:
 
 def evil(path: Path) -> Path:
     make_model().config.save_pretrained(path)
-    (path / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": print}))
+    (path / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": print}, protocol=2))
     return path
 
 

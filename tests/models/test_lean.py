@@ -205,7 +205,11 @@ def last(model):
 
 
 def checkpoint(model):
-    model.train().gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    if hasattr(model, "activation_checkpointing_enable"):  # the name of newer transformers
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def drop_attention(model):

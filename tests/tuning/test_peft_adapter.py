@@ -158,3 +158,17 @@ def test_every_file_of_several_adapters_can_be_read_by_others(tmp_path):
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.parent.name for path in files} == {tmp_path.name, "other"}
     assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o644"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_adapter_is_made_saved_and_opened_without_a_warning_or_a_question_to_the_hub(hub, tmp_path):
+    make_model().save_pretrained(tmp_path / "base")
+    base = load_model(str(tmp_path / "base"))
+    base.name_or_path = base.config.name_or_path = "user/base"  # as of a model that was pulled
+    adapted = PeftAdapter(LoraConfig(r=2)).prepare(base)
+
+    save_weights(adapted, tmp_path / "adapter", base_model=None)
+    opened = load_model(str(tmp_path / "adapter"), str(tmp_path / "base"))
+
+    assert isinstance(opened, PeftModel)
+    assert hub.requests == []

@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
+from hf_pmgaft.models.processors import save_processor
+
 BUILD = Path(__file__).parent / ".build"
 TEMPLATES = ("an emoji of {}", "a picture of {}", "an icon of {}", "a drawing of {}", "a photo of {}")
 PROMPT = TEMPLATES[0]
@@ -465,7 +467,7 @@ class Run:
         """Save the better of raw and averaged weights, by the validation style, as a plain CLIP folder."""
         use_ema = self.history[-1]["ema"] >= self.history[-1]["raw"]
         (self.ema if use_ema else self.model).save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        save_processor(self.processor, folder)
 
         record = {
             "steps": self.step,
