@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -27,7 +27,15 @@ SECONDS = 10  # to wait for each answer of the Hub
 NUM_THREADS = 16
 NOT_REACHED = "the Hub is not reachable"
 # Files of weights by the order in which they are looked for, and what is read beside them.
-WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+WEIGHTS = (
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model-*-of-*.bin",
+    "adapter_model.safetensors",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 BESIDE = ("*.json", "*.txt", "*.model")
 
 
@@ -124,10 +132,18 @@ def _model(name: str, revision: str | None) -> Download:
         return Download(name, None, NOT_REACHED)
 
     sizes = {file.rfilename: file.size or 0 for file in info.siblings if "/" not in file.rfilename}
-    weights = next((found for pattern in WEIGHTS if (found := [file for file in sizes if fnmatch(file, pattern)])), [])
-    files = {*weights, *(file for file in sizes if any(fnmatch(file, pattern) for pattern in BESIDE))}
-    missing = [file for file in files if not isinstance(try_to_load_from_cache(info.id, file, revision=info.sha), str)]
-    return Download(name, sum(sizes[file] for file in missing))
+    cached = {file for file in sizes if isinstance(try_to_load_from_cache(info.id, file, revision=info.sha), str)}
+    return Download(name, sum(sizes[file] for file in _files_read(sizes) - cached))
+
+
+def _files_read(files: Iterable[str]) -> set[str]:
+    """Of a model's files its weights in the first layout that is there, and what describes model and processor."""
+    weights: list[str] = []
+    for pattern in WEIGHTS:
+        if not weights:
+            weights = [file for file in files if fnmatch(file, pattern)]
+    beside = [file for file in files if any(fnmatch(file, pattern) for pattern in BESIDE)]
+    return {*weights, *beside}
 
 
 def _named_set(text: str, is_trained_on: bool = False) -> Download:

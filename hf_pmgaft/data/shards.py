@@ -27,6 +27,8 @@ def check_shards(files: Iterable[str]) -> None:
     names_by_folder: dict[str, set[str]] = {}
     for file in files:
         folder, name = os.path.split(file)
+        if "://" in folder and not folder.startswith("hf://"):  # an address lists no folder
+            continue
         if name.endswith(".tar") or name == COUNT:
             names_by_folder.setdefault(folder, set()).add(name)
 

@@ -16,7 +16,8 @@ from hf_pmgaft.cli.run_plan import Plan, make_plan
 FACTS = json.loads(reproduce.FACTS.read_text(encoding="utf-8"))
 BASE = "openai/clip-vit-base-patch32"
 SETS = ["dtd", "caltech101", "fgvc_aircraft", "cifar100"]  # stated by cards, shards, a branch, a named configuration
-OTHERS = {"flax_model.msgpack": b"f" * 9000, "tf_model.h5": b"t" * 9000, "pytorch_model.bin": b"p" * 9000}
+FOREIGN = ["model.fp16.safetensors", "flax_model.msgpack", "tf_model.h5", "pytorch_model.bin"]
+OTHERS = dict.fromkeys(FOREIGN, b"w" * 9000)  # weights that are not read
 Usage = namedtuple("Usage", "total used free")
 
 
