@@ -23,10 +23,10 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from .local_files import check_local_files
 from .parquet_rows import NUM_THREADS, num_rows, rows_without_images, size_of
 from .shards import check_shards
-from .source_errors import named_errors
+from .source_errors import FOREIGN, named_errors
 
-# What `datasets` says of a set whose splits seem to have files of unlike formats.
-UNLIKE_SPLITS = "Couldn't infer the same data file format"
+# What `datasets` says of a set whose splits seem to have unlike formats, and where the cache has another split of it.
+SIGNS_OF_UNLIKE_SPLITS = ("Couldn't infer the same data file format", "Couldn't find cache for")
 
 
 class SplitSize(NamedTuple):
@@ -236,6 +236,11 @@ def _builder_of(part: Part) -> datasets.DatasetBuilder | None:
         options = _labels_of_all_splits(builder)
         if options is None:
             return builder
+    return _of_splits(builder, part, builder.config.name, **options)
+
+
+def _of_splits(builder: datasets.DatasetBuilder, part: Part, config: str, **options: Any) -> datasets.DatasetBuilder:
+    """A builder of the part's splits alone, which in the cache has a folder of its own under `config`."""
     info = copy.deepcopy(builder.info)
     info.download_size = info.dataset_size = info.download_checksums = None
     if info.splits is not None:
@@ -243,12 +248,12 @@ def _builder_of(part: Part) -> datasets.DatasetBuilder | None:
     return type(builder)(
         dataset_name=builder.dataset_name,
         config_name=builder.config.name,
-        config_id=None if builder.repo_id is None or part.data_files else _config_id(builder.config.name, part),
+        config_id=None if builder.repo_id is None or part.data_files else _config_id(config, part),
         hash=builder.hash,
         base_path=builder.base_path,
         repo_id=builder.repo_id,
         info=info,
-        data_files=DataFilesDict({key: files[key] for key in part.splits}),
+        data_files=DataFilesDict({key: builder.config.data_files[key] for key in part.splits}),
         **options,
     )
 
@@ -264,8 +269,11 @@ def _builder_of_set(part: Part) -> datasets.DatasetBuilder:
             builder = datasets.load_dataset_builder(
                 part.name, part.config, revision=part.revision, data_files=part.data_files or None
             )
-    except ValueError as error:
-        shards = _builder_of_shards(part) if UNLIKE_SPLITS in str(error) else None
+    except (ConnectionError, ValueError) as error:
+        shards = None
+        if any(sign in str(error) for sign in SIGNS_OF_UNLIKE_SPLITS):
+            with contextlib.suppress(*FOREIGN):
+                shards = _builder_of_shards(part)
         if shards is None:
             raise
         return shards
@@ -280,9 +288,10 @@ def _builder_of_shards(part: Part) -> datasets.DatasetBuilder | None:
         return None
     shards = {key: f"{key}/*.tar" for key in part.splits}
     try:
-        return datasets.load_dataset_builder(part.name, revision=part.revision, data_files=shards)
+        builder = datasets.load_dataset_builder(part.name, revision=part.revision, data_files=shards)
     except FileNotFoundError:
         return None
+    return _of_splits(builder, part, "default")
 
 
 def _check_files(builder: datasets.DatasetBuilder, part: Part) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 
+import datasets
 import pytest
 from support.borders import Refused, check, outcomes
 from support.shards import picture, shard, write_files
@@ -221,6 +222,23 @@ def test_shards_of_the_hub_are_counted_before_they_are_read(streaming, hub):
     with pytest.raises(ValueError, match=r"user/part', split 'test' .*test/nshards.txt counts 3 .* 1\.tar is missing"):
         load_images("user/part", split="test", streaming=streaming)
     assert not [file for file in hub.fetched("datasets/user/part") if file.endswith(".tar")]
+
+
+@pytest.mark.parametrize(("train", "test"), [(1, 1), (2, 2), (3, 1), (1, 3)])
+def test_splits_of_any_number_of_shards_are_found_offline_once_they_were_loaded(hub, monkeypatch, train, test):
+    hub.put("datasets/user/set", {**counted("train", train, *range(train)), **counted("test", test, *range(test))})
+    sizes = {split: load_images("user/set", split=split).num_rows for split in ("test", "train")}
+    assert sizes == {"test": 2 * test, "train": 2 * train}
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    assert {split: load_images("user/set", split=split).num_rows for split in sizes} == sizes
+
+
+def test_a_new_commit_of_shards_is_read_anew(hub):
+    repo = hub.put("datasets/user/set", counted("test", 1, 0))
+    assert load_images("user/set", split="test").num_rows == 2
+    repo.commits.append({"test/0.tar": LONG, "test/nshards.txt": b"1"})
+    assert load_images("user/set", split="test").num_rows == 20
+    assert load_images("user/set", split="test", revision=repo.sha(0)).num_rows == 2
 
 
 def test_one_shard_of_several_that_is_chosen_by_its_name_is_read_alone(tmp_path):
