@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import DatasetInfo, HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from .parts import split_names
+from .builders import split_names
 
 SECONDS = 30  # to wait for the Hub's answer
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import datasets
 
+from .builders import Part, split_names
 from .columns import IMAGE_COLUMNS, check_has_rows
 from .csv_header import check_csv_header
 from .local_files import check_local_files
-from .parts import Part, load_part, load_without_images, split_names, stream_part
+from .parts import load_part, load_without_images, stream_part
 from .source_errors import named_errors
 
 # By suffix of a single file: the builder of `datasets` that reads it, and its options.

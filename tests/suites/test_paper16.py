@@ -10,7 +10,7 @@ from PIL import Image
 from support.tiny import SIZE, make_pair_for
 
 from hf_pmgaft.data import sources
-from hf_pmgaft.data.parts import Part
+from hf_pmgaft.data.builders import Part
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.prompts import check_class_names, prompt_name
 from hf_pmgaft.suites import FOLDER, draw_sample_ids, load_suite, read_suite
