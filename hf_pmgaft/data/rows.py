@@ -10,7 +10,7 @@ import datasets
 import torch
 from PIL import ImageOps
 
-from ..models.processors import check_rescaling, image_processor_of
+from ..models.processors import check_crop, check_rescaling, image_processor_of
 from ..progress import progress_bar
 from ..prompts import check_readable
 from ..registry import check_count
@@ -30,6 +30,8 @@ from .columns import (
     place_of,
 )
 from .images import read_image
+
+USUAL_CROP = 224  # for which suites and papers state the resize
 
 
 class ImageRows:
@@ -92,6 +94,8 @@ class ImageRows:
         if resize is not None:
             check_resize(resize, native_size, self.processor)
             resize = int(resize)
+        elif not native_size:
+            check_crop(self.processor)
         self.resize = resize
         self.processor_options = _processor_options(self.processor, normalize, native_size, resize)
         self.border = border
@@ -234,7 +238,7 @@ def check_resize(resize: int, native_size: bool, processor: Any) -> None:
         >>> check_resize(18, native_size=False, processor=processor.image_processor)
         >>> check_resize(8, native_size=False, processor=processor.image_processor)
         Traceback (most recent call last):
-        ValueError: You passed resize=8, less than the processor's crop of 16. Pass 16 or more.
+        ValueError: You passed resize=8, less than the processor's crop of 16. Pass 16 or more; ...
     """
     check_count("resize", resize)
     if native_size:
@@ -253,7 +257,22 @@ def check_resize(resize: int, native_size: bool, processor: Any) -> None:
     # A crop beyond the image would be filled with black.
     edge = max(crop["height"], crop["width"])
     if resize < edge:
-        raise ValueError(f"You passed resize={resize}, less than the processor's crop of {edge}. Pass {edge} or more.")
+        raise ValueError(
+            f"You passed resize={resize}, less than the processor's crop of {edge}. Pass {edge} or more; what "
+            f"{resize} frames at 224 is framed by {scaled_resize(resize, processor)} at {edge}."
+        )
+
+
+def scaled_resize(resize: int, processor: Any, stated_crop: int = USUAL_CROP) -> int:
+    """What a shortest edge that is stated for one crop is at a processor's crop, so that it frames the same.
+
+    Example:
+        >>> scaled_resize(256, processor)  # 16 / 224 of it
+        18
+    """
+    crop = getattr(image_processor_of(processor), "crop_size", None)
+    edge = max(crop["height"], crop["width"]) if crop else stated_crop
+    return round(resize * edge / stated_crop)
 
 
 def content_id(pixels: Any) -> int:

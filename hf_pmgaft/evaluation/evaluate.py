@@ -20,7 +20,7 @@ from ..fingerprints import digest_of_list, fingerprint
 from ..models.backbones import check_dual_encoder, check_encoder, get_encoder, unwrap_peft
 from ..models.own_classes import check_own_pass
 from ..models.precision import check_has_values, other_dtypes
-from ..models.processors import pixel_statistics
+from ..models.processors import check_image_size, pixel_statistics
 from ..modes import frozen, full_precision, without_tf32
 from ..noise import sample_seeds
 from ..progress import announce
@@ -107,7 +107,10 @@ def evaluate_robustness(
     attacks = [AttackSpec.of(value) for value in attacks]
     _check(sets, attacks, verdict)
     check_count("batch_size", batch_size)
+    pixel_statistics(processor)
     for data in sets:
+        if not data.native_size:
+            check_image_size(data.processor, get_encoder(model).image_size(unwrap_peft(model)))
         if isinstance(data, RetrievalDataset):
             check_retrieval(data, model, attacks, head)
     plans = [Plan.of(data, attacks, max_samples, seed) for data in sets]

@@ -50,8 +50,8 @@ def pixel_statistics(processor: Any) -> tuple[list[float], list[float]]:
     image_processor = image_processor_of(processor)
     if not hasattr(image_processor, "image_mean"):
         raise TypeError(
-            f"You passed a {type(processor).__name__} as `processing_class`, which holds no pixel statistics, so "
-            "images cannot be taken back to [0,1]. Pass the model's CLIPProcessor."
+            f"You passed a {type(processor).__name__} as the processor, which holds no pixel statistics, so images "
+            "cannot be taken to [0,1] and back. Pass the model's CLIPProcessor."
         )
     check_rescaling(image_processor)
     if not getattr(image_processor, "do_normalize", True):
@@ -64,6 +64,61 @@ def pixel_statistics(processor: Any) -> tuple[list[float], list[float]]:
     check_mean(mean)
     check_std(std)
     return list(mean), list(std)
+
+
+def image_edges(processor: Any) -> tuple[int, int] | None:
+    """Height and width of what a processor makes of every image, `None` where that follows from the image.
+
+    Example:
+        >>> image_edges(processor)
+        (16, 16)
+    """
+    image_processor = image_processor_of(processor)
+    if getattr(image_processor, "do_center_crop", False) and getattr(image_processor, "crop_size", None):
+        made = dict(image_processor.crop_size)
+    elif getattr(image_processor, "do_resize", False):
+        made = dict(image_processor.size)
+    else:
+        return None
+    return (made["height"], made["width"]) if {"height", "width"} <= set(made) else None
+
+
+def check_image_size(processor: Any, image_size: int) -> None:
+    """Raises `ValueError` for a processor that makes images of another size than a model takes.
+
+    Example:
+        >>> check_image_size(processor, 16)
+        >>> check_image_size(processor, 24)
+        Traceback (most recent call last):
+        ValueError: The CLIPImageProcessor... makes images of 16 x 16, but the model takes 24 x 24, ...
+    """
+    edges = image_edges(processor)
+    if edges not in (None, (image_size, image_size)):
+        raise ValueError(
+            f"The {type(image_processor_of(processor)).__name__} makes images of {edges[0]} x {edges[1]}, but the "
+            f"model takes {image_size} x {image_size}, so that images would be cropped and attacked as for another "
+            "model. Pass the model's own processor, or take both to one size by --image_size, in Python "
+            "`at_resolution(model, processor, size)`; `native_size=True` evaluates images at their own size."
+        )
+
+
+def check_crop(image_processor: Any) -> None:
+    """Raises `ValueError` for an image processor that cuts more out of an image than is left of it.
+
+    Example:
+        >>> check_crop(processor.image_processor)
+    """
+    crop = getattr(image_processor, "crop_size", None)
+    cuts = getattr(image_processor, "do_resize", False) and getattr(image_processor, "do_center_crop", False)
+    if not (cuts and crop):
+        return
+    resized, cut = dict(image_processor.size), dict(crop)
+    edge = min(value for value in resized.values() if value)
+    if edge < max(cut.values()):
+        raise ValueError(
+            f"The {type(image_processor).__name__} resizes to {resized} and then crops to {cut}, which would put a "
+            f"black frame around each image. Give it a size of at least {max(cut.values())}."
+        )
 
 
 def check_rescaling(image_processor: Any) -> None:

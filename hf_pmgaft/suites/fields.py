@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ FIELDS = {
     "prompt_template": "one or a list, each with one {}",
     "border": "pixels cut off at each edge before anything else",
     "native_size": "whether images are attacked at their own size",
-    "resize": "shortest edge in pixels before the processor's crop",
+    "resize": "shortest edge in pixels before the processor's crop; or of a crop, as 256/224, in proportion to it",
     "num_images": "size of the split without dropped classes, or [least, most]; a set of another size is refused",
     "accept_any_class_names": "whether class names that a text tower cannot know, such as ids, are taken",
     "in_domain": "whether it is the set that models were trained on",
@@ -117,6 +118,15 @@ _TEXT = ("a text", _is_text)
 _TEXTS = ("a text or a list of texts", lambda value: _is_text(value) or _is_list_of_texts(value))
 _NAMES = ("a file's name or a list of texts", lambda value: isinstance(value, (str, list)))
 _NUMBER = ("a number from 0", _is_count)
+
+
+def _is_resize(value: Any) -> bool:
+    if isinstance(value, str):
+        edges = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", value)
+        return edges is not None and int(edges[1]) >= int(edges[2])
+    return _is_count(value) and value > 0
+
+
 _FLAG = ("true or false", _is_flag)
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "path": _TEXT,
@@ -135,7 +145,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "prompt_template": _TEXTS,
     "border": _NUMBER,
     "native_size": _FLAG,
-    "resize": ("a number of pixels from 1", lambda value: _is_count(value) and value > 0),
+    "resize": ("a number of pixels from 1, or a share of the crop such as 256/224", _is_resize),
     "num_images": ("a number from 1 or [least, most]", _is_size),
     "accept_any_class_names": _FLAG,
     "in_domain": _FLAG,

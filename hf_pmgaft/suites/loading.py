@@ -14,6 +14,7 @@ import datasets
 from ..data.evaluation_sets import ZeroShotDataset
 from ..data.parquet_rows import with_images
 from ..data.places import Place, look_up
+from ..data.rows import scaled_resize
 from ..data.sources import load_for_some_rows, load_images
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from .fields import size_range
@@ -172,7 +173,7 @@ def load_entry(
         image_column=entry.get("image_column"),
         label_column=label_column_of(entry, images),
         native_size=entry.get("native_size", False),
-        resize=entry.get("resize"),
+        resize=resize_of(entry, processor),
         sample_ids=sample_ids,
         border=entry.get("border", 0),
         accept_any_class_names=entry.get("accept_any_class_names", False),
@@ -181,6 +182,15 @@ def load_entry(
     data.is_counted = least != most
     data.source = place.describe(entry.get("config"), entry.get("split", "test"))
     return data
+
+
+def resize_of(entry: Mapping[str, Any], processor: Any) -> int | None:
+    """The shortest edge that a suite states, maybe in proportion to the processor's crop; `None` if it states none."""
+    resize = entry.get("resize")
+    if not isinstance(resize, str):
+        return resize
+    edge, crop = resize.split("/")
+    return scaled_resize(int(edge), processor, int(crop))
 
 
 def open_entry(name: str, entry: Mapping[str, Any], place: Place, load: Callable[..., Any] = load_images) -> Any:

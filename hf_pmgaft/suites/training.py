@@ -11,7 +11,7 @@ from ..data.sources import load_images
 from ..data.training_sets import training_examples
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from .known import KnownSet, find_known_set
-from .loading import open_entry, place_of
+from .loading import open_entry, place_of, resize_of
 from .numbering import kept_class_names, label_column_of
 from .sets import load_named_images
 
@@ -74,7 +74,7 @@ def load_training_set(
             f"You passed {' and '.join(passed)} for {known.text}, which comes with what its suite states. Leave it "
             f"out, or name the set by its place, {known.entry['path']}."
         )
-    options["resize"] = known.entry.get("resize") if resize is None else resize
+    options["resize"] = resize_of(known.entry, processor) if resize is None else resize
     return _examples(known, processor, options, load)
 
 

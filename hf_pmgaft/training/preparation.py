@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from ..models.backbones import Backbone, get_encoder
+from ..models.backbones import Backbone, get_encoder, unwrap_peft
 from ..models.open_clip_model import check_trainable
 from ..models.own_classes import check_own_pass, check_own_tower
 from ..models.precision import check_floating, check_has_values, other_dtypes, to_float32
+from ..models.processors import check_image_size
 from ..objectives import Objective
 from ..tuning import PeftAdapter, Tuning, has_adapter, make_tuning, name_of
 from ..tuning.base import attachment_of
@@ -71,6 +72,7 @@ def prepare_model(model: nn.Module | str | os.PathLike, processor: Any) -> tuple
     check_trainable(model)
     backbone = get_encoder(model)
     checks.check_processor(processor)
+    check_image_size(processor, backbone.image_size(unwrap_peft(model)))
     train_in_float32(model)
     check_own_pass(model)
     check_own_tower(model)

@@ -241,7 +241,8 @@ class PMGAFTTrainer(EvaluatingTrainer):
             classifier = self.step.student(plain)
             if not self._is_untouched:
                 classifier = classifier.replace(**self.step.live_texts(plain))
-            logits = classifier.logits(classifier.encode_image(inputs["pixel_values"].float()))
+            pixel_values = classifier.at_model_size(inputs["pixel_values"].float())
+            logits = classifier.logits(classifier.encode_image(pixel_values))
         loss = F.cross_entropy(logits, inputs["labels"])
         return (loss, None, None) if prediction_loss_only else (loss, logits, inputs["labels"])
 

@@ -139,10 +139,15 @@ class ZeroShotClassifier:
 
     def pixel_values(self, images: torch.Tensor) -> torch.Tensor:
         """Images in [0,1] as the encoder takes them: of the model's size, normalised."""
-        if self.image_size is not None and images.shape[-2:] != (self.image_size, self.image_size):
-            size = (self.image_size, self.image_size)
-            images = F.interpolate(images, size=size, mode="bicubic", align_corners=False)
+        images = self.at_model_size(images)
         return (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
+
+    def at_model_size(self, images: torch.Tensor) -> torch.Tensor:
+        """Images `[B,3,H,W]`, normalised or not, of the size that the model takes; as they are if they have it."""
+        if self.image_size is None or images.shape[-2:] == (self.image_size, self.image_size):
+            return images
+        size = (self.image_size, self.image_size)
+        return F.interpolate(images, size=size, mode="bicubic", align_corners=False)
 
     def logits(self, embeds: torch.Tensor) -> torch.Tensor:
         """Logits `[B,K]` of embeddings `[B,D]` against the classes."""

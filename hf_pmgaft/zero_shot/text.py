@@ -15,6 +15,7 @@ from torch import nn
 from ..files import save_tensors
 from ..models.backbones import get_backbone, unwrap
 from ..models.processors import tokenizer_of
+from ..models.tokens import check_is_tokenizer, check_tokens
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, check_readable, prompt_name
 from ..tuning.base import Attachment, attachment_of
 
@@ -140,21 +141,29 @@ def tokenize(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Makes token ids and their mask, `[N,L]`, padded to the longest text, or to the length of the model's family.
 
+    Raises:
+        TypeError: for what is no tokenizer.
+        ValueError: for a tokenizer of another model.
+
     Example:
         >>> ids, mask = tokenize(model, processor.tokenizer, ["red disc", "disc"])
         >>> ids.shape, mask.sum(dim=1).tolist()
         (torch.Size([2, 4]), [4, 3])
     """
     backbone = get_backbone(unwrap(model))
+    check_is_tokenizer(tokenizer)
+    positions = backbone.text_positions(model)
+    length = positions if backbone.full_text else min(tokenizer.model_max_length, positions)
     tokens = tokenizer(
         list(texts),
         padding="max_length" if backbone.full_text else True,
-        max_length=backbone.text_positions(model) if backbone.full_text else None,
+        max_length=length if truncation or backbone.full_text else None,
         truncation=truncation,
         return_tensors="pt",
         return_attention_mask=True,
     )
     ids, mask = tokens["input_ids"], tokens["attention_mask"]
+    check_tokens(model, ids, mask)
     return ids, torch.ones_like(ids) if backbone.full_text else mask
 
 

@@ -91,7 +91,7 @@ def test_training_evaluates_the_suite_before_and_after_and_ends_with_what_is_ask
     assert [attack.name for attack in final.attacks] == ["FGSM ce linf 2/255"]
     for report in (before, after, final):
         assert report.protocol["sets"]["dtd"]["prompt_templates"] == ["A surface with a {} texture."]
-        assert report.protocol["sets"]["tiny_imagenet"]["resize"] == 256
+        assert report.protocol["sets"]["tiny_imagenet"]["resize"] == 18  # 256 before a crop of 224
         assert report.protocol["sets"]["dtd"]["num_samples"] == 2
     printed = capsys.readouterr().out
     assert "mean without tiny_imagenet*" in printed and f"protocol {final.protocol_hash}" in printed

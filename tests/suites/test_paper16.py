@@ -121,7 +121,7 @@ def test_every_set_is_evaluated(loaded):
         # Two classes have no targeted loss: PCAM's images meet the margin instead.
         assert ("APGD-T linf 1/255" in result.attacks) == (result.name != "pcam")
     assert report.protocol["sets"]["cifar10"]["attacked_at"] == [32, 32]
-    assert report.protocol["sets"]["dtd"]["resize"] == 256
+    assert report.protocol["sets"]["dtd"]["resize"] == 18  # 256 before a crop of 224
 
 
 @pytest.mark.parametrize("name", [name for name in SUITE if name not in NUMBERED])
