@@ -24,7 +24,7 @@ from ..suites.suite import read_suite
 from .run_plan import Plan
 
 SECONDS = 10  # to wait for each answer of the Hub
-NUM_THREADS = 16
+NUM_THREADS = 32  # so that no model or set waits for another
 NOT_REACHED = "the Hub is not reachable"
 # Files of weights by the order in which they are looked for, and what is read beside them.
 WEIGHTS = (
