@@ -71,8 +71,9 @@ def builder_of(part: Part) -> datasets.DatasetBuilder | None:
     """
     try:
         builder = builder_of_set(part)
-    except (ConnectionError, ValueError):
-        if not datasets.config.HF_HUB_OFFLINE or _cached_folder(part) is None:
+    except (ConnectionError, ValueError) as error:
+        was_reached = not (datasets.config.HF_HUB_OFFLINE or isinstance(error, ConnectionError))
+        if was_reached or _cached_folder(part) is None:
             raise
         return None
     files = builder.config.data_files

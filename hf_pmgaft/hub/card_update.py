@@ -71,6 +71,12 @@ class ExistingCard:
             raise ValueError(
                 f"{model} is no folder here, and no model that can be read on the Hub ({reason}). Correct the name."
             ) from error
+        except Exception as error:  # of the line, for which each client has its own
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"{model} is no folder here, and the Hub, where its card would be, was not reached ({reason}). Try "
+                "again while it can be reached, or pass the model's folder."
+            ) from error
         return cls(model, Path(file).read_text(encoding="utf-8"), commit)
 
     def check(self) -> None:

@@ -170,6 +170,7 @@ def _missing(model: nn.Module, info: dict[str, Any]) -> list[str]:
 
 
 def _own_processor(source: Source) -> Any:
+    source.check_reached()
     try:
         with _one_line(source):
             return AutoProcessor.from_pretrained(source.name, revision=source.revision, **NO_CODE)

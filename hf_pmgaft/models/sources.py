@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
@@ -98,17 +99,27 @@ class Source:
         """Whether it is on this machine, outside the Hub's cache."""
         return Path(self.name).exists()
 
+    @property
+    def _is_in_cache(self) -> bool:
+        """Whether the cache of the Hub knows the repository: its files, or which it lacks."""
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=self.name, repo_type="model")
+        return any(folder.glob("*/*"))
+
     def find(self, file: str) -> str | None:
         """The path of a file in the folder or repository, downloaded if need be; `None` if it has none.
 
         Beside a file of weights it finds those of the same folder.
+
+        Raises:
+            ConnectionError: if the Hub is not reached, and nothing of the repository is in its cache.
+            OSError: if there is no such repository, or no right to it.
         """
         if self.is_local:
             path = Path(self.name)
             path = (path.parent if self.is_file else path) / file
             return str(path) if path.is_file() else None
         try:
-            return cached_file(
+            path = cached_file(
                 self.name,
                 file,
                 revision=self.revision,
@@ -118,6 +129,18 @@ class Source:
             )
         except OSError as error:
             raise self.unreachable(error) from error
+        if path is None and not self._is_in_cache:
+            why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else f"{constants.ENDPOINT} gives no answer"
+            raise ConnectionError(
+                f"{self} is no folder here and not in the cache of the Hub, which was not reached ({why}). Load it "
+                "once while the Hub can be reached: what was loaded is found offline, too."
+            )
+        return path
+
+    def check_reached(self) -> None:
+        """Raises `OSError` for a repository that is not on the Hub, or neither reached nor in its cache."""
+        if not self.is_local:
+            self.find("config.json")
 
     def unreachable(self, error: Exception) -> OSError:
         """What transformers said of a repository that it could not read, in one line with its name."""
