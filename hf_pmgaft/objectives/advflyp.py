@@ -24,6 +24,8 @@ class AdvFLYP(Objective):
     KL(P(x') || P(x)))`, means over the batch. InfoNCE is the mean of its two directions, `P` the prediction over the
     captions of the batch, `u` normalises; gradients flow through the clean branch. The attack
     maximises InfoNCE: per image half of its two cross-entropies, of which caption to image depends on the whole batch.
+    InfoNCE and its attack see the images and captions of all processes, the predictions `P` too, so that the processes
+    of a batch do what one does. Accumulation does not: it averages the losses of smaller batches with fewer negatives.
 
     Requirements: captions, and the teacher on adversarial images; no labels are used. Trained: vision tower. Authors'
     settings: 1 M web pairs, eps 1/255, 2 steps of 1/255, SGD 1e-4, batch 256, up to 100 epochs with patience 10,

@@ -149,6 +149,15 @@ def check_pair(objective: Objective, tuning: Tuning, model: nn.Module, args: PMG
             "have places for class names alone. Choose another tuning, or an objective over classes."
         )
 
+    if objective.uses_captions and args.gradient_accumulation_steps > 1 and args.process_index == 0:
+        logger.warning(
+            "Objective %s tells each caption from the others of its batch, of which accumulation makes smaller ones: "
+            "among %d in place of %d. Pass gradient_accumulation_steps=1, or more processes.",
+            objective_name,
+            args.train_batch_size * args.world_size,
+            args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
+        )
+
     # The image side
     if objective.uses_patches:
         check_patches(get_encoder(model), unwrap_peft(model))

@@ -76,6 +76,19 @@ def run_evaluation(verdict_file: Path) -> dict:
     return evaluate_robustness(model, processor, [data], attacks, **options).to_dict()
 
 
+def run_contrast(objective: str, folder: Path, processes: int) -> torch.Tensor:
+    """The gradient of a step of 8 images in the image tower, which a step of SGD shows."""
+    options = {"objective_kwargs": CONTRASTS[objective], "per_device_train_batch_size": 8 // processes}
+    options |= {"optim": "sgd", "learning_rate": 1e-2, "max_grad_norm": 0.0, "max_steps": 1, "num_steps": 1}
+    trainer = make_pair(folder / f"contrast-{objective}-{processes}", objective, **options)
+    before = trainer.plain_model().visual_projection.weight.detach().clone()
+    trainer.train()
+    check_processes(trainer, processes)
+    return (before - trainer.plain_model().visual_projection.weight.detach()) / 1e-2
+
+
+# Objectives whose contrasts are over the batch. Distances of features that are equal have no gradient to compare.
+CONTRASTS = {"advflyp": {"lam_f": 0.0}, "mpm_nce": {}, "qt_aft": {}}
 VARIANTS = {
     "accumulation": {"gradient_accumulation_steps": 2},
     "average": {"ema_decay": 0.5},
@@ -105,6 +118,20 @@ def test_two_processes_log_what_one_logs(two_processes, tmp_path, case):
         for key in set(one) - NOT_COMPARED:
             exact = key.endswith("accuracy")
             assert two[key] == pytest.approx(one[key], rel=tolerance, abs=0 if exact else 1e-6), key
+
+
+@pytest.mark.parametrize("objective", CONTRASTS)
+def test_two_processes_contrast_the_images_and_captions_of_one_batch_and_accumulation_does_not(
+    two_processes, tmp_path, caplog, objective
+):
+    two = torch.load(two_processes / "contrasts.pt", weights_only=True)[objective]
+    one = run_contrast(objective, tmp_path, 1)
+    assert (two - one).norm() < 1e-4 * one.norm()
+
+    options = {"objective_kwargs": CONTRASTS[objective], "gradient_accumulation_steps": 2}
+    with caplog.at_level("WARNING"):
+        make_pair(tmp_path / "accumulated", objective, per_device_train_batch_size=4, **options)
+    assert "smaller ones: among 4 in place of 8" in caplog.text
 
 
 @pytest.mark.parametrize("kind", DATA)
@@ -146,10 +173,12 @@ if __name__ == "__main__":
     root = Path(sys.argv[1])
     logs = {case: run_case(case, root, 2) for case in CASES}
     data = {kind: run_data(kind, root, 2) for kind in DATA}
+    contrasts = {objective: run_contrast(objective, root, 2) for objective in CONTRASTS}
     report = run_evaluation(root / "verdicts.jsonl")
     (root / f"report-{os.environ['RANK']}.json").write_text(json.dumps(report))
     if os.environ["RANK"] == "0":
         (root / "logs.json").write_text(json.dumps(logs))
         (root / "data.json").write_text(json.dumps(data))
+        torch.save(contrasts, root / "contrasts.pt")
     torch.distributed.barrier()
     os._exit(0)  # gloo's own end, at exit or by destroy_process_group, hangs or aborts now and then
