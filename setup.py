@@ -72,7 +72,7 @@ setup(
         "torch>=2.7",
         "transformers>=5.19",
         "accelerate>=1.10",
-        "datasets>=4.4",
+        "datasets>=4.6",  # before it, no table beside images is read where pandas is 3
         "peft>=0.20",
         "psutil",
         "safetensors>=0.8",
