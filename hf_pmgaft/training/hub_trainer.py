@@ -94,8 +94,10 @@ class HubTrainer(Trainer):
                 does not take, or a Hub that cannot be reached.
         """
         reason = None
+        if private is not None:
+            self.args.hub_private_repo = private  # of which every version of transformers reads it
         try:
-            super().init_hf_repo(token, private)
+            super().init_hf_repo(token)
             if self.is_world_process_zero():
                 auth_check(self.hub_model_id, token=token or self.args.hub_token, write=True)
         except Exception as error:
