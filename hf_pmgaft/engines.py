@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import inspect
 import os
 from collections.abc import Callable
@@ -42,6 +43,10 @@ def check_engine_requested(args: TrainingArguments) -> None:
         ValueError: if the engine cannot run, or would silently be another one.
     """
     if args.deepspeed or _flag("ACCELERATE_USE_DEEPSPEED"):
+        if importlib.util.find_spec("deepspeed") is None:
+            raise ValueError(
+                "You passed deepspeed, which is not installed. Run `pip install deepspeed`, or train without it."
+            )
         # It counts its processes wrongly unless it is told.
         args.use_cpu = args.use_cpu or not torch.accelerator.is_available()
 

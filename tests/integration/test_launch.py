@@ -1,5 +1,6 @@
 """What a launch cannot mean is refused by name; the configurations that ship are run as the README says."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -46,6 +47,12 @@ def test_fsdp_on_the_cpu_is_refused(tmp_path, monkeypatch, by_launcher):
         monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ValueError, match="FSDP on the CPU"):
         PMGAFTConfig(output_dir=str(tmp_path), use_cpu=True, fsdp=None if by_launcher else True)
+
+
+def test_deepspeed_that_is_not_installed_is_said_when_it_is_passed(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="deepspeed, which is not installed. Run `pip install deepspeed`"):
+        PMGAFTConfig(output_dir=str(tmp_path), deepspeed=str(CONFIGS / "deepspeed_zero3.json"))
 
 
 def test_fsdp_1_is_refused(tmp_path):
