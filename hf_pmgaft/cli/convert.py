@@ -48,9 +48,11 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     from ..models.processors import save_processor
     from ..tuning import fold_into_clip
     from ..tuning.saved import load_pair
+    from ..zero_shot.text import check_fits
 
     model, processor = load_pair(args.source, args.processor, args.base, revision=args.revision)
     check_trainable(model)
+    check_fits(model, processor)
     with writing_into(args.output_dir), whole_folder(args.output_dir) as folder:
         if args.to == "open_clip":
             save_open_clip(model, processor, folder)

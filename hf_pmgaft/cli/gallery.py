@@ -79,6 +79,10 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     attack = AttackSpec.of(
         {"attack": "pgd", "eps": args.eps, "norm": args.norm, "num_steps": args.num_steps, "loss": "margin"}
     )
+    if attack.radius == 0:
+        raise ValueError(
+            f"You passed --eps {args.eps}, at which nothing is attacked. Pass a radius above 0, as 4/255."
+        )
     from ..data.evaluation_sets import ZeroShotDataset
     from ..data.sources import load_images, parse_set
     from ..evaluation.plan import sample_ids

@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from ..models.processors import padding_id, tokenizer_of
-from ..prompts import prompt_name, shows
+from ..prompts import prompt_name, shows, without_invisible
 
 # Public sets call them so: CC3M, Flickr30k, text-to-image sets, webdataset folders, COCO, LAION.
 CAPTION_COLUMNS = ("caption", "captions", "text", "txt", "sentences", "sentence", "raw", "TEXT")
@@ -27,7 +27,7 @@ class Captions:
     """Reads the captions of a set's rows, as texts or as token ids.
 
     A cell holds a text, or a list of texts: several captions of the image. The texts of a `ClassLabel` column are its
-    names. White space is collapsed, and what is empty then is no caption.
+    names. White space is collapsed and invisible characters are left out; what is empty then is no caption.
 
     Args:
         caption_column (`str` or `list[str]`): Caption columns, several also as one text with commas; `column.field`
@@ -117,8 +117,7 @@ class Captions:
                 f"Row {position} has half a character in the caption column {name!r}, {value!r:.60}, which no "
                 "tokenizer reads. Correct the text."
             ) from error
-        text = value.removeprefix("\ufeff")  # of a file of its own, which may begin with a byte order mark
-        return " ".join(text.split()) if shows(text) else ""
+        return " ".join(without_invisible(value).split()) if shows(value) else ""
 
 
 def _tokenizer_for_captions(processor: Any) -> Any:

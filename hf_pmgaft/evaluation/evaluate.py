@@ -27,7 +27,7 @@ from ..progress import announce
 from ..registry import check_choice, check_count
 from ..tuning.peft_adapter import check_takes_images
 from ..zero_shot.classifier import ZeroShotClassifier
-from ..zero_shot.text import ClassPrompts, encode_prompts
+from ..zero_shot.text import ClassPrompts, encode_prompts, first_alike
 from .classification import judge_classification, judged_classification
 from .heads import Head
 from .judge import Judge, Reader
@@ -228,13 +228,18 @@ class _Classifiers:
     def text_embeds(self, plan: Plan) -> torch.Tensor:
         """Embeddings of a set's class names or captions, `[K,D]`."""
         key = _key(plan)
-        if key not in self._embeds:
-            prompts = self._prompts.get(key)
-            if prompts is None:
-                templates = plan.data.prompt_templates
-                prompts = ClassPrompts.of_captions(self.model, self.processor, plan.texts, templates)
-            self._embeds[key] = encode_prompts(self.model, prompts)
-        return self._embeds[key]
+        if key in self._embeds:
+            return self._embeds[key]
+
+        if plan.gallery is None:
+            embeds = encode_prompts(self.model, self._prompts[key])
+        else:
+            prompts = ClassPrompts.of_captions(self.model, self.processor, plan.texts, plan.data.prompt_templates)
+            embeds = encode_prompts(self.model, prompts)
+            # What batches round differently must tie where the tokens are the same.
+            embeds = embeds[first_alike(prompts.input_ids, prompts.attention_mask, prompts.num_templates)]
+        self._embeds[key] = embeds
+        return embeds
 
 
 def _key(plan: Plan) -> str:

@@ -1,6 +1,6 @@
 """Class names and prompt templates: what they must be, where they are read from, and how a name stands in a prompt."""
 
-from .characters import shows
+from .characters import shows, without_invisible
 from .class_names import check_class_names
 from .files import read_lines, read_names
 from .names import prompt_name
@@ -21,4 +21,5 @@ __all__ = [
     "shipped_class_names",
     "shipped_lists",
     "shows",
+    "without_invisible",
 ]

@@ -20,18 +20,24 @@ def check_visible(text: str, what: str) -> None:
         Traceback (most recent call last):
         ValueError: class name 3, 'cat\\u200b', holds the invisible U+200B (ZERO WIDTH SPACE), ...
     """
-    if text.isprintable():  # as nearly all are
-        return
-    for place, character in enumerate(text):
-        if not _is_invisible(character):
-            continue
-        if character in JOINERS and place and not text[place - 1].isascii():
-            continue
+    for place in _invisible_places(text):
+        character = text[place]
         name = unicodedata.name(character, "a control character")
         raise ValueError(
             f"{what}, {text!r:.80}, holds the invisible U+{ord(character):04X} ({name}), which makes another text of "
             "it than the one that is seen. Remove it."
         )
+
+
+def without_invisible(text: str) -> str:
+    """The text without the characters that [`check_visible`] refuses.
+
+    Example:
+        >>> without_invisible("a cat\u200b on a so\u00adfa")
+        'a cat on a sofa'
+    """
+    hidden = set(_invisible_places(text))
+    return "".join(character for place, character in enumerate(text) if place not in hidden) if hidden else text
 
 
 def shows(text: str) -> bool:
@@ -42,6 +48,17 @@ def shows(text: str) -> bool:
         (True, False)
     """
     return any(not _is_invisible(character) and not character.isspace() for character in text)
+
+
+def _invisible_places(text: str) -> list[int]:
+    """Where a text has a character that nobody sees and that is no part of a letter."""
+    if text.isprintable():  # as nearly all are
+        return []
+    return [
+        place
+        for place, character in enumerate(text)
+        if _is_invisible(character) and not (character in JOINERS and place and not text[place - 1].isascii())
+    ]
 
 
 def _is_invisible(character: str) -> bool:

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..files import save_tensors
-from ..models.backbones import get_backbone, unwrap
-from ..models.processors import tokenizer_of
+from ..models.backbones import get_backbone, get_encoder, unwrap
+from ..models.processors import check_image_size, tokenizer_of
 from ..models.tokens import check_is_tokenizer, check_tokens
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_class_names, check_prompt_templates, check_readable, prompt_name
 from ..tuning.base import Attachment, attachment_of
@@ -167,6 +167,18 @@ def tokenize(
     return ids, torch.ones_like(ids) if backbone.full_text else mask
 
 
+def check_fits(model: nn.Module, processor: Any) -> None:
+    """Raises `ValueError` for a processor of another model, as far as image size and token ids tell.
+
+    Example:
+        >>> check_fits(model, processor)
+    """
+    plain = unwrap(model)
+    check_image_size(processor, get_encoder(plain).image_size(plain))
+    if hasattr(plain.config, "text_config"):
+        tokenize(model, tokenizer_of(processor), ["a photo"])
+
+
 def check_texts_differ(
     class_names: Sequence[str], input_ids: torch.Tensor, attention_mask: torch.Tensor, num_templates: int
 ) -> None:
@@ -183,17 +195,32 @@ def check_texts_differ(
         Traceback (most recent call last):
         ValueError: Classes 0 ('a long name') and 1 ('a long noun') are the same 3 tokens in every prompt template, ...
     """
-    padded = input_ids.masked_fill(attention_mask == 0, -1)
-    first: dict[bytes, int] = {}
-    for number, tokens in enumerate(padded.reshape(-1, num_templates * padded.shape[1])):
-        earlier = first.setdefault(tokens.cpu().numpy().tobytes(), number)
+    for number, earlier in enumerate(first_alike(input_ids, attention_mask, num_templates)):
         if earlier != number:
             raise ValueError(
                 f"Classes {earlier} ({class_names[earlier]!r:.60}) and {number} ({class_names[number]!r:.60}) are the "
-                f"same {padded.shape[1]} tokens in every prompt template, so no image could be told apart: longer "
+                f"same {input_ids.shape[1]} tokens in every prompt template, so no image could be told apart: longer "
                 "texts are cut, and words outside the vocabulary may all be one token. Shorten or change the names "
                 "or the template."
             )
+
+
+def first_alike(input_ids: torch.Tensor, attention_mask: torch.Tensor, num_templates: int = 1) -> list[int]:
+    """Gives for each of K texts the number of the first with the same token ids, which mostly is its own.
+
+    Args:
+        input_ids, attention_mask (`torch.Tensor`): `[K*T,L]`, the templates of a text after each other.
+        num_templates (`int`): T.
+
+    Example:
+        >>> ids = torch.tensor([[1, 5, 2], [1, 6, 2], [1, 5, 2]])
+        >>> first_alike(ids, torch.ones_like(ids))
+        [0, 1, 0]
+    """
+    padded = input_ids.masked_fill(attention_mask == 0, -1)
+    first: dict[bytes, int] = {}
+    rows = padded.reshape(-1, num_templates * padded.shape[1])
+    return [first.setdefault(tokens.cpu().numpy().tobytes(), number) for number, tokens in enumerate(rows)]
 
 
 @torch.no_grad()

@@ -20,6 +20,8 @@ CELLS = {
     "an empty text": ("", NONE),
     "no text": (None, NONE),
     "an empty list": ([], NONE),
+    "invisible characters": ("\ufeffthe\u200b red di\u00adsc\x00", ["the red disc"]),
+    "letters that are joined": ("\u0645\u06cc\u200c\u062e", ["\u0645\u06cc\u200c\u062e"]),
     "nothing to see": (" \u200b\ufeff", NONE),
     "a number": (7, NO_TEXT),
     "a missing value of pandas": (float("nan"), NO_TEXT),

@@ -45,3 +45,27 @@ def test_a_file_that_is_not_there_ends_with_one_line(tmp_path):
     flags = ["--from", str(tmp_path / "no.pt"), "--base", str(EMOJI / "model"), "--output_dir", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match="^error: .*no.pt"):
         convert.main(flags)
+
+
+def of_another_size():
+    processor = make_processor()
+    processor.image_processor.size = processor.image_processor.crop_size = {"height": 24, "width": 24}
+    return processor
+
+
+def of_other_texts():
+    processor = make_processor()
+    processor.tokenizer.backend_tokenizer.post_processor = None  # which ends them
+    return processor
+
+
+@pytest.mark.parametrize(
+    ("make", "message"), [(of_another_size, "images of 24 x 24"), (of_other_texts, "does not end texts")]
+)
+def test_a_processor_of_another_model_is_refused_and_nothing_is_written(make, message, tmp_path):
+    make_clip().save_pretrained(tmp_path / "model")
+    make().save_pretrained(tmp_path / "other")
+    flags = ["--from", str(tmp_path / "model"), "--processor", str(tmp_path / "other")]
+    with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+        convert.main([*flags, "--output_dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()

@@ -74,6 +74,7 @@ def test_help_teaches(capsys):
     [
         (["--num_images", "0"], "leaves nothing to show. Pass 1 or more"),
         (["--eps", "4"], "write 4/255"),
+        (["--eps", "0"], "at which nothing is attacked"),
         (["--eval_set", "nowhere.parquet"], "error: "),
         (["--models", "nowhere"], "error: "),
     ],

@@ -26,7 +26,7 @@ from hf_pmgaft import (
     evaluate_robustness,
 )
 from hf_pmgaft.data import load_images
-from hf_pmgaft.evaluation import ranks
+from hf_pmgaft.evaluation import evaluate, ranks
 from hf_pmgaft.evaluation.gallery import Gallery
 from hf_pmgaft.evaluation.judge import Judge
 from hf_pmgaft.evaluation.plan import Plan
@@ -315,6 +315,16 @@ def test_texts_are_encoded_once_and_no_whole_similarity_matrix_is_made(emoji, mo
     assert run(emoji, batch_size=1).to_dict() == whole
     captions = whole["sets"][0]["num_classes"]
     assert encoded == [captions, captions] and max(sizes) <= 200 < 24 * captions
+
+
+def test_captions_of_the_same_tokens_tie_however_their_batches_round(monkeypatch):
+    plain = evaluate.encode_prompts
+    shift = torch.linspace(0, 1e-4, 12)[:, None]
+    monkeypatch.setattr(evaluate, "encode_prompts", lambda *args: plain(*args) + shift)
+    captions = [f"a red {name}" for name in "bcdefghijklm"]  # whose last words are all unknown
+    data = RetrievalDataset(captioned(captions), make_processor(), name="own")
+    report = run((make_model(), make_processor()), data)
+    assert recalls(report)["I2T R@10"] == 0
 
 
 # ---- What cannot be ----
