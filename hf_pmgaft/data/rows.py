@@ -238,7 +238,7 @@ def check_resize(resize: int, native_size: bool, processor: Any) -> None:
         >>> check_resize(18, native_size=False, processor=processor.image_processor)
         >>> check_resize(8, native_size=False, processor=processor.image_processor)
         Traceback (most recent call last):
-        ValueError: You passed resize=8, less than the processor's crop of 16. Pass 16 or more; ...
+        ValueError: You passed resize=8, less than the processor's crop of 16. Pass 16 or more.
     """
     check_count("resize", resize)
     if native_size:
@@ -257,9 +257,10 @@ def check_resize(resize: int, native_size: bool, processor: Any) -> None:
     # A crop beyond the image would be filled with black.
     edge = max(crop["height"], crop["width"])
     if resize < edge:
+        of_papers = f", such as {scaled_resize(resize, processor)}, which frames as {resize} does at {USUAL_CROP}"
         raise ValueError(
-            f"You passed resize={resize}, less than the processor's crop of {edge}. Pass {edge} or more; what "
-            f"{resize} frames at 224 is framed by {scaled_resize(resize, processor)} at {edge}."
+            f"You passed resize={resize}, less than the processor's crop of {edge}. Pass {edge} or more"
+            f"{of_papers if resize > USUAL_CROP else ''}."
         )
 
 

@@ -150,5 +150,5 @@ def test_a_model_of_336_reads_known_sets_and_says_what_to_pass_for_others():
     _, processor = at_resolution(make_model(), make_processor(), 336)
     data = ZeroShotDataset(make_images(4), processor, CLASS_NAMES, resize=resize_of({"resize": "256/224"}, processor))
     assert data.resize == 384 and data.shape == torch.Size([3, 336, 336])
-    with pytest.raises(ValueError, match="256, less than the processor's crop of 336.* framed by 384 at 336"):
+    with pytest.raises(ValueError, match="256, less than the processor's crop of 336.* such as 384, which frames"):
         ZeroShotDataset(make_images(4), processor, CLASS_NAMES, resize=256)
