@@ -55,7 +55,8 @@ def check_tokens(model: nn.Module, input_ids: torch.Tensor, attention_mask: torc
         return
     end = config.eos_token_id
     if "CLIPModel" in families and end == LARGEST_ID:
-        is_ended = input_ids.argmax(1) == attention_mask.sum(1) - 1
+        last = attention_mask.sum(1, keepdim=True) - 1
+        is_ended = input_ids.gather(1, last)[:, 0] == input_ids.amax(1)
     else:
         is_ended = (input_ids == end).any(1)
     if not is_ended.all():
