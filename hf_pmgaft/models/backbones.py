@@ -348,8 +348,8 @@ REFUSED: dict[str, str] = {
     "Owlv2Model": "is there to detect objects",
     "XCLIPModel": "takes videos instead of images",
     "ClapModel": "takes sounds instead of images",
-    "LlavaModel": "answers in words, which `pmgaft attack-vlm` measures",
-    "LlavaForConditionalGeneration": "answers in words, which `pmgaft attack-vlm` measures",
+    "LlavaModel": "answers in words, for which there is `pmgaft attack-vlm`",
+    "LlavaForConditionalGeneration": "answers in words, for which there is `pmgaft attack-vlm`",
 }
 
 

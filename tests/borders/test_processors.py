@@ -11,6 +11,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from hf_pmgaft import PMGAFTConfig, PMGAFTTrainer, ZeroShotDataset, evaluate_robustness
 from hf_pmgaft.data.rows import scaled_resize
 from hf_pmgaft.models import at_resolution
+from hf_pmgaft.models.tokens import check_tokens
 from hf_pmgaft.suites.loading import resize_of
 
 RIGHT = "evaluated and trained"
@@ -131,6 +132,16 @@ def test_the_largest_id_ends_texts_where_the_configuration_is_of_the_first_clip(
     model.config.text_config.eos_token_id = model.text_model.eos_token_id = 2
     with pytest.raises(ValueError, match="does not end texts with the token"):
         train_on(model, make_processor())
+
+
+def test_a_text_may_hold_the_end_token_within_as_unknown_words_of_openai_s_clip_are():
+    model = make_model()
+    model.config.text_config.eos_token_id = 2
+    ids = torch.tensor([[0, 31, 5, 31, 31], [0, 5, 31, 1, 1]])
+    mask = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]])
+    check_tokens(model, ids, mask)
+    with pytest.raises(ValueError, match="does not end texts"):
+        check_tokens(model, ids, torch.ones_like(mask))
 
 
 def train_on(model, processor):
