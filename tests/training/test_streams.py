@@ -119,8 +119,8 @@ def test_row_groups_of_one_sorted_file_are_mixed(tmp_path):
     loaded = load_images(str(tmp_path / "train.parquet"), streaming=True)
     images = StreamingImages(loaded, make_processor())
     assert len({row["labels"] for row in list(images)[:10]}) == 1
-    if not hasattr(loaded, "reshard"):
-        pytest.skip("this version of datasets shuffles files alone")
+    if not hasattr(loaded, "reshard") or loaded.reshard().num_shards == 1:
+        pytest.skip("this version of datasets shuffles files alone, not their row groups")
     assert len({row["labels"] for row in list(images.shuffled(0, 10))[:10]}) > 2
 
 
