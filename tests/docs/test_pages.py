@@ -259,6 +259,7 @@ def check_pip(words: list[str]) -> None:
 
 def check_pytest(words: list[str]) -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("-s", action="store_true")
     parser.add_argument("-m")
     parser.add_argument("-k")
     parser.add_argument("files", nargs="*")
