@@ -154,7 +154,9 @@ def round_inside(images: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
     return torch.where(outward, torch.nextafter(rounded, images), rounded)
 
 
-def uniform_point(images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, restart: int) -> torch.Tensor:
+def uniform_point(
+    images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, restart: int | torch.Tensor
+) -> torch.Tensor:
     """Draws a point uniformly from the ball around each image, clipped to [0,1].
 
     Example:
@@ -178,7 +180,7 @@ def uniform_point(images: torch.Tensor, eps: float, norm: str, seeds: torch.Tens
 
 
 def normal_point(
-    images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, restart: int, std: float
+    images: torch.Tensor, eps: float, norm: str, seeds: torch.Tensor, restart: int | torch.Tensor, std: float
 ) -> torch.Tensor:
     """Adds normal noise of a standard deviation to each image, and moves it into the ball and [0,1]."""
     images = at_least_float32(images.detach())

@@ -139,7 +139,21 @@ def input_gradient(loss_fn: Loss, images: torch.Tensor) -> torch.Tensor:
     with torch.enable_grad():
         point = images.detach().requires_grad_()
         total = at_least_float32(loss_fn(point)).sum()
-        gradient = torch.autograd.grad(total, point, allow_unused=True)[0] if total.requires_grad else None
+    return gradient_of(total, point)
+
+
+def gradient_of(total: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
+    """Computes the gradient of a sum of losses at the point that they were made of, float32 at least.
+
+    Raises:
+        ValueError: for losses that do not follow from the point by what autograd knows.
+
+    Example:
+        >>> point = torch.tensor([3.0], requires_grad=True)
+        >>> gradient_of(point.square().sum(), point).tolist()
+        [6.0]
+    """
+    gradient = torch.autograd.grad(total, point, allow_unused=True)[0] if total.requires_grad else None
     if gradient is None:
         raise ValueError(
             "The loss has no gradient at the images, by which an attack finds its way. Leave out detach(), no_grad() "

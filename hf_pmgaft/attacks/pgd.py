@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from ..modes import at_least_float32, frozen
 from ..registry import check_choice, check_count
 from .ball import NORMS, normal_point, parse_radius, parse_step_size, project, round_inside, uniform_point
 from .inputs import check_images, check_seeds
-from .losses import Loss, input_gradient, make_loss
+from .losses import LOSSES, Loss, input_gradient, make_loss
+from .walk import State
 
 
 def pgd(
@@ -189,7 +191,7 @@ def start(
     eps: float,
     norm: str,
     seeds: torch.Tensor,
-    restart: int,
+    restart: int | torch.Tensor,
     random_start: bool,
     start_std: float | str | None,
 ) -> torch.Tensor:
@@ -264,6 +266,89 @@ def ascend(
         walk = step(centre, walk, gradient, eps, norm, step_size)
 
     return round_inside(images, walk).detach()
+
+
+@dataclass(frozen=True)
+class PGDWalk:
+    """Restarts of [`pgd`] as walks that end at their first misclassified point; see `hf_pmgaft.attacks.walk`."""
+
+    eps: float
+    norm: str
+    num_steps: int
+    step_size: float
+    random_start: bool
+    start_std: float | None
+    restarts: int
+    momentum: float
+    loss_name: str
+
+    ranks_classes = False
+
+    @property
+    def num_walks(self) -> int:
+        """One, where all restarts would begin at the image."""
+        return self.restarts if self.random_start else 1
+
+    def begin(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        seeds: torch.Tensor,
+        numbers: torch.Tensor,
+        ranking: torch.Tensor | None,
+    ) -> State:
+        points = start(images, self.eps, self.norm, seeds, numbers, self.random_start, self.start_std)
+        state = {"images": images, "labels": labels, "points": points, "steps": torch.zeros_like(numbers)}
+        if self.momentum:
+            state["velocity"] = torch.zeros_like(images)
+        return state
+
+    def loss(self, state: State, logits: torch.Tensor) -> torch.Tensor:
+        return LOSSES[self.loss_name](logits, state["labels"])
+
+    def advance(self, state: State, loss: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        if self.momentum:
+            gradient = accelerate(state["velocity"], gradient, self.momentum)
+            state["velocity"] = gradient
+        state["points"] = step(state["images"], state["points"], gradient, self.eps, self.norm, self.step_size)
+        state["steps"] += 1
+        return state["steps"] == self.num_steps
+
+
+def pgd_walk(
+    *,
+    eps: float | str,
+    norm: str = "linf",
+    num_steps: int = 10,
+    step_size: float | str | None = None,
+    random_start: bool = True,
+    start_std: float | None = None,
+    restarts: int = 1,
+    momentum: float = 0.0,
+    loss: str = "ce",
+) -> PGDWalk:
+    """The walks of [`pgd`] with these options.
+
+    Example:
+        >>> pgd_walk(eps="51/255", num_steps=5, restarts=3).num_walks
+        3
+    """
+    radius, length = check_walk(eps, norm, num_steps, step_size)
+    check_choice("loss", loss, LOSSES)
+    check_count("restarts", restarts)
+    check_momentum(momentum)
+    return PGDWalk(radius, norm, num_steps, length, random_start, start_std, restarts, momentum, loss)
+
+
+def fgsm_walk(*, eps: float | str, norm: str = "linf", random_start: bool = False, **options: Any) -> PGDWalk:
+    """The walk of [`fgsm`] with these options.
+
+    Example:
+        >>> fgsm_walk(eps="51/255").step_size
+        0.2
+    """
+    options.update(num_steps=1, step_size=None)
+    return pgd_walk(eps=eps, norm=norm, random_start=random_start, **options)
 
 
 @torch.no_grad()
