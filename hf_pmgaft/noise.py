@@ -37,16 +37,17 @@ def sample_seeds(seed: int, step: int, sample_ids: torch.Tensor) -> torch.Tensor
     return ((high & 0x3FFFFFFF) << 32) | low
 
 
-def uniform_noise(seeds: torch.Tensor, shape: Sequence[int], stream: int = 0) -> torch.Tensor:
+def uniform_noise(seeds: torch.Tensor, shape: Sequence[int], stream: int | torch.Tensor = 0) -> torch.Tensor:
     """Draws uniform numbers in [0,1) with 24 bits.
 
     Args:
         seeds (`torch.Tensor`): `[B]`, int64, one per image.
         shape (`tuple[int]`): Shape of one image's noise.
-        stream (`int`): Streams of the same seed are independent (restarts, augmentation).
+        stream (`int` or `torch.Tensor`): Streams of the same seed are independent (restarts, augmentation). One for
+            all images, or one of each: `[B]`, int64.
 
     Returns:
-        `torch.Tensor`: `[B, *shape]`, float32. Row i depends on `seeds[i]` alone.
+        `torch.Tensor`: `[B, *shape]`, float32. Row i depends on `seeds[i]` and its stream alone.
 
     Example:
         >>> seeds = torch.tensor([5, 6])
@@ -61,7 +62,7 @@ def uniform_noise(seeds: torch.Tensor, shape: Sequence[int], stream: int = 0) ->
     return ((bits >> 8).float() / 2**24).view(len(seeds), *shape)
 
 
-def normal_noise(seeds: torch.Tensor, shape: Sequence[int], stream: int = 0) -> torch.Tensor:
+def normal_noise(seeds: torch.Tensor, shape: Sequence[int], stream: int | torch.Tensor = 0) -> torch.Tensor:
     """Draws standard normal numbers `[B, *shape]` from two uniform ones each (Box and Muller, 1958).
 
     Its arguments are those of [`uniform_noise`].

@@ -1,5 +1,6 @@
 """Noise by counters: how it is distributed, and what it depends on."""
 
+import pytest
 import torch
 
 from hf_pmgaft.noise import normal_noise, sample_seeds, uniform_noise
@@ -18,6 +19,16 @@ def test_noise_is_uniform_normal_and_independent():
     for a, b in ((z[1:], z[:-1]), (z[..., 1:], z[..., :-1]), (z[:, :, 1:], z[:, :, :-1]), (z, others)):
         assert abs((a * b).mean()) < 0.01
     assert abs(z.mean(dim=(1, 2, 3)).std() * 192**0.5 - 1) < 0.06
+
+
+@pytest.mark.parametrize("noise", [uniform_noise, normal_noise])
+def test_rows_may_each_have_a_stream_of_their_own(noise):
+    seeds = sample_seeds(0, 0, torch.arange(4))
+    streams = [0, 7, (9 << 20) + 1, (255 << 20) + 2]
+    together = noise(seeds, (3, 2), torch.tensor(streams))
+    apart = torch.cat([noise(seeds[[row]], (3, 2), stream) for row, stream in enumerate(streams)])
+    assert torch.equal(together, apart)
+    assert len({str(rows.tolist()) for rows in noise(seeds[[0]].expand(4), (3, 2), torch.tensor(streams))}) == 4
 
 
 def test_seeds_differ_between_runs_steps_and_samples():
