@@ -12,7 +12,8 @@ from ..modes import frozen
 from ..noise import normal_noise, sample_seeds, uniform_noise
 from ..registry import check_choice as known
 from .any_iterate import AllFooled, AnyIterate, first_fooled
-from .autoattack import apgd, apgd_t, components, fab, fab_t, square
+from .apgd import apgd, apgd_t
+from .autoattack import components, fab, fab_t, square
 from .ball import NORMS, distance, inside, parse_radius
 from .corruption import CORRUPTIONS, SEVERITIES, corruption
 from .cw import cw, minimal_l2

@@ -2,17 +2,102 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from ..registry import check_choice, check_count
 from .apgd_steps import DenseSteps, SparseSteps
-from .ball import parse_radius
+from .ball import parse_radius, round_inside
+from .full_batches import walk_all
+from .inputs import check_inputs, count_classes
 from .losses import LOSSES, targeted_dlr
 from .walk import State
 
+Classifier = Callable[[torch.Tensor], torch.Tensor]
+
 NORMS = ("linf", "l2", "l1")
+
+
+def apgd(
+    classifier: Classifier,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    eps: float | str,
+    norm: str = "linf",
+    num_steps: int = 100,
+    restarts: int = 1,
+    loss: str = "ce",
+    seeds: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Auto-PGD: PGD with momentum whose step size adapts itself (arXiv 2003.01690, section 3; L1: 2103.01208).
+
+    Args:
+        classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`.
+        images (`torch.Tensor`), labels (`torch.Tensor`): `[B,C,H,W]` in [0,1] and `[B]`, or `[B,1]`.
+        eps (`float` or `str`), norm (`str`): The ball; `"linf"`, `"l2"` or `"l1"`.
+        num_steps (`int`), restarts (`int`): Steps of a run, and runs.
+        loss (`str`): `"ce"`, `"dlr"` (three classes or more) or `"margin"`.
+        seeds (`torch.Tensor`, *optional*): `[B]`, int64; 0, 1, 2, ... if not given.
+
+    Returns:
+        `torch.Tensor`: The first misclassified point inside the ball; the image itself where none was met.
+
+    Example:
+        >>> images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
+        >>> def classifier(images):
+        ...     return images.flatten(1)[:, :2] + torch.tensor([0.01, 0.0])
+        >>> adversarial = apgd(classifier, images, labels, eps="4/255", num_steps=5)
+        >>> (classifier(adversarial).argmax(dim=1) != labels).tolist()
+        [True]
+    """
+    images, labels, seeds = check_inputs(images, labels, seeds)
+    walk = apgd_walk(eps=eps, norm=norm, num_steps=num_steps, restarts=restarts, loss=loss)
+    return _attack(walk, classifier, images, labels, seeds, eps, norm)
+
+
+def apgd_t(
+    classifier: Classifier,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    eps: float | str,
+    norm: str = "linf",
+    num_steps: int = 100,
+    num_targets: int = 9,
+    seeds: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Auto-PGD on the targeted DLR loss, towards each of the most likely wrong classes (same paper, equation 7).
+
+    At most `num_targets` classes, fewer where there are not so many; at least four classes. See [`apgd`].
+
+    Example:
+        >>> images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
+        >>> def classifier(images):
+        ...     return images.flatten(1)[:, :4] + torch.tensor([0.01, 0.0, 0.0, 0.0])
+        >>> adversarial = apgd_t(classifier, images, labels, eps="4/255", num_steps=5)
+        >>> (classifier(adversarial).argmax(dim=1) != labels).tolist()
+        [True]
+    """
+    images, labels, seeds = check_inputs(images, labels, seeds)
+    num_classes = count_classes(classifier, images)
+    walk = apgd_t_walk(eps=eps, norm=norm, num_steps=num_steps, num_targets=num_targets, num_classes=num_classes)
+    return _attack(walk, classifier, images, labels, seeds, eps, norm)
+
+
+def _attack(
+    walk: APGDWalk | TargetedAPGDWalk,
+    classifier: Classifier,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    seeds: torch.Tensor,
+    eps: float | str,
+    norm: str,
+) -> torch.Tensor:
+    adversarial = walk_all(walk, classifier, images, labels, seeds, parse_radius(eps, norm), norm)
+    return round_inside(images.detach(), adversarial)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The attacks of AutoAttack (Croce and Hein, ICML 2020, arXiv 2003.01690), run by `pyautoattack`.
+"""AutoAttack (Croce and Hein, ICML 2020, arXiv 2003.01690): its versions, and those attacks that `pyautoattack` runs.
 
 The library's runner draws noise per batch, reseeds the global generator, calls `sys.settrace(None)` and fails below
 ten classes. Here its attacks are called one run at a time: all noise follows from the images' seeds, targets are as
@@ -7,135 +7,18 @@ many as there are other classes, and an image leaves at its first misclassified 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from ..modes import frozen
 from ..registry import check_choice, check_count
-from .inputs import check_inputs, check_logits
-from .losses import margin
+from .inputs import check_inputs, count_classes
 from .pyautoattack_runs import Run, library_module, run_after_run
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}  # and how the library spells them
-APGD_LOSSES = ("ce", "dlr", "margin")
-_QUIET = logging.getLogger("hf_pmgaft.autoattack")
-_QUIET.disabled = True
-
-
-def apgd(
-    classifier: Classifier,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    eps: float | str,
-    norm: str = "linf",
-    num_steps: int = 100,
-    restarts: int = 1,
-    loss: str = "ce",
-    seeds: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Auto-PGD: PGD with momentum whose step size adapts itself (arXiv 2003.01690, section 3; L1: 2103.01208).
-
-    Args:
-        classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`.
-        images (`torch.Tensor`), labels (`torch.Tensor`): `[B,C,H,W]` in [0,1] and `[B]`, or `[B,1]`.
-        eps (`float` or `str`), norm (`str`): The ball; `"linf"`, `"l2"` or `"l1"`.
-        num_steps (`int`), restarts (`int`): Steps of a run, and runs.
-        loss (`str`): `"ce"`, `"dlr"` (three classes or more) or `"margin"`.
-        seeds (`torch.Tensor`, *optional*): `[B]`, int64; 0, 1, 2, ... if not given.
-
-    Returns:
-        `torch.Tensor`: The first misclassified point inside the ball; the image itself where none was met.
-
-    Example:
-        >>> images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
-        >>> def classifier(images):
-        ...     return images.flatten(1)[:, :2] + torch.tensor([0.01, 0.0])
-        >>> adversarial = apgd(classifier, images, labels, eps="4/255", num_steps=5)
-        >>> (classifier(adversarial).argmax(dim=1) != labels).tolist()
-        [True]
-    """
-    library = library_module("autopgd_base")
-    images, labels, seeds = check_inputs(images, labels, seeds)
-    check_choice("norm", norm, NORMS)
-    check_choice("loss", loss, APGD_LOSSES)
-    check_count("num_steps", num_steps)
-    check_count("restarts", restarts)
-    kind = _margin_apgd(library) if loss == "margin" else library.APGDAttack
-
-    def walk(run: Run, restart: int) -> None:
-        # The margin takes the place of the DLR loss.
-        attack = kind(
-            run.watch,
-            norm=NORMS[norm],
-            eps=run.watch.eps,
-            n_iter=num_steps,
-            loss="ce" if loss == "ce" else "dlr",
-            logger=_QUIET,
-            device=images.device,
-        )
-        with run.seeded(attack):
-            _walk_apgd(attack, run)
-
-    return run_after_run(walk, range(restarts), classifier, images, labels, eps, norm, seeds)
-
-
-def apgd_t(
-    classifier: Classifier,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    eps: float | str,
-    norm: str = "linf",
-    num_steps: int = 100,
-    num_targets: int = 9,
-    seeds: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Auto-PGD on the targeted DLR loss, towards each of the most likely wrong classes (same paper, equation 7).
-
-    At most `num_targets` classes, fewer where there are not so many; at least four classes. See [`apgd`].
-
-    Example:
-        >>> images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
-        >>> def classifier(images):
-        ...     return images.flatten(1)[:, :4] + torch.tensor([0.01, 0.0, 0.0, 0.0])
-        >>> adversarial = apgd_t(classifier, images, labels, eps="4/255", num_steps=5)
-        >>> (classifier(adversarial).argmax(dim=1) != labels).tolist()
-        [True]
-    """
-    library = library_module("autopgd_base")
-    images, labels, seeds = check_inputs(images, labels, seeds)
-    check_choice("norm", norm, NORMS)
-    check_count("num_steps", num_steps)
-    check_count("num_targets", num_targets)
-    ranking = _ranking(classifier, images)
-    num_classes = ranking.shape[1]
-    if num_classes < 4:
-        raise ValueError(
-            f"APGD-T needs the loss of at least 4 classes, but there are {num_classes}. Use "
-            '"apgd" with the margin loss, or "autoattack", which does so by itself.'
-        )
-
-    def walk(run: Run, target: int) -> None:
-        attack = library.APGDAttack_targeted(
-            run.watch,
-            norm=NORMS[norm],
-            eps=run.watch.eps,
-            n_iter=num_steps,
-            logger=_QUIET,
-            device=images.device,
-        )
-        attack.y_target = ranking[run.rows, target]
-        with run.seeded(attack):
-            _walk_apgd(attack, run)
-
-    targets = range(1, min(num_targets, num_classes - 1) + 1)
-    return run_after_run(walk, targets, classifier, images, labels, eps, norm, seeds)
 
 
 def fab(
@@ -203,7 +86,7 @@ def fab_t(
     check_count("num_targets", num_targets)
     check_count("restarts", restarts)
     kind = _fab_by_autograd(library_module("fab_pt"))
-    num_classes = _ranking(classifier, images[:1]).shape[1]
+    num_classes = count_classes(classifier, images)
 
     def walk(run: Run, aim: tuple[int, int]) -> None:
         target, restart = aim
@@ -326,29 +209,6 @@ def components(version: str, num_classes: int, **ball: Any) -> list[dict[str, An
 # ---- What the library leaves open ----
 
 
-def _walk_apgd(attack: Any, run: Run) -> None:
-    attack.init_hyperparam(run.images)
-    if attack.norm != "L1":
-        attack.attack_single_run(run.images, run.labels)
-        return
-
-    # The schedule of AutoAttack in L1: from three times the radius inwards.
-    num_steps = attack.n_iter
-    if num_steps < 3:
-        raise ValueError(f"You passed num_steps={num_steps}, but in L1 APGD walks in three parts. Pass 3 or more.")
-    third = -(-3 * num_steps // 10)
-    radii = [3.0 * attack.eps, 2.0 * attack.eps, 1.0 * attack.eps]
-    attack.decr_eps_pgd(run.images, run.labels, radii, [third, third, num_steps - 2 * third])
-
-
-def _margin_apgd(library: Any) -> type:
-    class MarginAPGD(library.APGDAttack):
-        def dlr_loss(self, logits, labels):
-            return margin(logits, labels)
-
-    return MarginAPGD
-
-
 def _fab_by_autograd(library: Any) -> type:
     class FAB(library.FABAttack_PT):
         """The original's gradients, but by `autograd.grad`, which leaves nothing in the parameters' `.grad`."""
@@ -380,11 +240,3 @@ def _fab_by_autograd(library: Any) -> type:
                 return points, self.predict(points).to(points.dtype)
 
     return FAB
-
-
-@torch.no_grad()
-def _ranking(classifier: Classifier, images: torch.Tensor) -> torch.Tensor:
-    """Classes from the most to the least likely, `[B,K]`."""
-    with frozen(classifier):
-        logits = check_logits(classifier(images.contiguous()), images)
-        return logits.sort(dim=1)[1].flip(1)

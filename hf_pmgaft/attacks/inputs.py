@@ -7,10 +7,12 @@ its images itself and its labels were looked at on the host, so that it does wit
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 
 import torch
+
+from ..modes import frozen
 
 # What images may miss [0,1] by through round-off, as a share of 1; half precision has a coarser one of its own.
 ROUND_OFF = 1e-6
@@ -215,6 +217,19 @@ def check_logits(logits: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
             "detach(), no_grad() and NumPy, or take an attack that needs none, such as square."
         )
     return logits
+
+
+@torch.no_grad()
+def count_classes(classifier: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> int:
+    """Asks a classifier how many classes it has, by the first of some images.
+
+    Example:
+        >>> count_classes(lambda images: images.flatten(1)[:, :7], torch.rand(4, 3, 8, 8))
+        7
+    """
+    image = images[:1].contiguous()
+    with frozen(classifier):
+        return check_logits(classifier(image), image).shape[1]
 
 
 def check_not_nan(logits: torch.Tensor) -> None:

@@ -49,11 +49,12 @@ def most_passes(spec: AttackSpec, num_classes: int) -> Passes:
         case "fab_t":
             return Passes(2 + restarts * targets * (2 * num_steps + 2), restarts * targets * num_steps)
 
-        # A gradient of the start as well; in L1 the walk has three parts
+        # A gradient at each point but the last; in L1 the walk has three starts
         case "apgd" | "apgd_t":
             starts = 3 if spec.norm == "l1" else 1
-            gradients = restarts * targets * (num_steps + starts)
-            return Passes(2 + gradients, gradients)
+            walks = restarts * targets
+            gradients = walks * (num_steps + starts - 1)
+            return Passes(2 + walks + gradients, gradients)
 
         case "cw" if spec.norm == "l2":
             gradients = options["search_steps"] * num_steps

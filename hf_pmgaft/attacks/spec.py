@@ -19,7 +19,7 @@ from .ball import inside, parse_radius, parse_step_size
 from .early_stopped import early_stopped_pgd
 from .pgd import check_reach, default_step_size, pgd
 
-AUTOATTACK = ("apgd", "apgd_t", "fab", "fab_t", "square")  # run by pyautoattack
+AUTOATTACK = ("apgd", "apgd_t", "fab", "fab_t", "square")  # reports name pyautoattack's version
 _NORMS = {
     "cw": ("l2", "linf"),
     "fgsm": ("l2", "linf"),
