@@ -129,7 +129,7 @@ class APGDWalk:
         numbers: torch.Tensor,
         ranking: torch.Tensor | None,
     ) -> State:
-        return {"images": images, "labels": labels, **self.steps.begin(images, seeds, numbers)}
+        return {"labels": labels, **self.steps.begin(images, seeds, numbers)}
 
     def loss(self, state: State, logits: torch.Tensor) -> torch.Tensor:
         return LOSSES[self.loss_name](logits, state["labels"])
@@ -169,7 +169,7 @@ class TargetedAPGDWalk:
         ranking: torch.Tensor | None,
     ) -> State:
         targets = ranking.gather(1, numbers.unsqueeze(1) + 1).squeeze(1)
-        return {"images": images, "labels": labels, "targets": targets, **self.steps.begin(images, seeds, numbers)}
+        return {"labels": labels, "targets": targets, **self.steps.begin(images, seeds, numbers)}
 
     def loss(self, state: State, logits: torch.Tensor) -> torch.Tensor:
         return targeted_dlr(logits, state["targets"], state["labels"])

@@ -28,10 +28,9 @@ class DenseSteps:
     Example:
         >>> steps = DenseSteps(eps=0.1, norm="linf", num_steps=2)
         >>> state = steps.begin(torch.full((1, 1, 2, 2), 0.5), seeds=torch.tensor([7]), numbers=torch.tensor([0]))
-        >>> steps.advance(state, torch.zeros(1), torch.ones(1, 1, 2, 2)).item()
-        False
-        >>> round(state["points"].amin().item(), 4)
-        0.6
+        >>> is_last = steps.advance(state, loss=torch.zeros(1), gradient=torch.ones(1, 1, 2, 2))
+        >>> is_last.item(), round(state["points"].amin().item(), 4)
+        (False, 0.6)
     """
 
     eps: float
@@ -50,6 +49,7 @@ class DenseSteps:
         window = max(int(0.22 * self.num_steps), 1)
         return {
             **_begin_bests(points),
+            "images": images,
             "points": points,
             "previous_points": points.clone(),
             "step_sizes": points.new_full((len(points),), 2 * self.eps),
@@ -167,6 +167,7 @@ class SparseSteps:
         count = torch.zeros_like(numbers)
         return {
             **_begin_bests(points),
+            "images": images,
             "points": points,
             "parts": count,
             "steps": count.clone(),
