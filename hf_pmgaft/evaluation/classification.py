@@ -7,8 +7,9 @@ import torch
 from ..attacks.losses import correct
 from ..attacks.spec import AttackSpec
 from ..zero_shot.classifier import ZeroShotClassifier
-from .judge import Batch, Judge, Reader, check_finite
+from .judge import Batch, Judge, check_finite
 from .plan import Plan, group_of
+from .reader import Reader
 from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, Judged, Verdicts, worst_case
 
 

@@ -30,9 +30,10 @@ from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts, encode_prompts, first_alike
 from .classification import judge_classification, judged_classification
 from .heads import Head
-from .judge import Judge, Reader
+from .judge import Judge
 from .plan import Plan, describe_work
 from .protocol import make_protocol
+from .reader import Reader
 from .report import RobustnessReport, SetResult
 from .retrieval import check_retrieval, judge_retrieval, judged_retrieval
 from .sanity import PROBE_SIZE, Flag, noise_flag, probe, verdict_flags

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -17,62 +17,12 @@ from ..attacks.spec import AttackSpec
 from ..distributed import process_share
 from ..fingerprints import digest_of_image
 from ..noise import sample_seeds
+from .reader import Reader
 from .verdicts import PIXELS, Verdicts
 
-KEPT_BYTES = 2**30  # of a set's images, so that not every attack decodes them anew
 PASSES_INTERVAL = 2.0  # seconds after which a long attack shows that it is at work
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
-
-
-# ---- Reading ----
-
-
-class Labelled(Protocol):
-    """A set with a name that gives `{"images": [3,H,W] in [0,1], "labels": number, numbers or tensor}` by row."""
-
-    name: str
-
-    def __getitem__(self, row: int) -> dict[str, Any]: ...
-
-
-class Reader:
-    """Reads the images of a set, and keeps those that were read while they take no more than `KEPT_BYTES`.
-
-    Example:
-        >>> from hf_pmgaft import ZeroShotDataset
-        >>> images, labels = Reader(ZeroShotDataset(dataset, processor, name="food")).stack([0, 2])
-        >>> images.shape, labels.tolist()
-        (torch.Size([2, 3, 16, 16]), [0, 2])
-    """
-
-    def __init__(self, data: Labelled):
-        self.data = data
-        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._bytes = 0
-
-    @property
-    def name(self) -> str:
-        """The name of the set."""
-        return self.data.name
-
-    def stack(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images `[B,3,H,W]` and labels `[B,...]`."""
-        images, labels = zip(*(self.read(row) for row in rows), strict=True)
-        return torch.stack(images), torch.stack(labels)
-
-    def read(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """One image `[3,H,W]` and its label, or labels."""
-        if row in self._kept:
-            return self._kept[row]
-
-        example = self.data[row]
-        image = example["images"].float()
-        labels = torch.as_tensor(example["labels"])
-        self._bytes += image.nbytes
-        if self._bytes <= KEPT_BYTES:
-            self._kept[row] = image, labels
-        return image, labels
 
 
 @dataclass(frozen=True)

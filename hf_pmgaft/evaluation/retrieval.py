@@ -21,9 +21,10 @@ from ..zero_shot.text import check_takes_captions
 from .figure import Figure
 from .gallery import RECALL_AT
 from .heads import Head
-from .judge import Batch, Judge, Reader, check_finite
+from .judge import Batch, Judge, check_finite
 from .plan import Plan, group_of
 from .ranks import Goal, text_to_image_ranks
+from .reader import Reader
 from .verdicts import CLEAN, PIXELS, Judged, Verdicts
 
 # Others leave an image at its first wrong answer, too early for recall at 10 and for the gallery.

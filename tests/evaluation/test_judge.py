@@ -1,4 +1,4 @@
-"""The judge: reading, batches, one checked attack and its bars; and a task that the package does not have."""
+"""The judge: batches, one checked attack and its bars; and a task that the package does not have."""
 
 import re
 import sys
@@ -8,7 +8,8 @@ import torch
 
 from hf_pmgaft import AttackSpec, progress
 from hf_pmgaft.evaluation import judge as judging
-from hf_pmgaft.evaluation.judge import Judge, Reader, check_finite
+from hf_pmgaft.evaluation.judge import Judge, check_finite
+from hf_pmgaft.evaluation.reader import Reader
 from hf_pmgaft.evaluation.verdicts import PIXELS, Verdicts
 from hf_pmgaft.progress import progress_bar
 
@@ -18,11 +19,7 @@ class Masks:
 
     name = "masks"
 
-    def __init__(self):
-        self.reads = []
-
     def __getitem__(self, row: int) -> dict:
-        self.reads.append(row)
         image = torch.full((3, 4, 4), 0.4)
         image[..., :2] += 0.02 * (row + 1)
         labels = torch.zeros(4, 4, dtype=torch.long)
@@ -43,27 +40,6 @@ def make_judge(verdicts: Verdicts | None = None, **options) -> Judge:
     verdicts = Verdicts(None, {}) if verdicts is None else verdicts
     defaults = {"any_iterate": False, "eight_bit": False, "batch_size": 3, "seed": 0, "progress": False}
     return Judge(verdicts, **{**defaults, **options})
-
-
-# ---- Reading ----
-
-
-def test_images_are_stacked_with_labels_of_any_shape():
-    images, labels = Reader(Masks()).stack([0, 5])
-    assert images.shape == (2, 3, 4, 4) and labels.shape == (2, 4, 4)
-    assert labels.dtype == torch.int64
-
-
-def test_images_are_read_once_while_they_take_little_room(monkeypatch):
-    data = Masks()
-    reader = Reader(data)
-    reader.stack([0, 1, 0, 1])
-    assert data.reads == [0, 1]
-
-    monkeypatch.setattr(judging, "KEPT_BYTES", 3 * 4 * 4 * 4)  # one image
-    reader = Reader(data)
-    reader.stack([2, 3, 2, 3])
-    assert data.reads == [0, 1, 2, 3, 3]
 
 
 # ---- Batches ----
