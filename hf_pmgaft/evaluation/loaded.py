@@ -112,6 +112,20 @@ class Loaded:
         table = None if self.tables is None else int(self.tables[place])
         return Example(self.images[place], table, self.labels[place])
 
+    def share_memory(self) -> None:
+        """Moves all tensors to memory that another process can be handed.
+
+        Raises:
+            RuntimeError: if there is not enough of it.
+        """
+        for tensor in (self.images, self.labels, self.tables):
+            if tensor is not None:
+                tensor.share_memory_()
+
+    def pin_memory(self) -> Loaded:
+        """The same with images in memory that a GPU copies while others compute; `DataLoader` asks for it."""
+        return replace(self, images=self.images.pin_memory())
+
     def to(self, device: torch.device | str) -> Loaded:
         """The same on a device with floats in [0,1], bit for bit the images of the set."""
         images = self.images.to(device, non_blocking=self.images.is_pinned())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import torch
 
 from ..registry import check_count
 from .loaded import Example, Labelled, Loaded
+from .workers import Request, Workers
 
 KEPT_BYTES = 2**30  # of a set's images, so that not every attack decodes them anew
 
@@ -35,6 +36,8 @@ class Reader:
     def __init__(self, data: Labelled, num_workers: int = 0):
         self.data = data
         self.num_workers = check_count("num_workers", num_workers, least=0)
+        self._workers = Workers(data, num_workers) if num_workers else None
+        self._is_streaming = False
         self._kept: dict[int, Example] = {}
         self._bytes = 0
 
@@ -54,34 +57,79 @@ class Reader:
         return example.floats(), example.labels
 
     def stream(self, lots: Iterable[Sequence[int]], with_digests: bool = False) -> Iterator[Loaded]:
-        """Reads lots of rows one after the other, as they are asked for.
+        """Reads lots of rows one after the other, those that come next ahead if there are workers.
+
+        What is kept comes from memory. An image that cannot be read is an error at the lot that holds it.
 
         Args:
-            lots (iterable of `list[int]`): Rows by batch. It is asked for the next one when there is room for it, so
-                that several processes may take from one queue.
+            lots (iterable of `list[int]`): Rows by batch. The next one is taken when there is room for it, so that
+                several processes may take from one queue.
             with_digests (`bool`): Whether to compute digests of the images.
+
+        Raises:
+            RuntimeError: if a worker is gone, or another stream of this reader has not ended.
+            ValueError: for an image that cannot be read, or a set that cannot be handed to a worker.
         """
-        for rows in lots:
-            yield Loaded.of(rows, [self._example(row) for row in rows], with_digests)
+        if self._is_streaming:
+            raise RuntimeError(
+                f"A stream of {self.name!r} began before the last one had ended. Read that to its end, or close it."
+            )
+        self._is_streaming = True
+        try:
+            yield from self._stream(iter(lots), with_digests)
+        finally:
+            self._is_streaming = False
 
     def close(self) -> None:
         """Ends the worker processes. What is kept stays, and they start again when they are needed."""
+        if self._workers is not None:
+            self._workers.close()
 
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self.close()
+        if self._workers is not None:
+            self._workers.raise_if_lost(error)
+
+    def _stream(self, lots: Iterator[Sequence[int]], with_digests: bool) -> Iterator[Loaded]:
+        for rows in lots:
+            if self._workers is None or all(row in self._kept for row in rows):
+                yield Loaded.of(rows, [self._example(row) for row in rows], with_digests)
+            else:
+                # From here on they read ahead, also beyond lots that are in memory.
+                yield from self._stream_by(self._workers, itertools.chain([rows], lots), with_digests)
+
+    def _stream_by(self, workers: Workers, lots: Iterator[Sequence[int]], with_digests: bool) -> Iterator[Loaded]:
+        requests = (self._request(rows, with_digests) for rows in lots)
+        for request, loaded in workers.stream(requests):
+            yield self._joined(request, loaded)
+
+    def _request(self, rows: Sequence[int], with_digests: bool) -> Request:
+        return Request(list(rows), [row for row in rows if row not in self._kept], with_digests)
+
+    def _joined(self, request: Request, loaded: Loaded | None) -> Loaded:
+        """A whole lot: what a worker has read, which is kept while there is room, and what was kept before."""
+        examples = {row: self._kept[row] for row in request.rows if row in self._kept}
+        if loaded is not None:
+            for place, row in enumerate(loaded.rows):
+                examples[row] = loaded.example(place)
+                self._keep(row, examples[row])
+            if loaded.rows == request.rows:
+                return loaded
+        return Loaded.of(request.rows, [examples[row] for row in request.rows], request.with_digests)
 
     def _example(self, row: int) -> Example:
         """A row that is kept, or else is read and kept while there is room."""
-        if row not in self._kept:
-            example = Example.read(self.data, row)
-            self._keep(row, example)
-            return example
-        return self._kept[row]
+        if row in self._kept:
+            return self._kept[row]
+        example = Example.read(self.data, row)
+        self._keep(row, example)
+        return example
 
     def _keep(self, row: int, example: Example) -> None:
-        if self._bytes + example.nbytes <= KEPT_BYTES:
-            self._kept[row] = example
+        """Keeps a row if there is room, in memory of its own, so that no batch stays for one of its images."""
+        if row not in self._kept and self._bytes + example.nbytes <= KEPT_BYTES:
+            self._kept[row] = example.copy()
             self._bytes += example.nbytes

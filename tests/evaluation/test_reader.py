@@ -1,11 +1,21 @@
 """The reader: what it keeps, and lots of rows that are read ahead by worker processes."""
 
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+
 import pytest
 import torch
+from support.sets import replace
 
 from hf_pmgaft import ZeroShotDataset
 from hf_pmgaft.evaluation import reader as reading
 from hf_pmgaft.evaluation.reader import Reader
+from hf_pmgaft.evaluation.workers import LOTS_AHEAD
 from hf_pmgaft.fingerprints import digest_of_image
 
 
@@ -99,3 +109,263 @@ def test_a_lot_is_taken_when_it_is_asked_for():
 def test_a_number_of_workers_that_is_none_is_refused(num_workers):
     with pytest.raises(ValueError, match=r"num_workers=.*Pass an integer from 0"):
         Reader(Grey(), num_workers=num_workers)
+
+
+# ---- Worker processes ----
+
+
+class Logged:
+    """Images of one grey each that note, in a file, which process read which row."""
+
+    name = "logged"
+
+    def __init__(self, folder: Path):
+        self.log = folder / "reads"
+        self.log.touch()
+
+    def __getitem__(self, row: int) -> dict:
+        with self.log.open("a") as file:
+            file.write(f"{os.getpid()} {row}\n")
+        return {"images": torch.full((3, 4, 4), row / 255), "labels": row, "sample_id": row}
+
+    def reads(self) -> list[tuple[int, int]]:
+        """Process and row of all reads until now."""
+        return [tuple(map(int, line.split())) for line in self.log.read_text().splitlines()]
+
+    def rows_read(self) -> list[int]:
+        return sorted(row for _, row in self.reads())
+
+
+class Broken(Grey):
+    """One row raises an error, or ends its process."""
+
+    def __init__(self, error: Exception | None = None):
+        super().__init__()
+        self.error = error
+
+    def __getitem__(self, row: int) -> dict:
+        if row == 3 and self.error is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if row == 3:
+            raise self.error
+        return super().__getitem__(row)
+
+
+class TwoPartError(Exception):
+    """An error that cannot be made of its arguments, as pickle would."""
+
+    def __init__(self, what: str, why: str):
+        super().__init__(f"{what}: {why}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    """No test leaves a process or shared memory behind."""
+    before = shared_memory()
+    yield
+    assert multiprocessing.active_children() == []
+    assert shared_memory() == before
+
+
+def shared_memory() -> set[str]:
+    folder = Path("/dev/shm")  # of Linux
+    return {file.name for file in folder.glob("*torch*")} if folder.exists() else set()
+
+
+def lots_of(*sizes: int) -> list[list[int]]:
+    """Lots of these sizes, of the rows from 0 on."""
+    rows = itertools.count()
+    return [list(itertools.islice(rows, size)) for size in sizes]
+
+
+def test_workers_read_the_same_as_the_main_process(food):
+    lots = [[4, 1, 9], [0], [15, 2]]
+    expected = list(Reader(food).stream(lots, with_digests=True))
+    with Reader(food, num_workers=2) as reader:
+        for _ in range(2):  # read, and then kept
+            for loaded, same in zip(reader.stream(lots, with_digests=True), expected, strict=True):
+                assert (loaded.rows, loaded.digests) == (same.rows, same.digests)
+                assert loaded.images.dtype == torch.uint8 and torch.equal(loaded.images, same.images)
+                assert torch.equal(loaded.labels, same.labels)
+                assert torch.equal(loaded.to("cpu").images, same.to("cpu").images)
+
+
+def test_workers_read_images_between_8_bit_levels():
+    with Reader(Grey(), num_workers=1) as reader:
+        for _ in range(2):
+            (loaded,) = reader.stream([[2, 3]])
+            assert torch.equal(loaded.to("cpu").images, Reader(Grey()).stack([2, 3])[0])
+
+
+def test_what_is_kept_is_not_read_again(tmp_path):
+    data = Logged(tmp_path)
+    with Reader(data, num_workers=2) as reader:
+        reader.stack([0, 5])
+        streams = [list(reader.stream([[0, 1, 2], [3, 4, 5]])) for _ in range(2)]
+        assert data.rows_read() == [0, 1, 2, 3, 4, 5]
+        processes = {process for process, row in data.reads() if row not in (0, 5)}
+        assert os.getpid() not in processes and len(processes) == 2
+    for stream in streams:
+        assert [loaded.images[:, 0, 0, 0].tolist() for loaded in stream] == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_set_that_is_kept_needs_no_worker(tmp_path):
+    with Reader(Logged(tmp_path), num_workers=2) as reader:
+        reader.stack(range(4))
+        taken = []
+        stream = reader.stream(taken.append(row) or [row] for row in range(4))
+        assert next(stream).rows == [0] and taken == [0]
+        assert multiprocessing.active_children() == []
+
+
+def test_what_finds_no_room_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "KEPT_BYTES", 3 * 4 * 4 * 2)  # two images of 8 bits
+    data = Logged(tmp_path)
+    with Reader(data, num_workers=1) as reader:
+        for _ in range(2):
+            loaded = list(reader.stream([[0, 1, 2], [3]]))
+            assert [each.images[:, 0, 0, 0].tolist() for each in loaded] == [[0, 1, 2], [3]]
+    assert data.rows_read() == [0, 1, 2, 2, 3, 3]
+
+
+def test_kept_images_do_not_hold_shared_memory():
+    with Reader(Grey(), num_workers=1) as reader:
+        assert next(stream := reader.stream([[0, 2]])).images.is_shared()
+        stream.close()
+        (loaded,) = reader.stream([[0], [2]][:1])
+        assert not loaded.images.is_shared()
+
+
+def test_few_lots_are_taken_ahead_of_who_asks_for_them():
+    taken = []
+    with Reader(Grey(), num_workers=2) as reader:
+        lots = (taken.append(row) or [row] for row in range(0, 40, 2))
+        for number, _ in enumerate(reader.stream(lots), start=1):
+            assert number <= len(taken) <= number + 2 * LOTS_AHEAD
+
+
+def test_a_broken_image_is_the_same_error_at_the_same_lot_as_in_the_main_process(images, processor):
+    rows = replace(images, 5, images.features, image={"bytes": b"no image", "path": None})
+    data = ZeroShotDataset(rows, processor, name="food")
+    errors, whole = [], []
+    for num_workers in (0, 2):
+        with Reader(data, num_workers) as reader:
+            stream = reader.stream([[0, 1], [2, 3], [4, 5], [6]])
+            whole.append([next(stream).rows, next(stream).rows])
+            with pytest.raises(ValueError, match="image in row 5 of 'food'") as caught:
+                next(stream)
+            errors.append((type(caught.value), str(caught.value)))
+    assert whole[0] == whole[1] == [[0, 1], [2, 3]]
+    assert errors[0] == errors[1]
+
+
+def test_a_reader_goes_on_after_an_error():
+    with Reader(Broken(ValueError("broken")), num_workers=2) as reader:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="^broken$"):
+                list(reader.stream([[0], [3], [4], [5]]))
+        assert [loaded.rows for loaded in reader.stream([[4], [2]])] == [[4], [2]]
+
+
+def test_an_error_that_no_pipe_takes_is_told_by_its_name():
+    with Reader(Broken(TwoPartError("disk", "gone")), num_workers=1) as reader:
+        with pytest.raises(RuntimeError, match="^TwoPartError: disk: gone$"):
+            list(reader.stream([[0], [3]]))
+
+
+@pytest.mark.parametrize("where", ["while it reads", "while another batch is computed"])
+def test_a_worker_that_is_killed_is_one_clear_error(where):
+    with pytest.raises(RuntimeError, match="read images of 'grey' was killed .*fewer --num_workers.*--shm-size"):
+        with Reader(Broken() if where == "while it reads" else Grey(), num_workers=2) as reader:
+            for loaded in reader.stream([row] for row in range(40)):
+                assert loaded.rows != [3]
+                if where != "while it reads":
+                    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+                    threading.Event().wait(30)  # until torch's handler hears of it
+
+
+def test_shared_memory_that_does_not_suffice_is_one_clear_error(monkeypatch):
+    def fail(tensor):
+        raise RuntimeError("unable to allocate shared memory")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", fail)
+    with Reader(Grey(), num_workers=1) as reader:
+        with pytest.raises(RuntimeError, match="no shared memory left for 2 images of 'grey' .*--shm-size"):
+            list(reader.stream([[0, 2]]))
+
+
+@pytest.mark.parametrize("how", ["break", "close", "error", "Ctrl-C"])
+def test_who_stops_early_leaves_no_worker_behind(how):
+    error = KeyboardInterrupt if how == "Ctrl-C" else ZeroDivisionError
+    with contextlib.suppress(error):
+        with Reader(Grey(), num_workers=2) as reader:
+            stream = reader.stream(lots_of(*[4] * 20))
+            for loaded in stream:
+                assert loaded.rows == [0, 1, 2, 3] and len(multiprocessing.active_children()) == 2
+                if how in ("error", "Ctrl-C"):
+                    raise error
+                break
+            if how == "close":
+                stream.close()
+                stream = reader.stream([[7], [6]])
+                assert [loaded.rows for loaded in stream] == [[7], [6]]
+    assert multiprocessing.active_children() == []
+
+
+def test_ctrl_c_is_for_the_process_that_started_the_workers():
+    with Reader(Grey(), num_workers=2) as reader:
+        rows = []
+        for loaded in reader.stream([[row] for row in range(12)]):
+            rows += loaded.rows
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGINT)
+        assert rows == list(range(12))
+
+
+def test_two_streams_at_once_are_refused():
+    reader = Reader(Grey())
+    first = reader.stream([[0], [1]])
+    next(first)
+    with pytest.raises(RuntimeError, match="'grey' began before the last one had ended"):
+        next(reader.stream([[2]]))
+    first.close()
+    assert next(reader.stream([[2]])).rows == [2]
+
+
+@pytest.fixture
+def spawned():
+    """Processes start from nothing, as everywhere but on Linux."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.slow  # since they import everything anew
+def test_workers_that_start_from_nothing_read_the_same(spawned, food):
+    with Reader(food, num_workers=1) as reader:
+        (loaded,) = reader.stream([[3, 1]])
+        assert torch.equal(loaded.to("cpu").images, Reader(food).stack([3, 1])[0])
+
+
+def test_a_set_that_no_process_can_be_handed_is_refused(spawned):
+    data = Grey()
+    data.transform = lambda image: image
+    with Reader(data, num_workers=2) as reader:
+        with pytest.raises(ValueError, match=r"num_workers=2, but the set 'grey' cannot be handed .*lambda.*=0"):
+            list(reader.stream([[0]]))
+
+
+def test_workers_change_neither_draws_nor_the_environment(monkeypatch):
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    state = torch.get_rng_state()
+    with Reader(Grey(), num_workers=1) as reader:
+        list(reader.stream([[0], [1]]))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert "TOKENIZERS_PARALLELISM" not in os.environ
+
+
+def test_images_are_pinned_for_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    (loaded,) = Reader(Grey()).stream([[2]])
+    assert (loaded.pin_memory().images == 3).all() and loaded.pin_memory().rows == [2]
