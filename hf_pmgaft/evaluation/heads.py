@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from ..fingerprints import digest
 from ..modes import at_least_float32
 from ..registry import check_count
 from ..zero_shot.classifier import ZeroShotClassifier
+from .loaded import Loaded
+from .reader import Reader
 
 
 @dataclass
@@ -25,6 +27,7 @@ class Head:
         support (`ZeroShotDataset` or `dict`): Labelled images, of which none should be evaluated; a `dict` has one set
             for each evaluation set, by its name.
         batch_size (`int`): Support images at once.
+        num_workers (`int`): Processes that read support images ahead; 0 reads them in this one.
 
     Example:
         >>> from hf_pmgaft import LinearProbe, ZeroShotDataset
@@ -36,9 +39,13 @@ class Head:
 
     support: ZeroShotDataset | Mapping[str, ZeroShotDataset]
     batch_size: int = 64
+    num_workers: int = field(default=0, kw_only=True)
+    # Of the support set that was read last: its digest and its features are of the same images.
+    _reader: Reader | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         check_count("batch_size", self.batch_size)
+        check_count("num_workers", self.num_workers, least=0)
 
     def fit(self, model: nn.Module, processor: Any, data: ZeroShotDataset) -> ZeroShotClassifier:
         """The classifier for `data`: images in [0,1] `[B,3,H,W]` -> logits `[B,K]`, attacked as any other.
@@ -58,9 +65,10 @@ class Head:
 
         features, labels = [], []
         with torch.no_grad():
-            for images, targets in self._batches(support):
-                features.append(F.normalize(at_least_float32(encoder.embed(images.to(device))), dim=-1))
-                labels.append(targets.to(device))
+            for batch in self._batches(support):
+                batch = batch.to(device)
+                features.append(F.normalize(at_least_float32(encoder.embed(batch.images)), dim=-1))
+                labels.append(batch.labels)
         targets = torch.cat(labels)
 
         missing = sorted(set(range(num_classes)) - set(targets.tolist()))
@@ -100,16 +108,18 @@ class Head:
             )
         return support
 
-    def _batches(self, support: ZeroShotDataset) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _batches(self, support: ZeroShotDataset) -> Iterator[Loaded]:
+        if self._reader is None or self._reader.data is not support:
+            self._reader = Reader(support, self.num_workers)
         rows = _rows(support)
-        for start in range(0, len(rows), self.batch_size):
-            examples = [support[row] for row in rows[start : start + self.batch_size]]
-            labels = torch.tensor([example["labels"] for example in examples])
-            yield torch.stack([example["images"].float() for example in examples]), labels
+        lots = (rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size))
+        with self._reader as reader:
+            yield from reader.stream(lots)
 
     def _describe_support(self, support: ZeroShotDataset) -> dict[str, Any]:
-        batches = (images.numpy().tobytes() + labels.numpy().tobytes() for images, labels in self._batches(support))
-        return {"num_samples": len(_rows(support)), "images": digest(batches)}
+        batches = (batch.to("cpu") for batch in self._batches(support))
+        content = (batch.images.numpy().tobytes() + batch.labels.numpy().tobytes() for batch in batches)
+        return {"num_samples": len(_rows(support)), "images": digest(content)}
 
 
 @dataclass
@@ -186,8 +196,12 @@ class LinearProbe(Head):
 HEADS: dict[str, type[Head]] = {"linear_probe": LinearProbe, "nearest_class_mean": NearestClassMean}
 
 
-def make_head(name: str | None, support: Sequence[ZeroShotDataset], sets: Sequence[ZeroShotDataset]) -> Head | None:
+def make_head(
+    name: str | None, support: Sequence[ZeroShotDataset], sets: Sequence[ZeroShotDataset], num_workers: int = 0
+) -> Head | None:
     """The head that a command line names, with a support set for each evaluation set; `None` if it names none.
+
+    Its images are read by `num_workers` processes.
 
     Raises:
         ValueError: for an unknown name, or support sets that are not one for each evaluation set.
@@ -199,7 +213,8 @@ def make_head(name: str | None, support: Sequence[ZeroShotDataset], sets: Sequen
             f"You passed --head {name} with {len(support)} --support_sets for {len(sets)} evaluation sets. Pass "
             f"one of {', '.join(HEADS)}, and one set of labelled images for each of --eval_sets."
         )
-    return HEADS[name]({data.name: of_set for data, of_set in zip(sets, support, strict=True)})
+    support_of = {data.name: of_set for data, of_set in zip(sets, support, strict=True)}
+    return HEADS[name](support_of, num_workers=num_workers)
 
 
 def _rows(support: ZeroShotDataset) -> Sequence[int]:
