@@ -15,6 +15,7 @@ import datasets
 import torch
 from torch.utils.data import Dataset
 
+from ..models.processors import image_edges
 from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_prompt_templates
 from .columns import has_transform, place_of
 from .rows import ImageRows
@@ -106,7 +107,10 @@ class EvaluationImages(ImageRows, Dataset):
 
     @cached_property
     def shape(self) -> torch.Size:
-        """`[3,H,W]` of the first image that is evaluated, which all others must have."""
+        """`[3,H,W]` of every image: what the processor makes, or else that of the first image that is evaluated."""
+        edges = None if self.native_size else image_edges(self.processor)
+        if edges is not None:
+            return torch.Size([3, *edges])
         return self.pixels(self.dataset[self._first][self.image_column], self._first).shape
 
     @property

@@ -44,6 +44,15 @@ def test_resizes_that_do_not_lead_to_the_model_s_size_are_refused(eight, process
         ZeroShotDataset(eight, whole, resize=32)
 
 
+def test_no_image_is_read_for_the_size_that_the_processor_gives_all_of_them(eight, processor):
+    broken = replace(eight, 0, eight.features, image={"bytes": b"no image", "path": None})
+    data = ZeroShotDataset(broken, processor, name="broken")
+    assert data.shape == (3, SIZE, SIZE) == data[1]["images"].shape
+    native = ZeroShotDataset(broken, processor, name="broken", native_size=True)
+    with pytest.raises(ValueError, match="row 0 of 'broken'"):
+        print(native.shape)
+
+
 def test_images_of_several_sizes_are_refused(eight, processor):
     wide = replace(eight, 1, eight.features, image={"bytes": encoded(Image.new("RGB", (30, 20))), "path": None})
     with pytest.raises(ValueError, match="row 1 of 'wide' is .*3, 20, 30.*several sizes.*native_size"):
