@@ -29,6 +29,7 @@ from accelerate import PartialState
 from ..attacks import CORRUPTIONS, SEVERITIES, parse_radius
 from ..attacks.spec import parse_options
 from ..embedded import emoji_folder
+from ..evaluation.attack_precision import PRECISIONS
 from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
 from ..evaluation.verdicts import VERDICTS
@@ -98,6 +99,13 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
         "--unseen",
         action="store_true",
         help="Beside the headline: APGD in L2 and L1, twice the radius, a patch, and corruptions at five severities.",
+    )
+
+    threat.add_argument(
+        "--attack_precision",
+        default="fp32",
+        choices=PRECISIONS,
+        help="What attacks take gradients in; verdicts are always in fp32. bf16 is a little weaker.",
     )
 
     judge = parser.add_argument_group("verdict")
@@ -182,6 +190,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             max_samples=args.max_samples,
             seed=args.seed,
             verdict_file=args.verdict_file,
+            attack_precision=args.attack_precision,
         )
     report.provenance.update(provenance)
     if state.is_main_process:
@@ -346,7 +355,7 @@ def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None
     for rows in (report.rows(), report.attack_rows(), report.corruption_rows()):
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
-    print(f"Protocol {report.protocol_hash}; {report.protocol['verdict']}; seed {report.protocol['seed']}.")
+    print(f"Protocol {report.protocol_hash}; {report.verdict}; seed {report.protocol['seed']}.")
     for text in report.retrieval:
         print(text)
     print("Robust figures are upper bounds until a stronger attack fails to lower them.")

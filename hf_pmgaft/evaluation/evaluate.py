@@ -28,6 +28,7 @@ from ..registry import check_choice, check_count
 from ..tuning.peft_adapter import check_takes_images
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts, encode_prompts, first_alike
+from .attack_precision import check_attack_precision, in_attack_precision
 from .classification import judge_classification, judged_classification
 from .heads import Head
 from .judge import Judge
@@ -57,6 +58,7 @@ def evaluate_robustness(
     verdict_file: str | os.PathLike | None = None,
     progress: bool = True,
     head: Head | None = None,
+    attack_precision: str = "fp32",
 ) -> RobustnessReport:
     """Clean and robust accuracy of zero-shot predictions, or of another head, or recall of retrieval, in float32 and
     eval mode.
@@ -108,6 +110,7 @@ def evaluate_robustness(
     attacks = [AttackSpec.of(value) for value in attacks]
     _check(sets, attacks, verdict)
     check_count("batch_size", batch_size)
+    check_attack_precision(attack_precision, attacks)
     pixel_statistics(processor)
     for data in sets:
         if not data.native_size:
@@ -127,6 +130,8 @@ def evaluate_robustness(
     protocol = make_protocol(model, plans, attacks, verdict, eight_bit, seed)
     if head is not None:
         protocol["head"] = head.describe(sets)
+    if attack_precision != "fp32":  # so that the hashes of all others are those of older reports
+        protocol["attack_precision"] = attack_precision
     described = _describe(model, processor)
     rank, _ = process_share()
     verdicts = Verdicts(verdict_file, {"protocol": protocol, "model": described}, rank)
@@ -140,7 +145,7 @@ def evaluate_robustness(
     probed: list[_Probed] = []
     with closing(verdicts), full_precision(model), without_tf32(), frozen(model):
         for plan in plans:
-            classifier = classifiers.of(plan)
+            classifier = in_attack_precision(classifiers.of(plan), attack_precision)
             _judge(judge, classifier, plan)
             if probes and rank == 0:
                 probed.append(_probe(classifier, plan, attacks[0], seed))

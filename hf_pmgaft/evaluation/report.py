@@ -144,6 +144,13 @@ class RobustnessReport:
         return text[0].upper() + text[1:]
 
     @property
+    def verdict(self) -> str:
+        """What counts as fooled, in words, and in what the attacks took their gradients where that is not float32."""
+        text = self.protocol["verdict"]
+        precision = self.protocol.get("attack_precision")
+        return text if precision is None else f"{text}; gradients of the attacks in {precision}"
+
+    @property
     def retrieval(self) -> list[str]:
         """The threats and ties of retrieval, a line each; none if nothing was ranked."""
         sets = [entry["retrieval"] for entry in self.protocol.get("sets", {}).values() if "retrieval" in entry]

@@ -320,7 +320,7 @@ def _results(before: RobustnessReport | None, after: RobustnessReport) -> str:
     # By which protocol
     lines = [f"{after.measure} in %, protocol `{after.protocol_hash}`. Robust is the worst case over:", ""]
     lines += [f"- {spec.name} ({listed(spec.to_dict())})" for spec in after.headline_attacks]
-    lines += ["", f"Verdict: {after.protocol['verdict']}."]
+    lines += ["", f"Verdict: {after.verdict}."]
     if "seed" in after.protocol:
         lines += ["", f"`pmgaft evaluate` draws noise and images as here with `--seed {after.protocol['seed']}`."]
     if after.retrieval:

@@ -137,6 +137,8 @@ def _circumstances(report: RobustnessReport, key: str, row: SetResult | None) ->
     circumstances: dict[str, Any] = {}
     if is_robust:
         circumstances["attack"] = " + ".join(spec.name for spec in report.headline_attacks)
+        if "attack_precision" in report.protocol:
+            circumstances["attack_precision"] = report.protocol["attack_precision"]
     if "head" in report.protocol:
         circumstances["head"] = report.protocol["head"]["name"]
 

@@ -111,6 +111,16 @@ def test_a_stopped_run_without_a_file_says_what_would_have_kept_its_verdicts(cap
     assert ended.value.code == 143 and "is lost: with --verdict_file FILE" in capsys.readouterr().err
 
 
+def test_the_precision_of_gradients_is_printed_and_stored(tmp_path, capsys):
+    file = tmp_path / "report.json"
+    evaluate.main([*FGSM, "--attack_precision", "bf16", "--output_file", str(file)])
+    assert RobustnessReport.load(file).protocol["attack_precision"] == "bf16"
+    assert "; gradients of the attacks in bf16; seed 0." in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        evaluate.main([*FGSM, "--attack_precision", "follow"])
+    assert "argument --attack_precision: invalid choice: 'follow'" in capsys.readouterr().err
+
+
 def test_pictures_of_threats_without_a_radius_have_no_curve(tmp_path):
     evaluate.main([*QUICK, "--attacks", "corruption,kind=jpeg,severity=1", "--plots", str(tmp_path)])
     assert {path.name for path in tmp_path.glob("*.png")} == {"bars.png"}

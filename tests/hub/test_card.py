@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -132,6 +132,13 @@ def test_another_precision_of_the_attack_is_told(options):
     assert "precision" not in rows(model_card(**options))["threat model of training"][0]
     options["config"].attack_precision = "bf16"
     assert "precision=bf16" in rows(model_card(**options))["threat model of training"][0]
+
+
+def test_gradients_in_bf16_are_told_beside_the_verdict(options):
+    assert "Verdict: last iterate.\n" in model_card(**options).text
+    report = replace(AFTER, protocol={**AFTER.protocol, "attack_precision": "bf16"})
+    text = model_card(**{**options, "report_before": None, "report_after": report}).text
+    assert "Verdict: last iterate; gradients of the attacks in bf16.\n" in text
 
 
 def test_figures_of_another_protocol_are_not_compared(options):

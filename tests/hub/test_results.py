@@ -1,5 +1,7 @@
 """Figures on the Hub: in the card's `model-index`, and as `.eval_results` of benchmarks."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from huggingface_hub import metadata_load, parse_eval_result_entries
@@ -36,6 +38,12 @@ def test_named_results_say_what_they_were_measured_by():
         "protocol": AFTER.protocol_hash,
     }
     assert mean == {"attack": "PGD-20 margin linf 4/255", "num_sets": 2, "protocol": AFTER.protocol_hash}
+
+
+def test_named_results_say_where_gradients_were_coarse():
+    report = replace(AFTER, protocol={**AFTER.protocol, "attack_precision": "bf16"})
+    told = {result.metric_type: result.metric_args.get("attack_precision") for result in model_index(report)}
+    assert told == {"clean_accuracy": None, "robust_accuracy": "bf16"}
 
 
 def test_figures_for_a_benchmark_are_written_as_the_hub_reads_them(tmp_path):
