@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
-import sys
 from typing import TYPE_CHECKING
 
+from .compilation import check_compiler
 from .registry import check_choice
 
 if TYPE_CHECKING:
@@ -34,7 +31,7 @@ def check_installed(args: PMGAFTConfig) -> None:
         check_tracker(tracker)
     check_optimizer(args)
     if args.torch_compile and args.torch_compile_backend in (None, "inductor"):
-        check_compiler(args.device.type)
+        check_compiler("torch_compile", args.device.type)
 
 
 def check_tracker(name: str) -> None:
@@ -82,29 +79,3 @@ def check_optimizer(args: PMGAFTConfig) -> None:
                 f"You passed optim={name!r}, whose library is not there ({reason}). Install it, or pass another "
                 "optimizer, such as adamw_torch."
             ) from error
-
-
-def check_compiler(device: str) -> None:
-    """Raises `ValueError` where torch.compile finds no compiler for its code: of C++ for a CPU, Triton for a GPU.
-
-    Args:
-        device (`str`): `"cpu"`, `"cuda"` or another type of device, of which nothing is known.
-
-    Example:
-        >>> check_compiler("mps")
-    """
-    if device == "cpu":
-        default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-        compiler = os.environ.get("CXX", default)
-        is_there = shutil.which(compiler) is not None
-        what, install = f"the C++ compiler {compiler}", "Install one (`apt install g++`), name yours in CXX"
-    elif device == "cuda":
-        is_there = importlib.util.find_spec("triton") is not None
-        what, install = "Triton", "Run `pip install triton`"
-    else:
-        return
-    if not is_there:
-        raise ValueError(
-            f"You passed torch_compile, but {what}, which it compiles with on this device, is not there. {install}, "
-            "or leave torch_compile out."
-        )

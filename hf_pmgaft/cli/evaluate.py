@@ -28,6 +28,7 @@ from accelerate import PartialState
 
 from ..attacks import CORRUPTIONS, SEVERITIES, parse_radius
 from ..attacks.spec import parse_options
+from ..compilation import COMPILE_MODES
 from ..embedded import emoji_folder
 from ..evaluation.attack_precision import PRECISIONS
 from ..evaluation.report import RobustnessReport
@@ -112,6 +113,13 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     judge.add_argument("--verdict", default="any_iterate", choices=VERDICTS, help="What counts as fooled.")
     judge.add_argument("--eight_bit", action="store_true", help="Judge again after rounding to 8 bits.")
     judge.add_argument("--batch_size", type=int, default=64, help="Images at once.")
+    judge.add_argument(
+        "--compile",
+        nargs="?",
+        const="default",
+        choices=COMPILE_MODES,
+        help="Compile the image encoder, in a mode of torch.compile. The first passes then take minutes.",
+    )
     judge.add_argument("--seed", type=int, default=0, help="Of noise and choice of images; a card names its own.")
 
     out = parser.add_argument_group("output")
@@ -191,6 +199,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             seed=args.seed,
             verdict_file=args.verdict_file,
             attack_precision=args.attack_precision,
+            compile=args.compile,
         )
     report.provenance.update(provenance)
     if state.is_main_process:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts, encode_prompts, first_alike
 from .attack_precision import check_attack_precision, in_attack_precision
 from .classification import judge_classification, judged_classification
+from .compiled import CompiledEncoder, check_compile
 from .heads import Head
 from .judge import Judge
 from .plan import Plan, describe_work
@@ -59,6 +60,7 @@ def evaluate_robustness(
     progress: bool = True,
     head: Head | None = None,
     attack_precision: str = "fp32",
+    compile: str | None = None,
 ) -> RobustnessReport:
     """Clean and robust accuracy of zero-shot predictions, or of another head, or recall of retrieval, in float32 and
     eval mode.
@@ -111,6 +113,7 @@ def evaluate_robustness(
     _check(sets, attacks, verdict)
     check_count("batch_size", batch_size)
     check_attack_precision(attack_precision, attacks)
+    check_compile(compile, next(model.parameters()).device)
     pixel_statistics(processor)
     for data in sets:
         if not data.native_size:
@@ -138,12 +141,16 @@ def evaluate_robustness(
 
     if progress and rank == 0:
         announce(f"{describe_work(plans, eight_bit)}.")
+        if compile is not None:
+            announce("The image encoder is compiled at its first passes, which take a minute or more.")
 
     # Verdicts of this process, and then of all
     any_iterate = verdict == "any_iterate"
     judge = Judge(verdicts, any_iterate, eight_bit, batch_size, seed, progress and rank == 0)
     probed: list[_Probed] = []
     with closing(verdicts), full_precision(model), without_tf32(), frozen(model):
+        if compile is not None:
+            classifiers.encode_image = CompiledEncoder(model, compile, batch_size)
         for plan in plans:
             classifier = in_attack_precision(classifiers.of(plan), attack_precision)
             _judge(judge, classifier, plan)
@@ -207,7 +214,13 @@ def _describe(model: nn.Module, processor: Any) -> dict[str, Any]:
 
 
 class _Classifiers:
-    """Makes the classifier of each set. Texts that sets share are encoded once."""
+    """Makes the classifier of each set. Texts that sets share are encoded once.
+
+    Attributes:
+        encode_image (`Callable`, *optional*): What encodes images in place of the model.
+    """
+
+    encode_image: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def __init__(self, model: nn.Module, processor: Any, head: Head | None):
         self.model = model
@@ -228,8 +241,12 @@ class _Classifiers:
     def of(self, plan: Plan) -> ZeroShotClassifier:
         """The classifier of a set: by its class names or captions, or by the head."""
         if self.head is not None:
-            return self.head.fit(self.model, self.processor, plan.data)
-        return ZeroShotClassifier.from_model(self.model, self.processor, self.text_embeds(plan))
+            classifier = self.head.fit(self.model, self.processor, plan.data)
+        else:
+            classifier = ZeroShotClassifier.from_model(self.model, self.processor, self.text_embeds(plan))
+        if self.encode_image is None:
+            return classifier
+        return classifier.replace(encode_image=self.encode_image)
 
     def text_embeds(self, plan: Plan) -> torch.Tensor:
         """Embeddings of a set's class names or captions, `[K,D]`."""

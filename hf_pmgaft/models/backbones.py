@@ -75,11 +75,15 @@ class Backbone:
     def image_embeds(self, model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
         """Pixel values `[B,3,H,W]` -> embeddings `[B,D]`, projected and un-normalised."""
         with lean(model, unwrap(model)):
-            if not self.text_modules:
-                return self.embeds(model, model(pixel_values=pixel_values))
-            if self.pooler_is_embedding:
-                return _image_pass(model, pixel_values).vision_model_output.pooler_output
-            return self._inside(model, pixel_values, self.embeds)[1]
+            return self.image_embeds_as_is(model, pixel_values)
+
+    def image_embeds_as_is(self, model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The same by the passes that the model's modules have; see [`lean`]."""
+        if not self.text_modules:
+            return self.embeds(model, model(pixel_values=pixel_values))
+        if self.pooler_is_embedding:
+            return _image_pass(model, pixel_values).vision_model_output.pooler_output
+        return self._inside(model, pixel_values, self.embeds)[1]
 
     def image_and_patch_embeds(
         self, model: nn.Module, pixel_values: torch.Tensor

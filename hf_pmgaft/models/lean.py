@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -66,13 +66,36 @@ def lean(model: nn.Module, unwrapped: nn.Module) -> Iterator[None]:
         >>> torch.allclose(embeds, whole, atol=1e-5)
         True
     """
-    replacements = [] if _is_out_of_reach(model) else _replacements(unwrapped)
-    for module, forward in replacements:
+    with replaced(lean_forwards(model, unwrapped)):
+        yield
+
+
+def lean_forwards(model: nn.Module, unwrapped: nn.Module) -> list[tuple[nn.Module, Callable]]:
+    """The modules that compute something else in a pass of [`lean`], and what; none where they give way.
+
+    Example:
+        >>> [type(module).__name__ for module, _ in lean_forwards(model, model)]
+        ['Conv2d', 'CLIPEncoderLayer', 'CLIPTextModel']
+    """
+    return [] if _is_out_of_reach(model) else _replacements(unwrapped)
+
+
+@contextlib.contextmanager
+def replaced(forwards: Sequence[tuple[nn.Module, Callable]]) -> Iterator[None]:
+    """Gives modules another `forward` of their own for a while.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> with replaced([(layer, torch.neg)]):
+        ...     layer(torch.ones(2)).tolist()
+        [-1.0, -1.0]
+    """
+    for module, forward in forwards:
         vars(module)["forward"] = forward
     try:
         yield
     finally:
-        for module, _ in replacements:
+        for module, _ in forwards:
             del vars(module)["forward"]
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from support.hub_server import READER
 from support.paths import EXAMPLES
 from support.stops import at_call
@@ -14,6 +15,7 @@ from support.tiny import make_images
 from hf_pmgaft.attacks import CORRUPTIONS
 from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.cli import evaluate
+from hf_pmgaft.evaluation.compiled import CompiledEncoder
 from hf_pmgaft.evaluation.report import RobustnessReport
 from hf_pmgaft.evaluation.verdicts import Verdicts
 
@@ -119,6 +121,15 @@ def test_the_precision_of_gradients_is_printed_and_stored(tmp_path, capsys):
     with pytest.raises(SystemExit):
         evaluate.main([*FGSM, "--attack_precision", "follow"])
     assert "argument --attack_precision: invalid choice: 'follow'" in capsys.readouterr().err
+
+
+def test_the_encoder_is_compiled_in_the_mode_that_is_named(monkeypatch):
+    modes = []
+    monkeypatch.setattr(CompiledEncoder, "__init__", lambda encoder, model, mode, size: modes.append((mode, size)))
+    monkeypatch.setattr(CompiledEncoder, "__call__", lambda encoder, pixel_values: torch.ones(len(pixel_values), 128))
+    for flags in (["--compile"], ["--compile", "reduce-overhead"]):
+        evaluate.main([*FGSM, "--batch_size", "5", "--attacks", "corruption,kind=jpeg,severity=1", *flags])
+    assert modes == [("default", 5), ("reduce-overhead", 5)]
 
 
 def test_pictures_of_threats_without_a_radius_have_no_curve(tmp_path):
