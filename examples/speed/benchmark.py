@@ -4,6 +4,7 @@
     python examples/speed/benchmark.py step --all --output_file step.json
     python examples/speed/benchmark.py data
     python examples/speed/benchmark.py evaluate
+    python examples/speed/benchmark.py reading
     python examples/speed/benchmark.py memory
     python examples/speed/benchmark.py slopes
     python examples/speed/benchmark.py settings
@@ -22,6 +23,10 @@ evaluate: the any-iterate verdict under PGD by (a) the plain loop, as commonly w
 prompts encoded in each query, `loss.backward()`; (b) the same loop with the text cached; (c) `evaluate_robustness`,
 from the files on. Then APGD-CE and APGD-T by (d) pyautoattack's own `run_standard_evaluation` and (e)
 `evaluate_robustness`. The radius is the one at which a quarter of the images withstands PGD.
+
+reading: photographs per second that an evaluation reads from JPEG files to batches by numbers of workers, the main
+process only collecting where there are some, beside what a model judges. CPU time tells more where others use the
+cores, too.
 
 scale: a training step of the embedded default and of a ViT-B/32 of random weights by one process and by two, with one
 thread each and the same global batch. Where two take more than half the time of one: by one process on half the batch
@@ -50,7 +55,7 @@ import sys
 from pathlib import Path
 
 EMOJI = Path(__file__).parents[1] / "emoji"
-PARTS = ("step", "data", "evaluate", "scale", "memory", "slopes", "settings")
+PARTS = ("step", "data", "evaluate", "reading", "scale", "memory", "slopes", "settings")
 MODELS = ("embedded default", "ViT-B/32")
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 # Of the part `step`, which measures the first of each unless others are asked for.
@@ -73,7 +78,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parts = parser.add_subparsers(dest="part", required=True, metavar="{" + ",".join(PARTS) + "}")
-    step, data, evaluate, scale, memory, slopes, settings = (
+    step, data, evaluate, reading, scale, memory, slopes, settings = (
         parts.add_parser(name, allow_abbrev=False) for name in PARTS
     )
 
@@ -97,6 +102,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     evaluate.add_argument("--num_steps", type=int, default=50, help="Steps of PGD.")
     evaluate.add_argument("--apgd_steps", type=int, default=100, help="Steps of APGD.")
     evaluate.add_argument("--robust", type=float, default=0.25, help="Robust accuracy at which to measure.")
+
+    reading.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2], help="Worker processes that read.")
+    reading.add_argument("--images", type=int, default=1024, help="Photographs to make and read.")
+    reading.add_argument("--batch_size", type=int, default=64, help="Images at once.")
+    reading.add_argument("--model", default="ViT-B/32", choices=MODELS, help="Whose images they become.")
 
     scale.add_argument("--engines", nargs="+", default=["ddp"], choices=ENGINES, help="Engines whose memory to tell.")
     scale.add_argument("--steps", type=int, default=12, help="Training steps to time, after two to warm up.")

@@ -109,6 +109,25 @@ def test_data_prints_the_rate_beside_the_need(benchmark, capsys):
     assert all(float(figure) > 0 for line in (decoded, kept) for figure in line.split()[-3:])
 
 
+def test_reading_prints_a_line_for_each_number_of_workers(benchmark, tmp_path, capsys):
+    file = tmp_path / "out.json"
+    flags = ["--model", "embedded default", "--images", "6", "--batch_size", "2", "--repeats", "1"]
+    benchmark.main(["reading", *flags, "--workers", "0", "1", "--output_file", str(file)])
+    printed, written = capsys.readouterr().out, json.loads(file.read_text())
+    assert [line.split()[0] for line in printed.splitlines()[2:4]] == ["0", "1"] and "times 1" in printed
+    assert all(run["images_per_second"] > 0 for runs in written["reading"].values() for run in runs)
+    assert "images/s in PGD-50" in printed and written["judged_per_second"]["a clean pass"] > 0
+
+
+def test_photographs_of_the_benchmark_are_of_the_size_of_photographs(benchmark, tmp_path):
+    from benchmarks.reading import photographs
+
+    args = benchmark.parse(["reading", "--images", "2", "--model", "embedded default"])
+    data = photographs(tmp_path, args)
+    assert data[1]["images"].shape == (3, 40, 40) and not torch.equal(data[0]["images"], data[1]["images"])
+    assert all(50_000 < file.stat().st_size < 150_000 for file in tmp_path.glob("*.jpg"))
+
+
 def test_pictures_of_the_benchmark_are_what_a_processor_makes(benchmark, processor):
     from benchmarks.data import jpegs
     from benchmarks.steps import noise_images
