@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from .loaded import Labelled, Loaded
 
 LOTS_AHEAD = 2  # that each worker reads ahead
-LOST = "DataLoader worker (pid"  # how torch's errors begin of workers that are gone; they may come up anywhere
+# How torch's errors begin of workers that are gone. A signal brings them, so that they may come up anywhere.
+LOST = ("DataLoader worker (pid", "Pin memory thread exited")
 ADVICE = (
     "Pass fewer --num_workers, in Python num_workers, or give a container more shared memory, such as by `docker run "
     "--shm-size 8g`. What was judged is in the verdict file, if there is one, and the same call goes on from there."
@@ -67,37 +68,46 @@ class Workers:
         """
         if self._loader is None:
             self._loader = self._started()
-
-        asked: deque[Request] = deque()
-        self._sampler.requests = _noted(requests, asked)
-        try:
-            for answer in self._loader:
-                if isinstance(answer, _Failure):
-                    raise answer.error from RuntimeError(f"in a worker process:\n{answer.trace}")
-                yield asked.popleft(), answer
-        except RuntimeError as error:
-            self.raise_if_lost(error)
-            raise
-        finally:
-            self._sampler.requests = ()
+        self._sampler.begin(requests)
+        for answer in self._answers(self._loader):
+            if isinstance(answer, _Failure):
+                raise answer.error from RuntimeError(f"in a worker process:\n{answer.trace}")
+            yield self._sampler.taken.popleft(), answer
 
     def raise_if_lost(self, error: BaseException | None) -> None:
         """Raises a clear `RuntimeError` in place of torch's if that tells of a worker that is gone."""
-        if not (isinstance(error, RuntimeError) and str(error).startswith(LOST)):
-            return
-        self.close()
-        reason = str(error).strip().rstrip(".")
-        raise RuntimeError(
-            f"A process that read images of {self.data.name!r} was killed ({reason}), as happens where memory or "
-            f"shared memory does not suffice. {ADVICE}"
-        ) from error
+        if _tells_of_lost_worker(error):
+            raise self._lost(error) from error
 
     def close(self) -> None:
         """Ends the processes, whatever they have not handed over."""
         loader, self._loader = self._loader, None
         iterator = getattr(loader, "_iterator", None)
-        if iterator is not None:
+        if iterator is None:
+            return
+        try:
             iterator._shutdown_workers()  # torch has no other way while a traceback still holds the iterator
+        except RuntimeError as error:
+            if not _tells_of_lost_worker(error):  # one that is gone has ended, too
+                raise
+
+    def _answers(self, loader: DataLoader) -> Iterator[Loaded | _Failure | None]:
+        try:
+            yield from loader
+        except (OSError, EOFError, RuntimeError) as error:
+            # The pipe of a worker breaks before it is known to be gone.
+            is_pipe = isinstance(error, (OSError, EOFError)) and error is not self._sampler.error
+            if is_pipe or _tells_of_lost_worker(error):
+                raise self._lost(error) from error
+            raise
+
+    def _lost(self, error: BaseException) -> RuntimeError:
+        self.close()
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        return RuntimeError(
+            f"A process that read images of {self.data.name!r} was killed ({reason}), as happens where memory or "
+            f"shared memory does not suffice. {ADVICE}"
+        )
 
     def _started(self) -> DataLoader:
         loader = DataLoader(
@@ -125,20 +135,29 @@ class Workers:
 
 
 class _Sampler:
-    """The requests of the present stream."""
+    """The requests of the present stream; notes those that were taken, and what their source raised."""
 
     def __init__(self) -> None:
-        self.requests: Iterable[Request] = ()
+        self.begin(())
+
+    def begin(self, requests: Iterable[Request]) -> None:
+        """Begins a stream."""
+        self.requests = requests
+        self.taken: deque[Request] = deque()
+        self.error: BaseException | None = None
 
     def __iter__(self) -> Iterator[Request]:
-        return iter(self.requests)
+        try:
+            for request in self.requests:
+                self.taken.append(request)
+                yield request
+        except BaseException as error:
+            self.error = error
+            raise
 
 
-def _noted(requests: Iterable[Request], asked: deque[Request]) -> Iterator[Request]:
-    """The requests, each noted when it is taken."""
-    for request in requests:
-        asked.append(request)
-        yield request
+def _tells_of_lost_worker(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and str(error).startswith(LOST)
 
 
 @contextlib.contextmanager

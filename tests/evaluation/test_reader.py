@@ -284,6 +284,42 @@ def test_a_worker_that_is_killed_is_one_clear_error(where):
                     threading.Event().wait(30)  # until torch's handler hears of it
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_pipe_that_breaks_before_its_worker_is_known_to_be_gone_is_the_same_error(monkeypatch, error):
+    def get(queue, *args, **options):
+        raise error
+
+    with pytest.raises(RuntimeError, match="was killed .(.*reset by peer|EOFError)., .*fewer --num_workers"):
+        with Reader(Grey(), num_workers=2) as reader:
+            for _ in reader.stream([row] for row in range(40)):
+                monkeypatch.setattr(multiprocessing.queues.Queue, "get", get)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_the_lots_raise_is_not_laid_on_the_workers(num_workers):
+    def lots():
+        yield [0]
+        raise ConnectionResetError("the queue is gone")
+
+    with Reader(Grey(), num_workers) as reader:
+        with pytest.raises(ConnectionResetError, match="^the queue is gone$"):
+            list(reader.stream(lots()))
+
+
+def test_a_worker_that_is_killed_while_it_ends_is_no_error(monkeypatch):
+    killed = []
+    with Reader(Grey(), num_workers=2) as reader:
+        list(reader.stream([[0], [2]]))
+        end = multiprocessing.Process.join
+
+        def kill(process, timeout=None):
+            killed.append(os.kill(process.pid, signal.SIGKILL))
+            end(process, timeout)
+
+        monkeypatch.setattr(multiprocessing.Process, "join", kill)
+    assert len(killed) == 2
+
+
 def test_shared_memory_that_does_not_suffice_is_one_clear_error(monkeypatch):
     def fail(tensor):
         raise RuntimeError("unable to allocate shared memory")
