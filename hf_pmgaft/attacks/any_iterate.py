@@ -39,6 +39,8 @@ class AnyIterate:
         classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`.
         images (`torch.Tensor`), labels (`torch.Tensor`): `[B,C,H,W]` in [0,1] and `[B]`, or `[B,P]` as in [`correct`].
         eps (`float`), norm (`str`): The balls; points outside them fool nobody.
+        tries (`torch.Tensor`, *optional*): `[B]`: where rows are tries at the same images, the number of the image of
+            each. Once a try has fooled its image, later rows of that image cost nothing either.
 
     Attributes:
         adversarial (`torch.Tensor`): `[B,C,H,W]`, the kept points, and the images where there is none.
@@ -61,6 +63,7 @@ class AnyIterate:
         labels: torch.Tensor,
         eps: float,
         norm: str,
+        tries: torch.Tensor | None = None,
     ):
         self.classifier = classifier
         self.images = images
@@ -69,6 +72,7 @@ class AnyIterate:
         self.norm = norm
         self.adversarial = images.detach().clone()
         self.fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self._tries = tries
         self._walking = torch.arange(len(images), device=images.device)
         self._never_wrong = self._walking
         self._logits: torch.Tensor | None = None
@@ -120,10 +124,19 @@ class AnyIterate:
         # Points outside their balls fool nobody.
         wrong = wrong[inside(self.images[rows[wrong]], points[wrong], self.eps, self.norm)]
         fooled = rows[wrong]
-        self._logits[fooled] = logits[wrong]
+        self._logits[rows] = logits
         self.adversarial[fooled] = points[wrong].clamp(0, 1).to(self.adversarial.dtype)
         self.fooled[fooled] = True
-        self._walking = (~self.fooled).nonzero().squeeze(1)
+        self._walking = self._still_matter().nonzero().squeeze(1)
+
+    def _still_matter(self) -> torch.Tensor:
+        """Which rows may still be the earliest try that fools its image."""
+        if self._tries is None:
+            return ~self.fooled
+        rows = torch.arange(len(self.fooled), device=self.fooled.device)
+        fooled_by = rows.where(self.fooled, len(rows))
+        earliest = torch.full_like(rows, len(rows)).scatter_reduce(0, self._tries, fooled_by, "amin")
+        return rows < earliest[self._tries]
 
 
 def first_fooled(

@@ -50,12 +50,13 @@ def fab(
     check_count("restarts", restarts)
     kind = _fab_by_autograd(library_module("fab_pt"))
 
-    def walk(run: Run, restart: int) -> None:
+    def walk(run: Run) -> None:
         attack = kind(run.watch, norm=NORMS[norm], n_iter=num_steps, eps=run.watch.eps, device=images.device)
+        is_restart = int(run.numbers[0]) > 0
         with run.seeded(attack):
-            attack.attack_single_run(run.images, run.labels, use_rand_start=restart > 0)
+            attack.attack_single_run(run.images, run.labels, use_rand_start=is_restart)
 
-    return run_after_run(walk, range(restarts), classifier, images, labels, eps, norm, seeds)
+    return run_after_run(walk, _side_by_side(1, restarts), classifier, images, labels, eps, norm, seeds)
 
 
 def fab_t(
@@ -88,16 +89,16 @@ def fab_t(
     kind = _fab_by_autograd(library_module("fab_pt"))
     num_classes = count_classes(classifier, images)
 
-    def walk(run: Run, aim: tuple[int, int]) -> None:
-        target, restart = aim
+    def walk(run: Run) -> None:
         attack = kind(run.watch, norm=NORMS[norm], n_iter=num_steps, eps=run.watch.eps, device=images.device)
-        attack.target_class = target + 1
+        attack.target_class = 2  # which it asks for before it asks where to go
+        attack.targets = run.ranking.gather(1, run.numbers.unsqueeze(1) // restarts + 1).squeeze(1)
+        is_restart = int(run.numbers[0]) % restarts > 0
         with run.seeded(attack):
-            attack.attack_single_run(run.images, run.labels, use_rand_start=restart > 0, is_targeted=True)
+            attack.attack_single_run(run.images, run.labels, use_rand_start=is_restart, is_targeted=True)
 
-    targets = range(1, min(num_targets, num_classes - 1) + 1)
-    aims = [(target, restart) for target in targets for restart in range(restarts)]
-    return run_after_run(walk, aims, classifier, images, labels, eps, norm, seeds)
+    targets = min(num_targets, num_classes - 1)
+    return run_after_run(walk, _side_by_side(targets, restarts), classifier, images, labels, eps, norm, seeds)
 
 
 def square(
@@ -138,7 +139,7 @@ def square(
             f"Square in {norm} tiles images by fifths of 3 pixels or more; yours are {images.shape[-2:]}."
         )
 
-    def walk(run: Run, restart: int) -> None:
+    def walk(run: Run) -> None:
         attack = library.SquareAttack(
             run.watch,
             norm=NORMS[norm],
@@ -151,7 +152,8 @@ def square(
             attack.init_hyperparam(run.images)
             attack.attack_single_run(run.images, run.labels)
 
-    return run_after_run(walk, range(restarts), classifier, images, labels, eps, norm, seeds, window_seed=seed)
+    one_by_one = [range(restart, restart + 1) for restart in range(restarts)]  # each has windows of its own
+    return run_after_run(walk, one_by_one, classifier, images, labels, eps, norm, seeds, window_seed=seed)
 
 
 # ---- The versions ----
@@ -209,6 +211,17 @@ def components(version: str, num_classes: int, **ball: Any) -> list[dict[str, An
 # ---- What the library leaves open ----
 
 
+def _side_by_side(targets: int, restarts: int) -> list[range]:
+    """Runs of FAB that may go side by side: those that begin at the image, and those that begin elsewhere.
+
+    The restarts of a target follow on each other.
+    """
+    if restarts == 1:
+        return [range(targets)]
+    firsts = range(0, targets * restarts, restarts)
+    return [numbers for first in firsts for numbers in (range(first, first + 1), range(first + 1, first + restarts))]
+
+
 def _fab_by_autograd(library: Any) -> type:
     class FAB(library.FABAttack_PT):
         """The original's gradients, but by `autograd.grad`, which leaves nothing in the parameters' `.grad`."""
@@ -226,9 +239,10 @@ def _fab_by_autograd(library: Any) -> type:
             gap[rows, labels] = 1e10
             return gap, gradients - gradients[rows, labels].unsqueeze(1)
 
-        def get_diff_logits_grads_batch_targeted(self, images, labels, targets):
+        def get_diff_logits_grads_batch_targeted(self, images, labels, _):
             points, logits = self._logits(images)
             rows = torch.arange(len(images), device=images.device)
+            targets = self.targets[self.predict.rows(len(images))]
             with torch.enable_grad():
                 gap = logits[rows, targets] - logits[rows, labels]
                 gradient = torch.autograd.grad(gap.sum(), points)[0]

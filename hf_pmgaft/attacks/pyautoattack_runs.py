@@ -34,19 +34,21 @@ def library_module(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of an attack of the library over the images that still stand.
+    """One run of an attack of the library over images that still stand, or several of its runs side by side.
 
     Args:
         watch (`AnyIterate`): The classifier, which keeps the first misclassified points.
         images (`torch.Tensor`), labels (`torch.Tensor`): Copies, with which the library may do as it likes.
-        rows (`torch.Tensor`): Where the images stand in the batch.
+        numbers (`torch.Tensor`): `[B]`: in which of the attack's runs each row is.
+        ranking (`torch.Tensor`): `[B,K]`: classes from the most to the least likely, of the images.
         noise (`SeededTorch`): What the library draws from.
     """
 
     watch: AnyIterate
     images: torch.Tensor
     labels: torch.Tensor
-    rows: torch.Tensor
+    numbers: torch.Tensor
+    ranking: torch.Tensor
     noise: SeededTorch
 
     @contextlib.contextmanager
@@ -77,11 +79,11 @@ class SeededTorch:
     all images alike.
     """
 
-    def __init__(self, watch: AnyIterate, seeds: torch.Tensor, number: int, window_seed: int):
+    def __init__(self, watch: AnyIterate, seeds: torch.Tensor, numbers: torch.Tensor, window_seed: int):
         self._watch = watch
         self._seeds = seeds
-        self._stream = number << 20
-        self._shared = torch.Generator().manual_seed((window_seed << 20) + number)
+        self._streams = numbers << 20
+        self._shared = torch.Generator().manual_seed((window_seed << 20) + int(numbers[0]))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
@@ -98,13 +100,14 @@ class SeededTorch:
         return self._draw(normal_noise, x.shape)
 
     def _draw(self, noise: Callable[..., torch.Tensor], shape) -> torch.Tensor:
-        self._stream += 1
-        return noise(self._seeds[self._watch.rows(shape[0])], shape[1:], self._stream)
+        self._streams = self._streams + 1
+        rows = self._watch.rows(shape[0])
+        return noise(self._seeds[rows], shape[1:], self._streams[rows])
 
 
 def run_after_run(
-    walk: Callable[[Run, Any], None],
-    aims: Iterable,
+    walk: Callable[[Run], None],
+    groups: Iterable[range],
     classifier: Callable[[torch.Tensor], torch.Tensor],
     images: torch.Tensor,
     labels: torch.Tensor,
@@ -115,9 +118,12 @@ def run_after_run(
 ) -> torch.Tensor:
     """Runs over the images that are still classified correctly, until no run or no image is left.
 
+    Runs of a group go side by side where images have left room for that in the batch. The point that is kept is that
+    of the earliest run that fools the image.
+
     Args:
-        walk (`Callable`): One run, `(run, aim) -> None`.
-        aims (`Iterable`): What tells its runs apart: the number of the restart, the class that it goes to, or both.
+        walk (`Callable`): Does what a [`Run`] says.
+        groups (`Iterable`): The numbers of the runs.
         window_seed (`int`): Of what all images share.
         classifier, images, labels, eps, norm, seeds: As of [`apgd`], checked.
     """
@@ -129,16 +135,27 @@ def run_after_run(
         logits = check_logits(classifier(clean), clean)
         check_classes(labels, logits.shape[1])
         check_not_nan(logits)
-        rows = correct(logits, labels).nonzero().squeeze(1)
-        for number, aim in enumerate(aims):
-            if not len(rows):
-                break
-            watch = AnyIterate(classifier, clean[rows], labels[rows], radius, norm)
-            noise = SeededTorch(watch, seeds[rows], number, window_seed)
-            run = Run(watch, watch.images.clone(), watch.labels.clone(), rows, noise)
-            with contextlib.suppress(AllFooled):
-                walk(run, aim)
-            adversarial[rows] = watch.adversarial
-            rows = rows[~watch.fooled]
+        ranking = logits.sort(dim=1)[1].flip(1)
+        standing = correct(logits, labels).nonzero().squeeze(1)
+        for group in groups:
+            while len(group) and len(standing):
+                room = len(images) // len(standing)
+                numbers, group = group[:room], group[room:]
+
+                # A row for each image of each run, those of the first run first
+                rows = standing.repeat(len(numbers))
+                tries = torch.arange(len(standing), device=rows.device).repeat(len(numbers))
+                number_of_row = torch.tensor(numbers, device=rows.device).repeat_interleave(len(standing))
+                watch = AnyIterate(classifier, clean[rows], labels[rows], radius, norm, tries)
+                noise = SeededTorch(watch, seeds[rows], number_of_row, window_seed)
+                run = Run(watch, watch.images.clone(), watch.labels.clone(), number_of_row, ranking[rows], noise)
+                with contextlib.suppress(AllFooled):
+                    walk(run)
+
+                fooled = watch.fooled.view(len(numbers), -1)
+                earliest = fooled.byte().argmax(dim=0)  # the first of several; 0 where there is none
+                points = watch.adversarial.view(len(numbers), len(standing), *clean.shape[1:])
+                adversarial[standing] = points[earliest, torch.arange(len(standing), device=rows.device)]
+                standing = standing[~fooled.any(dim=0)]
 
     return round_inside(images.detach(), adversarial)

@@ -43,6 +43,26 @@ def test_an_image_that_is_fooled_costs_no_more_passes_and_sends_no_gradient():
     assert not gradient[0].any() and gradient[1].any()
 
 
+def test_tries_after_the_one_that_fooled_their_image_cost_no_more_passes():
+    passes = []
+
+    def counting(images):
+        passes.append(len(images))
+        return classifier(images)
+
+    right, wrong = image(0.6, 0.5), image(0.5, 0.55)
+    images, tries = torch.cat([right] * 6), torch.tensor([0, 1, 0, 1, 0, 1])
+    watch = AnyIterate(counting, images, torch.zeros(6, dtype=torch.long), eps=0.15, norm="linf", tries=tries)
+    watch(torch.cat([right, right, wrong, right, right, right]))  # the second try fools image 0, so its third leaves
+    logits = watch(
+        torch.cat([wrong, right, right, right, right, wrong])
+    )  # the first does, and the third fools image 1
+    watch(torch.cat([wrong, right, right, right, right, wrong]))
+    assert passes == [6, 4, 2]
+    assert watch.fooled.tolist() == [True, False, True, False, False, True]
+    torch.testing.assert_close(logits[4], classifier(right)[0])  # as it was when it left
+
+
 def test_an_attack_ends_when_every_image_is_fooled():
     images = image(0.5, 0.6)
     watch = AnyIterate(classifier, images, torch.tensor([0]), eps=0.1, norm="linf")

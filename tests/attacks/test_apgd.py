@@ -17,7 +17,6 @@ EPS = {"linf": 0.012, "l2": 0.22, "l1": 1.5}
 def run_by_the_library(net, images, labels, *, norm, loss, restarts) -> torch.Tensor:
     """The first misclassified points on runs of the library's own objects; targets are as many as restarts."""
     library = pyautoattack_runs.library_module("autopgd_base")
-    likely = net(images).argsort(1, descending=True)
     quiet = logging.getLogger("quiet")
     quiet.disabled = True
     kinds = {
@@ -27,12 +26,12 @@ def run_by_the_library(net, images, labels, *, norm, loss, restarts) -> torch.Te
         "targeted": library.APGDAttack_targeted,
     }
 
-    def walk(run, number):
+    def walk(run):
         options = {"norm": NORMS[norm], "eps": EPS[norm], "n_iter": 20, "logger": quiet}
         if loss != "targeted":
             options["loss"] = "ce" if loss == "ce" else "dlr"
         attack = kinds[loss](run.watch, **options)
-        attack.y_target = likely[run.rows, number + 1]
+        attack.y_target = run.ranking.gather(1, run.numbers.unsqueeze(1) + 1).squeeze(1)
         attack.init_hyperparam(run.images)
         with run.seeded(attack):
             if norm == "l1":
@@ -40,9 +39,8 @@ def run_by_the_library(net, images, labels, *, norm, loss, restarts) -> torch.Te
             else:
                 attack.attack_single_run(run.images, run.labels)
 
-    return pyautoattack_runs.run_after_run(
-        walk, range(restarts), net, images, labels, EPS[norm], norm, torch.arange(len(images))
-    )
+    runs = [range(number, number + 1) for number in range(restarts)]
+    return pyautoattack_runs.run_after_run(walk, runs, net, images, labels, EPS[norm], norm, torch.arange(len(images)))
 
 
 @pytest.mark.parametrize("loss", ["ce", "dlr", "margin", "targeted"])

@@ -89,9 +89,10 @@ def walked_by_the_library(net, images, labels, number, *, norm, num_steps, loss,
         attack = library.APGDAttack(noting, **options, loss=loss)
 
     everyone = SimpleNamespace(rows=torch.arange)
-    noise = SeededTorch(everyone, torch.arange(len(images)) * 3, number, window_seed=0)
+    numbers = torch.full_like(labels, number)
+    noise = SeededTorch(everyone, torch.arange(len(images)) * 3, numbers, window_seed=0)
     attack.init_hyperparam(images)
-    with Run(everyone, images, labels, torch.arange(len(images)), noise).seeded(attack):
+    with Run(everyone, images, labels, numbers, None, noise).seeded(attack):
         if norm == "l1":
             attack.use_largereps = True
             third = math.ceil(Fraction(3 * num_steps, 10))

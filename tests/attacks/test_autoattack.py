@@ -171,19 +171,64 @@ def test_what_the_library_cannot_do_is_refused():
         ATTACKS["square"](net, images[:, :, :8, :8], labels, eps=1.0, norm="l2")
 
 
-def test_targets_are_as_many_as_there_are_other_classes(monkeypatch):
+def test_targets_of_fab_t_are_the_most_likely_wrong_classes(monkeypatch):
     net, images, labels = make(6)
     targets = []
 
     class Counting(pyautoattack.fab_pt.FABAttack_PT):
         def attack_single_run(self, *args, **kwargs):
-            targets.append(self.target_class)
+            targets.append(self.targets)
             return super().attack_single_run(*args, **kwargs)
 
     monkeypatch.setattr(pyautoattack.fab_pt, "FABAttack_PT", Counting)
     fab_t(net, images, labels, eps=0.001, num_steps=1)
     fab_t(net, images, labels, eps=0.001, num_steps=1, num_targets=2)
-    assert targets == [2, 3, 4, 5, 6, 2, 3]
+    likely = net(images).argsort(1, descending=True)
+    assert torch.equal(torch.stack(targets, dim=1), likely[:, [1, 2, 3, 4, 5, 1, 2]])
+
+
+def make_few(rows):
+    """A problem in which these images alone are classified correctly, and the sizes of the batches that come."""
+    net, images, labels = make(6)
+    wrong = (labels + 1) % 6
+    wrong[rows] = labels[rows]
+    sizes = []
+
+    def noting(points):
+        sizes.append(len(points))
+        return net(points)
+
+    return noting, images, wrong, sizes
+
+
+@pytest.mark.parametrize(("name", "options"), [("fab", {"restarts": 4}), ("fab_t", {}), ("fab_t", {"restarts": 3})])
+def test_runs_of_fab_go_side_by_side_where_the_batch_has_room(name, options):
+    rows = [0, 1, 2, 4]
+    classifier, images, labels, sizes = make_few(rows)
+    options = {**options, "eps": 0.012, "num_steps": 10}
+    together = ATTACKS[name](classifier, images, labels, **options)
+    passes, largest = len(sizes), max(sizes[2:])
+
+    # Alone, each image is a chain of runs.
+    alone, chains = [], []
+    for row in rows:
+        sizes.clear()
+        alone.append(ATTACKS[name](classifier, images[[row]], labels[[row]], seeds=torch.tensor([row]), **options))
+        chains.append(len(sizes))
+    assert torch.equal(together[rows], torch.cat(alone))
+    assert (together != images).any()
+    assert 4 < largest <= 12 and passes < 0.7 * max(chains)
+
+
+def test_the_point_that_is_kept_is_of_the_earliest_run_that_fools_the_image():
+    classifier, images, labels, sizes = make_few([1])
+    options = {"eps": 0.03, "num_steps": 10}
+    kept = fab_t(classifier, images, labels, **options)
+
+    # The run to the second target fools the image in one step. That to the first goes on alone, and does in two.
+    assert sizes[2:] == [5, 5, 5, 5, 1, 1]
+    assert (kept[1] != images[1]).any()
+    assert torch.equal(kept, fab_t(classifier, images, labels, num_targets=1, **options))
 
 
 @pytest.mark.parametrize("norm", NORMS)
