@@ -22,6 +22,15 @@ def process_share() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
+def take_ticket(queue: str) -> int:
+    """Returns the next number of a queue of several processes: 0, 1, 2, ..., each of which one process gets.
+
+    Args:
+        queue (`str`): Its name. Nobody waits for anybody.
+    """
+    return dist.distributed_c10d._get_default_store().add(queue, 1) - 1
+
+
 def gather(values: list) -> list:
     """Joins the lists of all processes, on every process.
 

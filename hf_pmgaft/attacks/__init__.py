@@ -12,15 +12,15 @@ from ..modes import frozen
 from ..noise import normal_noise, sample_seeds, uniform_noise
 from ..registry import check_choice as known
 from .any_iterate import AllFooled, AnyIterate, first_fooled
-from .apgd import apgd, apgd_t
+from .apgd import apgd, apgd_t, apgd_t_walk, apgd_walk
 from .autoattack import components, fab, fab_t, square
 from .ball import NORMS, distance, inside, parse_radius
 from .corruption import CORRUPTIONS, SEVERITIES, corruption
-from .cw import cw, minimal_l2
+from .cw import cw, cw_walk, minimal_l2
 from .early_stopped import early_stopped_pgd
 from .losses import LOSSES, correct, input_gradient, make_loss
 from .patch import patch
-from .pgd import fgsm, pgd
+from .pgd import fgsm, fgsm_walk, pgd, pgd_walk
 from .shared_perturbation import SharedPerturbation
 
 ATTACKS = {
@@ -37,6 +37,8 @@ ATTACKS = {
 }
 # Those that `first_fooled` serves, by norm; the others keep an image's first misclassified point by themselves.
 SERVED_BY_FIRST_FOOLED = {"cw": ("linf",), "fgsm": NORMS, "pgd": NORMS}
+# Those that are walks, which run in any company; `None` where they are not.
+WALKS = {"apgd": apgd_walk, "apgd_t": apgd_t_walk, "cw": cw_walk, "fgsm": fgsm_walk, "pgd": pgd_walk}
 
 # What can steer an objective: it takes `loss_fn`, and walks where it leads.
 TRAINING_ATTACKS = {"fgsm": fgsm, "pgd": pgd, "shared": SharedPerturbation}
@@ -49,6 +51,7 @@ __all__ = [
     "SERVED_BY_FIRST_FOOLED",
     "SEVERITIES",
     "TRAINING_ATTACKS",
+    "WALKS",
     "AllFooled",
     "AnyIterate",
     "SharedPerturbation",

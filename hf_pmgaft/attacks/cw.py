@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from .any_iterate import AllFooled, AnyIterate
 from .ball import distance, parse_radius
 from .inputs import check_classes, check_inputs, check_logits, check_not_nan
 from .losses import correct, margin
-from .pgd import pgd
+from .pgd import PGDWalk, pgd, pgd_walk
 
 
 def cw(
@@ -60,6 +61,18 @@ def cw(
             initial_const=initial_const,
         )
     return watch.adversarial
+
+
+def cw_walk(*, eps: float | str, norm: str = "l2", num_steps: int = 100, **of_l2: Any) -> PGDWalk | None:
+    """The walk of [`cw`] with these options in L-inf; in L2 it is none.
+
+    Example:
+        >>> cw_walk(eps="4/255", norm="linf").loss_name
+        'margin'
+    """
+    if norm == "l2":
+        return None
+    return pgd_walk(eps=eps, norm=norm, num_steps=num_steps, loss="margin")
 
 
 def minimal_l2(

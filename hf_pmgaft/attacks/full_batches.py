@@ -158,6 +158,7 @@ class FullBatches:
         classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`.
         eps (`float`), norm (`str`): The balls; points outside them fool nobody.
         size (`int`): Places of a batch.
+        images_at_once (`int`, *optional*): Images that are on their way at most, if fewer than places allow.
         side_by_side (`bool`): Whether walks of one image may fill empty places.
         in_order (`bool`): Whether the point that is kept is that of the earliest walk that fools the image, for which
             those before it are waited for.
@@ -184,6 +185,7 @@ class FullBatches:
         eps: float,
         norm: str,
         size: int,
+        images_at_once: int | None = None,
         side_by_side: bool = True,
         in_order: bool = False,
         looks_at_images: bool = False,
@@ -194,6 +196,7 @@ class FullBatches:
         self.eps = eps
         self.norm = norm
         self.size = size
+        self.images_at_once = images_at_once
         self.side_by_side = side_by_side
         self.in_order = in_order
         self.looks_at_images = looks_at_images or walk.ranks_classes
@@ -242,7 +245,7 @@ class FullBatches:
         # An image goes on with its next walk, before others come.
         resting = [image for image in self._live if not image.seated and self._may_start(image)]
         entering = [image.start() for image in resting[:free]]
-        while len(entering) < free and (image := self._next_image(lots)):
+        while len(entering) < free and self._has_room() and (image := self._next_image(lots)):
             entering.append(image.start())
 
         # Then walks of one image run side by side.
@@ -253,6 +256,9 @@ class FullBatches:
             waiting.sort(key=lambda image: image.started)
             entering += [image.start() for image in waiting[: free - len(entering)]]
         self._seat(entering)
+
+    def _has_room(self) -> bool:
+        return self.images_at_once is None or len(self._live) < self.images_at_once
 
     def _may_start(self, image: _Image) -> bool:
         """Whether an image has a walk that can begin."""

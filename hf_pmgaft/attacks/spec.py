@@ -12,12 +12,13 @@ import torch
 import yaml
 
 from ..registry import check_choice, check_count, check_kind
-from . import ATTACKS, SERVED_BY_FIRST_FOOLED, TRAINING_ATTACKS
+from . import ATTACKS, SERVED_BY_FIRST_FOOLED, TRAINING_ATTACKS, WALKS
 from .any_iterate import first_fooled
 from .autoattack import VERSIONS, components
 from .ball import inside, parse_radius, parse_step_size
 from .early_stopped import early_stopped_pgd
 from .pgd import check_reach, default_step_size, pgd
+from .walk import Walk
 
 AUTOATTACK = ("apgd", "apgd_t", "fab", "fab_t", "square")  # reports name pyautoattack's version
 _NORMS = {
@@ -206,6 +207,15 @@ class AttackSpec:
                 )
             attack = partial(first_fooled, attack)
         return attack(classifier, images, labels, seeds=seeds, **options)
+
+    def walk(self, num_classes: int) -> Walk | None:
+        """The attack as walks that run in any company, on so many classes; `None` if it runs batch by batch."""
+        options = dict(self.options)
+        if self.attack not in WALKS or options.pop("tau", None) is not None:
+            return None
+        if "num_targets" in options:
+            options["num_classes"] = num_classes
+        return WALKS[self.attack](**options)
 
     def allows(self, images: torch.Tensor, adversarial: torch.Tensor) -> torch.Tensor:
         """Which adversarial images are what the threat allows, `[B]`: finite, in [0,1], inside the ball or under one

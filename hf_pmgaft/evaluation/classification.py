@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
+from ..attacks.full_batches import Ended
 from ..attacks.losses import correct
 from ..attacks.spec import AttackSpec
 from ..zero_shot.classifier import ZeroShotClassifier
@@ -13,37 +16,39 @@ from .reader import Reader
 from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, Judged, Verdicts, worst_case
 
 
-def judge_classification(judge: Judge, classifier: ZeroShotClassifier, plan: Plan) -> None:
-    """Judges this process's share of a set, clean and under each attack. Verdicts on file are not computed again.
+def judge_classification(judge: Judge, classifier: ZeroShotClassifier, plan: Plan, reader: Reader) -> None:
+    """Judges a set, clean and under each attack. Verdicts on file are not computed again.
 
     Args:
-        judge (`Judge`): Reads, attacks and holds the verdicts.
+        judge (`Judge`): Reads, attacks and holds the verdicts, of which it knows all afterwards.
         classifier (`ZeroShotClassifier`): Images in [0,1] -> logits.
         plan (`Plan`): The set, its rows and attacks.
     """
-    reader = Reader(plan.labelled)
-    share = judge.share(plan.rows)
-    judge.check_images(reader, share)
+    judge.check_images(reader, plan.rows)
 
     # Without an attack
-    for batch in judge.batches(reader, CLEAN, share, share, _stands):
-        judge.note(reader, PIXELS, batch, batch.digests())
-        judge.note(reader, CLEAN, batch, _clean_verdicts(classifier, batch.to(classifier.device), plan.name))
+    looked_at = judge.batches(
+        reader, CLEAN, plan.rows, plan.rows, _stands, device=classifier.device, with_digests=True
+    )
+    for batch in looked_at:
+        judge.note(reader, PIXELS, batch.rows, batch.digests)
+        judge.note(reader, CLEAN, batch.rows, _clean_verdicts(classifier, batch, plan.name))
     clean = judge.verdicts.of(plan.name, CLEAN)
-    right = {row: STANDS for row in share if clean[row] == STANDS}
+    right = {row: STANDS for row in plan.rows if clean[row] == STANDS}
 
-    # An image that is fooled inside a ball is fooled inside every larger one of the norm: later attacks leave it out.
+    # An image that is fooled inside a ball is fooled inside every larger one of the norm: later attacks leave it
+    # out.
     standing: dict[str, dict[int, int]] = {}
     for spec in plan.attacks:
         group = group_of(spec)
-        before = dict.fromkeys(share, STANDS)
+        before = dict.fromkeys(plan.rows, STANDS)
         if judge.any_iterate and spec.attack != "corruption":
             before = standing.get(group, right)
 
-        for batch in judge.batches(reader, spec.name, list(before), share, _stands):
-            verdicts = _attacked_verdicts(judge, spec, classifier, batch.to(classifier.device))
-            joined = [_joined(before[row], now) for row, now in zip(batch.rows, verdicts, strict=True)]
-            judge.note(reader, spec.name, batch, joined)
+        for ended in _attacked(judge, spec, classifier, plan, reader, list(before)):
+            verdicts = _attacked_verdicts(judge, spec, classifier, ended)
+            joined = [_joined(before[row], now) for row, now in zip(ended.rows, verdicts, strict=True)]
+            judge.note(reader, spec.name, ended.rows, joined)
 
         # An image whose rounded version stands goes on, until 8 bits hold what fools it.
         values = judge.verdicts.of(plan.name, spec.name)
@@ -85,15 +90,33 @@ def _clean_verdicts(classifier: ZeroShotClassifier, batch: Batch, name: str) -> 
     return correct(logits, batch.labels).int().tolist()
 
 
-def _attacked_verdicts(judge: Judge, spec: AttackSpec, classifier: ZeroShotClassifier, batch: Batch) -> list[int]:
-    adversarial = judge.attack(spec, classifier, batch, any_iterate=judge.any_iterate)
-    with torch.no_grad():
-        stands = correct(classifier(adversarial), batch.labels)
-        verdicts = torch.where(stands, STANDS, FOOLED)
-        if judge.eight_bit:
-            rounded = spec.round_to_8_bits(batch.images, adversarial)
-            stands_rounded = correct(classifier(rounded), batch.labels)
-            verdicts[~stands & stands_rounded] = STANDS_ROUNDED
+def _attacked(
+    judge: Judge, spec: AttackSpec, classifier: ZeroShotClassifier, plan: Plan, reader: Reader, candidates: list[int]
+) -> Iterator[Ended]:
+    """Attacks candidates: by walks in full batches if the attack is made of them and ends at the first wrong answer,
+    else batch by batch."""
+    walk = spec.walk(len(plan.texts)) if judge.any_iterate else None
+    if walk is not None:
+        yield from judge.walks(
+            reader, spec.name, candidates, plan.rows, _stands, spec=spec, walk=walk, classifier=classifier
+        )
+        return
+
+    for batch in judge.batches(reader, spec.name, candidates, plan.rows, _stands, device=classifier.device):
+        adversarial = judge.attack(spec, classifier, batch, any_iterate=judge.any_iterate)
+        with torch.no_grad():
+            stands = correct(classifier(adversarial), batch.labels)
+        yield Ended(batch.rows, batch.images, batch.labels, adversarial, ~stands)
+
+
+@torch.no_grad()
+def _attacked_verdicts(judge: Judge, spec: AttackSpec, classifier: ZeroShotClassifier, ended: Ended) -> list[int]:
+    fooled = ended.fooled
+    verdicts = torch.where(fooled, FOOLED, STANDS)
+    if judge.eight_bit and fooled.any():
+        rounded = spec.round_to_8_bits(ended.images[fooled], ended.points[fooled])
+        stands_rounded = correct(classifier(rounded), ended.labels[fooled])
+        verdicts[fooled] = torch.where(stands_rounded, STANDS_ROUNDED, FOOLED)
     return verdicts.tolist()
 
 

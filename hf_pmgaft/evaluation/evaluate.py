@@ -59,6 +59,7 @@ def evaluate_robustness(
     verdict_file: str | os.PathLike | None = None,
     progress: bool = True,
     head: Head | None = None,
+    num_workers: int = 0,
     attack_precision: str = "fp32",
     compile: str | None = None,
 ) -> RobustnessReport:
@@ -89,6 +90,7 @@ def evaluate_robustness(
         progress (`bool`): Whether to show progress bars.
         head (`Head`, *optional*): Classifies by images that it was given, such as [`NearestClassMean`], instead of by
             class names; it is fitted anew to the model and each set.
+        num_workers (`int`): Processes that read images ahead of the device; 0 reads them in this one.
 
     Raises:
         TypeError: if the model is DeepSpeed's engine, or has no text tower and no head is passed.
@@ -138,6 +140,7 @@ def evaluate_robustness(
     described = _describe(model, processor)
     rank, _ = process_share()
     verdicts = Verdicts(verdict_file, {"protocol": protocol, "model": described}, rank)
+    verdicts.exchange()  # since all must know what is left to do
 
     if progress and rank == 0:
         announce(f"{describe_work(plans, eight_bit)}.")
@@ -153,10 +156,11 @@ def evaluate_robustness(
             classifiers.encode_image = CompiledEncoder(model, compile, batch_size)
         for plan in plans:
             classifier = in_attack_precision(classifiers.of(plan), attack_precision)
-            _judge(judge, classifier, plan)
-            if probes and rank == 0:
-                probed.append(_probe(classifier, plan, attacks[0], seed))
-    verdicts.update(gather(verdicts.items()))
+            with Reader(plan.labelled, num_workers) as reader:
+                _judge(judge, classifier, plan, reader)
+                if probes and rank == 0:
+                    probed.append(_probe(classifier, plan, reader, attacks[0], seed))
+    verdicts.exchange()
     probed = gather(probed)
 
     # Figures
@@ -274,11 +278,11 @@ def _key(plan: Plan) -> str:
 # ---- The task of a set ----
 
 
-def _judge(judge: Judge, classifier: ZeroShotClassifier, plan: Plan) -> None:
+def _judge(judge: Judge, classifier: ZeroShotClassifier, plan: Plan, reader: Reader) -> None:
     if plan.gallery is None:
-        judge_classification(judge, classifier, plan)
+        judge_classification(judge, classifier, plan, reader)
     else:
-        judge_retrieval(judge, classifier, plan)
+        judge_retrieval(judge, classifier, plan, reader)
 
 
 def _judged(
@@ -327,9 +331,9 @@ class _Probed:
     fooled: list[bool]
 
 
-def _probe(classifier: ZeroShotClassifier, plan: Plan, headline: AttackSpec, seed: int) -> _Probed:
+def _probe(classifier: ZeroShotClassifier, plan: Plan, reader: Reader, headline: AttackSpec, seed: int) -> _Probed:
     rows = plan.rows[:PROBE_SIZE]
-    images, labels = Reader(plan.labelled).stack(rows)
+    images, labels = reader.stack(rows)
     seeds = sample_seeds(seed, 0, torch.tensor(rows, device=classifier.device))
     flags, fooled = probe(
         classifier, images.to(classifier.device), labels.to(classifier.device), seeds, headline, plan.name

@@ -5,21 +5,29 @@ Each task asks it for batches of images that have no verdict yet, attacks them t
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from .. import progress as bars
+from ..attacks.full_batches import Ended, FullBatches, Lot, Usage
 from ..attacks.spec import AttackSpec
+from ..attacks.walk import Walk
 from ..distributed import process_share
-from ..fingerprints import digest_of_image
 from ..noise import sample_seeds
+from ..zero_shot.classifier import ZeroShotClassifier
+from .loaded import Loaded
+from .lots import Lots, split
 from .reader import Reader
 from .verdicts import PIXELS, Verdicts
 
+LOTS_OF_BATCH = 8  # in how many lots a process takes a batch where there are several
+NOTES_INTERVAL = 2.0  # seconds for which verdicts of an attack may wait until they are noted
 PASSES_INTERVAL = 2.0  # seconds after which a long attack shows that it is at work
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
@@ -27,40 +35,39 @@ Classifier = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of a set: their images `[B,3,H,W]` in [0,1], their labels `[B,...]`, and the bar that shows them."""
+    """Some rows of a set: their images `[B,3,H,W]` in [0,1], their labels `[B,...]`, and the bar that shows them.
+
+    Args:
+        digests (`list[str]`, *optional*): A digest of each image with its labels, where they were asked for.
+        usage (`Usage`): Where passes are counted.
+    """
 
     rows: list[int]
     images: torch.Tensor
     labels: torch.Tensor
+    digests: list[str] | None
     progress: Progress
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
-
-    def digests(self) -> list[str]:
-        """A digest of each image with its labels."""
-        return [digest_of_image(image, labels) for image, labels in zip(self.images, self.labels, strict=True)]
+    usage: Usage
 
 
 # ---- Progress ----
 
 
 class Progress:
-    """A bar over the images of one attack on one set, and how many of this process's share can still be right.
+    """A bar over the images of one attack on one set, and how many of all images can still be right.
 
     Args:
         title (`str`): Set and attack.
         total (`int`), done (`int`): Images that the attack is on, and those of them that have their verdict.
         right (`int`): Images that are right, or have no verdict yet.
-        share (`int`): Images of this process.
+        images (`int`): All images of the set that are evaluated.
         shown (`bool`): Whether there is a bar at all.
     """
 
-    def __init__(self, title: str, total: int, done: int, right: int, share: int, shown: bool):
+    def __init__(self, title: str, total: int, done: int, right: int, images: int, shown: bool):
         self.bar = bars.progress_bar(title, total, done, shown=shown)
         self.right = right
-        self.share = share
+        self.images = images
         self.drawn = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -72,21 +79,25 @@ class Progress:
     @property
     def text(self) -> str:
         """The share of images that can still be right, in words."""
-        return f"at most {self.right / self.share:.1%} right"
+        return f"at most {self.right / self.images:.1%} right"
 
     def add(self, count: int, wrong: int) -> None:
-        """Counts a batch that was judged."""
+        """Counts images that were judged, here or elsewhere; how many of those elsewhere were wrong is not known."""
         self.right -= wrong
         self.bar.update(count)
         self._show(self.text)
 
-    def watched(self, classifier: Classifier) -> Classifier:
-        """The classifier, showing now and then that a long attack is at work on the batch."""
-        return _Watched(classifier, self)
+    def watched(self, classifier: Classifier, usage: Usage | None = None) -> Classifier:
+        """The classifier, showing now and then that a long attack is at work on the batch.
+
+        Args:
+            usage (`Usage`, *optional*): Where its passes are counted.
+        """
+        return _Watched(classifier, self, usage)
 
     def show_pass(self, passes: int, images: int) -> None:
-        """Shows how many passes over a batch there were, and how many images the last one had."""
-        self._show(f"{self.text}, pass {passes} over a batch, {images} images in it")
+        """Shows how many passes there were, and how many images the last one had."""
+        self._show(f"{self.text}, pass {passes} with {images} images")
 
     def _show(self, text: str) -> None:
         """Draws the bar with a text at once, but in a log file not before its time."""
@@ -100,14 +111,17 @@ class Progress:
 class _Watched:
     """A classifier that counts its passes and shows them."""
 
-    def __init__(self, classifier: Classifier, progress: Progress):
+    def __init__(self, classifier: Classifier, progress: Progress, usage: Usage | None):
         self.classifier = classifier
         self.progress = progress
+        self.usage = usage
         self.passes = 0
         self.shown = time.monotonic()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         self.passes += 1
+        if self.usage is not None:
+            self.usage.count(len(images), waiting=False)
         if time.monotonic() - self.shown > PASSES_INTERVAL:
             self.shown = time.monotonic()
             self.progress.show_pass(self.passes, len(images))
@@ -119,17 +133,18 @@ class _Watched:
 
 @dataclass
 class Judge:
-    """Gives batches to judge on this process's share of the images, and attacks them.
-
-    Verdicts that are already in the file are not computed again.
+    """Gives images to judge that have no verdict yet, and attacks them. Processes take them from a common queue.
 
     Args:
-        verdicts (`Verdicts`): Where they are noted.
+        verdicts (`Verdicts`): Where they are noted. Every process knows all that were noted before.
         any_iterate (`bool`): Whether an image is fooled by any point that an attack visits.
         eight_bit (`bool`): Whether adversarial images are also judged after rounding them to 8 bits.
         batch_size (`int`): Images at once.
         seed (`int`): Of the attacks' noise.
         progress (`bool`): Whether bars are shown.
+
+    Attributes:
+        usage (`dict`): How full the batches of this process were, by set and key.
 
     Example:
         >>> from hf_pmgaft import ZeroShotDataset
@@ -137,7 +152,7 @@ class Judge:
         >>> verdicts = Verdicts(None, {})
         >>> judge = Judge(verdicts, any_iterate=True, eight_bit=False, batch_size=8, seed=0, progress=False)
         >>> for batch in judge.batches(reader, "bright", range(16), range(16), is_right=bool):
-        ...     judge.note(reader, "bright", batch, (batch.images.mean((1, 2, 3)) > 0.5).tolist())
+        ...     judge.note(reader, "bright", batch.rows, (batch.images.mean((1, 2, 3)) > 0.5).tolist())
         >>> sum(verdicts.of("food", "bright").values())
         16
     """
@@ -148,52 +163,91 @@ class Judge:
     batch_size: int
     seed: int
     progress: bool
-
-    def share(self, rows: Sequence[int]) -> list[int]:
-        """The rows that this process judges."""
-        rank, count = process_share()
-        return list(rows[rank::count])
+    usage: dict[tuple[str, str], Usage] = field(default_factory=dict)
 
     def check_images(self, reader: Reader, rows: Sequence[int]) -> None:
-        """Raises `ValueError` if verdicts on file are of other images than the set's."""
+        """Raises `ValueError` if verdicts on file are of other images than the set's. Each process looks at some."""
         digests = self.verdicts.of(reader.name, PIXELS)
-        on_file = [row for row in rows if row in digests]
+        rank, processes = process_share()
+        on_file = [row for row in rows if row in digests][rank::processes]
         shown = self.progress and bool(on_file)
         with bars.progress_bar(f"{reader.name}: images on file", len(on_file), shown=shown) as bar:
-            for row in on_file:
-                if digest_of_image(*reader.read(row)) != digests[row]:
-                    raise ValueError(
-                        f"The verdict file holds verdicts on other images or labels of {reader.name!r}: row {row} "
-                        "differs. Pass another file, or remove it."
-                    )
-                bar.update()
+            for loaded in reader.stream(split(on_file, self.batch_size, 1), with_digests=True):
+                for row, digest in zip(loaded.rows, loaded.digests, strict=True):
+                    if digest != digests[row]:
+                        raise ValueError(
+                            f"The verdict file holds verdicts on other images or labels of {reader.name!r}: row "
+                            f"{row} differs. Pass another file, or remove it."
+                        )
+                bar.update(len(loaded.rows))
 
     def batches(
         self,
         reader: Reader,
         key: str,
         candidates: Sequence[int],
-        share: Sequence[int],
+        rows: Sequence[int],
         is_right: Callable[[Any], bool],
+        *,
+        device: torch.device | str = "cpu",
+        with_digests: bool = False,
     ) -> Iterator[Batch]:
-        """Batches of the candidates that have no verdict under a key yet; shows how the whole share fares.
+        """Batches of the candidates that have no verdict under a key yet; shows how all rows fare.
 
-        Whoever takes a batch notes its verdicts before asking for the next one. `is_right` reads a verdict.
+        Whoever takes a batch notes its verdicts before asking for the next one. After the last one, the verdicts of
+        all processes are known. `is_right` reads a verdict.
         """
-        values = self.verdicts.of(reader.name, key)
-        todo = [row for row in candidates if row not in values]
-        done = len(candidates) - len(todo)
-        right = len(todo) + sum(row in values and is_right(values[row]) for row in candidates)
+        with self._at_work(reader, key, candidates, rows, is_right) as work:
+            lots = Lots(work.todo, self.batch_size)
+            usage = self.usage.setdefault((reader.name, key), Usage(self.batch_size))
+            for loaded in reader.stream(lots, with_digests):
+                loaded = loaded.to(device)
+                yield Batch(loaded.rows, loaded.images, loaded.labels, loaded.digests, work.progress, usage)
+                work.show(loaded.rows, lots)
 
-        with Progress(f"{reader.name}: {key}", len(candidates), done, right, len(share), self.progress) as progress:
-            for start in range(0, len(todo), self.batch_size):
-                rows = todo[start : start + self.batch_size]
-                yield Batch(rows, *reader.stack(rows), progress)
-                progress.add(len(rows), wrong=sum(not is_right(values[row]) for row in rows))
+    def walks(
+        self,
+        reader: Reader,
+        key: str,
+        candidates: Sequence[int],
+        rows: Sequence[int],
+        is_right: Callable[[Any], bool],
+        *,
+        spec: AttackSpec,
+        walk: Walk,
+        classifier: ZeroShotClassifier,
+    ) -> Iterator[Ended]:
+        """Attacks the candidates that have no verdict under a key yet by walks in full batches; else as `batches`.
 
-    def note(self, reader: Reader, key: str, batch: Batch, values: Sequence[Any]) -> None:
-        """Notes a value for each image of a batch."""
-        self.verdicts.add(reader.name, key, batch.rows, values)
+        Raises:
+            RuntimeError: if the attack comes to what its threat does not allow.
+        """
+        with self._at_work(reader, key, candidates, rows, is_right) as work:
+            if not work.todo:
+                return
+            # So many images at once that every process has its part
+            processes = process_share()[1]
+            part = math.ceil(len(work.todo) / processes)
+            lots = Lots(work.todo, self.batch_size if processes == 1 else math.ceil(self.batch_size / LOTS_OF_BATCH))
+            batches = FullBatches(
+                walk,
+                work.progress.watched(classifier),
+                eps=spec.radius,
+                norm=spec.norm,
+                size=self.batch_size,
+                images_at_once=part,
+                in_order=self.eight_bit,
+                usage=self.usage.setdefault((reader.name, key), Usage(self.batch_size)),
+            )
+            arriving = (self._lot(loaded.to(classifier.device)) for loaded in reader.stream(lots))
+            for ended in _together(batches.run(arriving), self.batch_size):
+                self._check_threat(spec, ended.rows, ended.images, ended.points)
+                yield ended
+                work.show(ended.rows, lots)
+
+    def note(self, reader: Reader, key: str, rows: Sequence[int], values: Sequence[Any]) -> None:
+        """Notes a value for each of some rows."""
+        self.verdicts.add(reader.name, key, rows, values)
 
     def attack(
         self,
@@ -209,15 +263,83 @@ class Judge:
         Raises:
             RuntimeError: if the attack returns what its threat does not allow.
         """
-        seeds = sample_seeds(self.seed, 0, torch.tensor(batch.rows, device=batch.images.device))
-        watched = batch.progress.watched(classifier)
+        seeds = self._seeds(batch.rows, batch.images.device)
+        watched = batch.progress.watched(classifier, batch.usage)
         adversarial = spec.run(watched, batch.images, batch.labels, seeds, any_iterate=any_iterate, targeted=targeted)
-
-        outside = ~spec.allows(batch.images, adversarial)
-        if outside.any():
-            rows = [row for row, out in zip(batch.rows, outside.tolist(), strict=True) if out]
-            raise RuntimeError(f"{spec.name} left its ball or [0,1] on the images of rows {rows}.")
+        self._check_threat(spec, batch.rows, batch.images, adversarial)
         return adversarial
+
+    @contextlib.contextmanager
+    def _at_work(
+        self,
+        reader: Reader,
+        key: str,
+        candidates: Sequence[int],
+        rows: Sequence[int],
+        is_right: Callable[[Any], bool],
+    ) -> Iterator[_Work]:
+        """What is to be done under a key, and a bar over it; verdicts are exchanged when it is done."""
+        values = self.verdicts.of(reader.name, key)
+        todo = [row for row in candidates if row not in values]
+        done = len(candidates) - len(todo)
+        right = len(todo) + sum(row in values and is_right(values[row]) for row in candidates)
+        with Progress(f"{reader.name}: {key}", len(candidates), done, right, len(rows), self.progress) as progress:
+            yield _Work(todo, values, is_right, progress)
+        self.verdicts.exchange(reader.name, key)
+
+    def _lot(self, loaded: Loaded) -> Lot:
+        return Lot(loaded.rows, loaded.images, loaded.labels, self._seeds(loaded.rows, loaded.images.device))
+
+    def _seeds(self, rows: Sequence[int], device: torch.device) -> torch.Tensor:
+        return sample_seeds(self.seed, 0, torch.tensor(rows, device=device))
+
+    def _check_threat(
+        self, spec: AttackSpec, rows: Sequence[int], images: torch.Tensor, adversarial: torch.Tensor
+    ) -> None:
+        outside = ~spec.allows(images, adversarial)
+        if outside.any():
+            rows = [row for row, out in zip(rows, outside.tolist(), strict=True) if out]
+            raise RuntimeError(f"{spec.name} left its ball or [0,1] on the images of rows {rows}.")
+
+
+@dataclass
+class _Work:
+    """Rows without a verdict under a key, all verdicts under it, and the bar over them."""
+
+    todo: list[int]
+    values: dict[int, Any]
+    is_right: Callable[[Any], bool]
+    progress: Progress
+    elsewhere: int = 0
+
+    def show(self, rows: Sequence[int], lots: Lots) -> None:
+        """Shows rows that were judged, and those that other processes have taken in the meantime."""
+        taken, self.elsewhere = lots.elsewhere - self.elsewhere, lots.elsewhere
+        self.progress.add(len(rows) + taken, wrong=sum(not self.is_right(self.values[row]) for row in rows))
+
+
+def _together(parts: Iterator[Ended], count: int) -> Iterator[Ended]:
+    """Images that ended, some at a time: what was noted is on disk, which would take longer one by one.
+
+    They are given out when there are `count` of them, when they have waited for `NOTES_INTERVAL`, and before an error.
+    """
+    waiting: list[Ended] = []
+    since = time.monotonic()
+    try:
+        for ended in parts:
+            waiting.append(ended)
+            is_due = time.monotonic() - since > NOTES_INTERVAL
+            if is_due or sum(len(part.rows) for part in waiting) >= count:
+                yield Ended.join(waiting)
+                waiting, since = [], time.monotonic()
+    except GeneratorExit:
+        raise
+    except BaseException:
+        if waiting:
+            yield Ended.join(waiting)
+        raise
+    if waiting:
+        yield Ended.join(waiting)
 
 
 def check_finite(logits: torch.Tensor, name: str, rows: Sequence[int]) -> None:

@@ -59,24 +59,23 @@ def check_retrieval(
 # ---- Verdicts ----
 
 
-def judge_retrieval(judge: Judge, classifier: ZeroShotClassifier, plan: Plan) -> None:
-    """Notes, for this process's share of the images, ranks and embeddings clean and under each attack.
+def judge_retrieval(judge: Judge, classifier: ZeroShotClassifier, plan: Plan, reader: Reader) -> None:
+    """Notes ranks and embeddings of the images, clean and under each attack.
 
     Embeddings, unit norm, are kept with the ranks, so that text-to-image recall follows without a second attack.
     """
     goal = Goal.of(plan.gallery)
-    notes = _Notes(judge, classifier, goal, Reader(plan.labelled))
-    share = judge.share(plan.rows)
-    judge.check_images(notes.reader, share)
+    device = classifier.device
+    notes = _Notes(judge, classifier, goal, reader)
+    judge.check_images(reader, plan.rows)
 
-    for batch in judge.batches(notes.reader, CLEAN, share, share, goal.is_first):
-        judge.note(notes.reader, PIXELS, batch, batch.digests())
-        batch = batch.to(classifier.device)
+    looked_at = judge.batches(reader, CLEAN, plan.rows, plan.rows, goal.is_first, device=device, with_digests=True)
+    for batch in looked_at:
+        judge.note(reader, PIXELS, batch.rows, batch.digests)
         notes.add(CLEAN, batch, batch.images)
 
     for spec in plan.attacks:
-        for batch in judge.batches(notes.reader, spec.name, share, share, goal.is_first):
-            batch = batch.to(classifier.device)
+        for batch in judge.batches(reader, spec.name, plan.rows, plan.rows, goal.is_first, device=device):
             watched = _WorstRank(classifier, spec, batch, goal)
             # The gallery needs every image attacked to the end, so no walk ends where it fools one.
             adversarial = judge.attack(spec, watched, batch, targeted=goal.is_pull)
@@ -107,8 +106,8 @@ class _Notes:
         # Embeddings before ranks: a row that has a rank is done.
         if not self.goal.is_pull:
             packed = _pack(F.normalize(at_least_float32(embeds), dim=-1))
-            self.judge.note(self.reader, key + _EMBEDS, batch, packed)
-        self.judge.note(self.reader, key, batch, ranks.tolist())
+            self.judge.note(self.reader, key + _EMBEDS, batch.rows, packed)
+        self.judge.note(self.reader, key, batch.rows, ranks.tolist())
 
 
 class _WorstRank:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..distributed import gather
 from ..files import writing_into
 from ..fingerprints import differences
 from .figure import Figure
@@ -114,14 +115,14 @@ class Verdicts:
         if self._file is not None:
             self._append({"set": name, "attack": attack, "rows": list(rows), "verdicts": list(values)})
 
-    def items(self) -> list[tuple[tuple[str, str], dict[int, Any]]]:
-        """All verdicts, as other processes take them."""
-        return list(self._values.items())
-
-    def update(self, items: Sequence[tuple[tuple[str, str], dict[int, Any]]]) -> None:
-        """Takes over verdicts of other processes."""
-        for (name, attack), values in items:
-            self.of(name, attack).update(values)
+    def exchange(self, name: str | None = None, attack: str | None = None) -> None:
+        """Takes over the verdicts of all processes, of one attack on one set if given; all must ask together."""
+        if name is None:
+            mine = list(self._values.items())
+        else:
+            mine = [((name, attack), self.of(name, attack))]
+        for (of_set, of_attack), values in gather(mine):
+            self.of(of_set, of_attack).update(values)
 
     def close(self) -> None:
         """Closes the file."""

@@ -9,6 +9,7 @@ from support.sets import make_data
 from support.tiny import fit_model
 
 from hf_pmgaft import AttackSpec
+from hf_pmgaft.attacks.full_batches import FullBatches
 
 
 @pytest.fixture(scope="session")
@@ -27,23 +28,33 @@ def emoji():
 
 
 class Attacked(NamedTuple):
-    """One attack on one batch, as it was run."""
+    """Images that came to an attack together."""
 
-    spec: AttackSpec
+    radius: float | None
     images: torch.Tensor
     seeds: torch.Tensor
-    adversarial: torch.Tensor
+    adversarial: torch.Tensor | None
 
 
 @pytest.fixture
 def attacked(monkeypatch) -> list[Attacked]:
-    """All attacks on batches that are run during a test, in their order."""
-    calls, run = [], AttackSpec.run
+    """All images that are attacked during a test, in their order; adversarial ones of whole batches alone."""
+    calls, run, walk = [], AttackSpec.run, FullBatches.run
 
-    def watched(spec, classifier, images, labels, seeds, **options):
+    def watched_run(spec, classifier, images, labels, seeds, **options):
         adversarial = run(spec, classifier, images, labels, seeds, **options)
-        calls.append(Attacked(spec, images, seeds, adversarial))
+        calls.append(Attacked(spec.radius if spec.norm else None, images, seeds, adversarial))
         return adversarial
 
-    monkeypatch.setattr(AttackSpec, "run", watched)
+    def watched_walk(batches, lots):
+        def arriving():
+            for lot in lots:
+                calls.append(Attacked(batches.eps, lot.images, lot.seeds, None))
+                yield lot
+
+        # Those of an attack on one batch are seen above.
+        return walk(batches, arriving() if batches.side_by_side else lots)
+
+    monkeypatch.setattr(AttackSpec, "run", watched_run)
+    monkeypatch.setattr(FullBatches, "run", watched_walk)
     return calls

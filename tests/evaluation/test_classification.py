@@ -42,8 +42,8 @@ def test_larger_radii_attack_only_what_smaller_ones_left(fitted, data, attacked)
     large = {**PGD, "eps": "30/255"}
     result = run(fitted, data, [large, PGD], batch_size=40).sets[0]
     after_small, after_large = result.attacks[name(PGD)], result.attacks[name(large)]
-    on = [(call.spec.options["eps"], len(call.images)) for call in attacked]
-    assert on == [("20/255", 40 * result.clean_accuracy), ("30/255", 40 * after_small)]
+    on = [(call.radius, len(call.images)) for call in attacked]
+    assert on == [(20 / 255, 40 * result.clean_accuracy), (30 / 255, 40 * after_small)]
     assert after_large < after_small < result.clean_accuracy
     alone = run(fitted, data, [large]).sets[0]
     assert after_large <= alone.robust_accuracy
@@ -172,8 +172,8 @@ def test_progress_shows_the_running_accuracy_and_the_time_left(fitted, data, mon
     shown = [float(share) for line in lines for share in re.findall(r"at most ([0-9.]+)% right", line)]
     assert shown == sorted(shown, reverse=True) and len(set(shown)) > 2
     assert (shown[0], shown[-1]) == (100 * result.clean_accuracy, round(100 * result.robust_accuracy, 1))
-    (running, *_) = [line for line in lines if "20/40" in line and "pass 3 over a batch" in line]
-    assert re.search(r"<\d\d:\d\d, .*at most [0-9.]+% right, pass 3", running)
+    (running, *_) = [line for line in lines if "20/40" in line and "10 images" in line]
+    assert re.search(r"<\d\d:\d\d, .*at most [0-9.]+% right, pass \d+ with 10 images", running)
 
 
 def test_an_image_stands_under_a_threat_if_it_stands_under_each_of_its_attacks(fitted, data):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.tiny import make_images, make_model
 
-from hf_pmgaft import AttackSpec, RobustnessReport, ZeroShotDataset, evaluate_robustness
+from hf_pmgaft import RobustnessReport, ZeroShotDataset, evaluate_robustness
 from hf_pmgaft.evaluation import sample_ids
 from hf_pmgaft.zero_shot.classifier import ZeroShotClassifier
 
@@ -166,15 +166,14 @@ def test_a_model_of_nan_weights_is_no_model_of_zero_accuracy(fitted, data):
         run((broken, fitted[1]), data)
 
 
-def test_an_attack_that_leaves_its_ball_is_found_out(fitted, data, monkeypatch):
-    run_attack = AttackSpec.run
+@pytest.mark.parametrize("verdict", ["any_iterate", "last_iterate"])
+def test_an_attack_that_leaves_its_ball_is_found_out(fitted, data, monkeypatch, verdict):
+    def cheat(images, points, *rest):
+        return (points + 0.3).clamp(0, 1)
 
-    def cheat(spec, *batch, **options):
-        return (run_attack(spec, *batch, **options) + 0.1).clamp(0, 1)
-
-    monkeypatch.setattr(AttackSpec, "run", cheat)
+    monkeypatch.setattr(sys.modules["hf_pmgaft.attacks.pgd"], "step", cheat)
     with pytest.raises(RuntimeError, match="left its ball"):
-        run(fitted, data, max_samples=4)
+        run(fitted, data, [{"attack": "pgd", "eps": "1/255"}], max_samples=4, verdict=verdict)
 
 
 def test_classes_too_few_for_a_loss_are_refused(fitted):

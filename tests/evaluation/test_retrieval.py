@@ -30,6 +30,7 @@ from hf_pmgaft.evaluation import evaluate, ranks
 from hf_pmgaft.evaluation.gallery import Gallery
 from hf_pmgaft.evaluation.judge import Judge
 from hf_pmgaft.evaluation.plan import Plan
+from hf_pmgaft.evaluation.reader import Reader
 from hf_pmgaft.evaluation.retrieval import judge_retrieval, judged_retrieval
 from hf_pmgaft.evaluation.verdicts import Verdicts
 from hf_pmgaft.models.processors import pixel_statistics
@@ -82,7 +83,7 @@ def recalls_of(classifier, data, spec: AttackSpec, texts: torch.Tensor) -> tuple
     plan, verdicts = Plan.of(data, [spec]), Verdicts(None, {})
     judge = Judge(verdicts, any_iterate=True, eight_bit=False, batch_size=8, seed=0, progress=False)
     with torch.no_grad():
-        judge_retrieval(judge, classifier, plan)
+        judge_retrieval(judge, classifier, plan, Reader(plan.labelled))
     rows = judged_retrieval(plan, verdicts, spec.threat, any_iterate=True, eight_bit=False, texts=texts)
     clean = {row.figure.title: sum(row.clean) / len(row.ids) for row in rows}
     return clean, {row.figure.title: sum(row.masks[spec.name]) / len(row.ids) for row in rows}

@@ -1,0 +1,78 @@
+"""`Lots`: rows in small lots, which processes take from one queue, so that none waits for one that has more to do."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from ..distributed import process_share, take_ticket
+
+# Every process makes the same queues in the same order.
+_queues = itertools.count()
+
+
+class Lots:
+    """An iterator over lots of rows. With several processes each lot comes to one of them, the next to who asks next.
+
+    A lot is no more than a process's part of what is left, so that all have done at about the same time. What a
+    process took and did not judge, because it was killed, has no verdict and comes again when the evaluation is
+    resumed.
+
+    Args:
+        rows (`list[int]`): The same in every process.
+        size (`int`): Rows in a lot at most.
+
+    Example:
+        >>> list(Lots([3, 5, 8, 9, 11], size=2))  # of the only process
+        [[3, 5], [8, 9], [11]]
+    """
+
+    def __init__(self, rows: Sequence[int], size: int):
+        self.lots = split(rows, size, process_share()[1])
+        self.own = 0  # rows that came to this process
+        self._queue = f"hf_pmgaft/lots/{next(_queues)}"
+        self._taken = 0  # lots, as far as this process knows
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self
+
+    def __next__(self) -> list[int]:
+        number = self._taken if process_share()[1] == 1 else take_ticket(self._queue)
+        self._taken = min(number + 1, len(self.lots))
+        if number >= len(self.lots):
+            raise StopIteration
+        self.own += len(self.lots[number])
+        return self.lots[number]
+
+    @property
+    def elsewhere(self) -> int:
+        """Rows that went to other processes, as far as this one knows."""
+        return sum(map(len, self.lots[: self._taken])) - self.own
+
+
+def split(rows: Sequence[int], size: int, processes: int) -> list[list[int]]:
+    """Splits rows in lots of `size`; for several processes in smaller and smaller ones, and from all over the set.
+
+    Images that take long often stand together, such as those of one class, and would come to one process.
+
+    Example:
+        >>> split(range(5), size=2, processes=1), list(map(len, split(range(20), size=4, processes=2)))
+        ([[0, 1], [2, 3], [4]], [4, 4, 3, 2, 1, 1, 1, 1, 1, 1, 1])
+    """
+    rows = list(rows)
+    if processes == 1:
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    rows = _spread(rows)
+    lots = []
+    while rows:
+        count = min(size, max(1, len(rows) // (2 * processes)))
+        lots.append(rows[:count])
+        rows = rows[count:]
+    return lots
+
+
+def _spread(rows: list[int]) -> list[int]:
+    """The rows in an order in which neighbours are far apart, by the golden ratio."""
+    order = sorted(range(len(rows)), key=lambda place: place * 0.6180339887498949 % 1)
+    return [rows[place] for place in order]
