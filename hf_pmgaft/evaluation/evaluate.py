@@ -114,6 +114,7 @@ def evaluate_robustness(
     attacks = [AttackSpec.of(value) for value in attacks]
     _check(sets, attacks, verdict)
     check_count("batch_size", batch_size)
+    check_count("num_workers", num_workers, least=0)
     check_attack_precision(attack_precision, attacks)
     check_compile(compile, next(model.parameters()).device)
     pixel_statistics(processor)
