@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-import torch._functorch.config as autograd_settings
 from torch import nn
 
+from ..attacks.spec import AttackSpec
 from ..compilation import COMPILE_MODES, CUDA_GRAPHS, check_compiler
 from ..models.backbones import get_encoder, unwrap
 from ..models.lean import lean_forwards, replaced
 from ..registry import check_choice
 
 
-def check_compile(mode: str | None, device: torch.device) -> None:
-    """Raises `ValueError` for an unknown mode of torch.compile, or where it cannot work.
+def check_compile(mode: str | None, device: torch.device, attacks: Sequence[AttackSpec]) -> None:
+    """Raises `ValueError` for an unknown mode of torch.compile, where it cannot work, or for an attack that it cannot
+    serve.
 
     Example:
-        >>> check_compile("fast", torch.device("cpu"))
+        >>> check_compile("fast", torch.device("cpu"), [])
         Traceback (most recent call last):
         ValueError: There is no compile 'fast'. Choose one of ['default', 'max-autotune', ...
     """
     if mode is None:
         return
     check_choice("compile", mode, COMPILE_MODES)
+    if any(spec.attack == "fab" for spec in attacks):
+        raise ValueError(
+            f"You passed compile={mode!r} with fab, which takes several gradients of one pass, while compiled code "
+            "gives one. Leave compile out, or attack by fab_t."
+        )
     check_compiler("compile", device.type)
     try:
         torch.compile(nn.Identity())
@@ -73,8 +81,7 @@ class CompiledEncoder:
         # Embeddings of the pass before may be written over from here on, and so are copied below.
         if self.has_cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
-        # FAB takes several gradients of one pass, for which its buffers must stay.
-        with replaced(self._forwards), autograd_settings.patch(donated_buffer=False):
+        with replaced(self._forwards):
             embeds = self._compiled(pixel_values)
         return embeds[: self.size - missing].clone()
 

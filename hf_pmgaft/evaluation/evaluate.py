@@ -116,7 +116,6 @@ def evaluate_robustness(
     check_count("batch_size", batch_size)
     check_count("num_workers", num_workers, least=0)
     check_attack_precision(attack_precision, attacks)
-    check_compile(compile, next(model.parameters()).device)
     pixel_statistics(processor)
     for data in sets:
         if not data.native_size:
@@ -124,6 +123,7 @@ def evaluate_robustness(
         if isinstance(data, RetrievalDataset):
             check_retrieval(data, model, attacks, head)
     plans = [Plan.of(data, attacks, max_samples, seed) for data in sets]
+    check_compile(compile, next(model.parameters()).device, [spec for plan in plans for spec in plan.attacks])
 
     # In float32, whatever the weights are stored in
     if other_dtypes(model):
