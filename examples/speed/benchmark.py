@@ -19,10 +19,13 @@ passes. Then where our time goes.
 
 data: images per second from the files to the batch, beside what a step needs.
 
-evaluate: the any-iterate verdict under PGD by (a) the plain loop, as commonly written: every image, every step,
-prompts encoded in each query, `loss.backward()`; (b) the same loop with the text cached; (c) `evaluate_robustness`,
-from the files on. Then APGD-CE and APGD-T by (d) pyautoattack's own `run_standard_evaluation` and (e)
-`evaluate_robustness`. The radius is the one at which a quarter of the images withstands PGD.
+evaluate: verdicts under PGD and AutoAttack by `evaluate_robustness`, from the files on, beside (a) the plain loop, as
+commonly written: every image, every step, prompts encoded in each query, `loss.backward()`; (b) the same loop with the
+text cached; (c) pyautoattack's own runner and (d) that of the original, `autoattack`, where they are installed; and
+with `--before FOLDER` the same by another checkout of the package. At radii at which 10, 30 and 60 % of the images
+withstand PGD: images per second, passes an image, and how full batches are, while images or walks wait and in all.
+With two processes: how much faster, and the time of the slowest one over the mean. `--sizes 500 2000` tells the passes
+of larger sets. A `--shape` of random weights takes its own answers for labels.
 
 reading: photographs per second that an evaluation reads from JPEG files to batches by numbers of workers, the main
 process only collecting where there are some, beside what a model judges. CPU time tells more where others use the
@@ -58,6 +61,9 @@ EMOJI = Path(__file__).parents[1] / "emoji"
 PARTS = ("step", "data", "evaluate", "reading", "scale", "memory", "slopes", "settings")
 MODELS = ("embedded default", "ViT-B/32")
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
+# Of the part `evaluate`.
+SHAPES = ("embedded default", "ViT-B/32", "ViT-L/14")
+ATTACKS = ("pgd", "fast", "standard")
 # Of the part `step`, which measures the first of each unless others are asked for.
 METHODS = ("pmg_aft", "tecoa", "fare")
 TUNINGS = ("full", "lora")
@@ -95,13 +101,23 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--images", type=int, default=256, help="Photographs to make.")
     data.add_argument("--epochs", type=int, default=2, help="How often each set is read in a repeat.")
 
-    evaluate.add_argument("--model", default=str(EMOJI / "model"), help="Hub id or folder of a CLIPModel.")
-    evaluate.add_argument("--group", default="food", help="Emoji group whose images and classes are used.")
-    evaluate.add_argument("--images", type=int, default=64, help="How many images.")
-    evaluate.add_argument("--batch_size", type=int, default=32, help="Images at once.")
+    evaluate.add_argument("--shape", nargs="+", default=SHAPES[:1], choices=SHAPES, help="Models to attack.")
+    evaluate.add_argument("--model", default=str(EMOJI / "model"), help="A CLIPModel in the embedded default's place.")
+    evaluate.add_argument("--group", default="objects", help="Emoji group whose images and classes are used, or all.")
+    evaluate.add_argument("--images", type=int, default=128, help="How many images.")
+    evaluate.add_argument(
+        "--batch_size", nargs="+", type=int, help="Images at once; 64 if absent, on a GPU 64, 256 and 1024."
+    )
+    evaluate.add_argument("--attacks", nargs="+", default=ATTACKS[:2], choices=ATTACKS, help="PGD, or AutoAttack.")
     evaluate.add_argument("--num_steps", type=int, default=50, help="Steps of PGD.")
-    evaluate.add_argument("--apgd_steps", type=int, default=100, help="Steps of APGD.")
-    evaluate.add_argument("--robust", type=float, default=0.25, help="Robust accuracy at which to measure.")
+    evaluate.add_argument("--apgd_steps", type=int, default=100, help="Steps of APGD and FAB.")
+    evaluate.add_argument("--queries", type=int, default=5000, help="Queries of Square.")
+    evaluate.add_argument(
+        "--robust", nargs="+", type=float, default=[0.1, 0.3, 0.6], help="Shares that withstand PGD."
+    )
+    evaluate.add_argument("--before", metavar="FOLDER", help="Another checkout of the package, to measure in turn.")
+    evaluate.add_argument("--processes", type=int, default=2, help="Processes that share the images; 1 leaves it out.")
+    evaluate.add_argument("--sizes", nargs="*", type=int, default=[], help="Larger sets whose passes to tell.")
 
     reading.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2], help="Worker processes that read.")
     reading.add_argument(
@@ -133,9 +149,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         part.add_argument("--batch_size", type=int, help="Images in a step; 8 of the ViT-B/32, 64 else.")
     for part in (step, data, scale, memory, settings):
         part.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="What to train.")
-    for part in (step, memory):
+    for part in (step, memory, evaluate):
         part.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Whose time and memory.")
-    for part in (step, scale, memory, settings):
+    for part in (step, scale, memory, settings, evaluate):
         part.add_argument("--worker", help=argparse.SUPPRESS)
     for part in parts.choices.values():
         part.add_argument("--repeats", type=int, default=3, help="Interleaved repeats.")

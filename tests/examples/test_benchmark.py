@@ -139,39 +139,6 @@ def test_pictures_of_the_benchmark_are_what_a_processor_makes(benchmark, process
     assert [row["image"].size for row in jpegs(2)] == [(304, 224)] * 2
 
 
-@pytest.mark.slow
-def test_evaluate_prints_the_ways_and_their_equal_verdicts(benchmark, tmp_path, capsys):
-    pytest.importorskip("pyautoattack")
-    file = tmp_path / "out.json"
-    flags = ["--images", "16", "--batch_size", "8", "--num_steps", "4", "--apgd_steps", "4", "--repeats", "2"]
-    benchmark.main(["evaluate", *flags, "--output_file", str(file)])
-    printed = capsys.readouterr().out
-    written = json.loads(file.read_text())
-    names = ("plain loop", "loop, text cached", "evaluate_robustness", "pyautoattack's runner")
-    for name in names[:3]:
-        (line,) = [line for line in printed.splitlines() if line.startswith(f"{name} ")]
-        assert line.split()[-1] == "0"  # verdicts that differ
-    assert all(len(written["seconds"][name]) == 2 and min(written["seconds"][name]) > 0 for name in names)
-    shares = {written["robust"][name] for name in names[:3]}
-    assert len(shares) == 1 and 0 < shares.pop() < 0.6  # some stand, some fall
-
-
-def test_verdicts_that_differ_are_counted(benchmark, monkeypatch, capsys):
-    pytest.importorskip("pyautoattack")
-    from benchmarks.evaluate import EvaluateBenchmark
-
-    plain = EvaluateBenchmark.loop
-
-    def cheat(self, classify):
-        return [1 - verdict for verdict in plain(self, classify)]
-
-    monkeypatch.setattr(EvaluateBenchmark, "loop", cheat)
-    flags = ["--images", "8", "--batch_size", "8", "--num_steps", "2", "--apgd_steps", "2", "--repeats", "1"]
-    benchmark.main(["evaluate", *flags])
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("plain loop")]
-    assert line.split()[-1] == "8"
-
-
 def test_memory_fits_a_line_through_the_peaks_of_each_case(benchmark, tmp_path, capsys, monkeypatch):
     from benchmarks import memory
 

@@ -17,8 +17,22 @@ from transformers import AutoModel, AutoProcessor, CLIPConfig, CLIPModel
 
 SCRIPT = Path(__file__).parent.parent / "benchmark.py"
 EMOJI = SCRIPT.parents[1] / "emoji"
-# Pixels along a patch of the true shapes.
-PATCHES = {"ViT-B/32": 32, "ViT-B/16": 16}
+# The true shapes, as far as they differ from transformers' defaults.
+SHAPES: dict[str, dict[str, Any]] = {
+    "ViT-B/32": {"vision_config": {"patch_size": 32}},
+    "ViT-B/16": {"vision_config": {"patch_size": 16}},
+    "ViT-L/14": {
+        "vision_config": {
+            "patch_size": 14,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+        },
+        "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+        "projection_dim": 768,
+    },
+}
 # Images in a step; of all processes together.
 BATCH = {"embedded default": 64, "ViT-B/32": 8}
 INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
@@ -30,7 +44,7 @@ def make_model(name: str) -> tuple[CLIPModel, Any]:
     if name == "embedded default":
         return AutoModel.from_pretrained(str(EMOJI / "model"), dtype=torch.float32), processor
     torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(vision_config={"patch_size": PATCHES[name]}))
+    model = CLIPModel(CLIPConfig(**SHAPES[name]))
     edge = model.config.vision_config.image_size
     processor.image_processor.size = {"shortest_edge": edge}
     processor.image_processor.crop_size = {"height": edge, "width": edge}

@@ -1,164 +1,309 @@
-"""The any-iterate verdict, and AutoAttack's, in several ways."""
+"""Verdicts under PGD and AutoAttack in several ways: images per second, passes, and how full the batches are."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
-import time
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from transformers import AutoModel, AutoProcessor
+from accelerate import PartialState
 
-from hf_pmgaft.attacks import correct, sample_seeds, uniform_noise
-from hf_pmgaft.data import ZeroShotDataset, load_images
-from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.evaluation.tables import render
-from hf_pmgaft.prompts import prompt_name
-from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
-from .common import EMOJI, write
+from .common import SCRIPT, write
+from .evaluation_ways import WAYS, Ways
+
+Result = dict[str, Any]  # of `Ways.measure`
+BATCH_SIZES = {"cpu": [64], "cuda": [64, 256, 1024]}
+CASE = ("model", "group", "images", "num_steps", "apgd_steps", "queries")
+RADIUS = "radius"  # asks for a radius in place of verdicts
+BEFORE = "before"
 
 
-class EvaluateBenchmark:
-    """The same verdicts in several ways."""
+# ---- In a process of its own ----
 
-    def __init__(self, args: argparse.Namespace):
-        self.args = args
-        self.processor = AutoProcessor.from_pretrained(args.model, trust_remote_code=False)
-        self.model = AutoModel.from_pretrained(args.model, dtype=torch.float32, trust_remote_code=False).eval()
 
-        # Images
-        images = load_images(str(EMOJI / "data"), args.group, "test")
-        rows = list(range(min(args.images, len(images))))
-        self.data = ZeroShotDataset(images.select(rows), self.processor, None, "an emoji of {}", args.group)
-        examples = [self.data[row] for row in rows]
-        self.images = torch.stack([example["images"] for example in examples])
-        self.labels = torch.tensor([example["labels"] for example in examples])
-        self.seeds = sample_seeds(0, 0, torch.tensor(rows))
+def work(args: argparse.Namespace) -> None:
+    """Judges what a task asks for, one after the other, and writes what each took into a file of this process."""
+    task = json.loads(args.worker)
+    device = torch.device(task["device"])
+    rank = 0
+    if "LOCAL_RANK" in os.environ:
+        state = PartialState(cpu=device.type == "cpu")
+        device, rank = state.device, state.process_index
 
-        # Texts, encoded once and as prompts
-        embeds = encode_class_names(self.model, self.processor, self.data.class_names, self.data.prompt_templates)
-        self.classifier = ZeroShotClassifier.from_model(self.model, self.processor, embeds)
-        prompts = [self.data.prompt_templates[0].format(prompt_name(name)) for name in self.data.class_names]
-        self.prompts = self.processor.tokenizer(prompts, padding=True, return_tensors="pt")
+    ways = Ways(task["case"], device)
+    results: list[Any] = []
+    for request in task["requests"]:
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if request["way"] == RADIUS:
+            results.append(ways.radius(request["level"]))
+        else:
+            results.append(ways.measure(**request))
 
-        self.eps = self.find_eps()
+    content = {"results": results, "is_repeated": ways.case.is_repeated}
+    (Path(task["folder"]) / f"{rank}.json").write_text(json.dumps(content))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        os._exit(0)  # gloo's own end hangs now and then
 
-    def find_eps(self) -> float:
-        """The radius at which the share `--robust` of the images withstands PGD, by bisection."""
-        low, high = 0.0, 32 / 255
-        for _ in range(9):
-            self.eps = (low + high) / 2
-            if sum(self.ours()) > self.args.robust * len(self.labels):
-                low = self.eps
-            else:
-                high = self.eps
-        return self.eps
 
-    def ours(self, *attacks: dict) -> list[int]:
-        """`evaluate_robustness`, under PGD if nothing else is said."""
-        pgd = {"attack": "pgd", "num_steps": self.args.num_steps, "loss": "ce"}
-        report = evaluate_robustness(
-            self.model,
-            self.processor,
-            [self.data],
-            [{"eps": self.eps, **attack} for attack in attacks or (pgd,)],
-            batch_size=self.args.batch_size,
-            probes=False,
-            progress=False,
-        )
-        return report.sets[0].verdicts["robust"]
+def run_requests(
+    args: argparse.Namespace,
+    case: dict[str, Any],
+    requests: Sequence[dict[str, Any]],
+    checkout: str | None = None,
+    processes: int = 1,
+) -> tuple[list[list[Any]], bool]:
+    """Has requests answered by processes of their own.
 
-    def encode_each_time(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits by the model's own forward, which encodes the prompts too."""
-        pixels = (images - self.classifier.mean) / self.classifier.std
-        return self.model(pixel_values=pixels, **self.prompts).logits_per_image
+    Args:
+        case (`dict`): That of [`Ways`].
+        requests (list of `dict`): Arguments of `Ways.measure`, or a level whose radius is asked for.
+        checkout (`str`, *optional*): Folder of another version of the package, in place of the one that is imported.
+        processes (`int`): How many share the images.
 
-    def loop(self, classify: Callable[[torch.Tensor], torch.Tensor]) -> list[int]:
-        """Verdicts by PGD on every image to its last step. An image is fooled if any step was misclassified."""
-        verdicts: list[int] = []
-        step = 2.5 * self.eps / self.args.num_steps
-        for start in range(0, len(self.labels), self.args.batch_size):
-            batch = slice(start, start + self.args.batch_size)
-            images, labels = self.images[batch], self.labels[batch]
-            with torch.no_grad():
-                robust = correct(classify(images), labels)
+    Returns:
+        For each request what each process answered, and whether images are repeated.
+    """
+    launch = []
+    if processes > 1:
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+    if checkout is not None:
+        path = [str(Path(checkout).resolve()), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
 
-            noise = (2 * uniform_noise(self.seeds[batch], images.shape[1:]) - 1) * self.eps
-            points = (images + noise).clamp(0, 1)
-            for _ in range(self.args.num_steps):
-                points = points.detach().requires_grad_()
-                logits = classify(points)
-                robust &= correct(logits.detach(), labels)
-                F.cross_entropy(logits, labels, reduction="sum").backward()
-                delta = (points.detach() + step * points.grad.sign() - images).clamp(-self.eps, self.eps)
-                points = (images + delta).clamp(0, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        task = {"case": case, "requests": list(requests), "device": args.device, "folder": folder}
+        worker = [str(SCRIPT), "evaluate", "--threads", str(args.threads), "--worker", json.dumps(task)]
+        done = subprocess.run([sys.executable, *launch, *worker], env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(worker)} failed:\n{done.stderr[-4000:]}")
+        contents = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(processes)]
 
-            with torch.no_grad():
-                robust &= correct(classify(points), labels)
-            self.model.zero_grad(set_to_none=True)
-            verdicts += robust.int().tolist()
-        return verdicts
+    by_request = [list(answers) for answers in zip(*(content["results"] for content in contents), strict=True)]
+    return by_request, contents[0]["is_repeated"]
 
-    def apgd(self) -> list[int]:
-        """APGD-CE and APGD-T by `evaluate_robustness`."""
-        steps = {"num_steps": self.args.apgd_steps}
-        return self.ours({"attack": "apgd", **steps}, {"attack": "apgd_t", **steps})
 
-    def pyautoattack(self) -> list[int]:
-        """The same by the library's own runner."""
-        from pyautoattack import AutoAttack
-        from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
-
-        attacks = ["apgd-ce", "apgd-t"]
-        runner = AutoAttack(self.classifier, eps=self.eps, attacks=attacks, version="custom", seed=0)
-        options = {"n_iter": self.args.apgd_steps, "norm": "Linf", "eps": self.eps, "n_restarts": 1, "seed": 0}
-        runner.apgd = APGDAttack(self.classifier, logger=runner.logger, **options)
-        runner.apgd_targeted = APGDAttack_targeted(self.classifier, logger=runner.logger, **options)
-        adversarial, _ = runner.run_standard_evaluation(self.images, self.labels, batch_size=self.args.batch_size)
-        with torch.no_grad():
-            return correct(self.classifier(adversarial), self.labels).int().tolist()
+# ---- What is measured ----
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints times, ratios and verdicts of the ways to evaluate."""
-    bench = EvaluateBenchmark(args)
-    ways = {
-        "plain loop": lambda: bench.loop(bench.encode_each_time),
-        "loop, text cached": lambda: bench.loop(bench.classifier),
-        "evaluate_robustness": bench.ours,
-        "pyautoattack's runner": bench.pyautoattack,
-        "evaluate_robustness, APGD": bench.apgd,
-    }
+    """Prints the tables of every shape and batch size."""
+    check(args)
+    checkouts = {"ours": None} if args.before is None else {"ours": None, BEFORE: args.before}
+    batch_sizes = args.batch_size or BATCH_SIZES[args.device]
 
-    # Ways in turn
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    verdicts = {}
+    cases = []
+    for shape, batch_size in product(args.shape, batch_sizes):
+        case = {"shape": shape, "batch_size": batch_size, **{name: getattr(args, name) for name in CASE}}
+        print(f"\n{shape}, batches of {batch_size}, {args.images} images of {args.group}, {args.device}")
+        radii = find_radii(args, case)
+        print(", ".join(f"{level:.0%} stand at {255 * eps:.3g}/255" for level, eps in radii.items()))
+        measured = measure_ways(args, case, radii, checkouts)
+        print(render(rows_of_ways(measured, batch_size)))
+
+        shared = {}
+        if args.processes > 1:
+            shared = measure_processes(args, case, radii, checkouts)
+            print(render(rows_of_processes(measured, shared, args.processes)))
+        sizes = measure_sizes(args, case, checkouts)
+        if sizes:
+            print(render(rows_of_sizes(sizes, batch_size)))
+        cases.append({"case": case, "radii": radii, "ways": measured, "processes": shared, "sizes": sizes})
+    write(args, cases=[as_json(case) for case in cases])
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises `ValueError` for a device or a checkout that is not there."""
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("You passed --device cuda, but torch sees no GPU. Leave it out.")
+    if args.device == "cuda" and args.processes > torch.cuda.device_count():
+        raise ValueError(
+            f"You passed --processes {args.processes} with {torch.cuda.device_count()} GPU. Pass at most one process "
+            "a GPU."
+        )
+    if args.before is not None and not (Path(args.before) / "hf_pmgaft").is_dir():
+        raise ValueError(
+            f"You passed --before {args.before}, which holds no hf_pmgaft. Pass the folder of a checkout."
+        )
+
+
+def find_radii(args: argparse.Namespace, case: dict[str, Any]) -> dict[float, float]:
+    """The radius of each level of robustness."""
+    answers, _ = run_requests(args, case, [{"way": RADIUS, "level": level} for level in args.robust])
+    return {level: eps for level, (eps,) in zip(args.robust, answers, strict=True)}
+
+
+def measure_ways(
+    args: argparse.Namespace, case: dict[str, Any], radii: dict[float, float], checkouts: dict[str, str | None]
+) -> dict[tuple[str, float], dict[str, list[Result]]]:
+    """Results by attack and level, and by way: one of each repeat. Ways take turns."""
+    kinds = list(product(args.attacks, radii))
+    requests = {
+        BEFORE: [{"way": "ours", "attack": attack, "eps": radii[level]} for attack, level in kinds],
+        "ours": [
+            {"way": way, "attack": attack, "eps": radii[level]} for attack, level in kinds for way in WAYS[attack]
+        ],
+    }
+    measured: dict[tuple[str, float], dict[str, list[Result]]] = {kind: {} for kind in kinds}
     for _ in range(args.repeats):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            verdicts[name] = way()
-            times[name].append(time.perf_counter() - start)
+        for name, checkout in checkouts.items():
+            answers, _ = run_requests(args, case, requests[name], checkout)
+            ways = [kind for kind in kinds for _ in (WAYS[kind[0]] if name == "ours" else [BEFORE])]
+            for kind, request, (result,) in zip(ways, requests[name], answers, strict=True):
+                way = BEFORE if name == BEFORE else request["way"]
+                measured[kind].setdefault(way, []).append(result)
+    return measured
 
-    # Times and verdicts beside those of ours
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    baselines = {
-        "plain loop": "evaluate_robustness",
-        "loop, text cached": "evaluate_robustness",
-        "evaluate_robustness": "evaluate_robustness",
-        "pyautoattack's runner": "evaluate_robustness, APGD",
-        "evaluate_robustness, APGD": "evaluate_robustness, APGD",
+
+def measure_processes(
+    args: argparse.Namespace, case: dict[str, Any], radii: dict[float, float], checkouts: dict[str, str | None]
+) -> dict[tuple[str, float], dict[str, list[Result]]]:
+    """Results of several processes, by attack and level, and by version of the package: one of each process."""
+    kinds = list(product(args.attacks, radii))
+    requests = [{"way": "ours", "attack": attack, "eps": radii[level]} for attack, level in kinds]
+    shared: dict[tuple[str, float], dict[str, list[Result]]] = {kind: {} for kind in kinds}
+    for name, checkout in checkouts.items():
+        answers, _ = run_requests(args, case, requests, checkout, args.processes)
+        for kind, results in zip(kinds, answers, strict=True):
+            shared[kind][name] = results
+    return shared
+
+
+def measure_sizes(
+    args: argparse.Namespace, case: dict[str, Any], checkouts: dict[str, str | None]
+) -> list[dict[str, Any]]:
+    """What sets of several sizes take, of all groups of emoji, at the radii of a smaller set of them."""
+    if not args.sizes:
+        return []
+    radii = find_radii(args, {**case, "group": "all"})
+    kinds = [(attack, level) for attack, level in product(args.attacks, radii) if attack != "standard"]
+    requests = [{"way": "ours", "attack": attack, "eps": radii[level]} for attack, level in kinds]
+
+    sizes = []
+    for size, (name, checkout) in product(args.sizes, checkouts.items()):
+        answers, is_repeated = run_requests(args, {**case, "group": "all", "images": size}, requests, checkout)
+        for (attack, level), (result,) in zip(kinds, answers, strict=True):
+            entry = {"size": size, "is_repeated": is_repeated, "attack": attack, "level": level, "way": name}
+            sizes.append({**entry, "result": result})
+    return sizes
+
+
+# ---- Tables ----
+
+
+def rows_of_ways(measured: dict[tuple[str, float], dict[str, list[Result]]], batch_size: int) -> list[list[str]]:
+    """A row for each attack, level and way. A batch's fill is told while something waited for a place, and of all
+    passes."""
+    rows = [["attack", "stand", "way", "images/s", "times ours", "passes an image", "fill, waiting", "fill", "differ"]]
+    for (attack, level), ways in measured.items():
+        ours = ways["ours"][0]
+        for way, results in ways.items():
+            first = results[0]
+            if "missing" in first or "missing" in ours:
+                rows.append([attack, f"{level:.0%}", way, first.get("missing", "-"), "", "", "", "", ""])
+                continue
+            count = len(first["verdicts"])
+            seconds = median(results)
+            fill = first["images"] / max(1, first["passes"] * batch_size)
+            differ = sum(a != b for a, b in zip(first["verdicts"], ours["verdicts"], strict=True))
+            rows.append(
+                [
+                    attack,
+                    f"{sum(first['verdicts']) / count:.1%}",
+                    way,
+                    f"{count / seconds:.2f}",
+                    f"{seconds / median(ways['ours']):.2f}",
+                    f"{first['images'] / count:.1f}",
+                    waiting_fill(first, batch_size),
+                    f"{fill:.1%}",
+                    str(differ),
+                ]
+            )
+    return rows
+
+
+def rows_of_processes(
+    measured: dict[tuple[str, float], dict[str, list[Result]]],
+    shared: dict[tuple[str, float], dict[str, list[Result]]],
+    processes: int,
+) -> list[list[str]]:
+    """A row for each attack, level and version: what several processes save, and how evenly they share the work."""
+    rows = [["attack", "stand", "version", "one, s", f"{processes}, s", "times as fast", "slowest / mean"]]
+    for (attack, level), versions in shared.items():
+        for version, results in versions.items():
+            alone = measured[attack, level][version]
+            if any("missing" in result for result in [*results, *alone]):
+                continue
+            together = max(result["seconds"] for result in results)
+            busy = [result["busy"] for result in results]
+            rows.append(
+                [
+                    attack,
+                    f"{level:.0%}",
+                    version,
+                    f"{median(alone):.2f}",
+                    f"{together:.2f}",
+                    f"{median(alone) / together:.2f}",
+                    f"{max(busy) / statistics.fmean(busy):.2f}",
+                ]
+            )
+    return rows
+
+
+def rows_of_sizes(sizes: Sequence[dict[str, Any]], batch_size: int) -> list[list[str]]:
+    """A row for each size, attack, level and version: passes beside what they would be in full batches."""
+    rows = [["images", "attack", "stand", "version", "passes", "image passes / batch", "fill, waiting", "fill"]]
+    for entry in sizes:
+        result = entry["result"]
+        name = f"{entry['size']}{', repeated' if entry['is_repeated'] else ''}"
+        if "missing" in result:
+            rows.append([name, entry["attack"], f"{entry['level']:.0%}", entry["way"], result["missing"], "", "", ""])
+            continue
+        full = result["images"] / batch_size
+        rows.append(
+            [
+                name,
+                entry["attack"],
+                f"{sum(result['verdicts']) / len(result['verdicts']):.1%}",
+                entry["way"],
+                str(result["passes"]),
+                f"{full:.0f}",
+                waiting_fill(result, batch_size),
+                f"{full / result['passes']:.1%}",
+            ]
+        )
+    return rows
+
+
+def median(results: Sequence[Result]) -> float:
+    """The median of the repeats' seconds."""
+    return statistics.median(result["seconds"] for result in results)
+
+
+def waiting_fill(result: Result, batch_size: int) -> str:
+    """How full batches were while something waited for a place, where that is told."""
+    if not result["waiting_passes"]:
+        return "-"
+    return f"{result['waiting_images'] / (result['waiting_passes'] * batch_size):.1%}"
+
+
+def as_json(case: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a case under keys that JSON has."""
+    named = {
+        key: [{"attack": attack, "level": level, **ways} for (attack, level), ways in case[key].items()]
+        for key in ("ways", "processes")
     }
-    rows = [["way", "median s", "times ours", "robust", "verdicts that differ"]]
-    for name, median in medians.items():
-        ours = baselines[name]
-        differ = sum(a != b for a, b in zip(verdicts[name], verdicts[ours], strict=True))
-        share = sum(verdicts[name]) / len(verdicts[name])
-        rows.append([name, f"{median:.2f}", f"{median / medians[ours]:.1f}", f"{share:.1%}", str(differ)])
-
-    print(render(rows))
-    print(f"{len(bench.labels)} images, {len(bench.data.class_names)} classes, radius {255 * bench.eps:.2f}/255.")
-    robust = {name: sum(values) / len(values) for name, values in verdicts.items()}
-    write(args, eps=bench.eps, seconds=times, medians=medians, robust=robust)
+    return {**case, **named}
