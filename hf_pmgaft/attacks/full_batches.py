@@ -5,7 +5,7 @@ Servers of language models call it continuous batching (Orca, Yu et al., OSDI 20
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -14,92 +14,10 @@ from ..modes import at_least_float32, frozen
 from .ball import inside
 from .inputs import check_classes, check_logits, check_not_nan
 from .losses import correct, gradient_of
-from .walk import State, Walk
+from .usage import Usage
+from .walk import Ended, Lot, State, Walk
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Lot:
-    """Images that come to be attacked.
-
-    Args:
-        rows (`list[int]`): What they are called by whoever sent them.
-        images (`torch.Tensor`), labels (`torch.Tensor`): `[N,C,H,W]` in [0,1], and `[N]` or `[N,P]`.
-        seeds (`torch.Tensor`): `[N]`, int64.
-    """
-
-    rows: list[int]
-    images: torch.Tensor
-    labels: torch.Tensor
-    seeds: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Ended:
-    """Images whose walks have all ended.
-
-    Args:
-        rows (`list[int]`): As in their lots.
-        images (`torch.Tensor`), labels (`torch.Tensor`): `[N,C,H,W]`, and `[N]` or `[N,P]`.
-        points (`torch.Tensor`): `[N,C,H,W]`: a misclassified point inside the ball, or the last one of a walk.
-        fooled (`torch.Tensor`): `[N]`, bool: which of the two.
-    """
-
-    rows: list[int]
-    images: torch.Tensor
-    labels: torch.Tensor
-    points: torch.Tensor
-    fooled: torch.Tensor
-
-    @classmethod
-    def join(cls, several: Sequence[Ended]) -> Ended:
-        """All images of several."""
-        rows = [row for ended in several for row in ended.rows]
-        names = ("images", "labels", "points", "fooled")
-        return cls(rows, *(torch.cat([getattr(ended, name) for ended in several]) for name in names))
-
-
-@dataclass
-class Usage:
-    """How full batches were.
-
-    Args:
-        size (`int`): Images that a batch holds.
-        passes (`int`), images (`int`): Passes through the classifier, and all images in them.
-        waiting_passes (`int`), waiting_images (`int`): Of them, those while something waited for a place.
-
-    Example:
-        >>> usage = Usage(size=4)
-        >>> usage.count(4, waiting=True)
-        >>> usage.count(2, waiting=False)
-        >>> usage.fill, usage.waiting_fill
-        (0.75, 1.0)
-    """
-
-    size: int
-    passes: int = 0
-    images: int = 0
-    waiting_passes: int = 0
-    waiting_images: int = 0
-
-    def count(self, images: int, waiting: bool) -> None:
-        """Counts a pass."""
-        self.passes += 1
-        self.images += images
-        if waiting:
-            self.waiting_passes += 1
-            self.waiting_images += images
-
-    @property
-    def fill(self) -> float:
-        """The share of places that were taken, the draining end included; 1 if there was no pass."""
-        return self.images / (self.passes * self.size) if self.passes else 1.0
-
-    @property
-    def waiting_fill(self) -> float:
-        """The share of places that were taken while something waited for one."""
-        return self.waiting_images / (self.waiting_passes * self.size) if self.waiting_passes else 1.0
 
 
 @dataclass(eq=False)

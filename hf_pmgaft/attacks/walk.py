@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -16,14 +18,15 @@ class Walk(Protocol):
     A row of the state depends on its image, label, seed and number alone, never on the rows beside it, so that walks
     enter and leave a batch at any time. Whoever drives them takes the logits of `state["points"]`, and ends a walk
     at its first misclassified point.
-
-    Attributes:
-        num_walks (`int`): Independent walks of one image: restarts, or targets.
-        ranks_classes (`bool`): Whether a walk asks for the classes of its image in the order of their clean logits.
     """
 
-    num_walks: int
-    ranks_classes: bool
+    @property
+    def num_walks(self) -> int:
+        """How many independent walks an image has: restarts, or targets."""
+
+    @property
+    def ranks_classes(self) -> bool:
+        """Whether a walk asks for the classes of its image in the order of their clean logits."""
 
     def begin(
         self,
@@ -52,3 +55,44 @@ class Walk(Protocol):
         Args:
             loss (`torch.Tensor`), gradient (`torch.Tensor`): `[S]` and `[S,C,H,W]`, at `state["points"]`.
         """
+
+
+@dataclass(frozen=True)
+class Lot:
+    """Images that come to be attacked.
+
+    Args:
+        rows (`list[int]`): What they are called by whoever sent them.
+        images (`torch.Tensor`), labels (`torch.Tensor`): `[N,C,H,W]` in [0,1], and `[N]` or `[N,P]`.
+        seeds (`torch.Tensor`): `[N]`, int64.
+    """
+
+    rows: list[int]
+    images: torch.Tensor
+    labels: torch.Tensor
+    seeds: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Images whose walks have all ended.
+
+    Args:
+        rows (`list[int]`): As in their lots.
+        images (`torch.Tensor`), labels (`torch.Tensor`): `[N,C,H,W]`, and `[N]` or `[N,P]`.
+        points (`torch.Tensor`): `[N,C,H,W]`: a misclassified point inside the ball, or the last one of a walk.
+        fooled (`torch.Tensor`): `[N]`, bool: which of the two.
+    """
+
+    rows: list[int]
+    images: torch.Tensor
+    labels: torch.Tensor
+    points: torch.Tensor
+    fooled: torch.Tensor
+
+    @classmethod
+    def join(cls, several: Sequence[Ended]) -> Ended:
+        """All images of several."""
+        rows = [row for ended in several for row in ended.rows]
+        names = ("images", "labels", "points", "fooled")
+        return cls(rows, *(torch.cat([getattr(ended, name) for ended in several]) for name in names))

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-from ..attacks.full_batches import Ended
 from ..attacks.losses import correct
 from ..attacks.spec import AttackSpec
+from ..attacks.walk import Ended
 from ..zero_shot.classifier import ZeroShotClassifier
 from .judge import Batch, Judge, check_finite
 from .plan import Plan, group_of

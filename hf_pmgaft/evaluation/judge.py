@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from .. import progress as bars
-from ..attacks.full_batches import Ended, FullBatches, Lot, Usage
+from ..attacks.full_batches import FullBatches
 from ..attacks.spec import AttackSpec
-from ..attacks.walk import Walk
+from ..attacks.usage import Usage
+from ..attacks.walk import Ended, Lot, Walk
 from ..distributed import process_share
 from ..noise import sample_seeds
 from ..zero_shot.classifier import ZeroShotClassifier

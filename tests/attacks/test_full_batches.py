@@ -5,8 +5,10 @@ import torch
 
 from hf_pmgaft.attacks import correct, first_fooled, pgd
 from hf_pmgaft.attacks.apgd import apgd_t_walk
-from hf_pmgaft.attacks.full_batches import Ended, FullBatches, Lot, Usage, walk_all
+from hf_pmgaft.attacks.full_batches import FullBatches, walk_all
 from hf_pmgaft.attacks.pgd import pgd_walk
+from hf_pmgaft.attacks.usage import Usage
+from hf_pmgaft.attacks.walk import Ended, Lot
 
 EPS = 8 / 255
 COUNT = 23
