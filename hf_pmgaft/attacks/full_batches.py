@@ -155,7 +155,10 @@ class FullBatches:
 
     def _fill(self, lots: Iterator[Lot]) -> None:
         """Gives all free places away."""
-        self._left = [row for row, place in enumerate(self._places) if row in self._left or not self._matters(place)]
+        ended = set(self._left)
+        self._left = [row for row, place in enumerate(self._places) if row in ended or not self._matters(place)]
+        for row in self._left:
+            self._places[row][0].seated -= 1
         free = self.size - len(self._places) + len(self._left)
         if not free:
             return
@@ -228,10 +231,7 @@ class FullBatches:
         new = self._begin(entering) if entering else {}
         reused, empty = self._left[: len(entering)], set(self._left[len(entering) :])
         kept = [row for row in range(len(self._places)) if row not in empty]
-        for row in self._left:
-            self._places[row][0].seated -= 1
         self._left = []
-
         if self._state is None:
             self._state, self._places = new, entering
             return

@@ -163,6 +163,19 @@ def test_a_lot_is_taken_when_a_place_is_free(classifier, images):
     assert taken == [0, 4, 9]  # after four steps and, the second time, the last points of the ones before
 
 
+def test_an_image_goes_on_with_its_next_walk_before_others_come(classifier, images):
+    taken, passes = [], Counted(classifier)
+
+    def lots():
+        for lot in lots_of(images[-4:], 2):
+            taken.append(len(passes.passes))
+            yield lot
+
+    walk = pgd_walk(eps=EPS, num_steps=4, restarts=2)
+    assert len(list(FullBatches(walk, passes, eps=EPS, norm="linf", size=2).run(lots()))) == 2
+    assert taken == [0, 9]  # after two walks, and the last points of the first ones
+
+
 def test_no_more_images_are_on_their_way_than_wanted(classifier, images):
     counted = Counted(classifier)
     run(pgd_walk(eps=EPS, num_steps=4), counted, images, size=8, images_at_once=2)
