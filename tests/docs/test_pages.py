@@ -317,7 +317,7 @@ def known_flags() -> frozenset[str]:
 
     scripts = {*SCRIPTS.values(), *(f"examples/studies/{name}.py" for name in ("compare", "costs", "leaderboard"))}
     calls = [[script] for script in sorted(scripts)]
-    calls += [["examples/speed/benchmark.py", part] for part in ("step", "memory", "settings")]
+    calls += [["examples/speed/benchmark.py", part] for part in ("step", "memory", "settings", "evaluate")]
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         for script, *words in calls:
