@@ -85,6 +85,9 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     sets.add_argument("--target", help="Pull images to this caption, or, with drawn, each to one that is not its own.")
     sets.add_argument("--max_samples", type=int, help="Images per set, chosen by the seed; all if absent.")
     sets.add_argument("--sample_ids", help="JSON file with the rows to evaluate, by set.")
+    sets.add_argument(
+        "--num_workers", type=int, default=0, help="Processes that read images ahead; 0 reads in this one."
+    )
     sets.add_argument("--check_data", action="store_true", help="Read every row first and name those that are broken.")
 
     threat = parser.add_argument_group("threat")
@@ -147,6 +150,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     for option in ("limit", "image_size", "max_samples", "batch_size"):
         if getattr(args, option) is not None:
             check_count(f"--{option}", getattr(args, option))
+    check_count("--num_workers", args.num_workers, least=0)
     check_output_file("--output_file", args.output_file)
     check_output_file("--verdict_file", args.verdict_file)
     check_output_folder("--plots", args.plots)
@@ -180,7 +184,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
         load_labelled(text, args, processor, prompt_templates="{}", part="train_split")
         for text in args.support_sets or []
     ]
-    head = make_head(args.head, support, sets)
+    head = make_head(args.head, support, sets, args.num_workers)
     if args.check_data:
         for data in (*sets, *support):
             data.check()
@@ -198,6 +202,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             max_samples=args.max_samples,
             seed=args.seed,
             verdict_file=args.verdict_file,
+            num_workers=args.num_workers,
             attack_precision=args.attack_precision,
             compile=args.compile,
         )

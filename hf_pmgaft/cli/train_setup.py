@@ -76,7 +76,7 @@ def make_trainer(model_args: ModelArguments, data_args: DataArguments, args: PMG
         eval_sets, of_suite = load_eval_sets(data_args, processor)
         provenance.update(of_suite)
         support = load_sets(data_args.support_sets, data_args, processor, part="train_split")
-        head = make_head(data_args.head, support, eval_sets)
+        head = make_head(data_args.head, support, eval_sets, args.dataloader_num_workers)
         eval_sets += load_captioned_sets(data_args, processor)
     check_set_names(eval_sets)
     if data_args.check_data:

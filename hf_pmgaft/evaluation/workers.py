@@ -11,6 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,9 +22,11 @@ from .loaded import Labelled, Loaded
 LOTS_AHEAD = 2  # that each worker reads ahead
 # How torch's errors begin of workers that are gone. A signal brings them, so that they may come up anywhere.
 LOST = ("DataLoader worker (pid", "Pin memory thread exited")
+SHARED_MEMORY = Path("/dev/shm")  # of Linux; elsewhere nothing is there
 ADVICE = (
-    "Pass fewer --num_workers, in Python num_workers, or give a container more shared memory, such as by `docker run "
-    "--shm-size 8g`. What was judged is in the verdict file, if there is one, and the same call goes on from there."
+    "Pass fewer --num_workers (in Python num_workers, in training dataloader_num_workers), or give a container more "
+    "shared memory, such as by `docker run --shm-size 8g`. What was judged is in the verdict file, if there is one, "
+    "and the same call goes on from there."
 )
 
 
@@ -90,6 +93,7 @@ class Workers:
         except RuntimeError as error:
             if not _tells_of_lost_worker(error):  # one that is gone has ended, too
                 raise
+        _free_shared_memory(worker.pid for worker in iterator._workers)
 
     def _answers(self, loader: DataLoader) -> Iterator[Loaded | _Failure | None]:
         try:
@@ -129,9 +133,17 @@ class Workers:
         except (pickle.PicklingError, TypeError, AttributeError, AssertionError, OSError) as error:
             raise ValueError(
                 f"You passed num_workers={self.count}, but the set {self.data.name!r} cannot be handed to a worker "
-                f"process ({type(error).__name__}: {error}). Pass num_workers=0, on the command line --num_workers 0."
+                f"process ({type(error).__name__}: {error}). Pass num_workers=0, in training "
+                "dataloader_num_workers=0."
             ) from error
         return loader
+
+
+def _free_shared_memory(processes: Iterable[int]) -> None:
+    """Removes what processes left that were killed between making a piece of shared memory and taking its name off."""
+    for process in processes:
+        for file in SHARED_MEMORY.glob(f"torch_{process}_*"):
+            file.unlink(missing_ok=True)
 
 
 class _Sampler:

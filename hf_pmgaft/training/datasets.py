@@ -15,6 +15,7 @@ from ..config import PMGAFTConfig
 from ..data.collator import Collator, stack
 from ..data.evaluation_sets import EvaluationImages, ZeroShotDataset
 from ..data.training_sets import training_examples
+from ..evaluation.reader import Reader
 from ..objectives import Objective
 from ..zero_shot.classifier import ZeroShotClassifier
 
@@ -143,12 +144,14 @@ def _evaluation_set(name: Any, data: Any, processor: Any, **options: Any) -> Eva
 
 
 @torch.no_grad()
-def clean_predictions(classifier: ZeroShotClassifier, data: ZeroShotDataset, batch_size: int) -> EvalPrediction:
-    """Clean logits and labels of a whole set, as `compute_metrics` takes them."""
+def clean_predictions(
+    classifier: ZeroShotClassifier, data: ZeroShotDataset, batch_size: int, num_workers: int = 0
+) -> EvalPrediction:
+    """Clean logits and labels of a whole set, as `compute_metrics` takes them; `num_workers` processes read it."""
     logits, labels = [], []
-    for start in range(0, len(data), batch_size):
-        examples = [data[i] for i in range(start, min(start + batch_size, len(data)))]
-        images = torch.stack([example["images"] for example in examples]).to(classifier.device)
-        logits.append(classifier(images).cpu())
-        labels += [example["labels"] for example in examples]
-    return EvalPrediction(predictions=torch.cat(logits).numpy(), label_ids=torch.tensor(labels).numpy())
+    lots = (range(start, min(start + batch_size, len(data))) for start in range(0, len(data), batch_size))
+    with Reader(data, num_workers) as reader:
+        for batch in reader.stream(lots):
+            logits.append(classifier(batch.to(classifier.device).images).cpu())
+            labels.append(batch.labels)
+    return EvalPrediction(predictions=torch.cat(logits).numpy(), label_ids=torch.cat(labels).numpy())

@@ -109,7 +109,9 @@ class EvaluatingTrainer(BaseTrainer):
                 if isinstance(data, ZeroShotDataset):
                     with self.evaluation_model() as model:
                         classifier = self.evaluation_classifier(model, data)
-                        predictions = clean_predictions(classifier, data, self.args.eval_batch_size)
+                        predictions = clean_predictions(
+                            classifier, data, self.args.eval_batch_size, self.args.dataloader_num_workers
+                        )
                     extra = self.compute_metrics(predictions)
                     metrics.update({f"{metric_key_prefix}_{name}_{key}": value for key, value in extra.items()})
 
@@ -149,6 +151,7 @@ class EvaluatingTrainer(BaseTrainer):
                 verdict_file=verdict_file,
                 progress=not self.args.disable_tqdm,
                 head=self.head,
+                num_workers=self.args.dataloader_num_workers,
             )
         report.provenance.update(self.provenance)
         if self.state.global_step:

@@ -33,6 +33,8 @@ def test_a_row_that_a_worker_cannot_read_is_named_in_one_line():
 def test_a_broken_row_is_named_by_its_set_in_evaluation(tmp_path):
     flags = ["--eval_sets", with_broken_row(tmp_path), "--attacks", "fgsm"]
     with pytest.raises(SystemExit, match="^error: The image in row 5 of 'images', column 'image', cannot be read"):
+        evaluate.main([*flags, "--num_workers", "1"])
+    with pytest.raises(SystemExit, match="^error: The image in row 5 of 'images', column 'image', cannot be read"):
         evaluate.main(flags)
     with pytest.raises(SystemExit, match="^error: 1 of the rows cannot be used:\n  The image in row 5 of 'images'"):
         evaluate.main([*flags, "--check_data"])

@@ -16,6 +16,7 @@ from hf_pmgaft.attacks import CORRUPTIONS
 from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.cli import evaluate
 from hf_pmgaft.evaluation.compiled import CompiledEncoder
+from hf_pmgaft.evaluation.reader import Reader
 from hf_pmgaft.evaluation.report import RobustnessReport
 from hf_pmgaft.evaluation.verdicts import Verdicts
 
@@ -121,6 +122,23 @@ def test_the_precision_of_gradients_is_printed_and_stored(tmp_path, capsys):
     with pytest.raises(SystemExit):
         evaluate.main([*FGSM, "--attack_precision", "follow"])
     assert "argument --attack_precision: invalid choice: 'follow'" in capsys.readouterr().err
+
+
+def test_workers_read_images_and_support_sets_and_change_nothing(tmp_path, monkeypatch):
+    reports, workers = [], []
+    init = Reader.__init__
+    monkeypatch.setattr(
+        Reader, "__init__", lambda reader, data, count=0: workers.append(count) or init(reader, data, count)
+    )
+    flags = [*FGSM, "--head", "nearest_class_mean", "--support_sets", f"{DATA}:activities@test"]
+    for count in ("0", "1"):
+        file = tmp_path / f"{count}.json"
+        evaluate.main([*flags, "--num_workers", count, "--output_file", str(file)])
+        reports.append(RobustnessReport.load(file))
+    assert reports[0].protocol == reports[1].protocol and reports[0].sets == reports[1].sets
+    assert workers == [0, 0, 1, 1]
+    with pytest.raises(SystemExit, match="--num_workers=-1.*integer from 0"):
+        evaluate.main([*FGSM, "--num_workers", "-1"])
 
 
 def test_the_encoder_is_compiled_in_the_mode_that_is_named(monkeypatch):

@@ -14,6 +14,7 @@ from support.sets import replace
 
 from hf_pmgaft import ZeroShotDataset
 from hf_pmgaft.evaluation import reader as reading
+from hf_pmgaft.evaluation import workers as working
 from hf_pmgaft.evaluation.reader import Reader
 from hf_pmgaft.evaluation.workers import LOTS_AHEAD
 from hf_pmgaft.fingerprints import digest_of_image
@@ -168,8 +169,9 @@ def nothing_stays():
 
 
 def shared_memory() -> set[str]:
-    folder = Path("/dev/shm")  # of Linux
-    return {file.name for file in folder.glob("*torch*")} if folder.exists() else set()
+    """Pieces of shared memory, on Linux, whose process has ended."""
+    files = {file.name for file in Path("/dev/shm").glob("torch_*")}
+    return {name for name in files if not Path("/proc", name.split("_")[1]).exists()}
 
 
 def lots_of(*sizes: int) -> list[list[int]]:
@@ -318,6 +320,20 @@ def test_a_worker_that_is_killed_while_it_ends_is_no_error(monkeypatch):
 
         monkeypatch.setattr(multiprocessing.Process, "join", kill)
     assert len(killed) == 2
+
+
+def test_shared_memory_that_a_killed_worker_had_begun_is_freed(tmp_path, monkeypatch):
+    monkeypatch.setattr(working, "SHARED_MEMORY", tmp_path)
+    others = tmp_path / "torch_1_2_3"
+    others.touch()
+    with pytest.raises(RuntimeError, match="was killed"):
+        with Reader(Grey(), num_workers=1) as reader:
+            for _ in reader.stream([row] for row in range(40)):
+                worker = multiprocessing.active_children()[0].pid
+                (tmp_path / f"torch_{worker}_5_0").touch()
+                os.kill(worker, signal.SIGKILL)
+                threading.Event().wait(30)
+    assert list(tmp_path.iterdir()) == [others]
 
 
 def test_shared_memory_that_does_not_suffice_is_one_clear_error(monkeypatch):

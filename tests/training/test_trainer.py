@@ -13,6 +13,7 @@ from transformers import CLIPModel, CLIPProcessor, TrainerCallback
 from hf_pmgaft import AdversarialStep, PMGAFTConfig, PMGAFTTrainer
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.evaluation import evaluate_robustness
+from hf_pmgaft.evaluation.reader import Reader
 from hf_pmgaft.zero_shot import Views, ZeroShotClassifier, encode_class_names
 
 
@@ -301,6 +302,23 @@ def test_evaluate_covers_several_sets_each_with_its_own_classes(tmp_path):
     assert metrics["eval_mean_robust_accuracy"] == pytest.approx(mean)
     assert [result.num_classes for result in trainer.last_report.sets] == [4, 2]
     assert all(r.robust_accuracy <= r.clean_accuracy for r in trainer.last_report.sets)
+
+
+def test_evaluation_reads_by_the_workers_of_training_and_gives_the_same(tmp_path, monkeypatch):
+    reports, workers, init = [], [], Reader.__init__
+    monkeypatch.setattr(
+        Reader, "__init__", lambda reader, data, count=0: workers.append(count) or init(reader, data, count)
+    )
+    for count in (0, 1):
+        trainer = make_trainer(
+            tmp_path,
+            eval_dataset=make_images(12, seed=1),
+            compute_metrics=lambda p: {"logits": float(np.abs(p.predictions).sum()), "labels": str(p.label_ids)},
+            dataloader_num_workers=count,
+        )
+        metrics = trainer.evaluate()
+        reports.append((trainer.last_report.sets, metrics["eval_set_logits"], metrics["eval_set_labels"]))
+    assert reports[0] == reports[1] and workers == [0, 0, 1, 1]
 
 
 def test_best_model_is_chosen_by_mean_robust_accuracy(tmp_path):
