@@ -93,7 +93,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     step.add_argument("--tunings", nargs="+", default=TUNINGS[:1], choices=TUNINGS, help="What is trained.")
     step.add_argument("--prompts", nargs="+", type=int, default=PROMPTS[:1], help="Class prompts of the ViT-B/32.")
     step.add_argument("--num_steps", nargs="+", type=int, default=NUM_STEPS[:1], help="Attack steps.")
-    step.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: where others use the cores, too.")
     step.add_argument("--bf16", action="store_true", help="In bf16 mixed precision instead of float32.")
     step.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="Measure memory, too.")
 
@@ -149,6 +148,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         part.add_argument("--batch_size", type=int, help="Images in a step; 8 of the ViT-B/32, 64 else.")
     for part in (step, data, scale, memory, settings):
         part.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="What to train.")
+    for part in (step, evaluate):
+        part.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: where others use the cores.")
     for part in (step, memory, evaluate):
         part.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Whose time and memory.")
     for part in (step, scale, memory, settings, evaluate):

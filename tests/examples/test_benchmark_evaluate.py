@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import types
 
 import pytest
@@ -12,7 +13,7 @@ from hf_pmgaft.zero_shot import ZeroShotClassifier
 
 CPU = torch.device("cpu")
 CASE = {"shape": "embedded default", "model": str(EXAMPLES / "emoji" / "model"), "group": "food", "images": 12}
-CASE |= {"batch_size": 5, "num_steps": 4, "apgd_steps": 4, "queries": 20}
+CASE |= {"batch_size": 5, "num_steps": 4, "apgd_steps": 4, "queries": 20, "clock": "wall"}
 QUICK = ["--group", "food", "--images", "12", "--batch_size", "5", "--num_steps", "4", "--apgd_steps", "4"]
 QUICK += ["--queries", "20", "--repeats", "1"]
 
@@ -86,6 +87,15 @@ def test_loops_judge_as_ours_does_and_take_every_pass(ways):
     assert 0 < ours["busy"] <= ours["seconds"]
 
 
+def test_the_clock_may_be_that_of_the_processor(ways, monkeypatch):
+    from benchmarks.evaluation_ways import CLOCKS, Ways
+
+    assert CLOCKS[ways.options["clock"]] is ways.clock is time.perf_counter
+    ways = Ways({**CASE, "clock": "cpu"}, CPU)
+    monkeypatch.setattr(ways, "clock", iter(range(100)).__next__)
+    assert ways.measure("ours", "pgd", 0.01)["seconds"] > 3  # a tick for each pass
+
+
 def test_counting_leaves_nothing_behind(ways):
     embed = ZeroShotClassifier.embed
     ways.measure("ours", "pgd", 0.01)
@@ -97,7 +107,7 @@ def test_what_full_batches_tell_is_counted_where_there_are_any(ways, monkeypatch
 
     from hf_pmgaft.attacks.full_batches import Usage
 
-    counter, usage = Counter(CPU), Usage(size=4)
+    counter, usage = Counter(time.perf_counter), Usage(size=4)
     with counter.watching():
         usage.count(4, waiting=True)
         usage.count(1, waiting=False)
@@ -105,7 +115,7 @@ def test_what_full_batches_tell_is_counted_where_there_are_any(ways, monkeypatch
     assert (counter.waiting_passes, counter.waiting_images, usage.passes) == (1, 4, 3)
 
     monkeypatch.setitem(sys.modules, "hf_pmgaft.attacks.full_batches", None)  # as in a checkout from before
-    counter = Counter(CPU)
+    counter = Counter(time.perf_counter)
     with counter.watching():
         pass
     assert counter.waiting_passes is None

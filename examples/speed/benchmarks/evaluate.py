@@ -24,7 +24,7 @@ from .evaluation_ways import WAYS, Ways
 
 Result = dict[str, Any]  # of `Ways.measure`
 BATCH_SIZES = {"cpu": [64], "cuda": [64, 256, 1024]}
-CASE = ("model", "group", "images", "num_steps", "apgd_steps", "queries")
+CASE = ("model", "group", "images", "num_steps", "apgd_steps", "queries", "clock")
 RADIUS = "radius"  # asks for a radius in place of verdicts
 BEFORE = "before"
 
