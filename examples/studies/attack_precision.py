@@ -1,6 +1,8 @@
 """How much weaker attacks are whose gradients are in bfloat16, image by image, on the embedded default.
 
-    python examples/studies/attack_precision.py --models none outputs/clip-pmgaft-emoji
+    python examples/studies/attack_precision.py --models none outputs/clip-pmgaft-emoji --attacks pgd
+    python examples/studies/attack_precision.py --models none outputs/clip-pmgaft-emoji --attacks fast \\
+        -- --sample_ids examples/studies/autoattack_subset.json
 
 Each model is attacked twice with the same seed, by `pmgaft evaluate --attack_precision fp32` and `bf16`, on the eight
 groups of emoji. Beside it stands float32 against itself with the next seed: what luck alone changes. `none` is the
@@ -24,7 +26,6 @@ from hf_pmgaft.evaluation.report import RobustnessReport
 from hf_pmgaft.evaluation.tables import points, render, span_of_points
 from hf_pmgaft.files import check_output_file, check_output_folder, write_whole
 
-RESULTS = Path(__file__).parent / "results" / "attack_precision.json"
 ATTACKS = {"pgd": "pgd,num_steps=50,loss=margin", "fast": "autoattack,version=fast"}
 HEADER = ["model", "attack", "other", "images", "stand", "of the other", "difference", "95 %", "more", "fewer", "p"]
 
@@ -39,7 +40,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--eps", default="4/255", help="Radius in L-inf.")
     parser.add_argument("--seed", type=int, default=0, help="Of the attacks; luck is seen with the next one.")
     parser.add_argument("--output_dir", default="outputs/attack_precision", help="Where reports go.")
-    parser.add_argument("--file", default=str(RESULTS), help="JSON for the figures.")
+    parser.add_argument("--file", help="Write the figures as JSON too.")
     parser.add_argument("flags", nargs="*", help="After --: further flags of `pmgaft evaluate` for every run.")
     return parser.parse_args(argv)
 
@@ -97,7 +98,9 @@ def main(argv: list[str] | None = None) -> None:
         rows.append(row(name, attack, f"fp32, seed {args.seed + 1}", exact, lucky))
 
     print(render([HEADER, *map(cells, rows)]))
-    write_whole(args.file, json.dumps({"protocol": exact.protocol, "seed": args.seed, "rows": rows}, indent=1) + "\n")
+    if args.file:
+        figures = {"protocol": exact.protocol, "seed": args.seed, "rows": rows}
+        write_whole(args.file, json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":
