@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +25,11 @@ from ..zero_shot.classifier import ZeroShotClassifier
 from .loaded import Loaded
 from .lots import Lots, split
 from .reader import Reader
-from .verdicts import PIXELS, Verdicts
+from .verdicts import PIXELS, TOGETHER, Verdicts
 
-LOTS_OF_BATCH = 8  # in how many lots a process takes a batch where there are several
+# Where there are several processes:
+LOTS_OF_BATCH = 8  # in how many lots one takes the images of a full batch
+LEAST_PARTS = 4  # an attack on whole batches goes through at most so many that are small, since each takes its time
 NOTES_INTERVAL = 2.0  # seconds for which verdicts of an attack may wait until they are noted
 PASSES_INTERVAL = 2.0  # seconds after which a long attack shows that it is at work
 
@@ -199,9 +201,16 @@ class Judge:
         all processes are known. `is_right` reads a verdict.
         """
         with self._at_work(reader, key, candidates, rows, is_right) as work:
-            lots = Lots(work.todo, self.batch_size)
+            processes = process_share()[1]
+            part = math.ceil(len(work.todo) / processes)
+            least = math.ceil(min(self.batch_size, part) / LEAST_PARTS)
+            lots = Lots(f"{reader.name}: {key}", work.todo, self.batch_size, least=least)
             usage = self.usage.setdefault((reader.name, key), Usage(self.batch_size))
-            for loaded in reader.stream(lots, with_digests):
+
+            # A first look takes all images equally long, and reading them takes most of it.
+            is_shared = processes > 1 and not with_digests
+            stream = reader.stream_without_haste(lots) if is_shared else reader.stream(lots, with_digests)
+            for loaded in stream:
                 loaded = loaded.to(device)
                 yield Batch(loaded.rows, loaded.images, loaded.labels, loaded.digests, work.progress, usage)
                 work.show(loaded.rows, lots)
@@ -226,17 +235,16 @@ class Judge:
         with self._at_work(reader, key, candidates, rows, is_right) as work:
             if not work.todo:
                 return
-            # So many images at once that every process has its part
             processes = process_share()[1]
-            part = math.ceil(len(work.todo) / processes)
-            lots = Lots(work.todo, self.batch_size if processes == 1 else math.ceil(self.batch_size / LOTS_OF_BATCH))
+            size = self.batch_size if processes == 1 else math.ceil(self.batch_size / LOTS_OF_BATCH)
+            lots = Lots(f"{reader.name}: {key}", work.todo, size, held=1 + reader.lots_ahead)
             batches = FullBatches(
                 walk,
                 work.progress.watched(classifier),
                 eps=spec.radius,
                 norm=spec.norm,
                 size=self.batch_size,
-                images_at_once=part,
+                images_at_once=self._images_at_once(len(work.todo), walk),
                 in_order=self.eight_bit,
                 usage=self.usage.setdefault((reader.name, key), Usage(self.batch_size)),
             )
@@ -285,8 +293,22 @@ class Judge:
         done = len(candidates) - len(todo)
         right = len(todo) + sum(row in values and is_right(values[row]) for row in candidates)
         with Progress(f"{reader.name}: {key}", len(candidates), done, right, len(rows), self.progress) as progress:
-            yield _Work(todo, values, is_right, progress)
-        self.verdicts.exchange(reader.name, key)
+            work = _Work(todo, values, is_right, progress)
+            yield work
+            self.verdicts.exchange(reader.name, key)
+            _check_complete(todo, values, reader.name, key)
+            work.show_rest()
+
+    def _images_at_once(self, count: int, walk: Walk) -> int:
+        """Of so many images, how many a process has on their way, so that some are left to whoever is done first.
+
+        Walks of one image fill the batch then, or as many images if they have one walk each.
+        """
+        processes = process_share()[1]
+        if processes == 1:
+            return count
+        part = math.ceil(count / processes)
+        return min(part, max(math.ceil(part / LEAST_PARTS), math.ceil(self.batch_size / walk.num_walks)))
 
     def _lot(self, loaded: Loaded) -> Lot:
         return Lot(loaded.rows, loaded.images, loaded.labels, self._seeds(loaded.rows, loaded.images.device))
@@ -312,11 +334,37 @@ class _Work:
     is_right: Callable[[Any], bool]
     progress: Progress
     elsewhere: int = 0
+    shown: int = 0
+    wrong: int = 0
 
     def show(self, rows: Sequence[int], lots: Lots) -> None:
         """Shows rows that were judged, and those that other processes have taken in the meantime."""
         taken, self.elsewhere = lots.elsewhere - self.elsewhere, lots.elsewhere
-        self.progress.add(len(rows) + taken, wrong=sum(not self.is_right(self.values[row]) for row in rows))
+        self._add(len(rows) + taken, self._count_wrong(rows))
+
+    def show_rest(self) -> None:
+        """Shows what others judged, once all is known."""
+        wrong = self._count_wrong(self.todo)
+        if (self.shown, self.wrong) != (len(self.todo), wrong):
+            self._add(len(self.todo) - self.shown, wrong - self.wrong)
+
+    def _count_wrong(self, rows: Sequence[int]) -> int:
+        return sum(not self.is_right(self.values[row]) for row in rows)
+
+    def _add(self, count: int, wrong: int) -> None:
+        self.shown += count
+        self.wrong += wrong
+        self.progress.add(count, wrong)
+
+
+def _check_complete(rows: Sequence[int], values: Mapping[int, Any], name: str, key: str) -> None:
+    """Raises `RuntimeError` if some rows have no verdict although all processes are done."""
+    missing = [row for row in rows if row not in values]
+    if missing:
+        raise RuntimeError(
+            f"All processes are done with {key!r} of {name!r}, but {len(missing)} images have no verdict, such as row "
+            f"{missing[0]}. {TOGETHER}"
+        )
 
 
 def _together(parts: Iterator[Ended], count: int) -> Iterator[Ended]:

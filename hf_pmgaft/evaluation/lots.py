@@ -1,14 +1,16 @@
-"""`Lots`: rows in small lots, which processes take from one queue, so that none waits for one that has more to do."""
+"""`Lots`: rows in lots, which processes take from one queue, so that none waits for one that has more to do."""
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ..distributed import process_share, take_ticket
+from ..fingerprints import digest_of_list
 
-# Every process makes the same queues in the same order.
-_queues = itertools.count()
+# How many queues of each name this process has made. Where an error put processes out of step, those that made
+# most of them share a new one, and no row is left out.
+QUEUES_MADE: Counter[str] = Counter()
 
 
 class Lots:
@@ -19,19 +21,25 @@ class Lots:
     resumed.
 
     Args:
+        name (`str`): What is done with the rows.
         rows (`list[int]`): The same in every process.
-        size (`int`): Rows in a lot at most.
+        size (`int`), least (`int`): Rows in a lot at most, and at least.
+        held (`int`): Lots that a process holds at a time, if it takes some ahead.
 
     Example:
-        >>> list(Lots([3, 5, 8, 9, 11], size=2))  # of the only process
+        >>> list(Lots("food: clean", [3, 5, 8, 9, 11], size=2))  # of the only process
         [[3, 5], [8, 9], [11]]
     """
 
-    def __init__(self, rows: Sequence[int], size: int):
-        self.lots = split(rows, size, process_share()[1])
+    def __init__(self, name: str, rows: Sequence[int], size: int, *, least: int = 1, held: int = 1):
+        processes = process_share()[1]
+        self.lots = split(rows, size, 1 if processes == 1 else processes * held, least)
         self.own = 0  # rows that came to this process
-        self._queue = f"hf_pmgaft/lots/{next(_queues)}"
         self._taken = 0  # lots, as far as this process knows
+
+        queue = f"hf_pmgaft/lots/{digest_of_list([name, self.lots])}"
+        self._queue = f"{queue}/{QUEUES_MADE[queue]}"
+        QUEUES_MADE[queue] += 1
 
     def __iter__(self) -> Iterator[list[int]]:
         return self
@@ -50,23 +58,23 @@ class Lots:
         return sum(map(len, self.lots[: self._taken])) - self.own
 
 
-def split(rows: Sequence[int], size: int, processes: int) -> list[list[int]]:
-    """Splits rows in lots of `size`; for several processes in smaller and smaller ones, and from all over the set.
+def split(rows: Sequence[int], size: int, holders: int, least: int = 1) -> list[list[int]]:
+    """Splits rows in lots of `size`; for several holders in smaller and smaller ones, and from all over the set.
 
     Images that take long often stand together, such as those of one class, and would come to one process.
 
     Example:
-        >>> split(range(5), size=2, processes=1), list(map(len, split(range(20), size=4, processes=2)))
-        ([[0, 1], [2, 3], [4]], [4, 4, 3, 2, 1, 1, 1, 1, 1, 1, 1])
+        >>> split(range(5), size=2, holders=1), list(map(len, split(range(20), size=6, holders=2, least=2)))
+        ([[0, 1], [2, 3], [4]], [6, 6, 4, 2, 2])
     """
     rows = list(rows)
-    if processes == 1:
+    if holders == 1:
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     rows = _spread(rows)
     lots = []
     while rows:
-        count = min(size, max(1, len(rows) // (2 * processes)))
+        count = min(size, max(least, len(rows) // holders))
         lots.append(rows[:count])
         rows = rows[count:]
     return lots

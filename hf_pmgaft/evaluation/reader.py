@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
 from ..registry import check_count
 from .loaded import Example, Labelled, Loaded
-from .workers import Request, Workers
+from .lots import split
+from .workers import LOTS_AHEAD, Request, Workers
 
 KEPT_BYTES = 2**30  # of a set's images, so that not every attack decodes them anew
 
@@ -46,6 +48,11 @@ class Reader:
         """The name of the set."""
         return self.data.name
 
+    @property
+    def lots_ahead(self) -> int:
+        """How many lots [`Reader.stream`] takes ahead of the one that it gives."""
+        return self.num_workers * LOTS_AHEAD
+
     def stack(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Images in [0,1] `[B,3,H,W]` and labels `[B,...]`, read in this process."""
         images, labels = zip(*(self.read(row) for row in rows), strict=True)
@@ -79,6 +86,16 @@ class Reader:
             yield from self._stream(iter(lots), with_digests)
         finally:
             self._is_streaming = False
+
+    def stream_without_haste(self, lots: Iterable[Sequence[int]]) -> Iterator[Loaded]:
+        """As [`Reader.stream`], but takes a lot only when it is asked for one, whose images workers read side by side.
+
+        So no process sits on lots that another one has time for.
+        """
+        for rows in lots:
+            parts = split(rows, math.ceil(len(rows) / max(1, self.num_workers)), holders=1)
+            loaded = [part.example(place) for part in self.stream(parts) for place in range(len(part.rows))]
+            yield Loaded.of(rows, loaded)
 
     def close(self) -> None:
         """Ends the worker processes. What is kept stays, and they start again when they are needed."""

@@ -27,6 +27,10 @@ FOOLED, STANDS, STANDS_ROUNDED = 0, 1, 2
 # Under these names the file has what no attack gave: verdicts without one, and digests of images and labels.
 CLEAN = "clean"
 PIXELS = "pixels"
+TOGETHER = (
+    "Let all processes evaluate the same at the same time, and end all of them if one of them fails; with a verdict "
+    "file the next ones go on from there."
+)
 
 
 @dataclass
@@ -116,13 +120,23 @@ class Verdicts:
             self._append({"set": name, "attack": attack, "rows": list(rows), "verdicts": list(values)})
 
     def exchange(self, name: str | None = None, attack: str | None = None) -> None:
-        """Takes over the verdicts of all processes, of one attack on one set if given; all must ask together."""
+        """Takes over the verdicts of all processes, of one attack on one set if given; all must ask together.
+
+        Raises:
+            RuntimeError: if another process asks for those of something else.
+        """
         if name is None:
-            mine = list(self._values.items())
+            mine = self._values
         else:
-            mine = [((name, attack), self.of(name, attack))]
-        for (of_set, of_attack), values in gather(mine):
-            self.of(of_set, of_attack).update(values)
+            mine = {(name, attack): self.of(name, attack)}
+        answers = gather([((name, attack), mine)])
+        asked = {of_process for of_process, _ in answers}
+        if len(asked) > 1:
+            places = " and ".join(sorted(f"{key!r} of {of_set!r}" if of_set else "all" for of_set, key in asked))
+            raise RuntimeError(f"Processes are out of step: they exchange verdicts of {places}. {TOGETHER}")
+        for _, verdicts in answers:
+            for (of_set, of_attack), values in verdicts.items():
+                self.of(of_set, of_attack).update(values)
 
     def close(self) -> None:
         """Closes the file."""
