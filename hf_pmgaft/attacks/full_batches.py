@@ -229,12 +229,13 @@ class FullBatches:
     def _seat(self, entering: list[_Place]) -> None:
         """Puts walks in the rows of those that have left. Rows that stay empty are closed."""
         new = self._begin(entering) if entering else {}
+        if self._state is None:
+            self._state, self._places = new or None, entering
+            return
+
         reused, empty = self._left[: len(entering)], set(self._left[len(entering) :])
         kept = [row for row in range(len(self._places)) if row not in empty]
         self._left = []
-        if self._state is None:
-            self._state, self._places = new, entering
-            return
         for row, place in zip(reused, entering, strict=False):
             self._places[row] = place
         self._places = [self._places[row] for row in kept] + entering[len(reused) :]

@@ -182,6 +182,28 @@ def test_no_more_images_are_on_their_way_than_wanted(classifier, images):
     assert max(counted.sizes) == 2
 
 
+def test_more_last_points_may_wait_than_a_batch_holds_while_no_walk_has_a_place(classifier, images):
+    walk = pgd_walk(eps=EPS, num_steps=3, step_size="2/255", restarts=2)
+
+    def fooled(images: torch.Tensor, passes: Counted, size: int) -> list[bool]:
+        labels = torch.zeros(len(images), dtype=torch.long)
+        lot = Lot(list(range(len(images))), images, labels, seeds=labels)  # equal draws whatever the company
+        batches = FullBatches(walk, passes, eps=EPS, norm="linf", size=size, side_by_side=False)
+        ended = Ended.join(list(batches.run([lot])))
+        return ended.fooled[torch.tensor(ended.rows).argsort()].tolist()
+
+    cases: dict[tuple[bool, int], list[int]] = {}
+    for row in range(COUNT):
+        passes = Counted(classifier)
+        case = (*fooled(images[row : row + 1], passes, size=1), len(passes.passes))
+        cases.setdefault(case, []).append(row)
+    before, at_last, never = cases[True, 3], cases[True, 4], cases[False, 8]
+
+    # Six last points wait. The four that are looked at first are fooled, and the others begin again.
+    chosen = at_last[:3] + before[:1] + at_last[3:4] + never[:2]
+    assert fooled(images[chosen], Counted(classifier), size=4) == [True] * 5 + [False] * 2
+
+
 def test_a_batch_comes_back_with_its_misclassified_images_as_they_are(classifier, images):
     labels = torch.zeros(COUNT, dtype=torch.long)
     labels[4] = 2
