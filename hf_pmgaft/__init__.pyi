@@ -5,6 +5,7 @@ from .attacks.spec import AttackSpec as AttackSpec
 from .config import PMGAFTConfig as PMGAFTConfig
 from .data.evaluation_sets import RetrievalDataset as RetrievalDataset
 from .data.evaluation_sets import ZeroShotDataset as ZeroShotDataset
+from .data.segmentation_sets import SegmentationDataset as SegmentationDataset
 from .data.sources import load_images as load_images
 from .downstream.llava import VisionLanguageModel as VisionLanguageModel
 from .downstream.llava import attack_answers as attack_answers

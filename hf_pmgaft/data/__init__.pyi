@@ -19,6 +19,7 @@ from .evaluation_sets import read_sample_ids as read_sample_ids
 from .few_shots import few_shot as few_shot
 from .images import flatten_on_white as flatten_on_white
 from .images import read_image as read_image
+from .masks import read_mask as read_mask
 from .parquet_rows import with_images as with_images
 from .parts import load_split as load_split
 from .parts import split_size as split_size
@@ -26,6 +27,8 @@ from .rows import ImageRows as ImageRows
 from .rows import LabelledImages as LabelledImages
 from .rows import check_resize as check_resize
 from .rows import content_id as content_id
+from .segmentation_sets import IGNORED as IGNORED
+from .segmentation_sets import SegmentationDataset as SegmentationDataset
 from .sources import load_for_some_rows as load_for_some_rows
 from .sources import load_images as load_images
 from .sources import parse_set as parse_set

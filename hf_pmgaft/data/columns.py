@@ -30,7 +30,7 @@ def find_column(dataset: Any, name: str | None, usual_names: Sequence[str], kind
         dataset (`datasets.Dataset` or any set of dicts): The set.
         name (`str`, *optional*): The column that the user named.
         usual_names (`list[str]`): What to look for if the user named none, such as `IMAGE_COLUMNS`.
-        kind (`str`): `"image"` or `"label"`, for the message.
+        kind (`str`): `"image"`, `"label"` or `"mask"`, for the message.
 
     Raises:
         ValueError: if the set has no such column; the message lists those that it has.
@@ -55,7 +55,9 @@ def find_column(dataset: Any, name: str | None, usual_names: Sequence[str], kind
     if len(capitalised) == 1:
         return capitalised[0]
     advice = f"Pass the right one as {kind}_column."
-    if columns == ["image"]:
+    if kind == "mask":
+        advice += " A folder needs images/ and masks/, with files of the same names."
+    elif columns == ["image"]:
         advice = (
             "A folder of images needs a folder for each class at one depth, such as train/cat/1.png, or a "
             f"metadata.csv with the columns file_name and {usual_names[0]}."

@@ -17,6 +17,7 @@ from .arrays import image_of_numbers, to_8_bits
 from .local_files import is_lfs_pointer
 
 LONGEST_NAME = 80  # of a file, in a message
+ON_ITS_SIDE = (5, 6, 7, 8)  # orientations of EXIF in which height and width change places
 BASE64 = re.compile(r"[A-Za-z0-9+/\s]{80,}={0,2}\s*")
 
 
@@ -38,25 +39,50 @@ def read_image(value: Any) -> Image.Image:
         >>> image.mode, image.size, image.getpixel((0, 0))
         ('RGB', (30, 20), (255, 255, 255))
     """
-    image = _open(value)
+    image = open_image(value)
     if 0 in image.size:
         raise ValueError(f"it is {image.width} x {image.height} and has no pixels")
     image.load()  # before its EXIF is read, which for some formats would read the pixels too
-    return flatten_on_white(_upright(image))
+    return flatten_on_white(upright(image))
 
 
-def _open(value: Any) -> Image.Image:
-    """The image that a value holds, as it is stored."""
+def image_size(value: Any) -> tuple[int, int]:
+    """Reads height and width of what [`read_image`] makes, of a file from its header alone.
+
+    Raises:
+        OSError, ValueError: if there is no image.
+
+    Example:
+        >>> import numpy as np
+        >>> image_size(np.zeros((20, 30, 3), dtype=np.uint8))
+        (20, 30)
+    """
+    return upright_size(open_image(value))
+
+
+def open_image(value: Any) -> Image.Image:
+    """Opens the image that a value holds, as it is stored.
+
+    Args:
+        value: See [`read_image`].
+
+    Raises:
+        OSError, ValueError: if there is no image.
+
+    Example:
+        >>> open_image(Image.new("P", (30, 20))).mode
+        'P'
+    """
     if value is None or (isinstance(value, float) and np.isnan(value)):  # which tables have for nothing
         raise ValueError("there is none")
     if isinstance(value, Image.Image):
         return value
     if isinstance(value, Mapping):
-        return _open(_entry_of_dict(value))
-    if isinstance(value, (list, tuple)) and not _is_of_numbers(value):
+        return open_image(_entry_of_dict(value))
+    if isinstance(value, (list, tuple)) and not is_of_numbers(value):
         if len(value) != 1:
             raise ValueError(f"it is a list of {len(value)} entries in place of one image; give each a row of its own")
-        return _open(value[0])
+        return open_image(value[0])
 
     if isinstance(value, (str, os.PathLike)):
         return _open_content(_read_file(os.fspath(value)))
@@ -78,7 +104,7 @@ def _entry_of_dict(value: Mapping[str, Any]) -> Any:
     return value.get("path") if content is None else content
 
 
-def _is_of_numbers(values: list | tuple) -> bool:
+def is_of_numbers(values: list | tuple) -> bool:
     """Whether nested lists hold numbers, rather than images of another kind."""
     first: Any = values
     while isinstance(first, (list, tuple)) and first:
@@ -117,12 +143,33 @@ def _open_content(content: bytes) -> Image.Image:
         raise ValueError(f"its {len(content)} bytes are no image of a kind that Pillow knows") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as the camera notes that it was held; as it is if what is noted cannot be read."""
+def upright(image: Image.Image) -> Image.Image:
+    """Turns an image as the camera notes that it was held, and leaves it as it is if what is noted cannot be read.
+
+    Example:
+        >>> upright(Image.new("L", (30, 20))).size
+        (30, 20)
+    """
     with contextlib.suppress(Exception):  # Pillow raises anything for what cameras and editors write
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             return ImageOps.exif_transpose(image)
     return image
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Gives height and width of an image once it is [`upright`], without a look at its pixels.
+
+    What a PNG notes of the camera behind its pixels is not seen.
+
+    Example:
+        >>> upright_size(Image.new("L", (30, 20)))
+        (20, 30)
+    """
+    with contextlib.suppress(Exception):
+        # Not the method of PNG, which reads the pixels first.
+        if Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in ON_ITS_SIDE:
+            return image.width, image.height
+    return image.height, image.width
 
 
 def flatten_on_white(image: Image.Image) -> Image.Image:

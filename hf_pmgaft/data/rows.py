@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import datasets
 import torch
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from ..models.processors import check_crop, check_rescaling, image_processor_of
 from ..progress import progress_bar
@@ -123,7 +124,7 @@ class ImageRows:
             self.class_numbers = {name: number for number, name in enumerate(self.class_names)}
             check_label_column(dataset, self.label_column, self.class_numbers, self.name)
 
-        self.dataset = _without_decoding(dataset, self.image_column)
+        self.dataset = without_decoding(dataset, self.image_column)
 
     def pixels(self, value: Any, position: int | str) -> torch.Tensor:
         """Gives the image of a row as the processor makes it, `[3,H,W]`.
@@ -135,20 +136,28 @@ class ImageRows:
         Raises:
             ValueError: for an image that cannot be read.
         """
-        try:
-            image = read_image(value)
-            if self.border:
-                image = ImageOps.crop(image, self.border)
+        with self.naming_row("image", self.image_column, position):
+            image = self.framed(read_image(value))
             made = self.processor(images=image, return_tensors="pt", **self.processor_options)
             pixels = torch.as_tensor(made["pixel_values"][0])
             if not torch.isfinite(pixels).all():
                 raise ValueError("it holds NaN or infinite pixels")
+        return pixels
+
+    def framed(self, image: Image.Image) -> Image.Image:
+        """What of an image the processor gets: all but the border."""
+        return ImageOps.crop(image, self.border) if self.border else image
+
+    @contextlib.contextmanager
+    def naming_row(self, kind: str, column: str, position: int | str) -> Iterator[None]:
+        """Names the row and column in what is raised inside; `kind` is what the message calls their content."""
+        try:
+            yield
         except Exception as error:  # a broken file makes Pillow raise anything
             raise ValueError(
-                f"The image in row {place_of(position, self.name)}, column {self.image_column!r}, cannot be read "
-                f"({error}). Repair or remove the row; --check_data lists all such rows beforehand."
+                f"The {kind} in row {place_of(position, self.name)}, column {column!r}, cannot be read ({error}). "
+                "Repair or remove the row; --check_data lists all such rows beforehand."
             ) from error
-        return pixels
 
     def example(self, row: dict[str, Any], position: int | str) -> dict[str, Any]:
         """Gives the `pixel_values` of one row and, where the set has them, `labels` and the captions' token ids."""
@@ -286,6 +295,19 @@ def content_id(pixels: Any) -> int:
     return zlib.crc32(torch.as_tensor(pixels).float().contiguous().numpy().tobytes())
 
 
+def without_decoding(dataset: Any, column: str) -> Any:
+    """Gives the set with the images of a column as files, which are decoded here, so that a broken one can be named.
+
+    Example:
+        >>> sorted(without_decoding(dataset, "image")[0]["image"])
+        ['bytes', 'path']
+    """
+    is_image = isinstance(features_of(dataset).get(column), datasets.Image)
+    if not is_image or has_transform(dataset):
+        return dataset
+    return dataset.with_format(None).cast_column(column, datasets.Image(decode=False))
+
+
 def _has_any(dataset: Any, names: Sequence[str]) -> bool:
     """Whether the set has a column of one of these names."""
     return not set(names).isdisjoint(column_names(dataset))
@@ -299,11 +321,3 @@ def _processor_options(processor: Any, normalize: bool, native_size: bool, resiz
     if resize is not None:
         return {"do_normalize": do_normalize, "do_resize": True, "size": {"shortest_edge": resize}}
     return {"do_normalize": do_normalize}
-
-
-def _without_decoding(dataset: Any, image_column: str) -> Any:
-    """The set with images as files, which are decoded here, so that a broken one can be named by its row."""
-    is_image = isinstance(features_of(dataset).get(image_column), datasets.Image)
-    if not is_image or has_transform(dataset):
-        return dataset
-    return dataset.with_format(None).cast_column(image_column, datasets.Image(decode=False))

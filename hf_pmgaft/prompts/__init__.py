@@ -6,6 +6,7 @@ from .files import read_lines, read_names
 from .names import prompt_name
 from .readable import check_readable
 from .shipped import check_order_of_labels, names_from, shipped_class_names, shipped_lists
+from .synonyms import check_synonyms
 from .templates import DEFAULT_PROMPT_TEMPLATES, check_prompt_templates
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "check_order_of_labels",
     "check_prompt_templates",
     "check_readable",
+    "check_synonyms",
     "names_from",
     "prompt_name",
     "read_lines",
