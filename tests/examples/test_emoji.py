@@ -13,6 +13,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from hf_pmgaft.suites import load_suite
 
+FEW = ("train", "validation", "test")
 GROUPS = ["smileys", "animals", "food", "travel", "activities", "objects", "symbols", "flags"]
 FEATURES = ["image", "label", "emoji", "style", "tags"]
 STYLES = yaml.safe_load((EMOJI / "make" / "styles.yaml").read_text())["styles"]
@@ -28,7 +29,8 @@ def front_matter(card: Path) -> dict:
 def sets(tmp_path_factory):
     cache = str(tmp_path_factory.mktemp("datasets"))
     configs = {
-        name: load_dataset(str(EMOJI / "data"), name, cache_dir=cache) for name in ["finetune", *GROUPS, "shift"]
+        name: load_dataset(str(EMOJI / "data"), name, cache_dir=cache)
+        for name in ["finetune", *GROUPS, "shift", "few_shots"]
     }
     return {(name, split): rows for name, splits in configs.items() for split, rows in splits.items()}
 
@@ -46,8 +48,9 @@ def processor():
 def test_sets_have_the_documented_splits_and_features(sets):
     expected = {("finetune", "train")} | {(group, split) for group in GROUPS for split in ("test", "validation")}
 
-    assert set(sets) == expected | {("shift", split) for split in SHIFT}
-    assert all(rows.column_names == FEATURES for rows in sets.values())
+    assert set(sets) == expected | {("shift", split) for split in SHIFT} | {("few_shots", split) for split in FEW}
+    for (config, _), rows in sets.items():
+        assert rows.column_names == [*FEATURES, *(["seen"] if config == "few_shots" else [])]
     assert all(len(rows) > 0 for rows in sets.values())
 
 
@@ -82,6 +85,8 @@ def test_images_are_rgb_of_48_pixels_with_something_drawn(sets):
 
 def test_every_split_holds_only_styles_of_its_role(sets):
     for (config, split), rows in sets.items():
+        if config == "few_shots":  # which has a test of its own
+            continue
         assert {STYLES[style]["role"] for style in rows["style"]} == {"shift" if config == "shift" else split}
         assert config != "shift" or set(rows["style"]) == {SHIFT[split]}
 
@@ -125,6 +130,58 @@ def test_no_shift_drawing_is_a_copy_of_one_that_is_shipped_for_training(sets):
                 compared += 1
                 assert np.abs(np.asarray(image, np.int16) - other).mean() >= 0.03 * 255
     assert compared > 1000
+
+
+def test_few_shots_are_tested_in_styles_that_neither_pre_training_nor_their_training_has(sets):
+    styles = {split: set(sets["few_shots", split]["style"]) for split in FEW}
+
+    assert not styles["train"] & (styles["test"] | styles["validation"]) and not styles["test"] & styles["validation"]
+    for split in FEW:
+        rows = sets["few_shots", split]
+        assert rows["seen"] == [STYLES[style]["role"] == "train" for style in rows["style"]]
+        assert split == "train" or not any(rows["seen"])
+
+
+def test_few_shots_have_sixteen_drawings_of_every_class_and_one_to_test(sets):
+    counts = {split: np.bincount(sets["few_shots", split]["label"], minlength=40) for split in FEW}
+
+    assert all(len(count) == 40 for count in counts.values())
+    assert counts["train"].min() == 16 and counts["validation"].min() >= 1 and counts["test"].min() >= 3
+    assert counts["test"].sum() <= 200
+
+
+def test_no_few_shot_drawing_is_a_copy_of_another_one_of_its_emoji(sets):
+    drawings = {}
+    for split in FEW:
+        for label, image in zip(sets["few_shots", split]["label"], sets["few_shots", split]["image"], strict=True):
+            image = np.asarray(image, np.int16)
+            others = drawings.setdefault(label, [])
+            assert all(np.abs(image - other).mean() >= 0.03 * 255 for other in others)
+            others.append(image)
+
+
+def test_the_few_shot_set_takes_the_emoji_with_the_most_different_drawings(monkeypatch):
+    import few_shots
+
+    # Emoji 0 has five drawings, 1 has four of which two are alike, 2 has four and none to test.
+    names = list(STYLES)
+    styles = ["noto", "mdi", "ph", "noto-v1", "twemoji"]
+    drawn = [(0, each) for each in styles] + [(1, each) for each in styles[1:]] + [(2, each) for each in styles[:4]]
+    frames = np.random.default_rng(0).integers(0, 255, (len(drawn), 48, 48, 4), np.uint8)
+    frames[..., 3] = 255
+    frames[6] = frames[5]
+    arrays = {
+        "frames": frames,
+        "emoji": np.array([emoji for emoji, _ in drawn]),
+        "style": np.array([names.index(style) for _, style in drawn]),
+    }
+    monkeypatch.setattr(few_shots, "SHOTS", 1)
+
+    few = few_shots.choose(arrays)
+
+    assert few.emoji == [0, 1]
+    assert few.rows == {"train": [0, 1, 2, 5], "validation": [3, 7], "test": [4, 8]}
+    assert few.counted == {1: 3, 2: 3, 3: 3, 4: 2, 5: 1}
 
 
 def test_no_drawing_of_the_held_out_styles_is_in_the_finetune_set(sets):

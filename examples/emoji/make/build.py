@@ -23,6 +23,7 @@ from pathlib import Path
 
 import art
 import cards
+import few_shots
 import numpy as np
 import pretrain
 import torch
@@ -61,9 +62,11 @@ def data(args):
 
     # What is shipped
     write_sets(emojis, arrays)
+    few = few_shots.choose(arrays)
+    write_few_shots(emojis, arrays, few)
     (DATA / "class_names.txt").write_text("\n".join(emoji.label for emoji in emojis) + "\n")
     (DATA / "guidance_names.txt").write_text("\n".join(guidance_names(emojis)) + "\n")
-    (LICENSES / "ATTRIBUTION.md").write_text(cards.attribution())
+    (LICENSES / "ATTRIBUTION.md").write_text(cards.attribution(few_shots.styles(arrays, few)))
 
 
 def write_sets(emojis: list[art.Emoji], arrays: dict[str, np.ndarray]):
@@ -95,32 +98,48 @@ def write_sets(emojis: list[art.Emoji], arrays: dict[str, np.ndarray]):
             write_set(emojis, arrays, images, chosen, classes, DATA / "shift" / f"{split_name(name)}.parquet")
 
 
+def write_few_shots(emojis: list[art.Emoji], arrays: dict[str, np.ndarray], few: few_shots.FewShots):
+    """Writes the splits of the few-shot set, and how many drawings the emoji have."""
+    images = art.on_white(arrays["frames"])
+    classes = [emojis[index].label for index in few.emoji]
+    for split, rows in few.rows.items():
+        write_set(emojis, arrays, images, rows, classes, DATA / "few_shots" / f"{split}.parquet", marked=True)
+    (DATA / "few_shots" / "drawings.json").write_text(json.dumps(few.counted) + "\n")
+
+
 def split_name(style: str) -> str:
     """A style's name as `datasets` allows it for a split."""
     return style.replace("-", "_")
 
 
-def write_set(emojis, arrays, images, rows, classes: list[str], path: Path):
-    """Write the images `rows`, in Unicode order, as one parquet file with the list of all classes to choose from."""
-    names = list(art.load_styles())
+def write_set(emojis, arrays, images, rows, classes: list[str], path: Path, marked: bool = False):
+    """Write the images `rows`, in Unicode order, as one parquet file with the list of all classes to choose from.
+
+    `marked` adds a column `seen`: whether pre-training saw the drawing.
+    """
+    styles = art.load_styles()
+    names = list(styles)
     features = Features(
         image=Image(),
         label=ClassLabel(names=classes),
         emoji=Value("string"),
         style=Value("string"),
         tags=List(Value("string")),
+        **({"seen": Value("bool")} if marked else {}),
     )
 
     records = []
     for row in sorted(rows, key=lambda row: (arrays["emoji"][row], arrays["style"][row])):
         emoji = emojis[arrays["emoji"][row]]
+        style = names[arrays["style"][row]]
         records.append(
             {
                 "image": {"bytes": art.webp(images[row]), "path": None},
                 "label": classes.index(emoji.label),
                 "emoji": emoji.character,
-                "style": names[arrays["style"][row]],
+                "style": style,
                 "tags": list(emoji.tags),
+                **({"seen": styles[style]["role"] == "train"} if marked else {}),
             }
         )
 
@@ -260,7 +279,11 @@ def check_pipeline(example):
 def write_cards(figures, sets):
     """Writes the cards of data and model, from what was counted and measured."""
     finetune = load_dataset(str(DATA), "finetune")
-    everything = {"finetune": finetune} | sets
+    few = {
+        split: Dataset.from_parquet(str(DATA / "few_shots" / f"{split}.parquet"))
+        for split in ("train", "validation", "test")
+    }
+    everything = {"finetune": finetune} | sets | {"few_shots": few}
     counts = {name: {split: len(rows) for split, rows in parts.items()} for name, parts in everything.items()}
     classes = {name: next(iter(parts.values())).features["label"].num_classes for name, parts in everything.items()}
     shift = {
@@ -268,7 +291,8 @@ def write_cards(figures, sets):
         for name, style in art.load_styles().items()
         if style["role"] == "shift"
     }
-    (DATA / "README.md").write_text(cards.data_card(counts, classes, shift))
+    drawings = json.loads((DATA / "few_shots" / "drawings.json").read_text())
+    (DATA / "README.md").write_text(cards.data_card(counts, classes, shift, drawings))
 
     record = json.loads((MODEL / "pretraining.json").read_text())
     (MODEL / "README.md").write_text(cards.model_card(figures, record))

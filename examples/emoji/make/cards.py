@@ -21,23 +21,27 @@ def table(header: list[str], rows: list[list]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def attribution() -> str:
-    """Who drew each style, under which licence, and what it is used for."""
+def attribution(few_shots: set[str]) -> str:
+    """Who drew each style, under which licence, and what it is used for; `few_shots` are the styles of that set."""
     rows = []
     for name, style in art.load_styles().items():
         use = ROLES[style["role"]] + (", fine-tuning set" if style.get("finetune") else "")
+        use += ", few-shot set" if name in few_shots else ""
         package = f"{style['package']} {style['version']}"
         rows.append([name, f"[{style['author']}]({style['url']})", style["license"], package, use])
     return fill("ATTRIBUTION.md", styles=table(["style", "drawn by", "licence", "npm package", "used for"], rows))
 
 
-def data_card(counts: dict[str, dict[str, int]], classes: dict[str, int], shift: dict[str, int]) -> str:
+def data_card(
+    counts: dict[str, dict[str, int]], classes: dict[str, int], shift: dict[str, int], drawings: dict[str, int]
+) -> str:
     """The card of the sets.
 
     Args:
         counts: Images by configuration and split.
         classes: The number of class names by configuration.
         shift: Images by style.
+        drawings: How many emoji have at least so many different drawings.
     """
     configs = [
         {
@@ -57,6 +61,10 @@ def data_card(counts: dict[str, dict[str, int]], classes: dict[str, int], shift:
         configs=yaml.safe_dump({"configs": configs}, sort_keys=False).strip(),
         counts=table(header, rows),
         shift=table(["split of `shift`", "images"], [list(row) for row in shift.items()]),
+        drawings=table(
+            ["different drawings, at least", *(count for count in drawings if int(count) % 4 == 0)],
+            [["emoji", *(number for count, number in drawings.items() if int(count) % 4 == 0)]],
+        ),
     )
 
 
