@@ -28,7 +28,23 @@ def take_ticket(queue: str) -> int:
     Args:
         queue (`str`): Its name. Nobody waits for anybody.
     """
-    return dist.distributed_c10d._get_default_store().add(queue, 1) - 1
+    return count_together(queue, 1) - 1
+
+
+def count_together(name: str, more: int) -> int:
+    """Adds to a number that several processes have in common, at first 0, and returns what it is now.
+
+    Args:
+        name (`str`): What is counted. Nobody waits for anybody.
+        more (`int`): What to add, 0 to look.
+
+    Raises:
+        RuntimeError: if the process is gone that the others ask.
+    """
+    try:
+        return dist.distributed_c10d._get_default_store().add(name, more)
+    except dist.DistError as error:
+        raise RuntimeError("Another process is gone, of which this one asked what is left to do.") from error
 
 
 def gather(values: list) -> list:

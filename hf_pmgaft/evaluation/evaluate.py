@@ -152,7 +152,7 @@ def evaluate_robustness(
     any_iterate = verdict == "any_iterate"
     judge = Judge(verdicts, any_iterate, eight_bit, batch_size, seed, progress and rank == 0)
     probed: list[_Probed] = []
-    with closing(verdicts), full_precision(model), without_tf32(), frozen(model):
+    with judge.company, closing(verdicts), full_precision(model), without_tf32(), frozen(model):
         if compile is not None:
             classifiers.encode_image = CompiledEncoder(model, compile, batch_size)
         for plan in plans:
@@ -161,6 +161,7 @@ def evaluate_robustness(
                 _judge(judge, classifier, plan, reader)
                 if probes and rank == 0:
                     probed.append(_probe(classifier, plan, reader, attacks[0], seed))
+        judge.company.meet()
     verdicts.exchange()
     probed = gather(probed)
 

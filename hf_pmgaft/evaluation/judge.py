@@ -22,6 +22,7 @@ from ..attacks.walk import Ended, Lot, Walk
 from ..distributed import process_share
 from ..noise import sample_seeds
 from ..zero_shot.classifier import ZeroShotClassifier
+from .company import Company
 from .loaded import Loaded
 from .lots import Lots, split
 from .reader import Reader
@@ -145,6 +146,7 @@ class Judge:
         batch_size (`int`): Images at once.
         seed (`int`): Of the attacks' noise.
         progress (`bool`): Whether bars are shown.
+        company (`Company`): Who judges together.
 
     Attributes:
         usage (`dict`): How full the batches of this process were, by set and key.
@@ -166,6 +168,7 @@ class Judge:
     batch_size: int
     seed: int
     progress: bool
+    company: Company = field(default_factory=Company)
     usage: dict[tuple[str, str], Usage] = field(default_factory=dict)
 
     def check_images(self, reader: Reader, rows: Sequence[int]) -> None:
@@ -295,6 +298,7 @@ class Judge:
         with Progress(f"{reader.name}: {key}", len(candidates), done, right, len(rows), self.progress) as progress:
             work = _Work(todo, values, is_right, progress)
             yield work
+            self.company.meet()
             self.verdicts.exchange(reader.name, key)
             _check_complete(todo, values, reader.name, key)
             work.show_rest()

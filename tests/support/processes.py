@@ -23,9 +23,10 @@ class Group:
         function (`Callable`): What they call.
         arguments (`Any`): What they pass.
         log (`Path`): A folder for what they raise.
+        timeout (`float`): Seconds for which collectives wait.
     """
 
-    def __init__(self, count: int, function: Callable, *arguments: Any, log: Path):
+    def __init__(self, count: int, function: Callable, *arguments: Any, log: Path, timeout: float = 60):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         with socket.socket() as found:
@@ -33,7 +34,8 @@ class Group:
             port = found.getsockname()[1]
         self.log = log
         self.processes = [
-            context.Process(target=_call, args=(rank, count, port, log, function, arguments)) for rank in range(count)
+            context.Process(target=_call, args=(rank, count, port, timeout, log, function, arguments))
+            for rank in range(count)
         ]
         for process in self.processes:
             process.start()
@@ -75,13 +77,15 @@ class Group:
         return "\n".join(file.read_text() for file in sorted(self.log.glob("error-*.txt")))
 
 
-def _call(rank: int, count: int, port: int, log: Path, function: Callable, arguments: tuple) -> None:
+def _call(
+    rank: int, count: int, port: int, timeout: float, log: Path, function: Callable, arguments: tuple
+) -> None:
     code = 1
     multiprocessing.set_start_method("fork", force=True)  # of worker processes, not by way of a server
     try:
         if count > 1:
             where = {"init_method": f"tcp://127.0.0.1:{port}", "rank": rank, "world_size": count}
-            dist.init_process_group("gloo", timeout=timedelta(seconds=60), **where)
+            dist.init_process_group("gloo", timeout=timedelta(seconds=timeout), **where)
         function(*arguments)
         if count > 1:
             dist.barrier()
