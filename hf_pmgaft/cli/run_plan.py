@@ -46,6 +46,8 @@ def make_plan(
     if data_args.shots is not None:
         classes = _num_classes(data_args.dataset_name)
         images = None if classes is None else data_args.shots * classes
+    if data_args.only_classes is not None or data_args.only_rows is not None:
+        images = None
 
     plan = Plan(model_args, data_args, config, images, None, _num_evaluated(data_args))
     if config.max_steps > 0:

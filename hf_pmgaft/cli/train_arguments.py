@@ -130,6 +130,17 @@ class DataArguments:
     shots: int | None = field(
         default=None, metadata={"help": "Tune on so many images per class, drawn by --seed; all if not given."}
     )
+    only_classes: str | None = field(
+        default=None,
+        metadata={
+            "help": "Tune on some classes alone: base, the first half by label, new, the other one, or a text file of "
+            "names."
+        },
+    )
+    only_rows: str | None = field(
+        default=None,
+        metadata={"help": "Tune on rows alone whose column has one of some values: COLUMN=VALUE[,VALUE]."},
+    )
     resize: int | None = field(
         default=None,
         metadata={

@@ -152,8 +152,9 @@ def with_statistics(processor: Any, model_args: ModelArguments) -> Any:
 
 
 def load_training_set(data_args: DataArguments, processor: Any, seed: int, needs_labels: bool = True) -> Any:
-    """The examples to train on: all or a few of each class, decoded anew or kept."""
+    """The examples to train on: all or a few of each class, of all or some classes, decoded anew or kept."""
     from ..data.few_shots import few_shot
+    from ..data.subsets import keep_rows
     from ..suites.training import load_training_set as load
 
     name = required("--dataset_name", data_args.dataset_name)
@@ -172,6 +173,10 @@ def load_training_set(data_args: DataArguments, processor: Any, seed: int, needs
         )
     if data_args.streaming and data_args.shuffle_buffer:
         examples = examples.shuffled(seed, data_args.shuffle_buffer)
+    if data_args.only_rows is not None:
+        examples = keep_rows(examples, *parse_rows(data_args.only_rows))
+    if data_args.only_classes is not None:
+        examples = with_classes(examples, data_args.only_classes)
     if data_args.shots is not None:
         examples = few_shot(examples, data_args.shots, seed)
     if not data_args.cache_images:
@@ -183,6 +188,31 @@ def load_training_set(data_args: DataArguments, processor: Any, seed: int, needs
             "to find them again by. Leave one of the two out."
         )
     return examples.cached(data_args.cache_images * 2**20)
+
+
+def parse_rows(text: str) -> tuple[str, list[str]]:
+    """The column and the values that `COLUMN=VALUE[,VALUE]` names.
+
+    Example:
+        >>> parse_rows("style=noto,emojione")
+        ('style', ['noto', 'emojione'])
+    """
+    column, mark, values = text.partition("=")
+    if not (column and mark and values):
+        raise ValueError(
+            f"You passed --only_rows {text}, which is not COLUMN=VALUE[,VALUE]. Pass such as style=noto,emojione."
+        )
+    return column, values.split(",")
+
+
+def with_classes(examples: Any, text: str) -> Any:
+    """The examples of the classes that `--only_classes` names: a half of them, or those in a file."""
+    from ..data.subsets import keep_classes, split_classes
+
+    if text not in ("base", "new"):
+        return keep_classes(examples, names_from(text))
+    base, new = split_classes(examples.class_names or ())
+    return keep_classes(examples, base if text == "base" else new)
 
 
 def train_templates(data_args: DataArguments) -> str | list[str]:

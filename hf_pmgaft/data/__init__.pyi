@@ -33,6 +33,10 @@ from .sources import load_for_some_rows as load_for_some_rows
 from .sources import load_images as load_images
 from .sources import parse_set as parse_set
 from .streams import StreamingImages as StreamingImages
+from .subsets import images_of_classes as images_of_classes
+from .subsets import keep_classes as keep_classes
+from .subsets import keep_rows as keep_rows
+from .subsets import split_classes as split_classes
 from .training_sets import ImageClassificationDataset as ImageClassificationDataset
 from .training_sets import ProcessedImages as ProcessedImages
 from .training_sets import WithSampleId as WithSampleId

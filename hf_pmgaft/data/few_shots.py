@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..noise import sample_seeds
-from .columns import label_index, quick_labels
+from .subsets import labels_of
 from .training_sets import ImageClassificationDataset
 
 
@@ -77,12 +77,8 @@ def _check_shots(data: Any, shots: int) -> None:
 
 def _rows_by_label(data: ImageClassificationDataset) -> dict[int, list[int]]:
     """Row numbers by label. Every class of the list has an entry, even if no row carries it."""
-    labels = list(quick_labels(data.dataset, data.label_column) or ())
-    if len(labels) < len(data.dataset):
-        labels = [data.dataset[row][data.label_column] for row in range(len(data.dataset))]
-
+    labels = labels_of(data)
     rows_by_label: dict[int, list[int]] = {label: [] for label in range(len(data.class_names or ()))}
     for row in data.sample_ids:
-        label = label_index(labels[row], data.class_numbers, row)
-        rows_by_label.setdefault(label, []).append(row)
+        rows_by_label.setdefault(data.label(labels[row], row), []).append(row)
     return rows_by_label

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -72,6 +72,8 @@ class ImageRows:
     label_columns = LABEL_COLUMNS
     # What messages call the set, where there may be several.
     name: str | None = None
+    # Of some classes alone, their numbers there by those in the set; see `keep_classes`.
+    kept_numbers: Mapping[int, int] | None = None
 
     def __init__(
         self,
@@ -163,11 +165,26 @@ class ImageRows:
         """Gives the `pixel_values` of one row and, where the set has them, `labels` and the captions' token ids."""
         example = {"pixel_values": self.pixels(row[self.image_column], position)}
         if self.label_column is not None:
-            place = place_of(position, self.name)
-            example["labels"] = label_index(row[self.label_column], self.class_numbers, place)
+            example["labels"] = self.label(row[self.label_column], position)
         if self.captions is not None:
             example.update(self.captions.tokens(row, place_of(position, self.name)))
         return example
+
+    def label(self, value: Any, position: int | str) -> int:
+        """Gives the number of the class that the label of a row stands for.
+
+        Raises:
+            ValueError: for a label that stands for no class, and for one of a class that was not kept.
+        """
+        number = label_index(value, self.class_numbers, place_of(position, self.name))
+        if self.kept_numbers is None:
+            return number
+        if number not in self.kept_numbers:
+            raise ValueError(
+                f"Row {place_of(position, self.name)} has the label {value!r:.80}, whose class was not kept. Read the "
+                "rows of its sample_ids."
+            )
+        return self.kept_numbers[number]
 
     def check(self) -> None:
         """Reads every row, and raises one `ValueError` that names all those that cannot be used."""

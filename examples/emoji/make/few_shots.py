@@ -1,4 +1,4 @@
-"""The few-shot set: the emoji that most styles draw, with what pre-training saw to train on and unseen styles to test."""
+"""The few-shot set: the emoji with the most drawings, trained on what pre-training saw, tested in unseen styles."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -43,12 +43,13 @@ def choose(arrays: dict[str, np.ndarray]) -> FewShots:
         if len(splits["train"]) >= SHOTS and splits["validation"] and splits["test"]
     ]
     chosen = sorted(sorted(enough, key=lambda emoji: (-totals[emoji], emoji))[:CLASSES])
-    rows = {name: [row for emoji in chosen for row in by_emoji[emoji][name]] for name in ("train", "validation", "test")}
+    splits = ("train", "validation", "test")
+    rows = {split: [row for emoji in chosen for row in by_emoji[emoji][split]] for split in splits}
     return FewShots(chosen, rows, counted)
 
 
 def different_drawings(arrays: dict[str, np.ndarray]) -> dict[int, dict[str, list[int]]]:
-    """Rows by emoji and split, without those within `art.COPY` of one that comes before: training, validation, test."""
+    """Rows by emoji and split, without those within `art.COPY` of one before them: training, validation, test."""
     names = list(art.load_styles())
     images = art.on_white(arrays["frames"]).astype(np.int16)
     by_emoji = defaultdict(lambda: {"train": [], "validation": [], "test": []})
