@@ -77,9 +77,7 @@ class Group:
         return "\n".join(file.read_text() for file in sorted(self.log.glob("error-*.txt")))
 
 
-def _call(
-    rank: int, count: int, port: int, timeout: float, log: Path, function: Callable, arguments: tuple
-) -> None:
+def _call(rank: int, count: int, port: int, timeout: float, log: Path, function: Callable, arguments: tuple) -> None:
     code = 1
     multiprocessing.set_start_method("fork", force=True)  # of worker processes, not by way of a server
     try:
