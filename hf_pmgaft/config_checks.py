@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .attacks.ball import parse_factor, parse_radius, parse_step_size
+from .attacks.options import training_attack, training_options, try_attack
 from .attacks.pgd import check_reach
-from .attacks.spec import training_attack, training_options, try_attack
 from .registry import check_count
 
 if TYPE_CHECKING:

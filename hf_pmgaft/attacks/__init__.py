@@ -21,6 +21,7 @@ from .early_stopped import early_stopped_pgd
 from .losses import LOSSES, correct, input_gradient, make_loss
 from .patch import patch
 from .pgd import fgsm, fgsm_walk, pgd, pgd_walk
+from .sea import sea
 from .shared_perturbation import SharedPerturbation
 
 ATTACKS = {
@@ -40,12 +41,16 @@ SERVED_BY_FIRST_FOOLED = {"cw": ("linf",), "fgsm": NORMS, "pgd": NORMS}
 # Those that are walks, which run in any company; `None` where they are not.
 WALKS = {"apgd": apgd_walk, "apgd_t": apgd_t_walk, "cw": cw_walk, "fgsm": fgsm_walk, "pgd": pgd_walk}
 
+# Those on the pixels of segmentation alone: `attack(segmenter, images, masks, ...)`. See `AttackSpec.run_dense`.
+DENSE_ATTACKS = {"sea": sea}
+
 # What can steer an objective: it takes `loss_fn`, and walks where it leads.
 TRAINING_ATTACKS = {"fgsm": fgsm, "pgd": pgd, "shared": SharedPerturbation}
 
 __all__ = [
     "ATTACKS",
     "CORRUPTIONS",
+    "DENSE_ATTACKS",
     "LOSSES",
     "NORMS",
     "SERVED_BY_FIRST_FOOLED",
@@ -78,6 +83,7 @@ __all__ = [
     "patch",
     "pgd",
     "sample_seeds",
+    "sea",
     "square",
     "uniform_noise",
 ]

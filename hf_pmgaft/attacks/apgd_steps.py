@@ -43,9 +43,11 @@ class DenseSteps:
             noise = 2 * uniform_noise(seeds, images.shape[1:], _stream(numbers)) - 1
         else:
             noise = normal_noise(seeds, images.shape[1:], _stream(numbers))
-        points = (images + self.eps * self._normalize(noise)).clamp(0, 1)
+        return self.begin_at(images, (images + self.eps * self._normalize(noise)).clamp(0, 1))
 
-        count = torch.zeros_like(numbers)
+    def begin_at(self, images: torch.Tensor, points: torch.Tensor) -> State:
+        """Walks at given points of the ball."""
+        count = torch.zeros(len(points), dtype=torch.int64, device=points.device)
         window = max(int(0.22 * self.num_steps), 1)
         return {
             **_begin_bests(points),
@@ -59,7 +61,7 @@ class DenseSteps:
             "rises_in_window": count.clone(),
             "last_losses": points.new_zeros(len(points)),
             "losses_at_checkpoint": points.new_zeros(len(points)),
-            "was_halved": torch.ones_like(numbers, dtype=torch.bool),
+            "was_halved": torch.ones_like(count, dtype=torch.bool),
         }
 
     def advance(self, state: State, loss: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .sea import RADII, SEA_LOSSES
 from .spec import AttackSpec
 
 
@@ -42,6 +43,11 @@ def most_passes(spec: AttackSpec, num_classes: int) -> Passes:
             return Passes(1 + restarts * (options["num_queries"] + 1), 0)
         case "patch":
             return Passes(options["places"] * (num_steps + 1), options["places"] * num_steps)
+
+        # A gradient at each point but the last of each phase
+        case "sea":
+            walks = restarts * len(SEA_LOSSES)
+            return Passes(1 + walks * (num_steps + len(RADII)), walks * num_steps)
 
         # A gradient of each class, or of one
         case "fab":

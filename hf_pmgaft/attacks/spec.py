@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-import yaml
 
-from ..registry import check_choice, check_count, check_kind
-from . import ATTACKS, SERVED_BY_FIRST_FOOLED, TRAINING_ATTACKS, WALKS
+from ..registry import check_choice
+from . import ATTACKS, DENSE_ATTACKS, SERVED_BY_FIRST_FOOLED, WALKS
 from .any_iterate import first_fooled
 from .autoattack import VERSIONS, components
 from .ball import inside, parse_radius, parse_step_size
+from .dense import ByLargestLogit, Segments, walk_dense
+from .dense_checks import check_dense, check_whole, is_of_pixels
+from .dense_losses import DENSE_LOSSES
 from .early_stopped import early_stopped_pgd
-from .pgd import check_reach, default_step_size, pgd
+from .losses import LOSSES
+from .options import complete, defaults_of, parse_options, resolve, try_attack
+from .pgd import default_step_size
+from .sea import sea
 from .walk import Walk
 
-AUTOATTACK = ("apgd", "apgd_t", "fab", "fab_t", "square")  # reports name pyautoattack's version
-_NORMS = {
-    "cw": ("l2", "linf"),
-    "fgsm": ("l2", "linf"),
-    "pgd": ("l2", "linf"),
-    **dict.fromkeys((*AUTOATTACK, "autoattack"), ("l1", "l2", "linf")),
-}
 _NAMES = {"apgd_t": "APGD-T", "fab_t": "FAB-T", "square": "Square"}
 # Options that stand in an attack's name anyway.
-_NAMED = {"pgd": {"num_steps", "loss", "restarts"}, "fgsm": {"loss"}, "apgd": {"loss", "restarts"}}
+_NAMED = {
+    "pgd": {"num_steps", "loss", "restarts"},
+    "fgsm": {"loss"},
+    "apgd": {"loss", "restarts"},
+    "sea": {"num_steps", "restarts"},
+}
 _CLASSES = {"apgd_t": 4, "dlr": 3}
-_COUNTS = ("num_steps", "num_targets", "num_queries", "restarts", "search_steps", "places", "size")
-# What an attack is given by its caller, and is no option of a description.
-_NO_OPTIONS = {"classifier", "images", "labels", "loss_fn", "seeds", "targeted", "options", "start_std"}
 # What an option becomes in the trial on a small image.
-_CHEAP = {"num_steps": 3, "num_queries": 1, "restarts": 1, "search_steps": 1, "num_targets": 1, "places": 1, "size": 1}
+_CHEAP = {"num_steps": 4, "num_queries": 1, "restarts": 1, "search_steps": 1, "num_targets": 1, "places": 1, "size": 1}
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class AttackSpec:
     report has stored, as it is.
 
     Args:
-        attack (`str`): One of `hf_pmgaft.attacks.ATTACKS`, or `"autoattack"`.
+        attack (`str`): One of `hf_pmgaft.attacks.ATTACKS` or `DENSE_ATTACKS`, or `"autoattack"`.
         options (`dict`): The attack's own options by name, such as `eps` and `num_steps`.
 
     Example:
@@ -79,10 +78,8 @@ class AttackSpec:
             )
         given = value.to_dict() if isinstance(value, AttackSpec) else dict(value)
         name = given.pop("attack", None)
-        if not isinstance(name, str) or (name not in ATTACKS and name != "autoattack"):
-            raise ValueError(f"There is no attack {name!r}. Choose one of {sorted([*ATTACKS, 'autoattack'])}.")
-
-        spec = cls(name, _complete(name, given))
+        check_choice("attack", name, [*ATTACKS, *DENSE_ATTACKS, "autoattack"])
+        spec = cls(name, complete(name, given))
         spec._try_on_a_small_image()
         return spec
 
@@ -137,7 +134,7 @@ class AttackSpec:
         # What every table wants to know
         options, walks = self.options, self.attack in ("pgd", "fgsm")
         title = _NAMES.get(self.attack, self.attack.upper())
-        if walks and "num_steps" in options:
+        if (walks or self.attack == "sea") and "num_steps" in options:
             title += f"-{options['num_steps']}"
         if self.attack == "apgd":
             title += f"-{options.get('loss', 'ce').upper()}"
@@ -148,7 +145,7 @@ class AttackSpec:
 
         # What is off its default
         shown = {"eps", "norm", "size", "step_size"} | _NAMED.get(self.attack, set())
-        defaults = _defaults(self.attack)
+        defaults = defaults_of(self.attack)
         others = {key: value for key, value in options.items() if key not in shown and value != defaults.get(key)}
         if self._has_another_step():
             others["step_size"] = options["step_size"]
@@ -196,7 +193,8 @@ class AttackSpec:
                 choice.
             targeted (`bool`): Whether `labels` are the classes to reach, for PGD and FGSM.
         """
-        attack, options = _resolve(ATTACKS[self.attack], self.options)
+        check_whole(self)
+        attack, options = resolve(ATTACKS[self.attack], self.options)
         if targeted:
             options["targeted"] = True
         if any_iterate and self.norm in SERVED_BY_FIRST_FOOLED.get(self.attack, ()):
@@ -208,8 +206,50 @@ class AttackSpec:
             attack = partial(first_fooled, attack)
         return attack(classifier, images, labels, seeds=seeds, **options)
 
+    def run_dense(
+        self,
+        segmenter: Segments,
+        images: torch.Tensor,
+        masks: torch.Tensor,
+        seeds: torch.Tensor,
+        *,
+        any_iterate: bool = False,
+    ) -> torch.Tensor:
+        """Adversarial images of one batch whose pixels are classified, `[B,C,H,W]` in [0,1], float32.
+
+        Args:
+            segmenter (`Segments`): Images in [0,1] -> logits `[B,K,H,W]`, and a `predict`.
+            masks (`torch.Tensor`): `[B,H,W]`, int64: class indices, below 0 where ignored. An image without a labelled
+                pixel comes back as it is.
+            any_iterate (`bool`): Whether of all points that walks come by, and the image itself, the one is taken at
+                which the fewest labelled pixels are right, the latest among equals; else of their last points. `sea`
+                goes by the former alone.
+
+        Raises:
+            ValueError: for what is no attack on pixels; see [`check_dense`].
+        """
+        check_dense(self)
+        options = dict(self.options)
+        if self.attack == "sea":
+            return sea(segmenter, images, masks, seeds=seeds, **options)
+        options.pop("tau", None)
+        loss = options.pop("loss", "ce")
+        return walk_dense(
+            WALKS[self.attack](**options),
+            segmenter,
+            images,
+            masks,
+            seeds,
+            eps=self.radius,
+            norm=self.norm,
+            loss=loss,
+            num_steps=options.get("num_steps", 1),
+            any_iterate=any_iterate,
+        )
+
     def walk(self, num_classes: int) -> Walk | None:
         """The attack as walks that run in any company, on so many classes; `None` if it runs batch by batch."""
+        check_whole(self)
         options = dict(self.options)
         if self.attack not in WALKS or options.pop("tau", None) is not None:
             return None
@@ -255,152 +295,14 @@ class AttackSpec:
             self.expand(4)  # each part is tried as it is made
             return
 
-        attack, options = _resolve(ATTACKS[self.attack], self.options)
-        options.update({key: value for key, value in _CHEAP.items() if key in options})
+        if "loss" in self.options:
+            check_choice("loss", self.options["loss"], {*LOSSES, *DENSE_LOSSES})
+        cheap = {key: min(value, self.options[key]) for key, value in _CHEAP.items() if key in self.options}
+        if is_of_pixels(self):
+            image = torch.full((1, 3, 4, 4), 0.5)
+            mask, seed = torch.zeros((1, 4, 4), dtype=torch.int64), torch.tensor([0])
+            AttackSpec(self.attack, {**self.options, **cheap}).run_dense(ByLargestLogit(torch.neg), image, mask, seed)
+            return
+
+        attack, options = resolve(ATTACKS[self.attack], {**self.options, **cheap})
         try_attack(f"The attack {self.to_dict()}", partial(attack, seeds=torch.tensor([0])), options)
-
-
-def parse_options(text: str) -> dict[str, Any]:
-    """The dict of a text such as `"pgd,num_steps=100,loss=ce"`, neither checked nor completed.
-
-    Example:
-        >>> parse_options("pgd,num_steps=100,loss=ce")
-        {'attack': 'pgd', 'num_steps': 100, 'loss': 'ce'}
-    """
-    name, *options = text.split(",")
-    wrong = [option for option in options if "=" not in option]
-    if wrong:
-        raise ValueError(f"The attack {text!r} has {wrong}, which is no option=value. Write as pgd,num_steps=100.")
-
-    spec: dict[str, Any] = {"attack": name.strip()}
-    for option in options:
-        key, value = option.split("=", 1)
-        key = key.strip()
-        if key in spec:
-            raise ValueError(f"The attack {text!r} has {key} twice. Leave one of them out.")
-        try:
-            spec[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError(f"The attack {text!r} has {key}={value}, which cannot be read. Correct it.") from None
-    return spec
-
-
-def training_attack(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., torch.Tensor], dict[str, Any]]:
-    """The attack of `TRAINING_ATTACKS` that a name and its options stand for, and the options to call it with.
-
-    One with a state of its own is made anew. PGD with `tau` is the one that stops early.
-    """
-    attack = TRAINING_ATTACKS[name]
-    if isinstance(attack, type):
-        return attack(), dict(options)
-    return _resolve(attack, options)
-
-
-def training_options(name: str) -> set[str]:
-    """Names of the options that a training attack takes."""
-    attack = TRAINING_ATTACKS[name]
-    parameters = inspect.signature(attack() if isinstance(attack, type) else attack).parameters.values()
-    names = {parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD}
-    if len(names) < len(parameters):  # `**options` are handed on to PGD
-        names |= set(inspect.signature(pgd).parameters)
-    if "momentum" in names:
-        names.add("tau")
-    return names - (_NO_OPTIONS - {"start_std"})
-
-
-def try_attack(title: str, attack: Callable[..., torch.Tensor], options: Mapping[str, Any], size: int = 16) -> None:
-    """Runs an attack on one small image, so that a wrong option shows before anything is spent.
-
-    Raises:
-        ValueError: if it cannot run; `title` is what the message calls it.
-    """
-    image = torch.full((1, 3, size, size), 0.5)
-
-    def classifier(images: torch.Tensor) -> torch.Tensor:
-        return images.flatten(1)[:, :4] * torch.tensor([1.0, 0.9, 0.8, 0.7])
-
-    try:
-        attack(classifier, image, torch.tensor([0]), **options)
-    except TypeError as error:
-        raise ValueError(f"{title} cannot run ({error}). Correct its options.") from error
-
-
-def _complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of an attack, checked."""
-    defaults = _defaults(name)
-    spec = {"attack": name, **given}
-    unknown = sorted(set(given) - set(defaults))
-    if unknown:
-        raise ValueError(f"The attack {name!r} takes no {', '.join(unknown)}. It takes: {sorted(defaults)}.")
-
-    full = {key: given.get(key, value) for key, value in defaults.items()}
-    missing = sorted(key for key, value in full.items() if value is inspect.Parameter.empty)
-    if missing == ["eps"]:
-        raise ValueError(f"The attack {spec} has no radius. Add eps, such as '4/255'.")
-    if missing:
-        raise ValueError(f"The attack {spec} has no {' and no '.join(missing)}. Add it.")
-
-    for key, value in full.items():
-        full[key] = _like_default(f"The attack {name!r}", key, value, defaults[key])
-    try:
-        for key in _COUNTS:
-            if key in full:
-                full[key] = check_count(key, full[key])
-        if "norm" in full:
-            _check_ball(name, full)
-    except ValueError as error:
-        raise ValueError(f"The attack {name!r}: {error}") from error
-    return full
-
-
-def _like_default(title: str, key: str, value: Any, default: Any) -> Any:
-    """An option's value, which must be of the kind of a default that is a truth value or a share."""
-    if not isinstance(default, (bool, float)):
-        return value
-    checked = check_kind(title, type(default), key, value)
-    if isinstance(default, float) and not 0 <= checked < float("inf"):
-        raise ValueError(f"{title} cannot take {key}={value!r}. Pass a number of 0 or more.")
-    return value if checked == value else checked
-
-
-def _check_ball(name: str, full: dict[str, Any]) -> None:
-    """Checks the ball and the walk in it, whose length of a step is filled in."""
-    check_choice("norm", full["norm"], _NORMS[name])
-    radius = parse_radius(full["eps"], full["norm"])
-    if "step_size" not in full:
-        return
-    if full["step_size"] is None:
-        full["step_size"] = default_step_size(radius, full["num_steps"])
-    check_reach(full["eps"], full["norm"], full["num_steps"], full["step_size"])
-
-
-def _defaults(name: str) -> dict[str, Any]:
-    """All options of an attack with their defaults."""
-    if name == "autoattack":
-        return {"eps": inspect.Parameter.empty, "norm": "linf", "version": "standard"}
-    parameters = dict(inspect.signature(ATTACKS[name]).parameters)
-    if name == "fgsm":  # whose further options are those of PGD
-        own = set(parameters) | {"num_steps", "step_size"}
-        parameters |= {key: value for key, value in inspect.signature(pgd).parameters.items() if key not in own}
-    if name in ("fgsm", "pgd"):
-        parameters["tau"] = inspect.Parameter("tau", inspect.Parameter.KEYWORD_ONLY, default=None)
-    return {key: value.default for key, value in parameters.items() if key not in _NO_OPTIONS}
-
-
-def _resolve(
-    attack: Callable[..., torch.Tensor], options: Mapping[str, Any]
-) -> tuple[Callable[..., torch.Tensor], dict[str, Any]]:
-    """The attack function that options ask for: with `tau` it is the one that stops early."""
-    options = dict(options)
-    if options.get("tau") is None:
-        options.pop("tau", None)
-        return attack, options
-
-    if attack is ATTACKS["fgsm"]:
-        options = {"random_start": False, **options, "num_steps": 1, "step_size": None}
-    if options.pop("restarts", 1) > 1:
-        raise ValueError(
-            "You passed tau with restarts, but the early stop is that of one run away from the label. Leave one of "
-            "the two out."
-        )
-    return early_stopped_pgd, options

@@ -6,7 +6,8 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..attacks.spec import AttackSpec, parse_options
+from ..attacks.options import parse_options
+from ..attacks.spec import AttackSpec
 from ..config import PMGAFTConfig, check_output_dir
 from ..models.processors import image_processor_of
 from ..models.record import model_record

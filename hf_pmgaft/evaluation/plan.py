@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from ..attacks.dense_checks import check_dense, check_whole
 from ..attacks.passes import Passes, most_passes
 from ..attacks.spec import AttackSpec
 from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
+from ..data.segmentation_sets import SegmentationDataset
 from ..registry import check_count
 from .gallery import Gallery
 
@@ -44,8 +46,12 @@ class Plan:
         """The plan of a set: `max_samples` of its rows chosen by the seed, and what the attacks stand for on it.
 
         Raises:
-            ValueError: for a gallery that cannot be ranked, or an attack that cannot handle so few classes.
+            ValueError: for a gallery that cannot be ranked, an attack that cannot handle so few classes, and one on
+                pixels where images are classified as a whole, or the other way round.
         """
+        check = check_dense if isinstance(data, SegmentationDataset) else check_whole
+        for spec in attacks:
+            check(spec)
         rows = _rows(data, max_samples, seed)
         if isinstance(data, RetrievalDataset):
             gallery = Gallery(data, rows, seed)

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..attacks.spec import AUTOATTACK, AttackSpec
+from ..attacks.options import AUTOATTACK
+from ..attacks.spec import AttackSpec
 from ..fingerprints import digest_of_list
 from ..models.backbones import get_encoder, unwrap_peft
 from .plan import Plan

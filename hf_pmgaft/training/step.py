@@ -16,8 +16,8 @@ from torch import nn
 
 from ..attacks.inputs import known_values
 from ..attacks.losses import input_gradient, make_loss
+from ..attacks.options import training_attack
 from ..attacks.shared_perturbation import SharedPerturbation
-from ..attacks.spec import training_attack
 from ..data.augmentation import augment
 from ..data.collator import choose_captions
 from ..distributed import process_share

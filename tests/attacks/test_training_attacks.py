@@ -9,7 +9,7 @@ from support.attacked import length
 
 from hf_pmgaft.attacks import TRAINING_ATTACKS
 from hf_pmgaft.attacks.losses import cross_entropy
-from hf_pmgaft.attacks.spec import training_attack
+from hf_pmgaft.attacks.options import training_attack
 
 EPS = {"linf": 8 / 255, "l2": 0.5}
 # A shared perturbation has one norm, and is that of a whole batch.

@@ -1,0 +1,176 @@
+"""What an attack's options are: their names, defaults and checks, read from its signature, and from a text."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import yaml
+
+from ..registry import check_choice, check_count, check_kind
+from . import ATTACKS, DENSE_ATTACKS, TRAINING_ATTACKS
+from .ball import parse_radius
+from .early_stopped import early_stopped_pgd
+from .pgd import check_reach, default_step_size, pgd
+
+AUTOATTACK = ("apgd", "apgd_t", "fab", "fab_t", "square")  # reports name pyautoattack's version
+NORMS = {
+    "cw": ("l2", "linf"),
+    "fgsm": ("l2", "linf"),
+    "pgd": ("l2", "linf"),
+    "sea": ("linf",),
+    **dict.fromkeys((*AUTOATTACK, "autoattack"), ("l1", "l2", "linf")),
+}
+_COUNTS = ("num_steps", "num_targets", "num_queries", "restarts", "search_steps", "places", "size")
+# What an attack is given by its caller, and is no option of a description.
+_NO_OPTIONS = {
+    *("classifier", "images", "labels", "loss_fn", "masks", "options", "seeds", "segmenter", "start_std", "targeted")
+}
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """The dict of a text such as `"pgd,num_steps=100,loss=ce"`, neither checked nor completed.
+
+    Example:
+        >>> parse_options("pgd,num_steps=100,loss=ce")
+        {'attack': 'pgd', 'num_steps': 100, 'loss': 'ce'}
+    """
+    name, *options = text.split(",")
+    wrong = [option for option in options if "=" not in option]
+    if wrong:
+        raise ValueError(f"The attack {text!r} has {wrong}, which is no option=value. Write as pgd,num_steps=100.")
+
+    spec: dict[str, Any] = {"attack": name.strip()}
+    for option in options:
+        key, value = option.split("=", 1)
+        key = key.strip()
+        if key in spec:
+            raise ValueError(f"The attack {text!r} has {key} twice. Leave one of them out.")
+        try:
+            spec[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"The attack {text!r} has {key}={value}, which cannot be read. Correct it.") from None
+    return spec
+
+
+def training_attack(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., torch.Tensor], dict[str, Any]]:
+    """The attack of `TRAINING_ATTACKS` that a name and its options stand for, and the options to call it with.
+
+    One with a state of its own is made anew. PGD with `tau` is the one that stops early.
+    """
+    attack = TRAINING_ATTACKS[name]
+    if isinstance(attack, type):
+        return attack(), dict(options)
+    return resolve(attack, options)
+
+
+def training_options(name: str) -> set[str]:
+    """Names of the options that a training attack takes."""
+    attack = TRAINING_ATTACKS[name]
+    parameters = inspect.signature(attack() if isinstance(attack, type) else attack).parameters.values()
+    names = {parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD}
+    if len(names) < len(parameters):  # `**options` are handed on to PGD
+        names |= set(inspect.signature(pgd).parameters)
+    if "momentum" in names:
+        names.add("tau")
+    return names - (_NO_OPTIONS - {"start_std"})
+
+
+def try_attack(title: str, attack: Callable[..., torch.Tensor], options: Mapping[str, Any], size: int = 16) -> None:
+    """Runs an attack on one small image, so that a wrong option shows before anything is spent.
+
+    Raises:
+        ValueError: if it cannot run; `title` is what the message calls it.
+    """
+    image = torch.full((1, 3, size, size), 0.5)
+
+    def classifier(images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, :4] * torch.tensor([1.0, 0.9, 0.8, 0.7])
+
+    try:
+        attack(classifier, image, torch.tensor([0]), **options)
+    except TypeError as error:
+        raise ValueError(f"{title} cannot run ({error}). Correct its options.") from error
+
+
+def complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of an attack, checked."""
+    defaults = defaults_of(name)
+    spec = {"attack": name, **given}
+    unknown = sorted(set(given) - set(defaults))
+    if unknown:
+        raise ValueError(f"The attack {name!r} takes no {', '.join(unknown)}. It takes: {sorted(defaults)}.")
+
+    full = {key: given.get(key, value) for key, value in defaults.items()}
+    missing = sorted(key for key, value in full.items() if value is inspect.Parameter.empty)
+    if missing == ["eps"]:
+        raise ValueError(f"The attack {spec} has no radius. Add eps, such as '4/255'.")
+    if missing:
+        raise ValueError(f"The attack {spec} has no {' and no '.join(missing)}. Add it.")
+
+    for key, value in full.items():
+        full[key] = _like_default(f"The attack {name!r}", key, value, defaults[key])
+    try:
+        for key in _COUNTS:
+            if key in full:
+                full[key] = check_count(key, full[key])
+        if "norm" in full:
+            _check_ball(name, full)
+    except ValueError as error:
+        raise ValueError(f"The attack {name!r}: {error}") from error
+    return full
+
+
+def _like_default(title: str, key: str, value: Any, default: Any) -> Any:
+    """An option's value, which must be of the kind of a default that is a truth value or a share."""
+    if not isinstance(default, (bool, float)):
+        return value
+    checked = check_kind(title, type(default), key, value)
+    if isinstance(default, float) and not 0 <= checked < float("inf"):
+        raise ValueError(f"{title} cannot take {key}={value!r}. Pass a number of 0 or more.")
+    return value if checked == value else checked
+
+
+def _check_ball(name: str, full: dict[str, Any]) -> None:
+    """Checks the ball and the walk in it, whose length of a step is filled in."""
+    check_choice("norm", full["norm"], NORMS[name])
+    radius = parse_radius(full["eps"], full["norm"])
+    if "step_size" not in full:
+        return
+    if full["step_size"] is None:
+        full["step_size"] = default_step_size(radius, full["num_steps"])
+    check_reach(full["eps"], full["norm"], full["num_steps"], full["step_size"])
+
+
+def defaults_of(name: str) -> dict[str, Any]:
+    """All options of an attack with their defaults."""
+    if name == "autoattack":
+        return {"eps": inspect.Parameter.empty, "norm": "linf", "version": "standard"}
+    parameters = dict(inspect.signature({**ATTACKS, **DENSE_ATTACKS}[name]).parameters)
+    if name == "fgsm":  # whose further options are those of PGD
+        own = set(parameters) | {"num_steps", "step_size"}
+        parameters |= {key: value for key, value in inspect.signature(pgd).parameters.items() if key not in own}
+    if name in ("fgsm", "pgd"):
+        parameters["tau"] = inspect.Parameter("tau", inspect.Parameter.KEYWORD_ONLY, default=None)
+    return {key: value.default for key, value in parameters.items() if key not in _NO_OPTIONS}
+
+
+def resolve(
+    attack: Callable[..., torch.Tensor], options: Mapping[str, Any]
+) -> tuple[Callable[..., torch.Tensor], dict[str, Any]]:
+    """The attack function that options ask for: with `tau` it is the one that stops early."""
+    options = dict(options)
+    if options.get("tau") is None:
+        options.pop("tau", None)
+        return attack, options
+
+    if attack is ATTACKS["fgsm"]:
+        options = {"random_start": False, **options, "num_steps": 1, "step_size": None}
+    if options.pop("restarts", 1) > 1:
+        raise ValueError(
+            "You passed tau with restarts, but the early stop is that of one run away from the label. Leave one of "
+            "the two out."
+        )
+    return early_stopped_pgd, options
