@@ -128,6 +128,7 @@ class FullBatches:
         self._live: dict[_Image, None] = {}  # images on their way, in the order in which they came
         self._ended: list[_Image] = []
         self._more_come = True  # as far as is known
+        self._half_full: list[int] = []  # images of first looks that more images might have filled up
         self._is_checked = False
 
     @torch.no_grad()
@@ -196,6 +197,9 @@ class FullBatches:
         while not self._arrived:
             lot = next(lots, None)
             self._more_come = lot is not None
+            for count in self._half_full:
+                self.usage.count(count, waiting=self._more_come)
+            self._half_full = []
             if lot is None:
                 return None
             self._arrive(lot)
@@ -217,6 +221,10 @@ class FullBatches:
         """Ranks the classes of images before any attack; those that are misclassified end here."""
         labels = torch.stack([image.label for image in images])
         points = torch.stack([image.image for image in images])
+        if len(images) == self.size:
+            self.usage.count(len(images), waiting=True)
+        else:
+            self._half_full.append(len(images))
         logits = self._logits(points, labels)
         fooled = set(self._fooled(points, labels, points, logits))
         ranking = logits.sort(dim=1)[1].flip(1)[:, : self.walk.num_walks + 1]
@@ -266,6 +274,7 @@ class FullBatches:
     def _step(self) -> None:
         """One step of all walks that have a place."""
         state = self._state
+        self.usage.count(len(self._places), waiting=self._something_waits())
         with torch.enable_grad():
             points = state["points"].detach().requires_grad_()
             logits = self._logits(points, state["labels"])
@@ -298,13 +307,13 @@ class FullBatches:
         images = [image for (image, _), _ in looked_at]
         points = torch.stack([point for _, point in looked_at])
         labels = torch.stack([image.label for image in images])
+        self.usage.count(len(points), waiting=self._something_waits())
         logits = self._logits(points, labels)
         fooled = set(self._fooled(torch.stack([image.image for image in images]), labels, points, logits))
         for index, (place, point) in enumerate(looked_at):
             self._decide(place, point.clamp(0, 1) if index in fooled else point, index in fooled)
 
     def _logits(self, points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        self.usage.count(len(points), waiting=self._something_waits())
         logits = at_least_float32(check_logits(self.classifier(points), points))
         if not self._is_checked:  # once, since these checks wait for the device
             check_classes(labels, logits.shape[1])

@@ -44,12 +44,12 @@ from .card_options import check_card_options, put_into_card
 from .compare import compare, draw_reports
 from .errors import flags_named, going_on_from, one_line_errors, one_line_stops
 from .parser import add_model_options, make_parser
-from .set_options import FLAGS, HELP, options_of
+from .set_options import FLAGS, HELP, add_mask_options, mask_options_of, options_of
 from .suite_options import HELP as SUITE_HELP
 from .suite_options import end_with_missing, load_suite_sets
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
-    from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
+    from ..data.evaluation_sets import EvaluationImages, RetrievalDataset
 
 GROUPS = ("animals", "smileys", "food", "travel", "activities", "objects", "symbols", "flags")
 HEADS = ("linear_probe", "nearest_class_mean")
@@ -72,6 +72,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     sets.add_argument("--eval_image_column", nargs="+", help=HELP["eval_image_column"])
     sets.add_argument("--eval_label_column", nargs="+", help=HELP["eval_label_column"])
     sets.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
+    add_mask_options(sets)
     sets.add_argument("--suite", help=SUITE_HELP["suite"])
     sets.add_argument("--suite_sets", nargs="+", help=SUITE_HELP["suite_sets"])
     sets.add_argument("--data_root", help=SUITE_HELP["data_root"])
@@ -250,12 +251,14 @@ def load_sets(args: argparse.Namespace, processor: Any) -> tuple[list[Evaluation
     return sets, {}
 
 
-def load_labelled(text: str, args: argparse.Namespace, processor: Any, **options: Any) -> ZeroShotDataset:
-    """A set of labelled images, with what the command line says of its names and columns."""
+def load_labelled(text: str, args: argparse.Namespace, processor: Any, **options: Any) -> EvaluationImages:
+    """A set of labelled images or of images with masks, with what the command line says of its names and columns."""
     from ..suites.sets import load_set
 
+    options.update(options_of(text, args, named_sets(args), args.head))
+    options.update(mask_options_of(text, args, named_sets(args)))
     with flags_named(text, FLAGS):
-        return load_set(text, processor, **options_of(text, args, named_sets(args), args.head), **options)
+        return load_set(text, processor, **options)
 
 
 def load_captioned(
@@ -293,6 +296,11 @@ def _check_idle(args: argparse.Namespace) -> None:
         "--sample_ids": args.sample_ids,
         "--head": args.head,
         "--caption_column": args.caption_column,
+        "--mask_column": args.mask_column,
+        "--ignore_index": args.ignore_index,
+        "--reduce_zero_label": args.reduce_zero_label,
+        "--background_threshold": args.background_threshold,
+        "--short_edge": args.short_edge,
     }
     idle = [flag for flag, value in (of_sets if args.suite else of_suite).items() if value is not None]
     if idle:

@@ -13,6 +13,11 @@ FLAGS = {
     "image_column": "--eval_image_column",
     "label_column": "--eval_label_column",
     "accept_any_class_names": "--accept_any_class_names",
+    "mask_column": "--mask_column",
+    "ignore_index": "--ignore_index",
+    "reduce_zero_label": "--reduce_zero_label",
+    "background_threshold": "--background_threshold",
+    "short_edge": "--short_edge",
 }
 HELP = {
     "eval_class_names": "Class names of evaluation sets, where their labels have none: a file with one name per line, "
@@ -20,7 +25,29 @@ HELP = {
     "eval_image_column": "Image column of evaluation sets; SET=COLUMN for one of them.",
     "eval_label_column": "Label column of evaluation sets; SET=COLUMN for one of them.",
     "accept_any_class_names": "Take class names that a text tower cannot know, such as n01443537.",
+    "mask_column": "Column of masks of class indices, if not the usual one; SET=COLUMN for one of the sets.",
+    "ignore_index": "Values in masks that stand for no class; 255 if absent.",
+    "reduce_zero_label": "0 in masks stands for no class, and 1 for the first.",
+    "background_threshold": "Probability below which a pixel is of the first class, background.",
+    "short_edge": "Shortest edge to which images and masks are resized; their own size if absent.",
 }
+
+
+def add_mask_options(parser: Any) -> None:
+    """Adds what a command line may say of sets with masks.
+
+    Example:
+        >>> from argparse import ArgumentParser
+        >>> parser = ArgumentParser()
+        >>> add_mask_options(parser)
+        >>> parser.parse_args(["--short_edge", "336"]).short_edge
+        336
+    """
+    parser.add_argument("--mask_column", nargs="+", help=HELP["mask_column"])
+    parser.add_argument("--ignore_index", nargs="+", type=int, help=HELP["ignore_index"])
+    parser.add_argument("--reduce_zero_label", action="store_true", default=None, help=HELP["reduce_zero_label"])
+    parser.add_argument("--background_threshold", type=float, help=HELP["background_threshold"])
+    parser.add_argument("--short_edge", type=int, help=HELP["short_edge"])
 
 
 def options_of(text: str, args: Any, texts: Sequence[str], head: str | None = None) -> dict[str, Any]:
@@ -52,6 +79,32 @@ def options_of(text: str, args: Any, texts: Sequence[str], head: str | None = No
         "label_column": value_of("--eval_label_column", args.eval_label_column, name, names),
         "accept_any_class_names": args.accept_any_class_names or head is not None,
     }
+
+
+def mask_options_of(text: str, args: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """The keywords of `load_set` for the masks of one set: those that were passed.
+
+    Args:
+        text (`str`), args, texts (`list[str]`): See [`options_of`]; what [`add_mask_options`] adds.
+
+    Example:
+        >>> from argparse import ArgumentParser
+        >>> parser = ArgumentParser()
+        >>> add_mask_options(parser)
+        >>> mask_options_of("user/streets", parser.parse_args(["--ignore_index", "0", "255"]), ["user/streets"])
+        {'ignore_index': [0, 255]}
+    """
+    from ..suites.sets import set_name
+
+    names = {set_name(each) for each in texts}
+    options = {
+        "mask_column": value_of("--mask_column", args.mask_column, set_name(text), names),
+        "ignore_index": args.ignore_index,
+        "reduce_zero_label": args.reduce_zero_label,
+        "background_threshold": args.background_threshold,
+        "short_edge": args.short_edge,
+    }
+    return {option: value for option, value in options.items() if value is not None}
 
 
 def value_of(flag: str, values: Sequence[str] | None, name: str, names: set[str]) -> str | None:

@@ -151,14 +151,15 @@ class ImageRows:
         return ImageOps.crop(image, self.border) if self.border else image
 
     @contextlib.contextmanager
-    def naming_row(self, kind: str, column: str, position: int | str) -> Iterator[None]:
-        """Names the row and column in what is raised inside; `kind` is what the message calls their content."""
+    def naming_row(self, kind: str, column: str, position: int | str, file: str | None = None) -> Iterator[None]:
+        """Names row, column and file in what is raised inside; `kind` is what the message calls their content."""
         try:
             yield
         except Exception as error:  # a broken file makes Pillow raise anything
+            in_file = "" if file is None else f", file {file}"
             raise ValueError(
-                f"The {kind} in row {place_of(position, self.name)}, column {column!r}, cannot be read ({error}). "
-                "Repair or remove the row; --check_data lists all such rows beforehand."
+                f"The {kind} in row {place_of(position, self.name)}, column {column!r}{in_file}, cannot be read "
+                f"({error}). Repair or remove the row; --check_data lists all such rows beforehand."
             ) from error
 
     def example(self, row: dict[str, Any], position: int | str) -> dict[str, Any]:

@@ -127,13 +127,14 @@ class SegmentationDataset(EvaluationImages):
                 no class.
         """
         self._check_sizes(row, position)
-        with self.naming_row("mask", self.mask_column, position):
-            values, places = np.unique(read_mask(row[self.mask_column]), return_inverse=True)
+        mask = row[self.mask_column]
+        with self.naming_row("mask", self.mask_column, position, file_name(mask)):
+            values, places = np.unique(read_mask(mask), return_inverse=True)
             unknown = [value for value in values.tolist() if value not in self._labels]
             if unknown:
                 known = sorted(value for value, label in self._labels.items() if label != IGNORED)
                 raise ValueError(
-                    f"{self._file(row)} holds {unknown[:5]}, which stand for none of the {len(self.class_names)} "
+                    f"it holds {unknown[:5]}, which stand for none of the {len(self.class_names)} "
                     f"classes ({known[0]} to {known[-1]}): masks hold indices, not levels of grey; correct "
                     "class_names, or name what is to be left out as ignore_index"
                 )
@@ -169,15 +170,12 @@ class SegmentationDataset(EvaluationImages):
         """Height and width of a row's image, as it is stored; its mask must have the same."""
         with self.naming_row("image", self.image_column, position):
             height, width = image_size(row[self.image_column])
-        with self.naming_row("mask", self.mask_column, position):
-            size = mask_size(row[self.mask_column])
+        mask = row[self.mask_column]
+        with self.naming_row("mask", self.mask_column, position, file_name(mask)):
+            size = mask_size(mask)
             if size != (height, width):
-                raise ValueError(f"{self._file(row)} is {size[1]} x {size[0]}, but its image {width} x {height}")
+                raise ValueError(f"it is {size[1]} x {size[0]}, but its image {width} x {height}")
         return height, width
-
-    def _file(self, row: dict[str, Any]) -> str:
-        """What messages call a row's mask."""
-        return file_name(row[self.mask_column]) or "it"
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """The size at which an image is attacked."""

@@ -15,6 +15,7 @@ from .builders import Part, split_names
 from .columns import IMAGE_COLUMNS, check_has_rows
 from .csv_header import check_csv_header
 from .local_files import check_local_files
+from .mask_folders import has_mask_folders, load_mask_folder
 from .parts import load_part, load_without_images, stream_part
 from .source_errors import named_errors
 
@@ -39,7 +40,8 @@ def load_images(
 
     Args:
         name (`str`): Hub id, ImageFolder, folder of a Hub-format set, `save_to_disk` folder, webdataset folder of
-            `.tar` shards, or a single parquet, `.tar` or CSV file; paths in a CSV file start at its folder.
+            `.tar` shards, folder of images/ and masks/ ([`load_mask_folder`]), or a single parquet, `.tar` or CSV
+            file; paths in a CSV file start at its folder.
         config (`str`, *optional*): Name of the set's configuration.
         split (`str`): Name of the split, or several joined by `+`.
         streaming (`bool`): Whether to read while training instead of before.
@@ -63,6 +65,9 @@ def load_images(
     _check_is_here(name)
     if path.is_file():
         return _load_file(name, split, streaming)
+    if has_mask_folders(path):
+        images = load_mask_folder(path, split)
+        return images.to_iterable_dataset() if streaming else images
     if _is_saved(path):
         return _load_saved(name, split, streaming)
 
@@ -94,7 +99,7 @@ def load_for_some_rows(
     """
     path = Path(name)
     _check_is_here(name)
-    if not (path.is_file() or _is_saved(path) or _has_tables_beside_shards(path)):
+    if not (path.is_file() or _is_saved(path) or _has_tables_beside_shards(path) or has_mask_folders(path)):
         rows = load_without_images(Part(name, config, split, revision, data_files))
         if rows is not None:
             return rows

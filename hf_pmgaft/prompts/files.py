@@ -8,6 +8,7 @@ import os
 import re
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 from .characters import check_visible
 from .names import names_in_order
@@ -28,6 +29,8 @@ QUOTED = re.compile(r"(['\"]).*\1,?")
 
 def read_names(file: str | os.PathLike) -> list[str]:
     r"""Reads a file with one name per line, as [`read_lines`] does, or with a JSON list of names or `id2label`.
+
+    In JSON a class may have a list of synonyms, which become one text with commas.
 
     Returns:
         `list[str]`: The names in their order, of an `id2label` in that of its numbers.
@@ -95,6 +98,7 @@ def _names_in_json(path: Path, text: str) -> list[str]:
     """The names of a JSON list or `id2label`."""
     try:
         names = names_in_order(json.loads(text))
+        names = [", ".join(name) if _is_list_of_texts(name) else name for name in names]
     except ValueError as error:
         raise ValueError(
             f"{path} begins as JSON does, but is no JSON list of names ({error}). Write one name per line."
@@ -105,6 +109,11 @@ def _names_in_json(path: Path, text: str) -> list[str]:
     for name in names:
         check_visible(name, f"In {path} the name")
     return names
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    """Whether a JSON value is the synonyms of a class."""
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
 
 
 def _lines(path: Path, text: str) -> list[str]:

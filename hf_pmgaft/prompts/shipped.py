@@ -19,7 +19,7 @@ def shipped_lists() -> list[str]:
 
     Example:
         >>> shipped_lists()[:3]
-        ['caltech101', 'caltech256', 'cifar10']
+        ['ade20k', 'caltech101', 'caltech256']
     """
     return sorted(file.stem for file in (FOLDER / "class_names").glob("*.txt"))
 

@@ -12,6 +12,8 @@ import yaml
 
 from ..prompts import check_prompt_templates
 
+NOT_ON_HUB = "not on the Hub"  # the path of a set of which no copy there is known
+
 FIELDS = {
     "path": "Hub id, a path relative to the suite's file, or whatever else `load_images` reads",
     "config": "name of the set's configuration, or a list of several, one after the other",
@@ -33,6 +35,13 @@ FIELDS = {
     "num_images": "size of the split without dropped classes, or [least, most]; a set of another size is refused",
     "accept_any_class_names": "whether class names that a text tower cannot know, such as ids, are taken",
     "in_domain": "whether it is the set that models were trained on",
+    # Of sets with masks, whose class names may each be several, separated by commas
+    "mask_column": "column of masks, which makes it a set of them",
+    "ignore_index": "value, or list of values, that stands for no class; 255 if absent",
+    "reduce_zero_label": "whether 0 stands for no class and the first class is 1",
+    "mask_values": "for each class the value, or a list of values, that stands for it; 0, 1, 2, ... if absent",
+    "background_threshold": "probability below which a pixel is of the first class; a class as others if absent",
+    "short_edge": "shortest edge to which images and masks are resized",
 }
 
 
@@ -127,7 +136,24 @@ def _is_resize(value: Any) -> bool:
     return _is_count(value) and value > 0
 
 
+def _is_value(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_values(value: Any) -> bool:
+    return _is_value(value) or isinstance(value, list) and all(map(_is_value, value))
+
+
+def _is_list_of_values(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_values, value))
+
+
+def _is_probability(value: Any) -> bool:
+    return isinstance(value, float) and 0 < value < 1
+
+
 _FLAG = ("true or false", _is_flag)
+_VALUES = ("a number or a list of numbers", _is_values)
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "path": _TEXT,
     "config": _TEXTS,
@@ -149,6 +175,12 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "num_images": ("a number from 1 or [least, most]", _is_size),
     "accept_any_class_names": _FLAG,
     "in_domain": _FLAG,
+    "mask_column": _TEXT,
+    "ignore_index": _VALUES,
+    "reduce_zero_label": _FLAG,
+    "mask_values": ("a list with a number, or a list of numbers, for each class", _is_list_of_values),
+    "background_threshold": ("a number between 0 and 1", _is_probability),
+    "short_edge": ("a number of pixels from 1", lambda value: _is_count(value) and value > 0),
 }
 
 

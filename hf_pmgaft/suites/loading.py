@@ -11,13 +11,14 @@ from typing import Any
 
 import datasets
 
-from ..data.evaluation_sets import ZeroShotDataset
+from ..data.evaluation_sets import EvaluationImages, ZeroShotDataset
 from ..data.parquet_rows import with_images
 from ..data.places import Place, look_up
 from ..data.rows import scaled_resize
 from ..data.sources import load_for_some_rows, load_images
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
-from .fields import size_range
+from .fields import NOT_ON_HUB, size_range
+from .masked import is_masked, masked_entry
 from .numbering import kept_class_names, label_column_of, number_labels
 from .suite import NUM_STORED, draw_sample_ids, read_suite
 
@@ -31,7 +32,7 @@ def load_suite(
     names: Sequence[str] | None = None,
     limit: int | None = None,
     data_root: str | PathLike | None = None,
-) -> list[ZeroShotDataset]:
+) -> list[EvaluationImages]:
     """Loads the sets of a suite for evaluation.
 
     The order of labels is compared with the stored list wherever the set has a `ClassLabel`. Numbers and booleans
@@ -73,7 +74,7 @@ def load_available_sets(
     names: Sequence[str] | None = None,
     limit: int | None = None,
     data_root: str | PathLike | None = None,
-) -> tuple[list[ZeroShotDataset], dict[str, str]]:
+) -> tuple[list[EvaluationImages], dict[str, str]]:
     """Loads the sets of a suite that can be loaded, and says why the others cannot.
 
     All are looked up on the Hub before the first is downloaded: gated sets, and those that are not there, are logged.
@@ -130,6 +131,8 @@ def place_of(name: str, entry: Mapping[str, Any], data_root: str | PathLike | No
     Raises:
         ValueError: for a `data_root` without such a folder, which would else be looked up on the Hub.
     """
+    if data_root is None and entry["path"] == NOT_ON_HUB:
+        return Place(name, problem="no copy on the Hub is known. Save the set in a folder and pass data_root.")
     if data_root is None:
         return look_up(entry["path"], entry.get("revision"))
     folder = Path(data_root) / name
@@ -147,7 +150,7 @@ def load_entry(
     sample_ids: Sequence[int] | None = None,
     data_root: str | PathLike | None = None,
     place: Place | None = None,
-) -> ZeroShotDataset:
+) -> EvaluationImages:
     """Loads one set by what a suite says of it.
 
     Args:
@@ -164,7 +167,20 @@ def load_entry(
     if limit is not None:
         sample_ids = limited_sample_ids(name, len(images), limit, entry.get("sample_ids"))
         images = with_images(images, sample_ids)
-    data = ZeroShotDataset(
+    data = _as_data(name, entry, images, processor, sample_ids)
+    least, most = size_range(entry) or (None, None)
+    data.is_counted = least != most
+    data.source = place.describe(entry.get("config"), entry.get("split", "test"))
+    return data
+
+
+def _as_data(
+    name: str, entry: Mapping[str, Any], images: Any, processor: Any, sample_ids: Sequence[int] | None
+) -> EvaluationImages:
+    """The rows of a set as what its suite says that it is."""
+    if is_masked(entry):
+        return masked_entry(name, entry, images, processor, sample_ids)
+    return ZeroShotDataset(
         images,
         processor,
         class_names=kept_class_names(entry),
@@ -178,10 +194,6 @@ def load_entry(
         border=entry.get("border", 0),
         accept_any_class_names=entry.get("accept_any_class_names", False),
     )
-    least, most = size_range(entry) or (None, None)
-    data.is_counted = least != most
-    data.source = place.describe(entry.get("config"), entry.get("split", "test"))
-    return data
 
 
 def resize_of(entry: Mapping[str, Any], processor: Any) -> int | None:
@@ -209,7 +221,9 @@ def open_entry(name: str, entry: Mapping[str, Any], place: Place, load: Callable
     """
     if place.problem:
         raise ValueError(f"{name!r}: {place.problem}")
-    parts = [number_labels(name, entry, images) for images in _open(entry, place, load)]
+    parts = _open(entry, place, load)
+    if not is_masked(entry):
+        parts = [number_labels(name, entry, images) for images in parts]
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
 

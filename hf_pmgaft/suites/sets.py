@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
 from ..data.parquet_rows import with_images
 from ..data.places import look_up
+from ..data.segmentation_sets import SegmentationDataset
 from ..data.sources import load_for_some_rows, load_images, parse_set, split_revision
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from ..registry import check_choice
 from .known import KnownSet, find_known_set, hint_at_known_set
 from .loading import check_limit, limited_sample_ids, load_entry
+from .masked import check_mask_options, holds_masks, is_masked, names_beside
 
 EVALUATED, TRAINED_ON = "split", "train_split"  # parts of a known set, as its suite calls them
 
@@ -32,8 +34,12 @@ def load_set(
     image_column: str | None = None,
     label_column: str | None = None,
     accept_any_class_names: bool = False,
-) -> ZeroShotDataset:
-    """Loads a set of labelled images for evaluation, under the name that [`set_name`] gives it.
+    **of_masks: Any,
+) -> EvaluationImages:
+    """Loads a set of labelled images, or of images with masks, for evaluation, under the name of [`set_name`].
+
+    Rows have masks if `mask_column` names their column, or if a usual column holds images or arrays and none holds
+    labels of whole images. Their class names may lie beside them, in the folder's classes.txt or classes.json.
 
     Args:
         text (`str`): `NAME[:config][@split][#revision]`, with a name as [`load_images`] takes it; or the name of a
@@ -53,6 +59,11 @@ def load_set(
             is fitted and which the text may name.
         image_column, label_column (`str`, *optional*): The usual names if not given.
         accept_any_class_names (`bool`): Whether names that a text tower cannot know, such as `n01443537`, are taken.
+        of_masks: What [`SegmentationDataset`] takes beside: `mask_column`, `ignore_index`, `reduce_zero_label`,
+            `mask_values`, `background_threshold`, `short_edge`. Of a known set the last two may be passed.
+
+    Returns:
+        [`ZeroShotDataset`] or [`SegmentationDataset`].
 
     Raises:
         ValueError: for a set that cannot be evaluated, and options that do not go with it.
@@ -79,24 +90,28 @@ def load_set(
             native_size=native_size,
             sample_ids=sample_ids,
             limit=limit,
+            of_masks=of_masks,
         )
 
     images, source = load_named_images(text, default_split, load_images if limit is None else load_for_some_rows)
     if limit is not None:
         sample_ids = limited_sample_ids(set_name(text), len(images), limit)
         images = with_images(images, sample_ids)
-    data = ZeroShotDataset(
-        images,
-        processor,
-        class_names=class_names,
-        prompt_templates=DEFAULT_PROMPT_TEMPLATES if prompt_templates is None else prompt_templates,
-        name=set_name(text),
-        image_column=image_column,
-        label_column=label_column,
-        native_size=native_size,
-        sample_ids=sample_ids,
-        accept_any_class_names=accept_any_class_names,
-    )
+    options = {
+        "prompt_templates": DEFAULT_PROMPT_TEMPLATES if prompt_templates is None else prompt_templates,
+        "name": set_name(text),
+        "image_column": image_column,
+        "sample_ids": sample_ids,
+        "accept_any_class_names": accept_any_class_names,
+    }
+    data: EvaluationImages
+    if of_masks.get("mask_column") or (label_column is None and holds_masks(images)):
+        names = names_beside(parse_set(split_revision(text)[0])[0]) if class_names is None else class_names
+        data = SegmentationDataset(images, processor, names, **options, **of_masks)
+    else:
+        check_mask_options(text, of_masks)
+        options.update(class_names=class_names, label_column=label_column, native_size=native_size)
+        data = ZeroShotDataset(images, processor, **options)
     data.source = source
     return data
 
@@ -223,7 +238,8 @@ def _load_known_set(
     native_size: bool,
     sample_ids: Sequence[int] | None,
     limit: int | None,
-) -> ZeroShotDataset:
+    of_masks: Mapping[str, Any],
+) -> EvaluationImages:
     """One set of a suite, which comes with all but the templates and the choice of rows."""
     is_evaluated = part == EVALUATED
     stated = {
@@ -239,7 +255,9 @@ def _load_known_set(
             f"it out, or name the set by its place, {known.entry['path']}."
         )
 
-    entry = known.entry if is_evaluated else known.to_train_on()
+    check_mask_options(known.text, of_masks, is_known=is_masked(known.entry))
+
+    entry = {**(known.entry if is_evaluated else known.to_train_on()), **of_masks}
     if prompt_templates is not None:
         entry = {**entry, "prompt_template": prompt_templates}
     return load_entry(known.name, entry, processor, limit=limit, sample_ids=sample_ids)

@@ -8,8 +8,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..prompts import check_class_names, read_lines, read_names
+from ..prompts import check_class_names, check_synonyms, read_lines, read_names
 from .fields import read_sample_ids, read_yaml
+from .masked import is_masked
 from .numbering import classes_by_label, kept_class_names
 
 FOLDER = Path(__file__).parent
@@ -20,7 +21,7 @@ def read_suite(suite: str | PathLike) -> dict[str, dict[str, Any]]:
     """Reads what a suite says of its sets, with the lists of its class-name files in place of their names.
 
     Args:
-        suite (`str` or path): A shipped one (`paper16`, `natural_shift`) or a YAML file of one's own: a name per set,
+        suite (`str` or path): A shipped one (see [`shipped_suites`]) or a YAML file of one's own: a name per set,
             and under it the fields of `FIELDS`. Files and folders that it names lie relative to it; a
             `sample_ids.json` beside it holds the rows of each set in the order in which a limit takes them; without
             it they are drawn as the shipped ones were.
@@ -52,7 +53,7 @@ def shipped_suites() -> list[str]:
 
     Example:
         >>> shipped_suites()
-        ['natural_shift', 'paper16']
+        ['natural_shift', 'paper16', 'segmentation']
     """
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
@@ -88,7 +89,10 @@ def _read_entry(name: str, entry: dict[str, Any], path: Path) -> dict[str, Any]:
     unlisted = [dropped for dropped in entry.get("drop_classes", []) if dropped not in entry["class_names"]]
     if unlisted:
         raise ValueError(f"Set {name!r} of {path} drops {unlisted}, which are no class names of it. Correct them.")
-    check_class_names(kept_class_names(entry))
+    if is_masked(entry):
+        check_synonyms(entry["class_names"], "background_threshold" in entry)
+    else:
+        check_class_names(kept_class_names(entry))
 
     # Labels
     if "labels" in entry:

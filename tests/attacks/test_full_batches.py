@@ -114,6 +114,15 @@ def test_no_place_is_empty_while_something_waits(classifier, images):
     assert max(sizes) == 4 and sizes.index(3) >= usage.waiting_passes - 1  # only the end drains
 
 
+@pytest.mark.parametrize(("count", "waiting"), [(3, (0, 0)), (7, (1, 4))], ids=["the only lot", "one of two"])
+def test_places_of_a_first_look_are_empty_only_if_more_images_come(classifier, images, count, waiting):
+    """Lots of four images, which are looked at before they are attacked, in a batch of eight."""
+    usage, counted = Usage(size=8), Counted(classifier)
+    run(pgd_walk(eps=EPS, num_steps=2), counted, images[-count:], size=8, lot=4, looks_at_images=True, usage=usage)
+    assert (usage.passes, usage.images) == (len(counted.sizes), sum(counted.sizes))
+    assert (usage.waiting_passes, usage.waiting_images) == waiting
+
+
 def test_walks_of_an_image_fill_places_that_would_be_empty(classifier, images):
     walk = apgd_t_walk(eps=EPS, num_steps=10, num_classes=CLASSES)
     beside, after = Counted(classifier), Counted(classifier)

@@ -153,12 +153,18 @@ def test_what_values_of_masks_stand_for(given, outcome):
 LATE = {
     "a mask of another size": (
         Image.new("L", (20, 24)),
-        "row 2 of 'scenes', column 'mask'.*2.png is 20 x 24, but its",
+        "row 2 of 'scenes', column 'mask', file 2.png, .*it is 20 x 24, but its",
     ),
-    "a picture in colours": (Image.new("RGB", (24, 20)), "row 2 of 'scenes'.*picture in colours .mode RGB"),
-    "a class too many": (Image.new("L", (24, 20), 5), "2.png holds .5., which stand for none of the 5 classes"),
+    "a picture in colours": (
+        Image.new("RGB", (24, 20)),
+        "row 2 of 'scenes'.*file 2.png.*picture in colours .mode RGB",
+    ),
+    "a class too many": (
+        Image.new("L", (24, 20), 5),
+        "file 2.png, .*it holds .5., which stand for none of the 5 classes",
+    ),
     "levels of grey": (Image.new("L", (24, 20), 128), "holds .128.*not levels of grey"),
-    "none": (None, "row 2 of 'scenes', column 'mask', cannot be read"),
+    "none": (None, "row 2 of .scenes., column .mask., file 2.png, cannot be read"),
 }
 
 
