@@ -304,5 +304,6 @@ class AttackSpec:
             AttackSpec(self.attack, {**self.options, **cheap}).run_dense(ByLargestLogit(torch.neg), image, mask, seed)
             return
 
-        attack, options = resolve(ATTACKS[self.attack], {**self.options, **cheap})
+        attack, options = resolve(ATTACKS[self.attack], self.options)
+        options.update({key: value for key, value in cheap.items() if key in options})
         try_attack(f"The attack {self.to_dict()}", partial(attack, seeds=torch.tensor([0])), options)
