@@ -1,10 +1,11 @@
 """Plans: which rows, and which attacks in which order."""
 
 import pytest
+from support.masked import NAMES, make_masked
 from support.sets import make_data
 from support.tiny import make_images
 
-from hf_pmgaft import AttackSpec, ZeroShotDataset
+from hf_pmgaft import AttackSpec, SegmentationDataset, ZeroShotDataset
 from hf_pmgaft.evaluation.plan import Plan, group_of, sample_ids
 
 
@@ -83,3 +84,15 @@ def test_classes_too_few_for_a_loss_are_refused(fitted):
             pytest.importorskip("pyautoattack")
         with pytest.raises(ValueError, match=f"at least {needed} classes.*the set has 2.*autoattack"):
             Plan.of(data, specs(attack))
+
+
+def test_attacks_on_pixels_and_on_images_as_a_whole_are_refused_where_they_do_not_belong(data, fitted):
+    for attack in ("sea,eps=4/255", "pgd,eps=4/255,loss=masked_ce"):
+        with pytest.raises(ValueError, match="attack on the pixels of segmentation|is a loss of pixels"):
+            Plan.of(data, specs("pgd,eps=4/255", attack))
+    scenes = SegmentationDataset(make_masked(4), fitted[1], NAMES, name="scenes")
+    for attack in ("cw,eps=0.5", "autoattack,eps=4/255", "pgd,eps=4/255,loss=dlr"):
+        with pytest.raises(ValueError, match="no attack on pixels|whose loss is none of pixels"):
+            Plan.of(scenes, specs("sea,eps=4/255", attack))
+    plan = Plan.of(scenes, specs("sea,eps=4/255", "apgd,eps=2/255,loss=js", "pgd,eps=4/255"))
+    assert plan.names == ["APGD-JS linf 2/255", "SEA-300 linf 4/255", "PGD-10 ce linf 4/255"]
