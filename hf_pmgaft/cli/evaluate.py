@@ -73,6 +73,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     sets.add_argument("--eval_label_column", nargs="+", help=HELP["eval_label_column"])
     sets.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
     add_mask_options(sets)
+    sets.add_argument("--readout", default="sclip", help=HELP["readout"])
     sets.add_argument("--suite", help=SUITE_HELP["suite"])
     sets.add_argument("--suite_sets", nargs="+", help=SUITE_HELP["suite_sets"])
     sets.add_argument("--data_root", help=SUITE_HELP["data_root"])
@@ -206,6 +207,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             num_workers=args.num_workers,
             attack_precision=args.attack_precision,
             compile=args.compile,
+            readout=args.readout,
         )
     report.provenance.update(provenance)
     if state.is_main_process:
@@ -374,7 +376,7 @@ def unseen_attacks(eps: str, norm: str, edge: int) -> list[dict[str, Any]]:
 
 def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None:
     """Prints a report, and writes what a command line asks for."""
-    for rows in (report.rows(), report.attack_rows(), report.corruption_rows()):
+    for rows in (report.rows(), report.attack_rows(), report.corruption_rows(), *report.class_rows()):
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
     print(f"Protocol {report.protocol_hash}; {report.verdict}; seed {report.protocol['seed']}.")

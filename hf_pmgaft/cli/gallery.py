@@ -3,11 +3,14 @@
     pmgaft gallery
     pmgaft gallery --models openai/clip-vit-base-patch32 outputs/clip-pmgaft --eps 1/255 \\
         --eval_set ethz/food101@validation --prompt_template "a photo of {}, a type of food" --num_images 6
+    pmgaft gallery --eval_set scenes --readout sclip
 
 A column is an image, drawn by the seed. Of each model the picture shows the image clean and attacked against that
 model by PGD, what the model takes it for (green is right, red wrong), and below how well each patch fits the text of
 the true class (text-guided attention, TGA-ZSR, arXiv 2410.21802). The number under two maps is their correlation over
 the patches: it is low where the attack moves the attention, and near 1 where the model goes on looking at the same.
+
+Of a set with masks it shows masks, and what each model takes the pixels for, clean and attacked.
 
 Without --models it shows the small CLIP of the package, without --eval_set emojis in a drawing style that no training
 saw.
@@ -34,7 +37,8 @@ from ..zero_shot import ZeroShotClassifier, encode_class_names
 from ..zero_shot.views import text_attention
 from .errors import flags_named, one_line_errors
 from .parser import add_base_options, check_different, make_parser
-from .set_options import FLAGS, HELP, options_of
+from .segmentation_gallery import draw_pixels, look_at_pixels
+from .set_options import FLAGS, HELP, add_mask_options, mask_options_of, options_of
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
     from ..data.evaluation_sets import ZeroShotDataset
@@ -55,6 +59,8 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     images.add_argument("--eval_image_column", nargs=1, metavar="COLUMN", help=HELP["eval_image_column"])
     images.add_argument("--eval_label_column", nargs=1, metavar="COLUMN", help=HELP["eval_label_column"])
     images.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
+    add_mask_options(images)
+    images.add_argument("--readout", default="sclip", help=HELP["readout"])
     images.add_argument("--prompt_template", help="How class names become prompts.")
     images.add_argument("--num_images", type=int, default=4, help="Columns, drawn from the set by the seed.")
     images.add_argument(
@@ -65,7 +71,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     threat = parser.add_argument_group("threat")
     threat.add_argument("--norm", default="linf", choices=NORMS, help="Norm of the ball.")
     threat.add_argument("--eps", default="4/255", help="Radius in the scale of images in [0,1].")
-    threat.add_argument("--num_steps", type=int, default=50, help="Steps of PGD on the margin loss.")
+    threat.add_argument("--num_steps", type=int, default=50, help="Steps of PGD, on margin; of pixels on masked_ce.")
     return parser.parse_args(argv)
 
 
@@ -76,22 +82,20 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     check_output_file("--output_file", args.output_file)
     if args.num_images < 1:
         raise ValueError(f"You passed num_images={args.num_images}, which leaves nothing to show. Pass 1 or more.")
-    attack = AttackSpec.of(
-        {"attack": "pgd", "eps": args.eps, "norm": args.norm, "num_steps": args.num_steps, "loss": "margin"}
-    )
+    pgd = {"attack": "pgd", "eps": args.eps, "norm": args.norm, "num_steps": args.num_steps}
+    attack = AttackSpec.of({**pgd, "loss": "margin"})
     if attack.radius == 0:
         raise ValueError(
             f"You passed --eps {args.eps}, at which nothing is attacked. Pass a radius above 0, as 4/255."
         )
-    from ..data.evaluation_sets import ZeroShotDataset
-    from ..data.sources import load_images, parse_set
+    from ..data.segmentation_sets import SegmentationDataset
     from ..evaluation.plan import sample_ids
     from ..plots import attention_gallery
+    from ..suites.sets import load_set
 
     text = args.eval_set or f"{emoji_folder() / 'data'}:food@test"
-    images = load_images(*parse_set(text))
-    options = options_of(text, args, [text])
-    template = args.prompt_template or ("This is a photo of a {}" if args.eval_set else "an emoji of {}")
+    options = {**options_of(text, args, [text]), **mask_options_of(text, args, [text])}
+    template = args.prompt_template or (None if args.eval_set else "an emoji of {}")
     models = args.models or [str(emoji_folder() / "model")]
     names = row_names(models)
 
@@ -99,12 +103,19 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     for name, model in zip(names, models, strict=True):
         loaded, processor = load_one_of_several(model, args.processor, args.base)
         with flags_named(text, FLAGS):
-            data = ZeroShotDataset(images, processor, prompt_templates=template, **options)
+            data = load_set(text, processor, prompt_templates=template, **options)
         if args.check_data and not looks:
             data.check()
         rows = sample_ids(len(data), args.num_images, args.seed)
-        looks[name] = look(loaded, processor, data, rows, attack, args.seed)
+        if isinstance(data, SegmentationDataset):
+            attack = AttackSpec.of({**pgd, "loss": "masked_ce"})
+            looks[name] = look_at_pixels(loaded, processor, data, rows, attack, args.readout, args.seed)
+        else:
+            looks[name] = look(loaded, processor, data, rows, attack, args.seed)
 
+    if isinstance(data, SegmentationDataset):
+        draw_pixels(looks, data, rows, attack, args.output_file)
+        return
     attention_gallery(
         {name: seen["images"] for name, seen in looks.items()},
         {name: seen["attention"] for name, seen in looks.items()},

@@ -29,6 +29,8 @@ HELP = {
     "ignore_index": "Values in masks that stand for no class; 255 if absent.",
     "reduce_zero_label": "0 in masks stands for no class, and 1 for the first.",
     "background_threshold": "Probability below which a pixel is of the first class, background.",
+    "readout": "How segmentation compares pixels with names: vanilla, maskclip, sclip or clearclip[,scale=...]"
+    "[,window_stride=...].",
     "short_edge": "Shortest edge to which images and masks are resized; their own size if absent.",
 }
 

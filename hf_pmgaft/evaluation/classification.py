@@ -11,9 +11,10 @@ from ..attacks.spec import AttackSpec
 from ..attacks.walk import Ended
 from ..zero_shot.classifier import ZeroShotClassifier
 from .judge import Batch, Judge, check_finite
+from .outcomes import worst_case
 from .plan import Plan, group_of
 from .reader import Reader
-from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, Judged, Verdicts, worst_case
+from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, Judged, Verdicts
 
 
 def judge_classification(judge: Judge, classifier: ZeroShotClassifier, plan: Plan, reader: Reader) -> None:

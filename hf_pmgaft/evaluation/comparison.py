@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..fingerprints import differences
-from .intervals import Z_95, PairedDifference, paired_difference
+from .intervals import Z_95, PairedDifference
+from .outcomes import paired
 from .report import RobustnessReport, SetResult
 from .tables import Rows, points, span_of_points
 
@@ -35,7 +36,7 @@ class Comparison:
     means: dict[str, tuple[float, float, float]]
 
     def rows(self) -> Rows:
-        """A row per set and figure: difference in points, 95 % interval, images gained and lost, McNemar's p."""
+        """A row per set and figure: difference in points, 95 % interval, images gained and lost, p."""
         rows = [["set", "figure", "difference", "95 %", "gained", "lost", "p"]]
         for name, pairs in self.sets.items():
             for key, pair in pairs.items():
@@ -52,6 +53,8 @@ class Comparison:
 
 def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: Sequence[str] = ()) -> Comparison:
     """Compares two models image by image: by how much the second one is right more often (McNemar).
+
+    Figures that are pooled over pixels are compared by the paired bootstrap over images.
 
     Args:
         first, second (`RobustnessReport`): Of one protocol.
@@ -91,7 +94,7 @@ def _differences_of_set(first: SetResult, second: SetResult) -> dict[str, Paired
     if first.verdicts.get("sample_id") != second.verdicts.get("sample_id") or not first.verdicts:
         raise ValueError(f"The reports hold no verdicts of the same images of {first.name!r}. Evaluate both anew.")
     keys = [key for key in first.verdicts if key in second.verdicts and key != "sample_id"]
-    return {key: paired_difference(first.verdicts[key], second.verdicts[key]) for key in keys}
+    return {key: paired(first.figure, first.verdicts[key], second.verdicts[key]) for key in keys}
 
 
 def _is_under(key: str, parents: Sequence[str]) -> bool:

@@ -27,19 +27,23 @@ from ..progress import announce
 from ..registry import check_choice, check_count
 from ..tuning.peft_adapter import check_takes_images
 from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.readout_spec import ReadoutSpec
+from ..zero_shot.segmenter import Segmenter
 from ..zero_shot.text import ClassPrompts, encode_prompts, first_alike
 from .attack_precision import check_attack_precision, in_attack_precision
 from .classification import judge_classification, judged_classification
 from .compiled import CompiledEncoder, check_compile
 from .heads import Head
 from .judge import Judge
+from .outcomes import Outcome, summed, worst_case
 from .plan import Plan, describe_work
 from .protocol import make_protocol
 from .reader import Reader
 from .report import RobustnessReport, SetResult
 from .retrieval import check_retrieval, judge_retrieval, judged_retrieval
 from .sanity import PROBE_SIZE, Flag, noise_flag, probe, verdict_flags
-from .verdicts import CLEAN, PIXELS, VERDICTS, Judged, Verdicts, worst_case
+from .segmentation import check_segmentation, describe_segmentation, judge_segmentation, judged_segmentation
+from .verdicts import CLEAN, PIXELS, VERDICTS, Judged, Verdicts
 
 DEFAULT_ATTACK = {"attack": "pgd", "eps": "1/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
 
@@ -62,9 +66,10 @@ def evaluate_robustness(
     num_workers: int = 0,
     attack_precision: str = "fp32",
     compile: str | None = None,
+    readout: str = "sclip",
 ) -> RobustnessReport:
-    """Clean and robust accuracy of zero-shot predictions, or of another head, or recall of retrieval, in float32 and
-    eval mode.
+    """Clean and robust accuracy of zero-shot predictions, or of another head, recall of retrieval, or mean IoU of
+    segmentation, in float32 and eval mode.
 
     Attacks of one threat (norm and radius) make one worst case per image. The threat of the first attack is the
     headline, `robust_accuracy`; all others are reported beside it. All randomness follows from the seed and the
@@ -75,7 +80,8 @@ def evaluate_robustness(
         processor (`CLIPProcessor`): Its tokenizer makes the prompts, its statistics normalise the images.
         sets (`dict` or list of `ZeroShotDataset`): Each with its own class names and templates. Of a
             [`RetrievalDataset`] with its own captions the report has several rows, a recall each, and every image is
-            attacked to the last step, since the gallery needs all of them.
+            attacked to the last step, since the gallery needs all of them. Of a [`SegmentationDataset`] it has two
+            rows, mean IoU and pixel accuracy, under attacks of pixels such as `"sea,eps=4/255"`.
         attacks (list of `AttackSpec`, `dict` or `str`): Each with its own options, such as
             `{"attack": "pgd", "eps": "4/255", "num_steps": 50}` or `"pgd,eps=4/255,num_steps=50"`; see
             `hf_pmgaft.AttackSpec`.
@@ -91,6 +97,8 @@ def evaluate_robustness(
         head (`Head`, *optional*): Classifies by images that it was given, such as [`NearestClassMean`], instead of by
             class names; it is fitted anew to the model and each set.
         num_workers (`int`): Processes that read images ahead of the device; 0 reads them in this one.
+        readout (`str`): How segmentation compares pixels with names: one of `hf_pmgaft.models.readouts.READOUTS`,
+            with options as in `"sclip,scale=65,window_stride=112"`.
 
     Raises:
         TypeError: if the model is DeepSpeed's engine, or has no text tower and no head is passed.
@@ -123,17 +131,24 @@ def evaluate_robustness(
         if isinstance(data, RetrievalDataset):
             check_retrieval(data, model, attacks, head)
     plans = [Plan.of(data, attacks, max_samples, seed) for data in sets]
+    readout = ReadoutSpec.parse(readout)
+    for plan in plans:
+        if plan.is_segmented:
+            check_segmentation(plan, model, readout, head, attack_precision, compile)
     check_compile(compile, next(model.parameters()).device, [spec for plan in plans for spec in plan.attacks])
 
     # In float32, whatever the weights are stored in
     if other_dtypes(model):
         model = copy.deepcopy(model).float()
     check_own_pass(model)
-    classifiers = _Classifiers(model, processor, head)
+    classifiers = _Classifiers(model, processor, head, readout)
     classifiers.check_texts(plans)
 
     # Protocol and model, which verdicts on file must be of
     protocol = make_protocol(model, plans, attacks, verdict, eight_bit, seed)
+    for plan in plans:
+        if plan.is_segmented:
+            protocol["sets"][plan.name]["segmentation"] = describe_segmentation(plan, model, readout)
     if head is not None:
         protocol["head"] = head.describe(sets)
     if attack_precision != "fp32":  # so that the hashes of all others are those of older reports
@@ -156,8 +171,11 @@ def evaluate_robustness(
         if compile is not None:
             classifiers.encode_image = CompiledEncoder(model, compile, batch_size)
         for plan in plans:
-            classifier = in_attack_precision(classifiers.of(plan), attack_precision)
             with Reader(plan.labelled, num_workers) as reader:
+                if plan.is_segmented:
+                    judge_segmentation(judge, classifiers.segmenter(plan), plan, reader)
+                    continue
+                classifier = in_attack_precision(classifiers.of(plan), attack_precision)
                 _judge(judge, classifier, plan, reader)
                 if probes and rank == 0:
                     probed.append(_probe(classifier, plan, reader, attacks[0], seed))
@@ -228,10 +246,11 @@ class _Classifiers:
 
     encode_image: Callable[[torch.Tensor], torch.Tensor] | None = None
 
-    def __init__(self, model: nn.Module, processor: Any, head: Head | None):
+    def __init__(self, model: nn.Module, processor: Any, head: Head | None, readout: ReadoutSpec):
         self.model = model
         self.processor = processor
         self.head = head
+        self.readout = readout
         self._embeds: dict[str, torch.Tensor] = {}
         self._prompts: dict[str, ClassPrompts] = {}
 
@@ -240,7 +259,7 @@ class _Classifiers:
         if self.head is not None:
             return
         for plan in plans:
-            if plan.gallery is None and _key(plan) not in self._prompts:
+            if plan.gallery is None and not plan.is_segmented and _key(plan) not in self._prompts:
                 names, templates = plan.data.class_names, plan.data.prompt_templates
                 self._prompts[_key(plan)] = ClassPrompts.of(self.model, self.processor, names, templates)
 
@@ -253,6 +272,10 @@ class _Classifiers:
         if self.encode_image is None:
             return classifier
         return classifier.replace(encode_image=self.encode_image)
+
+    def segmenter(self, plan: Plan) -> Segmenter:
+        """The segmenter of a set, by the names of its classes."""
+        return self.readout.segmenter(self.model, self.processor, plan.data)
 
     def text_embeds(self, plan: Plan) -> torch.Tensor:
         """Embeddings of a set's class names or captions, `[K,D]`."""
@@ -290,33 +313,41 @@ def _judge(judge: Judge, classifier: ZeroShotClassifier, plan: Plan, reader: Rea
 def _judged(
     plan: Plan, verdicts: Verdicts, headline: str, any_iterate: bool, eight_bit: bool, classifiers: _Classifiers
 ) -> list[Judged]:
+    if plan.is_segmented:
+        return judged_segmentation(plan, verdicts, headline, any_iterate, eight_bit)
     if plan.gallery is None:
         return judged_classification(plan, verdicts, headline, any_iterate, eight_bit)
     return judged_retrieval(plan, verdicts, headline, any_iterate, eight_bit, classifiers.text_embeds(plan))
 
 
 def _result(judged: Judged, plan: Plan, headline: str) -> SetResult:
-    """The figures of a row: shares of the queries that were right."""
-    count = len(judged.ids)
+    """The figures of a row."""
     masks = judged.masks
 
-    by_threat: dict[str, list[list[bool]]] = {}
+    by_threat: dict[str, list[list[Outcome]]] = {}
     for spec in plan.attacks:
         by_threat.setdefault(spec.threat, []).append(masks[spec.name])
     worst = {threat: worst_case(*columns) for threat, columns in by_threat.items()}
-    right = {CLEAN: judged.clean, "robust": worst[headline], **masks}
 
+    outcomes = {CLEAN: judged.clean, "robust": worst[headline], **masks}
+    if judged.figure.is_of_pixels:
+        outcomes.update(worst)  # from which intervals are drawn
+    else:
+        outcomes = {key: list(map(int, column)) for key, column in outcomes.items()}
+
+    figure = judged.figure
     return SetResult(
         name=judged.name,
         num_classes=judged.num_candidates,
-        num_samples=count,
-        clean_accuracy=sum(judged.clean) / count,
-        robust_accuracy=sum(worst[headline]) / count,
-        attacks={name: sum(mask) / count for name, mask in masks.items()},
-        threats={threat: sum(mask) / count for threat, mask in worst.items()},
-        robust_8bit_accuracy=None if judged.rounded is None else sum(judged.rounded) / count,
-        verdicts={"sample_id": judged.ids, **{key: [int(each) for each in mask] for key, mask in right.items()}},
-        figure=judged.figure,
+        num_samples=len(judged.ids),
+        clean_accuracy=summed(figure, judged.clean),
+        robust_accuracy=summed(figure, worst[headline]),
+        attacks={name: summed(figure, column) for name, column in masks.items()},
+        threats={threat: summed(figure, column) for threat, column in worst.items()},
+        robust_8bit_accuracy=None if judged.rounded is None else summed(figure, judged.rounded),
+        verdicts={"sample_id": judged.ids, **outcomes},
+        figure=figure,
+        class_names=judged.class_names,
     )
 
 

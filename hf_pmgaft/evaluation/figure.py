@@ -1,4 +1,4 @@
-"""`Figure`: the kind of number that a report holds, such as accuracy or a recall at k."""
+"""`Figure`: the kind of number that a report holds, such as accuracy, a recall at k, or a mean IoU."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from dataclasses import dataclass
 ACCURACY = "accuracy"
 RECALL = "recall"
 TARGET_KEPT_OUT = "target kept out"
+MEAN_IOU = "mIoU"
+PIXEL_ACCURACY = "pixel accuracy"
 DIRECTIONS = ("I2T", "T2I")  # image to text, text to image
 
 
 @dataclass(frozen=True)
 class Figure:
-    """The kind of number that a row of a report holds: accuracy, a recall at k, or targets kept out of the first k.
+    """The kind of number that a row of a report holds: accuracy, a recall at k, targets kept out of the first k, or of
+    segmentation the mean IoU and the accuracy of pixels.
 
     Args:
-        kind (`str`): `"accuracy"`, `"recall"` or `"target kept out"`; only figures of one kind have a mean.
+        kind (`str`): `"accuracy"`, `"recall"`, `"target kept out"`, `"mIoU"` or `"pixel accuracy"`; only figures of
+            one kind have a mean.
         direction (`str`, *optional*): Of a recall: `"I2T"`, texts found by an image, or `"T2I"`, images by a text.
         k (`int`, *optional*): How many of the first candidates count, but for accuracies.
 
@@ -49,8 +53,8 @@ class Figure:
         Raises:
             ValueError: for a text that is no title.
         """
-        if title == ACCURACY:
-            return cls()
+        if title in (ACCURACY, MEAN_IOU, PIXEL_ACCURACY):
+            return cls(title)
 
         recall = re.fullmatch(rf"({'|'.join(DIRECTIONS)}) R@(\d+)", title)
         if recall:
@@ -61,8 +65,8 @@ class Figure:
             return cls.target_kept_out(int(target[1]))
 
         raise ValueError(
-            f"You passed the figure {title!r}, which no report has. Pass 'accuracy', a recall such as 'I2T R@5', or "
-            "'target@5'."
+            f"You passed the figure {title!r}, which no report has. Pass 'accuracy', a recall such as 'I2T R@5', "
+            "'target@5', 'mIoU' or 'pixel accuracy'."
         )
 
     @classmethod
@@ -76,10 +80,20 @@ class Figure:
         return self.kind == ACCURACY
 
     @property
+    def is_of_pixels(self) -> bool:
+        """Whether it is pooled over the pixels of all images, rather than a share of images or queries."""
+        return self.kind in (MEAN_IOU, PIXEL_ACCURACY)
+
+    @property
+    def counts_images(self) -> bool:
+        """Whether it is over images among classes, rather than over queries among candidates."""
+        return self.is_accuracy or self.is_of_pixels
+
+    @property
     def title(self) -> str:
-        """The figure in words, as tables and stored reports have it: `accuracy`, `I2T R@5`, `target@5`."""
-        if self.is_accuracy:
-            return ACCURACY
+        """The figure in words, as tables and stored reports have it: `accuracy`, `I2T R@5`, `target@5`, `mIoU`."""
+        if self.counts_images:
+            return self.kind
         return f"{self.direction} R@{self.k}" if self.kind == RECALL else f"target@{self.k}"
 
     @property

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from .figure import Figure
+from .outcomes import summed
+
 ROUND_OFF = 1e-6
 
 
@@ -19,6 +22,7 @@ class Figures(Protocol):
     attacks: Mapping[str, float]
     threats: Mapping[str, float]
     verdicts: Mapping[str, Sequence[Any]]
+    figure: Figure
 
 
 def check_figures(result: Figures) -> None:
@@ -44,7 +48,8 @@ def check_figures(result: Figures) -> None:
     for key, verdicts in result.verdicts.items():
         if len(verdicts) != count:
             raise ValueError(f"{result.name!r} has {len(verdicts)} entries of {key} for {count} samples")
-        if key in figures and abs(sum(verdicts) / count - figures[key]) > ROUND_OFF:
+        if key in figures and abs(summed(result.figure, verdicts) - figures[key]) > ROUND_OFF:
             raise ValueError(
-                f"the {key} figure of {result.name!r} is {figures[key]}, but its verdicts give {sum(verdicts) / count}"
+                f"the {key} figure of {result.name!r} is {figures[key]}, but its verdicts give "
+                f"{summed(result.figure, verdicts)}"
             )

@@ -6,6 +6,7 @@ Each task asks it for batches of images that have no verdict yet, attacks them t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +23,10 @@ from ..attacks.walk import Ended, Lot, Walk
 from ..distributed import process_share
 from ..noise import sample_seeds
 from ..zero_shot.classifier import ZeroShotClassifier
+from ..zero_shot.segmenter import Segmenter
 from .company import Company
 from .loaded import Loaded
-from .lots import Lots, split
+from .lots import Lots, by_size, split
 from .reader import Reader
 from .verdicts import PIXELS, TOGETHER, Verdicts
 
@@ -58,17 +60,17 @@ class Batch:
 
 
 class Progress:
-    """A bar over the images of one attack on one set, and how many of all images can still be right.
+    """A bar over the images of one attack on one set, and how much of all images can still be right.
 
     Args:
         title (`str`): Set and attack.
         total (`int`), done (`int`): Images that the attack is on, and those of them that have their verdict.
-        right (`int`): Images that are right, or have no verdict yet.
+        right (`float`): Images that are right, or have no verdict yet; of segmentation the shares that are right.
         images (`int`): All images of the set that are evaluated.
         shown (`bool`): Whether there is a bar at all.
     """
 
-    def __init__(self, title: str, total: int, done: int, right: int, images: int, shown: bool):
+    def __init__(self, title: str, total: int, done: int, right: float, images: int, shown: bool):
         self.bar = bars.progress_bar(title, total, done, shown=shown)
         self.right = right
         self.images = images
@@ -85,7 +87,7 @@ class Progress:
         """The share of images that can still be right, in words."""
         return f"at most {self.right / self.images:.1%} right"
 
-    def add(self, count: int, wrong: int) -> None:
+    def add(self, count: int, wrong: float) -> None:
         """Counts images that were judged, here or elsewhere; how many of those elsewhere were wrong is not known."""
         self.right -= wrong
         self.bar.update(count)
@@ -131,6 +133,9 @@ class _Watched:
             self.progress.show_pass(self.passes, len(images))
         return self.classifier(images)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.classifier, name)  # what else it can do
+
 
 # ---- Judging ----
 
@@ -156,7 +161,7 @@ class Judge:
         >>> reader = Reader(ZeroShotDataset(dataset, processor, name="food"))
         >>> verdicts = Verdicts(None, {})
         >>> judge = Judge(verdicts, any_iterate=True, eight_bit=False, batch_size=8, seed=0, progress=False)
-        >>> for batch in judge.batches(reader, "bright", range(16), range(16), is_right=bool):
+        >>> for batch in judge.batches(reader, "bright", range(16), range(16), share_right=bool):
         ...     judge.note(reader, "bright", batch.rows, (batch.images.mean((1, 2, 3)) > 0.5).tolist())
         >>> sum(verdicts.of("food", "bright").values())
         16
@@ -178,7 +183,8 @@ class Judge:
         on_file = [row for row in rows if row in digests][rank::processes]
         shown = self.progress and bool(on_file)
         with bars.progress_bar(f"{reader.name}: images on file", len(on_file), shown=shown) as bar:
-            for loaded in reader.stream(split(on_file, self.batch_size, 1), with_digests=True):
+            lots = [split(group, self.batch_size, holders=1) for group in by_size(on_file, reader.size_of)]
+            for loaded in reader.stream(itertools.chain(*lots), with_digests=True):
                 for row, digest in zip(loaded.rows, loaded.digests, strict=True):
                     if digest != digests[row]:
                         raise ValueError(
@@ -193,7 +199,7 @@ class Judge:
         key: str,
         candidates: Sequence[int],
         rows: Sequence[int],
-        is_right: Callable[[Any], bool],
+        share_right: Callable[[Any], float],
         *,
         device: torch.device | str = "cpu",
         with_digests: bool = False,
@@ -201,13 +207,14 @@ class Judge:
         """Batches of the candidates that have no verdict under a key yet; shows how all rows fare.
 
         Whoever takes a batch notes its verdicts before asking for the next one. After the last one, the verdicts of
-        all processes are known. `is_right` reads a verdict.
+        all processes are known. `share_right` reads from a verdict how much of its image is right: 0 or 1, or a share
+        of its pixels.
         """
-        with self._at_work(reader, key, candidates, rows, is_right) as work:
+        with self._at_work(reader, key, candidates, rows, share_right) as work:
             processes = process_share()[1]
             part = math.ceil(len(work.todo) / processes)
             least = math.ceil(min(self.batch_size, part) / LEAST_PARTS)
-            lots = Lots(f"{reader.name}: {key}", work.todo, self.batch_size, least=least)
+            lots = Lots(f"{reader.name}: {key}", work.todo, self.batch_size, least=least, size_of=reader.size_of)
             usage = self.usage.setdefault((reader.name, key), Usage(self.batch_size))
 
             # A first look takes all images equally long, and reading them takes most of it.
@@ -224,7 +231,7 @@ class Judge:
         key: str,
         candidates: Sequence[int],
         rows: Sequence[int],
-        is_right: Callable[[Any], bool],
+        share_right: Callable[[Any], float],
         *,
         spec: AttackSpec,
         walk: Walk,
@@ -235,7 +242,7 @@ class Judge:
         Raises:
             RuntimeError: if the attack comes to what its threat does not allow.
         """
-        with self._at_work(reader, key, candidates, rows, is_right) as work:
+        with self._at_work(reader, key, candidates, rows, share_right) as work:
             if not work.todo:
                 return
             processes = process_share()[1]
@@ -281,6 +288,14 @@ class Judge:
         self._check_threat(spec, batch.rows, batch.images, adversarial)
         return adversarial
 
+    def attack_pixels(self, spec: AttackSpec, segmenter: Segmenter, batch: Batch) -> torch.Tensor:
+        """As `attack`, against the classes of all pixels of a batch."""
+        seeds = self._seeds(batch.rows, batch.images.device)
+        watched = batch.progress.watched(segmenter, batch.usage)
+        adversarial = spec.run_dense(watched, batch.images, batch.labels, seeds, any_iterate=self.any_iterate)
+        self._check_threat(spec, batch.rows, batch.images, adversarial)
+        return adversarial
+
     @contextlib.contextmanager
     def _at_work(
         self,
@@ -288,15 +303,15 @@ class Judge:
         key: str,
         candidates: Sequence[int],
         rows: Sequence[int],
-        is_right: Callable[[Any], bool],
+        share_right: Callable[[Any], float],
     ) -> Iterator[_Work]:
         """What is to be done under a key, and a bar over it; verdicts are exchanged when it is done."""
         values = self.verdicts.of(reader.name, key)
         todo = [row for row in candidates if row not in values]
         done = len(candidates) - len(todo)
-        right = len(todo) + sum(row in values and is_right(values[row]) for row in candidates)
+        right = len(todo) + sum(row in values and share_right(values[row]) for row in candidates)
         with Progress(f"{reader.name}: {key}", len(candidates), done, right, len(rows), self.progress) as progress:
-            work = _Work(todo, values, is_right, progress)
+            work = _Work(todo, values, share_right, progress)
             yield work
             self.company.meet()
             self.verdicts.exchange(reader.name, key)
@@ -335,11 +350,11 @@ class _Work:
 
     todo: list[int]
     values: dict[int, Any]
-    is_right: Callable[[Any], bool]
+    share_right: Callable[[Any], float]
     progress: Progress
     elsewhere: int = 0
     shown: int = 0
-    wrong: int = 0
+    wrong: float = 0.0
 
     def show(self, rows: Sequence[int], lots: Lots) -> None:
         """Shows rows that were judged, and those that other processes have taken in the meantime."""
@@ -352,10 +367,10 @@ class _Work:
         if (self.shown, self.wrong) != (len(self.todo), wrong):
             self._add(len(self.todo) - self.shown, wrong - self.wrong)
 
-    def _count_wrong(self, rows: Sequence[int]) -> int:
-        return sum(not self.is_right(self.values[row]) for row in rows)
+    def _count_wrong(self, rows: Sequence[int]) -> float:
+        return sum(1 - self.share_right(self.values[row]) for row in rows)
 
-    def _add(self, count: int, wrong: int) -> None:
+    def _add(self, count: int, wrong: float) -> None:
         self.shown += count
         self.wrong += wrong
         self.progress.add(count, wrong)

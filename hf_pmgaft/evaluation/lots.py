@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from ..distributed import process_share, take_ticket
 from ..fingerprints import digest_of_list
@@ -25,15 +25,28 @@ class Lots:
         rows (`list[int]`): The same in every process.
         size (`int`), least (`int`): Rows in a lot at most, and at least.
         held (`int`): Lots that a process holds at a time, if it takes some ahead.
+        size_of (`Callable`, *optional*): The size of a row's image. Only images of one size make a batch, and so a
+            lot; all are of one if not given.
 
     Example:
         >>> list(Lots("food: clean", [3, 5, 8, 9, 11], size=2))  # of the only process
         [[3, 5], [8, 9], [11]]
     """
 
-    def __init__(self, name: str, rows: Sequence[int], size: int, *, least: int = 1, held: int = 1):
+    def __init__(
+        self,
+        name: str,
+        rows: Sequence[int],
+        size: int,
+        *,
+        least: int = 1,
+        held: int = 1,
+        size_of: Callable[[int], Hashable] | None = None,
+    ):
         processes = process_share()[1]
-        self.lots = split(rows, size, 1 if processes == 1 else processes * held, least)
+        holders = 1 if processes == 1 else processes * held
+        lots = [lot for group in by_size(rows, size_of) for lot in split(group, size, holders, least)]
+        self.lots = lots if size_of is None else sorted(lots, key=len, reverse=True)
         self.own = 0  # rows that came to this process
         self._taken = 0  # lots, as far as this process knows
 
@@ -56,6 +69,19 @@ class Lots:
     def elsewhere(self) -> int:
         """Rows that went to other processes, as far as this one knows."""
         return sum(map(len, self.lots[: self._taken])) - self.own
+
+
+def by_size(rows: Sequence[int], size_of: Callable[[int], Hashable] | None) -> list[list[int]]:
+    """Rows by the size of their images, which must be one in a batch.
+
+    Example:
+        >>> by_size([4, 5, 6], size_of=lambda row: (40, 40 + row % 2)), by_size([4, 5, 6], size_of=None)
+        ([[4, 6], [5]], [[4, 5, 6]])
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for row in rows:
+        groups.setdefault(None if size_of is None else size_of(row), []).append(row)
+    return list(groups.values())
 
 
 def split(rows: Sequence[int], size: int, holders: int, least: int = 1) -> list[list[int]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..data.evaluation_sets import EvaluationImages, RetrievalDataset
-from .figure import Figure
+from ..data.segmentation_sets import SegmentationDataset
+from .figure import MEAN_IOU, PIXEL_ACCURACY, Figure
 from .gallery import RECALL_AT
 from .report import RobustnessReport, SetResult
 
@@ -27,6 +28,8 @@ def metric_names(sets: Sequence[EvaluationImages], prefix: str = "eval") -> list
 
 
 def _figures(data: EvaluationImages) -> list[Figure]:
+    if isinstance(data, SegmentationDataset):
+        return [Figure(kind) for kind in (MEAN_IOU, PIXEL_ACCURACY)]
     if not isinstance(data, RetrievalDataset):
         return [Figure()]
     if data.target is not None:

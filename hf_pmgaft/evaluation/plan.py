@@ -21,7 +21,7 @@ class Plan:
     """One set, its rows to evaluate, and the attacks on it in order.
 
     Args:
-        data (`ZeroShotDataset` or `RetrievalDataset`): The set.
+        data (`ZeroShotDataset`, `RetrievalDataset` or `SegmentationDataset`): The set.
         rows (`list[int]`): Rows of the images that are judged.
         attacks (list of `AttackSpec`): Smaller radii of a norm first.
         gallery (`Gallery`, *optional*): What a retrieval set ranks; `None` of a set that is classified.
@@ -57,6 +57,11 @@ class Plan:
             gallery = Gallery(data, rows, seed)
             return cls(data, gallery.rows, _in_order(attacks, gallery.num_candidates), gallery)
         return cls(data, rows, _in_order(attacks, len(data.class_names)))
+
+    @property
+    def is_segmented(self) -> bool:
+        """Whether every pixel has a class."""
+        return isinstance(self.data, SegmentationDataset)
 
     @property
     def name(self) -> str:

@@ -49,7 +49,7 @@ def _describe_set(plan: Plan, image_size: int) -> dict[str, Any]:
         "class_names": digest_of_list(plan.texts),
         "num_classes": len(plan.texts),
         "prompt_templates": data.prompt_templates,
-        "attacked_at": list(data.shape[-2:]) if data.native_size else image_size,
+        "attacked_at": _attacked_at(plan, image_size),
     }
 
     # Named only where it is in use, so that the hashes of all other sets are those of older reports.
@@ -63,6 +63,12 @@ def _describe_set(plan: Plan, image_size: int) -> dict[str, Any]:
         entry["retrieval"] = plan.gallery.describe()
     entry["attacks"] = plan.names
     return entry
+
+
+def _attacked_at(plan: Plan, image_size: int) -> int | list[int] | str:
+    if plan.is_segmented:
+        return "the size of each image"
+    return list(plan.data.shape[-2:]) if plan.data.native_size else image_size
 
 
 def _versions(plans: Sequence[Plan]) -> dict[str, str | None]:

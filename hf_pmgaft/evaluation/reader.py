@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import torch
 
@@ -47,6 +47,11 @@ class Reader:
     def name(self) -> str:
         """The name of the set."""
         return self.data.name
+
+    @property
+    def size_of(self) -> Callable[[int], Hashable] | None:
+        """The size of a row's image, of a set whose images differ in it."""
+        return getattr(self.data, "size_of", None)
 
     @property
     def lots_ahead(self) -> int:

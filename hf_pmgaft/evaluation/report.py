@@ -17,13 +17,13 @@ from ..attacks.spec import AttackSpec
 from ..files import write_whole
 from .figure import Figure, plain_key
 from .figure_checks import check_figures
-from .intervals import wilson_interval
+from .outcomes import interval, ious
 from .tables import Rows, percent, render, span
 
 
 @dataclass
 class SetResult:
-    """Figures of one set, or one recall of it. Accuracies are fractions.
+    """Figures of one set, or one recall of it. All are fractions, whatever `figure` says that they are.
 
     Attributes:
         name (`str`), num_classes (`int`), num_samples (`int`): The set. Of a recall, with its name, how many
@@ -35,8 +35,11 @@ class SetResult:
         robust_8bit_accuracy (`float`, *optional*): The headline with adversarial images rounded to 8 bits.
         verdicts (`dict[str, list[int]]`): Per image its row (`sample_id`), and 1 for right, 0 for wrong: `clean`,
             `robust` and each attack. Queries by text have the caption's number for a row.
+            Of segmentation they count pixels, see `hf_pmgaft.evaluation.outcomes`, also by threat.
         figure (`Figure`): What is right: the predicted class, one of the first k texts of an image or images of a
-            text, or that a target is not among the first k. The constructor takes its title too, such as `"I2T R@5"`.
+            text, that a target is not among the first k, or pixels. The constructor takes its title too, such as
+            `"I2T R@5"`.
+        class_names (`list[str]`, *optional*): Of a mean IoU, of which `class_ious` tells each class.
 
     Example:
         >>> result = SetResult("food", 10, num_samples=150, clean_accuracy=0.74, robust_accuracy=0.43, attacks={})
@@ -54,6 +57,7 @@ class SetResult:
     threats: dict[str, float] = field(default_factory=dict)
     robust_8bit_accuracy: float | None = None
     figure: Figure = field(default_factory=Figure)
+    class_names: list[str] | None = None
 
     def __post_init__(self):
         self.figure = Figure.of(self.figure)
@@ -66,22 +70,45 @@ class SetResult:
 
     @property
     def dataset(self) -> str:
-        """Name of the set, without the figure that the name of a recall ends with."""
+        """Name of the set, without the figure that the name of other rows than accuracies ends with."""
         return self.name if self.figure.is_accuracy else self.name.removesuffix(f" {self.figure.title}")
 
     @property
     def kind(self) -> str:
-        """`"accuracy"`, `"recall"` or `"target kept out"`: only figures of one kind have a mean."""
+        """`"accuracy"`, `"recall"`, `"mIoU"`, ...: only figures of one kind have a mean."""
         return self.figure.kind
 
     @property
     def robust_interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the robust accuracy."""
-        return wilson_interval(self.robust_accuracy, self.num_samples)
+        """95 % interval of the robust figure."""
+        return self.interval("robust")
+
+    def value(self, key: str) -> float:
+        """The figure of `"clean"`, `"robust"`, or a threat."""
+        return {"clean": self.clean_accuracy, "robust": self.robust_accuracy, **self.threats}[key]
+
+    def interval(self, key: str) -> tuple[float, float]:
+        """Its 95 % interval: Wilson's of a share of images, the bootstrap's over images of what is pooled."""
+        return interval(self.figure, self.value(key), self.num_samples, self.verdicts.get(key, []))
+
+    def class_ious(self, key: str) -> dict[str, float]:
+        """The IoU of each class that is in some mask or prediction: `"clean"`, `"robust"`, of an attack or a threat.
+
+        Example:
+            >>> outcomes = {"clean": [[[0, 10, 20], [1, 20, 40]]]}
+            >>> names = ["cat", "hat"]
+            >>> result = SetResult("scenes mIoU", 2, 1, 0.5, 0, {}, outcomes, figure="mIoU", class_names=names)
+            >>> result.class_ious("clean")
+            {'cat': 0.5, 'hat': 0.5}
+        """
+        return {self.class_names[number]: value for number, value in ious(self.verdicts[key]).items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has."""
-        return {**asdict(self), "figure": self.figure.title, "robust_interval_95": self.robust_interval}
+        entry = {**asdict(self), "figure": self.figure.title, "robust_interval_95": self.robust_interval}
+        if self.class_names is None:
+            del entry["class_names"]
+        return entry
 
 
 @dataclass
@@ -219,12 +246,13 @@ class RobustnessReport:
     def rows(self) -> Rows:
         """A row per set: classes, images, clean accuracy, the headline with its 95 % interval, then other radii.
 
-        Of retrieval a row per recall, candidates and queries in place of classes and images; then means over sets.
+        Of segmentation two rows, of retrieval one per recall, with candidates and queries in place of classes and
+        images; then means over sets.
         """
         threats = self._threats_in_table()
         has_8_bits = self.sets[0].robust_8bit_accuracy is not None
-        is_classified = any(figure.is_accuracy for figure in self.figures)
-        counted = ["classes", "images"] if is_classified else ["candidates", "queries"]
+        counts_images = any(figure.counts_images for figure in self.figures)
+        counted = ["classes", "images"] if counts_images else ["candidates", "queries"]
         eight_bits = ["8 bit"] if has_8_bits else []
         rows = [["set", *counted, "clean", f"robust {threats[0]}", "95 %", *eight_bits, *threats[1:]]]
 
@@ -273,6 +301,18 @@ class RobustnessReport:
             means = {severity: self.mean_threat(threat) for severity, threat in threats.items()}
             rows.append([kind, *(percent(means.get(severity)) for severity in severities)])
         return rows
+
+    def class_rows(self) -> list[Rows]:
+        """For each set that is segmented a table with a row per class: its IoU clean and under the headline."""
+        tables = []
+        for result in self.sets:
+            if result.class_names is not None:
+                clean, robust = (result.class_ious(key) for key in ("clean", "robust"))
+                names = [name for name in result.class_names if name in clean or name in robust]
+                title = f"IoU of {result.dataset}"
+                rows = [[title, "clean", f"robust {self.protocol['headline']}"]]
+                tables.append(rows + [[name, percent(clean.get(name)), percent(robust.get(name))] for name in names])
+        return tables
 
     def _threats_in_table(self) -> list[str]:
         """The headline, and the other radii of its norm."""

@@ -157,7 +157,12 @@ def _fooled_by_noise(
 
 
 def verdict_flags(result: SetResult, specs: Sequence[AttackSpec]) -> list[Flag]:
-    """Flags from the verdicts of one set: each attack of a threat went on from what the ones before it left."""
+    """Flags from the verdicts of one set: each attack of a threat went on from what the ones before it left.
+
+    Segmentation has none: what stands of an image is a share of its pixels.
+    """
+    if result.figure.is_of_pixels:
+        return []
     flags = []
     for threat in result.threats:
         attacks = {spec.name: spec for spec in specs if spec.norm and spec.threat == threat}

@@ -14,6 +14,7 @@ from ..distributed import gather
 from ..files import writing_into
 from ..fingerprints import differences
 from .figure import Figure
+from .outcomes import Outcome
 
 # What counts as fooled.
 VERDICTS = {
@@ -35,35 +36,27 @@ TOGETHER = (
 
 @dataclass
 class Judged:
-    """One row of a report before it is summed up: which images, or other queries, are right.
+    """One row of a report before it is summed up: what became of the images, or other queries; see `outcomes`.
 
     Args:
         name (`str`): Of the row in tables.
         num_candidates (`int`): Among how many answers the right one is to be found.
         ids (`list[int]`): Of the queries: rows of images, numbers of captions.
-        clean (`list[bool]`): Without an attack.
-        masks (`dict[str, list[bool]]`): By attack, after it and the ones before it.
-        rounded (`list[bool]`, *optional*): Under the headline threat with images rounded to 8 bits.
-        figure (`Figure`): What their share is.
+        clean (`list[Outcome]`): Without an attack.
+        masks (`dict[str, list[Outcome]]`): By attack, after it and the ones before it.
+        rounded (`list[Outcome]`, *optional*): Under the headline threat with images rounded to 8 bits.
+        figure (`Figure`): What they are summed up to.
+        class_names (`list[str]`, *optional*): Of the classes that outcomes name by number.
     """
 
     name: str
     num_candidates: int
     ids: list[int]
-    clean: list[bool]
-    masks: dict[str, list[bool]]
-    rounded: list[bool] | None
+    clean: list[Outcome]
+    masks: dict[str, list[Outcome]]
+    rounded: list[Outcome] | None
     figure: Figure = field(default_factory=Figure)
-
-
-def worst_case(*verdicts: Sequence[bool]) -> list[bool]:
-    """Per image whether it is right every time, from lists of verdicts per image.
-
-    Example:
-        >>> worst_case([True, True, False], [True, False, True])
-        [True, False, False]
-    """
-    return [all(of_image) for of_image in zip(*verdicts, strict=True)]
+    class_names: list[str] | None = None
 
 
 class Verdicts:

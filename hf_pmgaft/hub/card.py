@@ -353,7 +353,7 @@ def _results(before: RobustnessReport | None, after: RobustnessReport) -> str:
 
 def _result_table(before: RobustnessReport | None, after: RobustnessReport) -> list[str]:
     """A line per set, before and after side by side, and one of the means."""
-    counted = "images" if all(figure.is_accuracy for figure in after.figures) else "queries"
+    counted = "images" if all(figure.counts_images for figure in after.figures) else "queries"
     lines = [
         f"| set | {counted} | clean before | clean after | robust before | robust after | 95 % interval |",
         "|" + 7 * "---|",

@@ -18,6 +18,7 @@ from ..files import write_whole
 ZERO_SHOT_TASK = "zero-shot-image-classification"
 CLASSIFICATION_TASK = "image-classification"
 RETRIEVAL_TASK = "image-text-retrieval"
+SEGMENTATION_TASK = "image-segmentation"
 # The figures of a card, of each set and of the mean: attributes of `SetResult`, and what they are called.
 FIGURES = {"clean_accuracy": "clean", "robust_accuracy": "robust"}
 
@@ -113,6 +114,8 @@ def _result(
     report: RobustnessReport, key: str, value: float, dataset: str, kind: str, title: str, row: SetResult | None
 ) -> EvalResult:
     task = RETRIEVAL_TASK
+    if Figure(kind).is_of_pixels:
+        task = SEGMENTATION_TASK
     if kind == "accuracy":
         task = CLASSIFICATION_TASK if "head" in report.protocol else ZERO_SHOT_TASK
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..evaluation.figure import Figure as ReportFigure
-from ..evaluation.intervals import wilson_interval
 from ..evaluation.report import RobustnessReport
 from .figures import draw_bars, draw_point, line_style, new_figure, open_frame, save_png
 
@@ -98,8 +97,8 @@ def robustness_bars(reports: Mapping[str, RobustnessReport], file: str | os.Path
     kind = common.sets[0].kind
 
     figure, ((clean,), (robust,)) = new_figure(2, 1, (max(8.0, 1.1 * len(names) + 1), 7))
-    _draw_bars_of_sets(clean, reports, "clean_accuracy")
-    _draw_bars_of_sets(robust, reports, "robust_accuracy")
+    _draw_bars_of_sets(clean, reports, "clean")
+    _draw_bars_of_sets(robust, reports, "robust")
 
     is_turned = len(names) > 6 or not common.sets[0].figure.is_accuracy
     for axis, title in ((clean, f"Clean {kind}"), (robust, f"Robust {kind} under {_headline(common)}")):
@@ -120,7 +119,7 @@ def robustness_curve(
     """Accuracy against the radius, a line per report; the clean accuracy stands at radius 0.
 
     A point is the mean over sets of the worst case over the attacks of that radius. A single set gives it its 95 %
-    Wilson band; of several sets the mean has none, as in [`robustness_bars`]. The dotted line is chance; recalls have
+    band; of several sets the mean has none, as in [`robustness_bars`]. The dotted line is chance; recalls have
     none, since queries differ in how many answers are right.
 
     Args:
@@ -152,12 +151,11 @@ def robustness_curve(
 
     picture, ((axis,),) = new_figure(1, 1, (6.5, 4.5))
     for number, (name, report) in enumerate(reports.items()):
-        columns = [_accuracies(report), *(_accuracies(report, threat) for threat in radii)]
-        values = [100 * sum(column) / len(column) for column in columns]
+        values = [_mean(report, key) for key in ("clean", *radii)]
         style = line_style(number)
         axis.plot(places, values, label=name, **style, markersize=5, clip_on=False, zorder=3)
         if len(report.sets) == 1:
-            low, high = zip(*(_mean_interval(report, column) for column in columns), strict=True)
+            low, high = zip(*(_mean_interval(report, key) for key in ("clean", *radii)), strict=True)
             axis.fill_between(places, low, high, alpha=0.15, linewidth=0, color=style["color"])
     if label == "accuracy":
         chance = sum(100 / result.num_classes for result in common.sets) / len(common.sets)
@@ -167,7 +165,7 @@ def robustness_curve(
     axis.set_xticks(places, [f"{place:.3g}" for place in places])
     axis.set_xlabel(f"{_BALLS.get(norm, norm)} radius" + (" in 1/255 (0: clean)" if unit == 255 else " (0: clean)"))
     attacks = _attacks_by_threat(common, list(radii))
-    query = "image" if label == "accuracy" else "query"
+    query = "image" if common.figures[0].counts_images else "query"
     title = f"{label[0].upper()}{label[1:]} under {attacks} (worst case per {query})"
     axis.set_title(textwrap.fill(title, 75), fontsize=10)
     open_frame(axis)
@@ -204,9 +202,8 @@ def clean_against_robust(reports: Mapping[str, RobustnessReport], file: str | os
 
     figure, ((axis,),) = new_figure(1, 1, (6.5, 5))
     for number, (name, report) in enumerate(reports.items()):
-        columns = [_accuracies(report), [result.robust_accuracy for result in report.sets]]
-        x, y = (100 * sum(column) / len(column) for column in columns)
-        (left, right), (low, high) = (_mean_interval(report, column) for column in columns)
+        x, y = (_mean(report, key) for key in ("clean", "robust"))
+        (left, right), (low, high) = (_mean_interval(report, key) for key in ("clean", "robust"))
         draw_point(axis, x, y, [[x - left], [right - x]], [[y - low], [high - y]], number, name)
 
     axis.set_xlabel(f"clean {label} in % ({_averaged(common)})")
@@ -236,10 +233,9 @@ def _draw_bars_of_sets(axis: Axes, reports: Mapping[str, RobustnessReport], key:
     for number, (name, report) in enumerate(reports.items()):
         spans = []
         for result in report.sets:
-            accuracy = getattr(result, key)
-            spans.append((accuracy, *wilson_interval(accuracy, result.num_samples)))
+            spans.append((result.value(key), *result.interval(key)))
         # The mean has no interval: those of its sets say nothing of other sets.
-        mean = report.mean(key)
+        mean = report.mean(f"{key}_accuracy")
         spans.append((mean, mean, mean))
 
         heights, low, high = 100 * np.array(spans).T
@@ -305,23 +301,22 @@ def _attacks_by_threat(report: RobustnessReport, threats: Sequence[str]) -> str:
     return "; ".join(f"{attacks} at {threat}" for threat, attacks in listed.items())
 
 
-def _accuracies(report: RobustnessReport, threat: str | None = None) -> list[float]:
-    """By set, the accuracy under a threat, or without one."""
-    return [result.clean_accuracy if threat is None else result.threats[threat] for result in report.sets]
+def _mean(report: RobustnessReport, key: str) -> float:
+    """The mean over sets, in percent, of `"clean"`, `"robust"` or a threat."""
+    return 100 * sum(result.value(key) for result in report.sets) / len(report.sets)
 
 
-def _mean_interval(report: RobustnessReport, accuracies: Sequence[float]) -> tuple[float, float]:
+def _mean_interval(report: RobustnessReport, key: str) -> tuple[float, float]:
     """95 % interval, in percent, of the mean over independent sets.
 
-    Their Wilson intervals are joined side by side (MOVER, Donner and Zou, 2012): that of one set is Wilson's, and no
-    end leaves 0 to 100.
+    The sets' intervals are joined side by side (MOVER, Donner and Zou, 2012): that of one set is its own, and no end
+    leaves 0 to 100.
     """
-    spans = [wilson_interval(value, r.num_samples) for value, r in zip(accuracies, report.sets, strict=True)]
-    below = math.hypot(*(value - low for value, (low, _) in zip(accuracies, spans, strict=True)))
-    above = math.hypot(*(high - value for value, (_, high) in zip(accuracies, spans, strict=True)))
-    n = len(spans)
-    mean = sum(accuracies) / n
-    return 100 * (mean - below / n), 100 * (mean + above / n)
+    spans = [(result.value(key), *result.interval(key)) for result in report.sets]
+    below = math.hypot(*(value - low for value, low, _ in spans))
+    above = math.hypot(*(high - value for value, _, high in spans))
+    mean = _mean(report, key)
+    return mean - 100 * below / len(spans), mean + 100 * above / len(spans)
 
 
 def _label(report: RobustnessReport) -> str:

@@ -49,7 +49,7 @@ def test_batches_are_of_rows_without_a_verdict():
     verdicts = Verdicts(None, {})
     verdicts.add("masks", "clean", [1, 4], [1, 0])
     judge, reader, seen = make_judge(verdicts), Reader(Masks()), []
-    for batch in judge.batches(reader, "clean", range(7), range(7), is_right=bool):
+    for batch in judge.batches(reader, "clean", range(7), range(7), share_right=bool):
         seen.append(batch.rows)
         judge.note(reader, "clean", batch.rows, [1] * len(batch.rows))
     assert seen == [[0, 2, 3], [5, 6]]
@@ -58,7 +58,7 @@ def test_batches_are_of_rows_without_a_verdict():
 
 def test_verdicts_on_other_images_are_refused():
     judge, reader = make_judge(), Reader(Masks())
-    for batch in judge.batches(reader, PIXELS, [0, 1], [0, 1], is_right=bool, with_digests=True):
+    for batch in judge.batches(reader, PIXELS, [0, 1], [0, 1], share_right=bool, with_digests=True):
         judge.note(reader, PIXELS, batch.rows, batch.digests)
     judge.check_images(reader, [0, 1])
     with pytest.raises(ValueError, match="other images or labels of 'masks': row 1 differs"):
@@ -77,7 +77,7 @@ def pixel_logits(images: torch.Tensor) -> torch.Tensor:
 def test_what_leaves_its_ball_is_an_error(monkeypatch):
     monkeypatch.setattr(AttackSpec, "run", lambda spec, classifier, images, *rest, **options: images + 0.1)
     judge = make_judge()
-    batch = next(judge.batches(Reader(Masks()), "pgd", [5, 7], [5, 7], is_right=bool))
+    batch = next(judge.batches(Reader(Masks()), "pgd", [5, 7], [5, 7], share_right=bool))
     with pytest.raises(
         RuntimeError, match=r"FGSM ce linf 8/255 left its ball or \[0,1\] on the images of rows \[5, 7\]"
     ):
@@ -106,12 +106,12 @@ def test_a_task_of_ones_own_is_judged_resumed_and_attacked(tmp_path):
             right = pixel_logits(images).argmax(1) == batch.labels
             judge.note(reader, key, batch.rows, right.flatten(1).sum(1).tolist())
 
-        for batch in judge.batches(reader, "clean", rows, rows, is_right=all_right, with_digests=True):
+        for batch in judge.batches(reader, "clean", rows, rows, share_right=all_right, with_digests=True):
             judge.note(reader, PIXELS, batch.rows, batch.digests)
             note("clean", batch, batch.images)
             batches += 1
         noise = AttackSpec.of({"attack": "corruption", "kind": "gaussian_noise", "severity": 1})
-        for batch in judge.batches(reader, noise.name, rows, rows, is_right=all_right):
+        for batch in judge.batches(reader, noise.name, rows, rows, share_right=all_right):
             note(noise.name, batch, judge.attack(noise, pixel_logits, batch))
             batches += 1
         verdicts.close()
@@ -142,7 +142,7 @@ def drawn(capsys) -> list[str]:
 def judge_six_images(**options) -> None:
     """Two batches of three, every pass of which is shown; all of them are fooled."""
     judge, reader = make_judge(**{"progress": True, **options}), Reader(Masks())
-    for batch in judge.batches(reader, "pgd", range(6), range(6), is_right=bool):
+    for batch in judge.batches(reader, "pgd", range(6), range(6), share_right=bool):
         watched = batch.progress.watched(pixel_logits)
         for _ in range(10):
             watched(batch.images)

@@ -16,7 +16,8 @@ from support.sets import CE, MARGIN
 from support.tiny import make_images
 
 from hf_pmgaft import RobustnessReport, ZeroShotDataset, evaluate_robustness
-from hf_pmgaft.evaluation.verdicts import Verdicts, worst_case
+from hf_pmgaft.evaluation.outcomes import worst_case
+from hf_pmgaft.evaluation.verdicts import Verdicts
 
 
 def run(fitted, data, attacks=(MARGIN,), **options) -> RobustnessReport:

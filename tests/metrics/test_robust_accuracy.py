@@ -11,7 +11,7 @@ from support.tiny import fit_model, make_images
 
 import hf_pmgaft
 from hf_pmgaft import ZeroShotDataset, evaluate_robustness
-from hf_pmgaft.evaluation.verdicts import worst_case
+from hf_pmgaft.evaluation.outcomes import worst_case
 from hf_pmgaft.metrics.robust_accuracy import robust_accuracy
 from hf_pmgaft.metrics.robust_accuracy.robust_accuracy import RobustAccuracy
 

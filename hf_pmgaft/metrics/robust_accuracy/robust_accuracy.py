@@ -10,7 +10,7 @@ import datasets
 import evaluate
 
 from hf_pmgaft.evaluation.intervals import wilson_interval
-from hf_pmgaft.evaluation.verdicts import worst_case
+from hf_pmgaft.evaluation.outcomes import worst_case
 
 _DESCRIPTION = """
 Share of images that are classified correctly clean and under every attack (worst case per image). It is an upper bound
