@@ -318,14 +318,14 @@ class Judge:
             _check_complete(todo, values, reader.name, key)
             work.show_rest()
 
-    def _images_at_once(self, count: int, walk: Walk) -> int:
+    def _images_at_once(self, count: int, walk: Walk) -> int | None:
         """Of so many images, how many a process has on their way, so that some are left to whoever is done first.
 
         Walks of one image fill the batch then, or as many images if they have one walk each.
         """
         processes = process_share()[1]
         if processes == 1:
-            return count
+            return None
         part = math.ceil(count / processes)
         return min(part, max(math.ceil(part / LEAST_PARTS), math.ceil(self.batch_size / walk.num_walks)))
 

@@ -12,6 +12,7 @@ from hf_pmgaft.evaluation.judge import Judge, check_finite
 from hf_pmgaft.evaluation.reader import Reader
 from hf_pmgaft.evaluation.verdicts import PIXELS, Verdicts
 from hf_pmgaft.progress import progress_bar
+from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 
 class Masks:
@@ -63,6 +64,22 @@ def test_verdicts_on_other_images_are_refused():
     judge.check_images(reader, [0, 1])
     with pytest.raises(ValueError, match="other images or labels of 'masks': row 1 differs"):
         judge.check_images(Reader(OtherMasks()), [0, 1])
+
+
+def test_nothing_waits_where_all_images_have_a_place(fitted, data):
+    model, processor = fitted
+    classifier = ZeroShotClassifier.from_model(
+        model, processor, encode_class_names(model, processor, data.class_names, data.prompt_templates)
+    )
+    for size, waits in ((64, False), (4, True)):
+        judge, reader = make_judge(any_iterate=True, batch_size=size), Reader(data)
+        spec = AttackSpec.parse("pgd,eps=8/255,num_steps=5")
+        rows = range(len(data))
+        walk = spec.walk(len(data.class_names))
+        for ended in judge.walks(reader, "pgd", rows, rows, bool, spec=spec, walk=walk, classifier=classifier):
+            judge.note(reader, "pgd", ended.rows, (~ended.fooled).int().tolist())
+        usage = judge.usage[data.name, "pgd"]
+        assert usage.passes > 0 and (usage.waiting_passes > 0) == waits and usage.waiting_fill == 1
 
 
 # ---- Attacks ----
