@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_pmgaft import AttackSpec, progress
-from hf_pmgaft.evaluation import judge as judging
+from hf_pmgaft.evaluation import image_progress
 from hf_pmgaft.evaluation.judge import Judge, check_finite
 from hf_pmgaft.evaluation.reader import Reader
 from hf_pmgaft.evaluation.verdicts import PIXELS, Verdicts
@@ -167,7 +167,7 @@ def judge_six_images(**options) -> None:
 
 
 def test_a_bar_in_a_terminal_is_drawn_again_and_again(terminal, capsys, monkeypatch):
-    monkeypatch.setattr(judging, "PASSES_INTERVAL", -1.0)
+    monkeypatch.setattr(image_progress, "PASSES_INTERVAL", -1.0)
     judge_six_images()
     lines = drawn(capsys)
     assert len(lines) > 20 and lines[0].startswith("masks: pgd:   0%") and "6/6" in lines[-1]
@@ -175,7 +175,7 @@ def test_a_bar_in_a_terminal_is_drawn_again_and_again(terminal, capsys, monkeypa
 
 
 def test_a_bar_in_a_log_file_has_a_first_and_a_last_line(capsys, monkeypatch):
-    monkeypatch.setattr(judging, "PASSES_INTERVAL", -1.0)
+    monkeypatch.setattr(image_progress, "PASSES_INTERVAL", -1.0)
     judge_six_images()
     first, last = drawn(capsys)
     assert "masks: pgd:   0%" in first and "6/6" in last and "at most 0.0% right" in last
@@ -183,7 +183,7 @@ def test_a_bar_in_a_log_file_has_a_first_and_a_last_line(capsys, monkeypatch):
 
 def test_a_bar_in_a_log_file_has_a_line_for_each_interval(capsys, monkeypatch):
     monkeypatch.setattr(progress, "LOG_INTERVAL", 0.0)
-    monkeypatch.setattr(judging, "PASSES_INTERVAL", -1.0)
+    monkeypatch.setattr(image_progress, "PASSES_INTERVAL", -1.0)
     judge_six_images()
     lines = drawn(capsys)
     assert any("3/6" in line for line in lines) and any("pass 7 with 3 images" in line for line in lines)
