@@ -380,7 +380,7 @@ def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
     print(f"Protocol {report.protocol_hash}; {report.verdict}; seed {report.protocol['seed']}.")
-    for text in report.retrieval:
+    for text in (*report.retrieval, *report.segmentation):
         print(text)
     print("Robust figures are upper bounds until a stronger attack fails to lower them.")
     for flag in report.flags:

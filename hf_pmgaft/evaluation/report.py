@@ -163,11 +163,12 @@ class RobustnessReport:
 
     @property
     def measure(self) -> str:
-        """The figures in words: accuracy by class names or by a head, recall, or both."""
+        """The figures in words: accuracy by class names or by a head, recall, mean IoU, or several of them."""
         head = self.protocol.get("head")
         accuracy = "zero-shot accuracy" if head is None else f"accuracy by {head['name']}"
         kinds = dict.fromkeys(result.kind for result in self.sets) or ["accuracy"]
-        text = " and ".join(accuracy if kind == "accuracy" else kind for kind in kinds)
+        names = {"accuracy": accuracy, "mIoU": "mean IoU"}
+        text = " and ".join(names.get(kind, kind) for kind in kinds)
         return text[0].upper() + text[1:]
 
     @property
@@ -184,6 +185,19 @@ class RobustnessReport:
         threats = [f"{name}: {text}." for entry in sets for name, text in entry["threats"].items()]
         ties = [f"Ties: {entry['ties']}." for entry in sets]
         return list(dict.fromkeys([*threats, *ties]))
+
+    @property
+    def segmentation(self) -> list[str]:
+        """How pixels are compared with names, a line per set; none if nothing was segmented."""
+        lines = []
+        for name, entry in self.protocol.get("sets", {}).items():
+            if "segmentation" in entry:
+                way = entry["segmentation"]
+                lines.append(
+                    f"{name}: pixels by the readout {way['readout']}, scale {way['scale']:g}, in windows of "
+                    f"{way['window']} pixels every {way['window_stride']}."
+                )
+        return lines
 
     # ---- Which figures ----
 

@@ -323,10 +323,11 @@ def _results(before: RobustnessReport | None, after: RobustnessReport) -> str:
     lines += ["", f"Verdict: {after.verdict}."]
     if "seed" in after.protocol:
         lines += ["", f"`pmgaft evaluate` draws noise and images as here with `--seed {after.protocol['seed']}`."]
-    if after.retrieval:
-        lines += ["", *(f"- {text}" for text in after.retrieval)]
+    how = [*after.retrieval, *after.segmentation]
+    if how:
+        lines += ["", *(f"- {text}" for text in how)]
     if "suite" in after.provenance:
-        lines += ["", f"Suite: `{after.provenance['suite']}`, {len(after.sets)} sets."]
+        lines += ["", f"Suite: `{after.provenance['suite']}`, {len({result.dataset for result in after.sets})} sets."]
     if before and before.protocol_hash != after.protocol_hash:
         lines += [f"The figures before are of another protocol (`{before.protocol_hash}`): do not compare them."]
     if before and has_other_statistics(before, after):

@@ -90,7 +90,7 @@ def test_a_set_has_a_row_of_mean_iou_and_one_of_pixel_accuracy(report):
     assert all((result.num_classes, result.num_samples) == (len(NAMES), 8) for result in report.sets)
     rows = report.rows()
     assert rows[0][:6] == ["set", "classes", "images", "clean", "robust linf 8/255", "95 %"]
-    assert report.measure == "MIoU and pixel accuracy" and report.flags == []
+    assert report.measure == "Mean IoU and pixel accuracy" and report.flags == []
     assert list(report.metrics()) == [
         "eval_scenes_mIoU_clean_mIoU",
         "eval_scenes_mIoU_robust_mIoU",

@@ -6,9 +6,11 @@ import pytest
 import yaml
 from huggingface_hub import metadata_load, parse_eval_result_entries
 from support.cards import make_report, rows, unknown_keys
+from support.masked import NAMES as MASK_NAMES
+from support.masked import make_masked
 from support.tiny import CLASS_NAMES, fit_model, make_images
 
-from hf_pmgaft import PMGAFTConfig, RetrievalDataset, ZeroShotDataset, evaluate_robustness
+from hf_pmgaft import PMGAFTConfig, RetrievalDataset, SegmentationDataset, ZeroShotDataset, evaluate_robustness
 from hf_pmgaft.hub.card import save_model_card
 from hf_pmgaft.hub.results import model_index, save_eval_results
 from hf_pmgaft.objectives import make_objective
@@ -61,33 +63,38 @@ def test_figures_for_a_benchmark_are_written_as_the_hub_reads_them(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def both():
-    """A report of a classified set and a retrieved one, of a tiny model."""
+def every_task():
+    """A report of a classified set, a retrieved and a segmented one, of a tiny model."""
     model, processor = fit_model()
     images = make_images(16, seed=9)
     captions = [[f"a photo of the {CLASS_NAMES[label]}", f"image {i}"] for i, label in enumerate(images["label"])]
     classified = ZeroShotDataset(images, processor, None, "a photo of the {}", name="shapes")
     retrieved = RetrievalDataset(images.add_column("caption", captions), processor, name="shapes captions")
     attacks = ["pgd,eps=20/255,num_steps=3,loss=margin", "pgd,eps=10/255,num_steps=3,loss=margin"]
-    return evaluate_robustness(model, processor, [classified, retrieved], attacks, progress=False)
+    segmented = SegmentationDataset(make_masked(4), processor, MASK_NAMES, name="scenes")
+    return evaluate_robustness(model, processor, [classified, retrieved, segmented], attacks, progress=False)
 
 
-def test_the_card_carries_accuracies_and_recalls(both, tmp_path):
+def test_the_card_carries_the_figures_of_every_task(every_task, tmp_path):
     config = PMGAFTConfig(output_dir=str(tmp_path / "robust"), use_cpu=True)
     options = {"objective": make_objective("pmg_aft", {}), "tuning": make_tuning("vision_tower"), "config": config}
-    card = save_model_card(tmp_path, base_model="base", report_before=both, report_after=both, **options)
+    card = save_model_card(tmp_path, base_model="base", report_before=every_task, report_after=every_task, **options)
     table = rows(card)
     (results,) = [entry["results"] for entry in metadata_load(tmp_path / "README.md")["model-index"]]
     found = {(r["dataset"]["name"], metric["name"]): (metric, r) for r in results for metric in r["metrics"]}
-    assert len(found) == 2 * (1 + len(both.sets))
+    assert len(found) == 2 * (1 + len(every_task.sets))
     attack = "PGD-3 margin linf 20/255"
-    for result in both.sets[1:]:
+    for result in every_task.sets[1:7]:
         clean, robust = (f"{100 * x:.1f}" for x in (result.clean_accuracy, result.robust_accuracy))
         assert table[result.name][:5] == [str(result.num_samples), clean, clean, robust, robust]
         metric, entry = found["shapes captions", f"Robust {result.figure} (%) under {attack}"]
         assert metric["value"] == round(100 * result.robust_accuracy, 2) and metric["type"] == "robust_recall"
         assert entry["task"]["type"] == "image-text-retrieval" and metric["args"]["num_samples"] == result.num_samples
+    for figure in ("mIoU", "pixel accuracy"):
+        metric, entry = found["scenes", f"Robust {figure} (%) under {attack}"]
+        assert entry["task"]["type"] == "image-segmentation" and metric["args"]["num_samples"] == 4
     _, entry = found["shapes", f"Robust accuracy (%) under {attack}"]
     assert entry["task"]["type"] == "zero-shot-image-classification"
-    assert table["mean of sets"][1] == f"{100 * both.sets[0].clean_accuracy:.1f}"
+    assert table["mean of sets"][1] == f"{100 * every_task.sets[0].clean_accuracy:.1f}"
     assert "upper bound of what an attacker who knows the query leaves" in card.text and "Ties: " in card.text
+    assert "scenes: pixels by the readout sclip, scale 40, in windows of 16 pixels every 8." in card.text
