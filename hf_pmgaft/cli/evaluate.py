@@ -40,6 +40,7 @@ from ..models.record import model_record
 from ..models.resolution import at_resolution
 from ..registry import check_count
 from ..tuning.saved import load_pair
+from ..zero_shot.readout_spec import ReadoutSpec
 from .card_options import check_card_options, put_into_card
 from .compare import compare, draw_reports
 from .errors import flags_named, going_on_from, one_line_errors, one_line_stops
@@ -153,6 +154,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
         if getattr(args, option) is not None:
             check_count(f"--{option}", getattr(args, option))
     check_count("--num_workers", args.num_workers, least=0)
+    ReadoutSpec.parse(args.readout)  # says what is wrong with it
     check_output_file("--output_file", args.output_file)
     check_output_file("--verdict_file", args.verdict_file)
     check_output_folder("--plots", args.plots)

@@ -34,6 +34,7 @@ from ..files import check_output_file
 from ..models.backbones import get_backbone
 from ..tuning.saved import load_one_of_several
 from ..zero_shot import ZeroShotClassifier, encode_class_names
+from ..zero_shot.readout_spec import ReadoutSpec
 from ..zero_shot.views import text_attention
 from .errors import flags_named, one_line_errors
 from .parser import add_base_options, check_different, make_parser
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     check_output_file("--output_file", args.output_file)
     if args.num_images < 1:
         raise ValueError(f"You passed num_images={args.num_images}, which leaves nothing to show. Pass 1 or more.")
+    readout = ReadoutSpec.parse(args.readout)
     pgd = {"attack": "pgd", "eps": args.eps, "norm": args.norm, "num_steps": args.num_steps}
     attack = AttackSpec.of({**pgd, "loss": "margin"})
     if attack.radius == 0:
@@ -109,7 +111,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
         rows = sample_ids(len(data), args.num_images, args.seed)
         if isinstance(data, SegmentationDataset):
             attack = AttackSpec.of({**pgd, "loss": "masked_ce"})
-            looks[name] = look_at_pixels(loaded, processor, data, rows, attack, args.readout, args.seed)
+            looks[name] = look_at_pixels(loaded, processor, data, rows, attack, readout, args.seed)
         else:
             looks[name] = look(loaded, processor, data, rows, attack, args.seed)
 

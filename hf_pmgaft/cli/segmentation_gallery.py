@@ -25,7 +25,7 @@ def look_at_pixels(
     data: SegmentationDataset,
     rows: Sequence[int],
     attack: AttackSpec,
-    readout: str,
+    readout: ReadoutSpec,
     seed: int,
 ) -> Maps:
     """The classes `[H,W]` that one model gives to the pixels of some rows: `"clean"`, and `"attacked"` against it.
@@ -33,7 +33,7 @@ def look_at_pixels(
     The attacked images are those of an evaluation by the same seed.
     """
     device = PartialState().device
-    segmenter = ReadoutSpec.parse(readout).segmenter(model.to(device), processor, data)
+    segmenter = readout.segmenter(model.to(device), processor, data)
 
     maps: Maps = {"clean": [], "attacked": []}
     with frozen(model):

@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from support.masked import NAMES, write_masked
 from support.patches import tokens_by_hand, vary_layer_norms
 
+from hf_pmgaft import plots
 from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.cli import gallery
 from hf_pmgaft.data import ZeroShotDataset
@@ -52,6 +54,28 @@ def test_the_command_draws_the_embedded_model(tmp_path, capsys):
     with Image.open(file) as picture:
         assert picture.format == "PNG" and picture.width > picture.height > 300
         assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 1000
+
+
+def test_of_a_set_with_masks_the_command_shows_what_pixels_are_taken_for(tmp_path, capsys, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "segmentation_gallery", lambda *shown, **options: drawn.append((shown, options)))
+    folder, file = write_masked(tmp_path / "scenes"), tmp_path / "gallery.png"
+    options = ["--num_images", "3", "--num_steps", "2", "--eps", "16/255", "--readout", "clearclip,scale=20"]
+    gallery.main(["--eval_set", str(folder), "--output_file", str(file), *options])
+    assert str(file) in capsys.readouterr().out
+
+    (((images, masks, predictions, names, _), shown),) = drawn
+    assert [image.shape for image in images] == [(3, 48, 48)] * 3 and names == NAMES
+    assert list(predictions) == ["emoji/model, clean", "emoji/model, attacked"]
+    right = [
+        sum(int((each == mask).sum()) for each, mask in zip(maps, masks, strict=True)) for maps in predictions.values()
+    ]
+    assert right[1] < right[0] and "PGD-2 masked_ce linf 16/255" in shown["title"]
+
+
+def test_a_readout_that_is_none_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="no readout 'clip'"):
+        gallery.main(["--eval_set", str(write_masked(tmp_path / "scenes")), "--readout", "clip"])
 
 
 def test_models_are_named_by_the_parts_that_tell_them_apart():

@@ -1,5 +1,7 @@
 """A small set of images with masks: a disc or square of a colour on grey, whose mask is exact."""
 
+from pathlib import Path
+
 import datasets
 import numpy as np
 from PIL import Image
@@ -25,3 +27,13 @@ def make_masked(size: int = 8, sizes=((20, 24),)) -> datasets.Dataset:
     pairs = [draw_scene(i % 4, *sizes[i % len(sizes)]) for i in range(size)]
     columns = {"image": [pair[0] for pair in pairs], "mask": [pair[1] for pair in pairs]}
     return datasets.Dataset.from_dict(columns, features=FEATURES)
+
+
+def write_masked(folder: Path, size: int = 4, edge: int = 48) -> Path:
+    """A folder of images and masks of one name, with the names of the classes beside them."""
+    for row in range(size):
+        for part, picture in zip(("images", "masks"), draw_scene(row % 4, edge, edge), strict=True):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            picture.save(folder / part / f"{row}.png")
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in NAMES))
+    return folder
