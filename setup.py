@@ -58,6 +58,7 @@ setup(
             "*/*.pyi",
             "hub/templates/*.md",
             "metrics/*/*.py",
+            "few_shots/*.yaml",
             "recipes/*.yaml",
             "recipes/*.json",
             "suites/*.yaml",

@@ -22,6 +22,12 @@ from .registry import near_misses
 RECIPES = Path(__file__).parent / "recipes"
 # The recipe of the embedded default is a budget for any method; those of papers are each of one.
 DEFAULT_RECIPE = "emoji"
+# What an objective, attack or tuning has of its own, and another one in its place has not.
+OPTIONS_OF = {
+    "objective": ("objective_kwargs",),
+    "attack": ("attack_kwargs", "step_size"),
+    "tuning": ("tuning_kwargs",),
+}
 # What a paper chose for its method alone.
 CHOSEN_FOR_METHOD = ("optim", "learning_rate", "eps")
 
@@ -111,7 +117,7 @@ def parse_args(
     # Defaults, as flags before all others, so that both are checked by the same parser
     file = _file_of_defaults(argv)
     if file is not None:
-        values = _read_yaml(file, options)
+        values = read_options(file, options)
         _check_method(file, values, argv)
         values = _without_options_of_others(values, argv, options)
         # A list for an option that is one word on the command line (`report_to`) cannot be written as a flag.
@@ -217,19 +223,34 @@ def find_config(name_or_path: str | os.PathLike) -> Path:
     )
 
 
-def _read_yaml(file: Path, options: Collection[str]) -> dict[str, Any]:
-    """The values of a file of defaults by option, with its placeholders filled in."""
+def read_options(file: str | os.PathLike, options: Collection[str], flag: str = "--config") -> dict[str, Any]:
+    """Reads the values of a YAML file by option, with its placeholders filled in.
+
+    Args:
+        file (`str` or `PathLike`): A mapping, whose keys are options.
+        options (`list[str]`): Those that it may hold.
+        flag (`str`): How the file was passed, for messages.
+
+    Raises:
+        ValueError: for a file that cannot be read, is no such mapping, or holds other keys.
+
+    Example:
+        >>> size = Path("mine.yaml").write_text("eps: 4/255")
+        >>> read_options("mine.yaml", ["eps", "num_steps"])
+        {'eps': '4/255'}
+    """
+    file = Path(file)
     try:
         values = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_EachKeyOnce)  # a SafeLoader
     except OSError as error:
         raise ValueError(
-            f"You passed --config {file}, which cannot be read ({error.strerror}). Pass a YAML file."
+            f"You passed {flag} {file}, which cannot be read ({error.strerror}). Pass a YAML file."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"You passed --config {file}, which is no YAML ({reason}). Correct it.") from error
+        raise ValueError(f"You passed {flag} {file}, which is no YAML ({reason}). Correct it.") from error
     if not isinstance(values, dict):
-        raise ValueError(f"You passed --config {file}, which holds no `option: value` lines. Write one per option.")
+        raise ValueError(f"You passed {flag} {file}, which holds no `option: value` lines. Write one per option.")
 
     unknown = sorted(str(key) for key in values if key not in options)
     if unknown:
@@ -296,13 +317,8 @@ def _without_options_of_others(
     values: Mapping[str, Any], argv: Sequence[str], options: Mapping[str, Field]
 ) -> dict[str, Any]:
     """The file's values without the options of its objective, attack or tuning, where a flag names another one."""
-    options_of = {
-        "objective": ["objective_kwargs"],
-        "attack": ["attack_kwargs", "step_size"],
-        "tuning": ["tuning_kwargs"],
-    }
     left_out: list[str] = []
-    for name, its_options in options_of.items():
+    for name, its_options in OPTIONS_OF.items():
         choice = values.get(name, options[name].default if name in options else None)
         if _passed(name, argv) not in (None, choice):
             left_out += its_options

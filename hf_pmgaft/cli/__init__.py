@@ -12,6 +12,7 @@ from typing import Any
 COMMANDS = {
     "train": ("train", "make a CLIP robust, and say what was gained and lost"),
     "evaluate": ("evaluate", "measure clean and robust accuracy, or recall"),
+    "few-shot": ("few_shot", "train methods on few shots of each class, and compare them"),
     "compare": ("compare", "compare two reports image by image"),
     "gallery": ("gallery", "draw where models look, clean and attacked"),
     "attack-vlm": ("attack_vlm", "attack what a LLaVA writes"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,6 +71,39 @@ def paired_difference(first: Sequence[int], second: Sequence[int]) -> PairedDiff
     interval = (max(-1.0, up - down - half), min(1.0, up - down + half))
 
     return PairedDifference(difference, interval, _mcnemar(gained, lost), gained, lost, n)
+
+
+def difference_over_seeds(
+    first: Sequence[Sequence[int]], second: Sequence[Sequence[int]]
+) -> tuple[float, float, float]:
+    """How much more often the second of two methods is right, over several seeds of training and the same images.
+
+    The variance over images (of an image's mean over seeds) and that over seeds (of a seed's mean over images) are
+    added, which counts their common part twice: the interval is no narrower than it should be.
+
+    Args:
+        first, second (list of list of `int`): By seed, verdicts on the same images, 1 for right and 0 for wrong.
+
+    Returns:
+        `tuple[float, float, float]`: Difference of the means, and its 95 % interval; of one seed that of
+        [`paired_difference`].
+
+    Example:
+        >>> difference_over_seeds([[0, 0, 1, 1], [0, 0, 0, 1]], [[1, 0, 1, 1], [1, 0, 1, 1]])
+        (0.375, -0.16..., 0.91...)
+    """
+    if len(first) == 1:
+        pair = paired_difference(first[0], second[0])
+        return (pair.difference, *pair.interval)
+    seeds = [[b - a for a, b in zip(ours, theirs, strict=True)] for ours, theirs in zip(first, second, strict=True)]
+    images = [statistics.fmean(values) for values in zip(*seeds, strict=True)]
+    of_seeds = [statistics.fmean(values) for values in seeds]
+
+    variance = statistics.variance(of_seeds) / len(of_seeds)
+    if len(images) > 1:
+        variance += statistics.variance(images) / len(images)
+    mean, half = statistics.fmean(of_seeds), Z_95 * math.sqrt(variance)
+    return mean, max(-1.0, mean - half), min(1.0, mean + half)
 
 
 def _mcnemar(gained: int, lost: int) -> float:
