@@ -112,6 +112,8 @@ def read_grid(args: argparse.Namespace) -> Grid:
     overrides = {key: getattr(args, key) for key in (*keys, "model", "max_samples", "output_dir")}
     if args.grid is None and (args.model or args.sets):
         overrides["methods"] = args.methods or METHODS
+        if args.eps:  # recipes have different ones, and are to be compared at one
+            overrides["settings"] = {"eps": args.eps[0]}
         return Grid.read(None, overrides)
     return Grid.read(args.grid or EMBEDDED, overrides)
 

@@ -38,7 +38,7 @@ def train_row(row: Row) -> None:
     is_begun = any(defect(path) is None for path in steps(row.folder).values())
     how = "--resume_from_checkpoint" if is_begun else "--overwrite"
 
-    start = time.monotonic()
+    start, busy = time.monotonic(), time.process_time()
     trainer, *_ = train.set_up(["--config", str(config), how, "true"])
     trainer.folder.begin(trainer.args.resume_from_checkpoint, trainer.args.overwrite)
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
@@ -52,6 +52,7 @@ def train_row(row: Row) -> None:
         "steps": trainer.state.global_step,
         "parameters": sum(each.numel() for each in trainer.model.parameters() if each.requires_grad),
         "seconds": round(time.monotonic() - start, 1),
+        "cpu_seconds": round(time.process_time() - busy, 1),
     }
     row.note_trained(figures)
 
@@ -60,7 +61,7 @@ def measure_row(row: Row) -> None:
     """Measures what a row trained on each of its tests, and writes the report."""
     from ..evaluation.evaluate import evaluate_robustness
 
-    start = time.monotonic()
+    start, busy = time.monotonic(), time.process_time()
     name = str(row.folder) if row.options else row.model or str(emoji_folder() / "model")
     model, processor = load_pair(name)
     sets = [load_test(test, processor) for test in row.tests]
@@ -79,7 +80,7 @@ def measure_row(row: Row) -> None:
     report.provenance["few_shots"] = {
         "evaluation": row.measured_by(),
         "seconds": round(time.monotonic() - start, 1),
-        **{key: value for key, value in row.trained().items() if key != "options"},
+        "cpu_seconds": round(time.process_time() - busy, 1),
     }
     report.save(row.report_file)
     for path in verdicts.parent.glob(f"{verdicts.name}*"):

@@ -105,7 +105,9 @@ def test_no_process_is_none(write, tmp_path):
 def test_sets_and_a_model_of_ones_own_need_no_file():
     grid = few_shot.read_grid(parse(["--model", "user/clip", "--sets", "dtd", "oxford_pets", "--shots", "2"]))
     assert list(grid.methods) == list(few_shot.METHODS) and list(grid.sets) == ["dtd", "oxford_pets"]
-    assert grid.model == "user/clip" and grid.shots == [2] and grid.seeds == [0, 1, 2]
+    assert grid.model == "user/clip" and grid.shots == [2] and grid.seeds == [0, 1, 2] and not grid.settings
+    grid = few_shot.read_grid(parse(["--sets", "dtd", "--eps", "2/255", "4/255"]))
+    assert grid.settings == {"eps": "2/255"} and grid.eps == ["2/255", "4/255"]
 
 
 def run(line, cwd) -> subprocess.CompletedProcess:
@@ -147,3 +149,27 @@ def test_base_to_new_trains_on_half_of_the_classes(write, tmp_path):
         "new": (8, 2),
     }
     assert "shapes: H" in done.stdout
+
+
+@pytest.mark.slow
+def test_every_method_and_protocol_runs_on_the_embedded_set(tmp_path):
+    grid = yaml.safe_load(few_shot.EMBEDDED.read_text())
+    grid["settings"]["max_steps"] = grid["backbones"]["tecoa"]["max_steps"] = 3
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    line = ["--grid", "grid.yaml", "--max_samples", "20", "--attacks", "pgd,num_steps=2", "--output_dir", "out"]
+    methods = set(grid["methods"])
+    tests = {
+        "plain": {"emoji"},
+        "base_to_new": {"base", "new"},
+        "cross": {"smileys", "food", "activities", "symbols", "flags"},
+        "shift": {"twemoji", "noto_emoji", "lucide", "picon", "pinhead"},
+    }
+    for protocol, names in tests.items():
+        shots = ["all"] if protocol != "shift" else ["3"]
+        done = run([*line, "--protocol", protocol, "--shots", *shots], tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+        rows = json.loads((tmp_path / f"out/few_shots_{protocol}.json").read_text())["rows"]
+        assert {row["method"] for row in rows} == methods
+        assert all(set(row["tests"]) == names for row in rows)
+        images = {row["trained"]["images"] for row in rows if row["trained"]}
+        assert images == {"plain": {704}, "base_to_new": {353}, "cross": {704}, "shift": {120}}[protocol]

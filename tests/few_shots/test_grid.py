@@ -1,7 +1,9 @@
 """Grids: what a YAML file and flags make of sets, methods, shots and seeds, and what they must not say."""
 
 import pytest
+import yaml
 from support.grids import make_grid
+from support.paths import ROOT
 
 from hf_pmgaft.cli.few_shot import EMBEDDED
 from hf_pmgaft.cli.few_shot_checks import option_names
@@ -185,3 +187,11 @@ def test_shots_are_numbers_or_all():
     for value in (0, -1, "few", 1.5, True):
         with pytest.raises(ValueError, match="no number of images"):
             parse_shots(value)
+
+
+def test_the_study_has_the_embedded_grid_with_more_shots_and_seeds():
+    study = yaml.safe_load((ROOT / "examples/studies/few_shots.yaml").read_text())
+    embedded = yaml.safe_load(EMBEDDED.read_text())
+    differing = {key for key in study if study[key] != embedded.get(key)}
+    assert set(study) == set(embedded) and differing == {"shots", "seeds", "output_dir"}
+    assert study["shots"] == [1, 4, 16, "all"] and study["seeds"] == [0, 1, 2]
