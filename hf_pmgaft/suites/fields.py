@@ -13,6 +13,7 @@ import yaml
 from ..prompts import check_prompt_templates
 
 NOT_ON_HUB = "not on the Hub"  # the path of a set of which no copy there is known
+EMBEDDED = "embedded"  # the path of a set that comes with the package
 
 FIELDS = {
     "path": "Hub id, a path relative to the suite's file, or whatever else `load_images` reads",

@@ -16,8 +16,9 @@ from ..data.parquet_rows import with_images
 from ..data.places import Place, look_up
 from ..data.rows import scaled_resize
 from ..data.sources import load_for_some_rows, load_images
+from ..embedded import emoji_folder
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
-from .fields import NOT_ON_HUB, size_range
+from .fields import EMBEDDED, NOT_ON_HUB, size_range
 from .masked import is_masked, masked_entry
 from .numbering import kept_class_names, label_column_of, number_labels
 from .suite import NUM_STORED, draw_sample_ids, read_suite
@@ -131,6 +132,8 @@ def place_of(name: str, entry: Mapping[str, Any], data_root: str | PathLike | No
     Raises:
         ValueError: for a `data_root` without such a folder, which would else be looked up on the Hub.
     """
+    if data_root is None and entry["path"] == EMBEDDED:
+        return Place(str(emoji_folder() / "data"))
     if data_root is None and entry["path"] == NOT_ON_HUB:
         return Place(name, problem="no copy on the Hub is known. Save the set in a folder and pass data_root.")
     if data_root is None:

@@ -53,7 +53,7 @@ def shipped_suites() -> list[str]:
 
     Example:
         >>> shipped_suites()
-        ['natural_shift', 'paper16', 'segmentation']
+        ['embedded', 'natural_shift', 'paper16', 'segmentation']
     """
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
 

@@ -92,6 +92,6 @@ def test_a_local_set_of_another_size_is_evaluated_whole_with_a_warning(own, proc
 
 
 def test_the_shipped_suites_are_listed_and_read():
-    assert shipped_suites() == ["natural_shift", "paper16", "segmentation"]
+    assert shipped_suites() == ["embedded", "natural_shift", "paper16", "segmentation"]
     for name in shipped_suites():
         assert all(entry["path"] and entry["class_names"] for entry in read_suite(name).values())

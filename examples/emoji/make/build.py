@@ -8,6 +8,7 @@
 Steps, in this order:
   fetch     install the npm packages of styles.yaml (needs npm and node), refuse one whose licence has changed
   data      render the drawings, write ../data (sets, words for guidance) and the attributions, learn the tokenizer
+  scenes    paste drawings into scenes with masks, write ../data/scenes
   pretrain  train from scratch or resume from the last checkpoint, install the model in ../model
   check     load model and data offline as a user does, measure, write both cards
 
@@ -26,6 +27,7 @@ import cards
 import few_shots
 import numpy as np
 import pretrain
+import scenes
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dataset
 from tokenizers import pre_tokenizers
@@ -215,6 +217,13 @@ def merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
     return merged
 
 
+def write_scenes(args):
+    """Writes the scenes, from what the step `data` left."""
+    emojis = [art.Emoji(**each) for each in json.loads((BUILD / "emoji.json").read_text())]
+    with np.load(BUILD / "art.npz") as arrays:
+        scenes.write(emojis, dict(arrays), DATA / "scenes")
+
+
 # -------------------------------------------------------------------------------------------------------------- model
 
 
@@ -278,11 +287,21 @@ def check_pipeline(example):
 
 def write_cards(figures, sets):
     """Writes the cards of data and model, from what was counted and measured."""
+    write_data_card(sets)
+    record = json.loads((MODEL / "pretraining.json").read_text())
+    (MODEL / "README.md").write_text(cards.model_card(figures, record))
+
+
+def write_data_card(sets):
+    """Writes the card of the data, from what was counted."""
     finetune = load_dataset(str(DATA), "finetune")
-    few = {
-        split: Dataset.from_parquet(str(DATA / "few_shots" / f"{split}.parquet"))
-        for split in ("train", "validation", "test")
-    }
+    few, of_scenes = (
+        {
+            split: Dataset.from_parquet(str(DATA / name / f"{split}.parquet"))
+            for split in ("train", "validation", "test")
+        }
+        for name in ("few_shots", "scenes")
+    )
     everything = {"finetune": finetune} | sets | {"few_shots": few}
     counts = {name: {split: len(rows) for split, rows in parts.items()} for name, parts in everything.items()}
     classes = {name: next(iter(parts.values())).features["label"].num_classes for name, parts in everything.items()}
@@ -292,13 +311,11 @@ def write_cards(figures, sets):
         if style["role"] == "shift"
     }
     drawings = json.loads((DATA / "few_shots" / "drawings.json").read_text())
-    (DATA / "README.md").write_text(cards.data_card(counts, classes, shift, drawings))
-
-    record = json.loads((MODEL / "pretraining.json").read_text())
-    (MODEL / "README.md").write_text(cards.model_card(figures, record))
+    scene_counts = {split: len(rows) for split, rows in of_scenes.items()}
+    (DATA / "README.md").write_text(cards.data_card(counts, classes, shift, drawings, scene_counts))
 
 
-STEPS = {"fetch": fetch, "data": data, "pretrain": train, "check": check}
+STEPS = {"fetch": fetch, "data": data, "scenes": write_scenes, "pretrain": train, "check": check}
 
 
 def parse_steps(text: str) -> list[str]:

@@ -33,7 +33,11 @@ def attribution(few_shots: set[str]) -> str:
 
 
 def data_card(
-    counts: dict[str, dict[str, int]], classes: dict[str, int], shift: dict[str, int], drawings: dict[str, int]
+    counts: dict[str, dict[str, int]],
+    classes: dict[str, int],
+    shift: dict[str, int],
+    drawings: dict[str, int],
+    scenes: dict[str, int],
 ) -> str:
     """The card of the sets.
 
@@ -42,6 +46,7 @@ def data_card(
         classes: The number of class names by configuration.
         shift: Images by style.
         drawings: How many emoji have at least so many different drawings.
+        scenes: Scenes by split.
     """
     configs = [
         {
@@ -49,7 +54,7 @@ def data_card(
             **({"default": True} if config == "finetune" else {}),
             "data_files": [{"split": split, "path": f"{config}/{split}.parquet"} for split in splits],
         }
-        for config, splits in {**counts, "shift": shift}.items()
+        for config, splits in {**counts, "scenes": scenes, "shift": shift}.items()
     ]
     header = ["configuration", "classes", "train", "validation", "test"]
     rows = [
@@ -61,6 +66,7 @@ def data_card(
         configs=yaml.safe_dump({"configs": configs}, sort_keys=False).strip(),
         counts=table(header, rows),
         shift=table(["split of `shift`", "images"], [list(row) for row in shift.items()]),
+        scenes=", ".join(f"{number} in `{split}`" for split, number in scenes.items()),
         drawings=table(
             ["different drawings, at least", *(count for count in drawings if int(count) % 4 == 0)],
             [["emoji", *(number for count, number in drawings.items() if int(count) % 4 == 0)]],
