@@ -156,6 +156,7 @@ class _Progress:
 def show(args: argparse.Namespace, grid: Grid, rows: list, failed: dict[str, str]) -> None:
     """Prints the table, and writes the JSON of everything and the curves over shots."""
     from ..few_shots.results import FIGURES, cells_of, curves, record, table
+    from ..few_shots.row import file_name
     from ..plots.shots import shots_curves
 
     cells = cells_of(grid, rows)
@@ -173,7 +174,7 @@ def show(args: argparse.Namespace, grid: Grid, rows: list, failed: dict[str, str
     for name, test in dict.fromkeys((cell.set, cell.test) for cell in cells):
         panels = {figure: curves(cells, name, test, figure) for figure in FIGURES}
         if any(len(points) > 1 for points in panels["clean"].values()):
-            pictures.append(folder / f"shots_{grid.protocol}_{name}_{test}.png")
+            pictures.append(folder / file_name(f"shots_{grid.protocol}_{name}_{test}.png"))
             shots_curves(panels, pictures[-1])
     print(f"All of it is in {', '.join(map(str, [file, *pictures]))}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -40,6 +41,7 @@ def train_row(row: Row) -> None:
 
     start, busy = time.monotonic(), time.process_time()
     trainer, *_ = train.set_up(["--config", str(config), how, "true"])
+    row.forget()
     trainer.folder.begin(trainer.args.resume_from_checkpoint, trainer.args.overwrite)
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     if trainer.interrupted:
@@ -55,6 +57,8 @@ def train_row(row: Row) -> None:
         "cpu_seconds": round(time.process_time() - busy, 1),
     }
     row.note_trained(figures)
+    for checkpoint in steps(row.folder).values():
+        shutil.rmtree(checkpoint)
 
 
 def measure_row(row: Row) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..files import write_whole
 from ..fingerprints import differences
 from ..objectives import OBJECTIVES
 from ..registry import near_misses
-from .grid import ALL, UNTRAINED, FewShotSet, Grid
+from .grid import ALL, PROTOCOLS, UNTRAINED, FewShotSet, Grid
 
 TRAINED = "trained.json"
 CLASSES = "base_classes.txt"
@@ -102,6 +103,11 @@ class Row:
         """Whether nothing is left to compute."""
         return self.is_trained() and (not self.tests or self.report_file.is_file())
 
+    def forget(self) -> None:
+        """Removes what was measured of a model that is trained anew."""
+        for protocol in PROTOCOLS:
+            (self.folder / f"{protocol}.json").unlink(missing_ok=True)
+
     def note_trained(self, figures: Mapping[str, Any]) -> None:
         """Writes down that it is trained, by which options, and what that took."""
         write_whole(self.folder / TRAINED, json.dumps({"options": self._record(), **figures}, indent=1) + "\n")
@@ -156,6 +162,16 @@ def shots_text(shots: int | None) -> str:
     return "all shots" if shots is None else f"{shots} shot{'s' if shots > 1 else ''}"
 
 
+def file_name(text: str) -> str:
+    """A name that every file system takes, of a set such as `user/photos@train`.
+
+    Example:
+        >>> file_name("user/photos@train-tecoa")
+        'user_photos_train-tecoa'
+    """
+    return re.sub(r"[^\w.-]+", "_", text)
+
+
 # ---- The rows of a grid ----
 
 
@@ -186,7 +202,7 @@ def _row(grid: Grid, name: str, method: str, shots: int | None, seed: int, optio
     entry, own = grid.sets[name], dict(grid.methods[method])
     is_halved = grid.protocol == "base_to_new"
     place = f"{name}-{method}-{ALL if shots is None else shots}-{seed}{'-base' if is_halved else ''}"
-    folder = Path(grid.output_dir) / "rows" / place
+    folder = Path(grid.output_dir) / "rows" / file_name(place)
     backbone = own.pop("backbone", None)
     after = None if backbone is None else _backbone_folder(grid, backbone)
 
@@ -221,7 +237,7 @@ def _row(grid: Grid, name: str, method: str, shots: int | None, seed: int, optio
 
 
 def _untrained_row(grid: Grid, name: str) -> Row:
-    folder = Path(grid.output_dir) / "rows" / f"{name}-{UNTRAINED}"
+    folder = Path(grid.output_dir) / "rows" / file_name(f"{name}-{UNTRAINED}")
     if grid.protocol == "base_to_new":
         folder = folder.with_name(f"{folder.name}-base")
     return Row(

@@ -74,6 +74,13 @@ def test_a_class_without_a_test_image_is_refused(write, inputs, tmp_path):
     refused(write(of_set=uneven, protocol="base_to_new"), message, tmp_path)
 
 
+def test_testing_on_the_images_of_training_is_refused(write, inputs, tmp_path):
+    same = str(inputs / "train.parquet")
+    refused(write(of_set={"test": same}), "Test 'shapes' has 24 images that its training set has, too", tmp_path)
+    rows = {"test": same, "rows": "style=ink", "test_rows": "style=flat"}
+    prepare(parse(write(of_set=rows, shots=[1])))
+
+
 def test_base_and_new_that_overlap_are_refused(write, tmp_path):
     overlap = {"base": CLASS_NAMES[:2], "new": CLASS_NAMES[1:]}
     refused(write(protocol="base_to_new", of_set=overlap), "'green disc' as base and as new", tmp_path)

@@ -170,6 +170,16 @@ def test_a_row_on_file_by_other_options_is_refused(tmp_path):
         rows_of(make_grid(tmp_path, eps="8/255"), option_names())[0].check()
 
 
+def test_a_model_that_is_trained_anew_has_no_reports(tmp_path):
+    from support.grids import compute
+
+    (row, *_) = rows_of(make_grid(tmp_path), option_names())
+    row.folder.mkdir(parents=True)
+    compute(row)
+    row.forget()
+    assert not row.report_file.exists() and not row.is_done() and row.is_trained()
+
+
 def test_a_folder_that_was_moved_is_still_its_own(tmp_path):
     from support.grids import compute
 
