@@ -19,6 +19,7 @@ from .figure import Figure, plain_key
 from .figure_checks import check_figures
 from .outcomes import interval, ious
 from .tables import Rows, percent, render, span
+from .verdicts import VERDICTS
 
 
 @dataclass
@@ -197,6 +198,8 @@ class RobustnessReport:
                     f"{name}: pixels by the readout {way['readout']}, scale {way['scale']:g}, in windows of "
                     f"{way['window']} pixels every {way['window_stride']}."
                 )
+        if lines and self.protocol["verdict"] == VERDICTS["any_iterate"]:
+            lines.append("Of a segmented image that point counts at which the fewest of its pixels are right.")
         return lines
 
     # ---- Which figures ----
