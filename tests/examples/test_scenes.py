@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import scene_classes
 import scenes
+import torch
 from datasets import load_dataset
 from support.paths import EMOJI
 from transformers import CLIPModel, CLIPProcessor
@@ -73,6 +75,16 @@ def test_scenes_follow_from_the_seed_and_their_number():
 def test_a_resized_drawing_stays_premultiplied():
     sprite = scenes.resized(squares()[4].frame, 31)
     assert sprite.shape == (31, 31, 4) and (sprite[..., :3] <= sprite[..., 3:] + 1).all()
+
+
+# ---- Which classes ----
+
+
+def test_the_class_is_removed_without_which_the_others_are_told_best():
+    """Class 0 takes the patch of class 1 for itself, and its own look like class 2."""
+    of_0, of_1 = [0.5, 0.1, 0.9, 0.0], [0.9, 0.3, 0.1, 0.0]
+    cosines = torch.tensor([of_0, of_0, of_1, [0.1, 0.2, 0.8, 0.0], [0.1, 0.2, 0.0, 0.9]])
+    assert scene_classes.remove(cosines, torch.tensor([0, 0, 1, 2, 3]), num_classes=3) == [1, 2, 3]
 
 
 # ---- What is shipped ----

@@ -26,7 +26,7 @@ VISIBLE = 0.6  # of each drawing's pixels that others leave, at least
 OPAQUE = 128  # alpha from which a pixel is of the drawing
 
 BACKGROUND = "background"
-# How they were chosen is in ../data/README.md.
+# As scene_classes.py chooses them.
 CLASSES = (
     "hamburger",
     "french fries",
