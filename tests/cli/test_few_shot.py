@@ -168,7 +168,7 @@ def test_every_method_and_protocol_runs_on_the_embedded_set(tmp_path):
     tests = {
         "plain": {"emoji"},
         "base_to_new": {"base", "new"},
-        "cross": {"smileys", "food", "activities", "symbols", "flags"},
+        "cross": {"smileys", "food", "activities", "symbols"},
         "shift": {"twemoji", "noto_emoji", "lucide", "picon", "pinhead"},
     }
     for protocol, names in tests.items():
