@@ -15,11 +15,10 @@ import datasets
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from ..data.places import look_up
 from ..data.sources import parse_set, split_revision
 from ..models.sources import Source
 from ..suites.known import find_known_set
-from ..suites.loading import download_size
+from ..suites.loading import download_size, place_of
 from ..suites.suite import read_suite
 from .run_plan import Plan
 
@@ -158,8 +157,8 @@ def _named_set(text: str, is_trained_on: bool = False) -> Download:
 
 def _set(name: str, entry: dict) -> Download:
     """A set as a suite states it."""
-    place = look_up(entry["path"], entry.get("revision"), SECONDS)
-    is_here = Path(entry["path"]).exists()
+    place = place_of(name, entry, seconds=SECONDS)
+    is_here = Path(place.name).exists()
     if not (is_here or place.commit or place.problem):
         return Download(name, None, NOT_REACHED)
     return Download(name, download_size(entry, place), place.problem)

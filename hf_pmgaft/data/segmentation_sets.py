@@ -162,9 +162,14 @@ class SegmentationDataset(EvaluationImages):
         height, width = self._resized(image.height, image.width)
         return image.resize((width, height), Image.Resampling.BILINEAR)
 
-    def check_masks(self) -> None:
-        """Reads the masks that are evaluated, and raises one `ValueError` that names all those that cannot be used."""
-        check_rows(self.rows(), self.labels)
+    def check_masks(self, rows: Sequence[int] | None = None) -> None:
+        """Reads the masks of some rows, or of all that are evaluated, without their images.
+
+        Raises:
+            ValueError: that names all those that cannot be used.
+        """
+        named = self.rows() if rows is None else ((row, self.dataset[row]) for row in rows)
+        check_rows(named, self.labels)
 
     def _check_sizes(self, row: dict[str, Any], position: int) -> tuple[int, int]:
         """Height and width of a row's image, as it is stored; its mask must have the same."""

@@ -151,8 +151,8 @@ def check_segmentation(
 ) -> None:
     """Raises `ValueError` for what cannot serve where pixels are segmented, before any of them is.
 
-    These are a model without the readout, attacks that know no pixels, images smaller than a window, and options of
-    evaluation that are for whole images.
+    These are a model without the readout, attacks that know no pixels, images smaller than a window, masks that cannot
+    be used, and options of evaluation that are for whole images.
     """
     options = {
         "a head": head is not None,
@@ -176,6 +176,7 @@ def check_segmentation(
                 f"The image in row {row} of {plan.name!r} has {height} x {width} pixels, but the windows of the model "
                 f"{window} x {window}. Pass short_edge={window} or more, to which images are resized."
             )
+    plan.data.check_masks(plan.rows)
 
 
 def describe_segmentation(plan: Plan, model: nn.Module, readout: ReadoutSpec) -> dict[str, Any]:

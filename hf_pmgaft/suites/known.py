@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sources import parse_set, split_revision
+from ..embedded import emoji_folder
+from .fields import EMBEDDED
 from .suite import read_suite, shipped_suites
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,18 @@ class KnownSet:
         """The name that says the suite too."""
         return f"{self.suite}:{self.name}"
 
+    @property
+    def place(self) -> str:
+        """Where it lies, as it may be named to be read with other class names or columns.
+
+        Example:
+            >>> find_known_set("dtd").place
+            'tanganke/dtd'
+        """
+        if self.entry["path"] == EMBEDDED:
+            return f"{emoji_folder() / 'data'}:{self.entry['config']}"
+        return self.entry["path"]
+
     def to_train_on(self) -> dict[str, Any]:
         """Gives the fields of its training split, without what the suite states of the evaluated one.
 
@@ -60,7 +74,7 @@ class KnownSet:
         if split is None:
             raise ValueError(
                 f"You passed {self.name}, but {self.text} has no training split: {evaluated} is what is evaluated. "
-                f"Name another split of {self.entry['path']} as {self.name}@SPLIT, or pass another set."
+                f"Name another split of {self.place} as {self.name}@SPLIT, or pass another set."
             )
         if set(split.split("+")) & set(evaluated.split("+")):
             logger.warning(
@@ -148,8 +162,7 @@ def hub_name(text: str) -> str:
     known = find_known_set(text)
     if known is None:
         return text
-    entry = known.to_train_on()
-    return f"{entry['path']}@{entry['split']}"
+    return f"{known.place}@{known.to_train_on()['split']}"
 
 
 def hint_at_known_set(place: str) -> None:

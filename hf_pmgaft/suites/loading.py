@@ -13,7 +13,7 @@ import datasets
 
 from ..data.evaluation_sets import EvaluationImages, ZeroShotDataset
 from ..data.parquet_rows import with_images
-from ..data.places import Place, look_up
+from ..data.places import SECONDS, Place, look_up
 from ..data.rows import scaled_resize
 from ..data.sources import load_for_some_rows, load_images
 from ..embedded import emoji_folder
@@ -126,8 +126,10 @@ def load_available_sets(
     return sets, missing
 
 
-def place_of(name: str, entry: Mapping[str, Any], data_root: str | PathLike | None = None) -> Place:
-    """Where a suite's set is read from: its folder in `data_root`, or what the Hub says of its path.
+def place_of(
+    name: str, entry: Mapping[str, Any], data_root: str | PathLike | None = None, seconds: float = SECONDS
+) -> Place:
+    """Where a suite's set is read from: its folder in `data_root`, or what the Hub says of its path in some seconds.
 
     Raises:
         ValueError: for a `data_root` without such a folder, which would else be looked up on the Hub.
@@ -137,7 +139,7 @@ def place_of(name: str, entry: Mapping[str, Any], data_root: str | PathLike | No
     if data_root is None and entry["path"] == NOT_ON_HUB:
         return Place(name, problem="no copy on the Hub is known. Save the set in a folder and pass data_root.")
     if data_root is None:
-        return look_up(entry["path"], entry.get("revision"))
+        return look_up(entry["path"], entry.get("revision"), seconds)
     folder = Path(data_root) / name
     if not folder.is_dir():
         raise ValueError(f"You passed data_root={str(data_root)!r}, which has no folder {name!r}. Save the set there.")

@@ -252,7 +252,7 @@ def _load_known_set(
     if passed:
         raise ValueError(
             f"You passed {' and '.join(passed)} for {known.text}, which comes with what its suite states. Leave "
-            f"it out, or name the set by its place, {known.entry['path']}."
+            f"it out, or name the set by its place, {known.place}."
         )
 
     check_mask_options(known.text, of_masks, is_known=is_masked(known.entry))

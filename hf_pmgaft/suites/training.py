@@ -12,6 +12,7 @@ from ..data.training_sets import training_examples
 from ..prompts import DEFAULT_PROMPT_TEMPLATES
 from .known import KnownSet, find_known_set
 from .loading import open_entry, place_of, resize_of
+from .masked import is_masked
 from .numbering import kept_class_names, label_column_of
 from .sets import load_named_images
 
@@ -72,7 +73,7 @@ def load_training_set(
     if passed:
         raise ValueError(
             f"You passed {' and '.join(passed)} for {known.text}, which comes with what its suite states. Leave it "
-            f"out, or name the set by its place, {known.entry['path']}."
+            f"out, or name the set by its place, {known.place}."
         )
     options["resize"] = resize_of(known.entry, processor) if resize is None else resize
     return _examples(known, processor, options, load)
@@ -96,16 +97,13 @@ def _examples(known: KnownSet, processor: Any, options: dict[str, Any], load: Ca
     entry = known.to_train_on()
     place = place_of(known.name, entry)
     images = open_entry(known.name, entry, place, load)
-    names = kept_class_names(entry)
-    logger.info("%s is read from %s@%s: %d classes.", known.text, entry["path"], entry["split"], len(names))
-    examples = training_examples(
-        images,
-        processor,
-        class_names=names,
-        image_column=entry.get("image_column"),
-        label_column=label_column_of(entry, images),
-        accept_any_class_names=entry.get("accept_any_class_names", False),
-        **options,
-    )
+    options["image_column"] = entry.get("image_column")
+    if not is_masked(entry):  # of masks the images are trained on alone
+        options["class_names"] = kept_class_names(entry)
+        options["label_column"] = label_column_of(entry, images)
+        options["accept_any_class_names"] = entry.get("accept_any_class_names", False)
+    classes = len(kept_class_names(entry))
+    logger.info("%s is read from %s@%s: %d classes.", known.text, known.place, entry["split"], classes)
+    examples = training_examples(images, processor, **options)
     examples.source = place.describe(entry.get("config"), entry["split"])
     return examples

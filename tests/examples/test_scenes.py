@@ -12,7 +12,7 @@ from transformers import CLIPModel, CLIPProcessor
 from hf_pmgaft import SegmentationDataset
 from hf_pmgaft.cli import evaluate
 from hf_pmgaft.data import IGNORED
-from hf_pmgaft.suites import load_set, load_suite
+from hf_pmgaft.suites import load_set, load_suite, load_training_set
 from hf_pmgaft.zero_shot.segmenter import Segmenter
 
 FINETUNE = {"noto", "fxemoji", "emojione", "fluent-emoji", "fluent-emoji-flat", "streamline-emojis"}
@@ -111,7 +111,7 @@ def test_every_class_is_in_every_split_and_no_animal_among_them(splits):
 
 
 def test_scenes_are_a_set_by_name(clip):
-    (of_suite,) = load_suite("embedded", clip[1])
+    (of_suite, _) = load_suite("embedded", clip[1])
     (of_command,) = evaluate.load_sets(evaluate.parse(["--eval_sets", "scenes"]), clip[1])[0]
     for data in (load_set("scenes", clip[1]), of_suite, of_command):
         assert isinstance(data, SegmentationDataset) and (data.name, len(data)) == ("scenes", 240)
@@ -121,10 +121,21 @@ def test_scenes_are_a_set_by_name(clip):
     of_suite.check_masks()
 
 
-def test_other_splits_are_read_by_their_place(clip):
+def test_other_splits_are_read_by_name_and_by_their_place(clip):
+    by_name = load_set("scenes_validation", clip[1])
     text = f"{EMOJI / 'data'}:scenes@validation"
-    data = load_set(text, clip[1], class_names=scenes.CLASSES, reduce_zero_label=True)
-    assert isinstance(data, SegmentationDataset) and len(data) == 120
+    by_place = load_set(text, clip[1], class_names="scenes", reduce_zero_label=True)
+    assert len(by_name) == len(by_place) == 120 and by_name.synonyms == by_place.synonyms
+    assert by_name[7]["labels"].equal(by_place[7]["labels"])
+    with pytest.raises(ValueError, match="a split for embedded:scenes.*by its place, .*data:scenes"):
+        load_set("scenes@validation", clip[1])
+
+
+def test_images_of_training_scenes_are_trained_on_where_no_labels_are_needed(clip):
+    examples = load_training_set("scenes", clip[1], needs_labels=False)
+    assert len(examples) == 240 and examples[0]["pixel_values"].shape == (3, 40, 40) and "labels" not in examples[0]
+    with pytest.raises(ValueError, match="usual label columns"):
+        load_training_set("scenes", clip[1])
 
 
 def test_the_model_segments_scenes_better_than_chance(clip):

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.masked import COLOURS, NAMES, draw_scene, make_masked
+from support.tiny import make_model, make_processor
 
 from hf_pmgaft import SegmentationDataset
 from hf_pmgaft.cli import evaluate
 from hf_pmgaft.data import IGNORED, ZeroShotDataset
+from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.prompts import check_readable, check_synonyms
 from hf_pmgaft.suites import load_set, load_suite, read_suite
 
@@ -202,3 +204,15 @@ def test_colours_of_a_palette_in_place_of_indices_are_refused(here, processor):
     Image.new("RGB", (24, 20), COLOURS[0]).save(here / "streets/masks/0.png")
     with pytest.raises(ValueError, match="row 0 of 'streets'.*file 0.png.*a picture in colours"):
         load_set("streets", processor, class_names=NAMES)
+
+
+@pytest.mark.parametrize("value", [9, "colours"])
+def test_a_mask_that_cannot_be_used_is_refused_before_anything_is_attacked(value, here, monkeypatch):
+    write_folder(here / "streets")
+    mask = Image.new("RGB", (24, 20)) if value == "colours" else Image.new("L", (24, 20), value)
+    mask.save(here / "streets/masks/3.png")
+    processor = make_processor()
+    data = load_set("streets", processor, class_names=NAMES)
+    monkeypatch.setattr("hf_pmgaft.evaluation.evaluate.judge_segmentation", lambda *args: pytest.fail("too late"))
+    with pytest.raises(ValueError, match="row 3 of 'streets', column 'mask', file 3.png"):
+        evaluate_robustness(make_model(), processor, [data], ["pgd,eps=4/255,loss=masked_ce"], progress=False)
