@@ -19,13 +19,16 @@ class Company:
     Who is done waits for the others for as long as they take, while collectives of torch give up after minutes. Who
     meets an error tells the others, who would wait for ever.
 
+    Attributes:
+        name (`str`): Under which they count who has come.
+
     Example:
         >>> with Company() as company:
         ...     company.meet()  # the only process waits for nobody
     """
 
     def __init__(self):
-        self._name = f"hf_pmgaft/company/{next(_numbers)}"
+        self.name = f"hf_pmgaft/company/{next(_numbers)}"
         self._meetings = itertools.count()
 
     def __enter__(self) -> Company:
@@ -34,7 +37,7 @@ class Company:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if error is not None and process_share()[1] > 1:
             with contextlib.suppress(RuntimeError):  # of a process that is gone; the error at hand is the one to see
-                count_together(f"{self._name}/failed", 1)
+                count_together(f"{self.name}/failed", 1)
 
     def meet(self) -> None:
         """Waits until every process is here.
@@ -45,10 +48,10 @@ class Company:
         processes = process_share()[1]
         if processes == 1:
             return
-        meeting = f"{self._name}/{next(self._meetings)}"
+        meeting = f"{self.name}/{next(self._meetings)}"
         arrived = count_together(meeting, 1)
         while arrived < processes:
-            if count_together(f"{self._name}/failed", 0):
+            if count_together(f"{self.name}/failed", 0):
                 raise RuntimeError(f"Another process has failed, and says why itself. {TOGETHER}")
             time.sleep(WAIT)
             arrived = count_together(meeting, 0)
