@@ -43,10 +43,10 @@ def segmentation_gallery(
 
     Example:
         >>> masks = torch.zeros(2, 16, 16, dtype=torch.long)
-        >>> attacked = {"tiny CLIP, attacked": [masks[0] + 1, masks[1]]}
+        >>> attacked = {"CLIP, attacked": [masks[0] + 1, masks[1]]}
         >>> figure = segmentation_gallery(images[:2], masks, attacked, class_names, "segmentation.png")
         >>> [axis.get_ylabel() for axis in figure.axes[::2]]
-        ['image', 'mask', 'tiny CLIP, attacked']
+        ['image', 'mask', 'CLIP, attacked']
         >>> [text.get_text() for text in figure.legends[0].get_texts()]
         ['red disc', 'green disc']
     """
