@@ -123,7 +123,7 @@ def measure(args: argparse.Namespace, runs: list[Run]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
         flags = ["--model", model, "--readout", run.readout, *PARTS[run.part]]
-        sets = ["--eval_sets", f"{board.EMOJI / 'data'}:scenes", "--prompt_template", "an emoji of {}"]
+        sets = ["--eval_sets", "scenes"]
         files = ["--output_file", str(file), "--verdict_file", str(file.with_suffix(".jsonl"))]
         command = [sys.executable, "-m", "hf_pmgaft.cli", "evaluate", *flags, *sets, *files]
         start = time.monotonic()

@@ -106,8 +106,10 @@ def load_set(
     }
     data: EvaluationImages
     if of_masks.get("mask_column") or (label_column is None and holds_masks(images)):
-        names = names_beside(parse_set(split_revision(text)[0])[0]) if class_names is None else class_names
-        data = SegmentationDataset(images, processor, names, **options, **of_masks)
+        folder, configuration, _ = parse_set(split_revision(text)[0])
+        if class_names is None and configuration is None:  # of which there may be several in a folder
+            class_names = names_beside(folder)
+        data = SegmentationDataset(images, processor, class_names, **options, **of_masks)
     else:
         check_mask_options(text, of_masks)
         options.update(class_names=class_names, label_column=label_column, native_size=native_size)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.masked import COLOURS, NAMES, draw_scene, make_masked
+from support.paths import EMOJI
 from support.tiny import make_model, make_processor
 
 from hf_pmgaft import SegmentationDataset
@@ -40,6 +41,11 @@ def evaluated(arguments: str, processor):
 
 
 # ---- By what a user types ----
+
+
+def test_names_beside_are_not_taken_for_those_of_one_of_several_configurations(processor):
+    with pytest.raises(ValueError, match="no class_names for 'scenes'"):
+        load_set(f"{EMOJI / 'data'}:scenes", processor)
 
 
 def test_a_folder_of_images_and_masks_is_a_set_with_the_names_beside(here, processor):
