@@ -41,7 +41,7 @@ HALF, TWICE = "2/255", "8/255"
 PGD, SEA = "pgd,num_steps=300,loss=ce", "sea,num_steps=300"
 # Flags of `pmgaft evaluate` by what is measured.
 PARTS = {
-    "headline": ["--attacks", PGD, SEA, "--eps", board.EPS],
+    "headline": ["--attacks", PGD, SEA, "--eps", board.EPS, "--max_samples", "200"],
     "radii": ["--attacks", SEA, "--eps", HALF, TWICE, "--max_samples", "50"],
     "stronger": ["--attacks", SEA, "sea,num_steps=600,restarts=2", "--eps", board.EPS, "--max_samples", "50"],
 }
