@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from hf_pmgaft import AttackSpec, progress
-from hf_pmgaft.evaluation import image_progress
+from hf_pmgaft.evaluation import image_progress, lots
+from hf_pmgaft.evaluation import judge as judging
 from hf_pmgaft.evaluation.judge import Judge, check_finite
 from hf_pmgaft.evaluation.reader import Reader
 from hf_pmgaft.evaluation.verdicts import PIXELS, Verdicts
@@ -64,6 +65,20 @@ def test_verdicts_on_other_images_are_refused():
     judge.check_images(reader, [0, 1])
     with pytest.raises(ValueError, match="other images or labels of 'masks': row 1 differs"):
         judge.check_images(Reader(OtherMasks()), [0, 1])
+
+
+def test_rows_that_no_process_has_judged_are_seen_when_all_are_done(monkeypatch):
+    judge, reader = make_judge(), Reader(Masks())
+    tickets = iter([0, 3, 99])  # another process took two lots and never judged them
+    monkeypatch.setattr(judging, "process_share", lambda: (0, 2))
+    monkeypatch.setattr(lots, "process_share", lambda: (0, 2))
+    monkeypatch.setattr(lots, "take_ticket", lambda queue: next(tickets))
+    seen = []
+    with pytest.raises(RuntimeError, match="All processes are done with 'clean' of 'masks', but .* have no verdict"):
+        for batch in judge.batches(reader, "clean", range(12), range(12), share_right=bool):
+            seen += batch.rows
+            judge.note(reader, "clean", batch.rows, [1] * len(batch.rows))
+    assert 0 < len(seen) < 12
 
 
 def test_nothing_waits_where_all_images_have_a_place(fitted, data):
