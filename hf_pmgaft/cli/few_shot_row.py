@@ -33,11 +33,13 @@ def run_row(row: Row) -> None:
 def train_row(row: Row) -> None:
     """Trains a row by `pmgaft train`, whose options lie in its folder for whoever wants to repeat it."""
     config = row.folder / "run.yaml"
-    write_whole(config, yaml.safe_dump(dict(row.options), sort_keys=False))
+    options = yaml.safe_dump(dict(row.options), sort_keys=False)
+    is_as_before = config.exists() and config.read_text(encoding="utf-8") == options
+    write_whole(config, options)
     if row.classes is not None:
         write_whole(row.folder / CLASSES, "\n".join(row.classes) + "\n")
     is_begun = any(defect(path) is None for path in steps(row.folder).values())
-    how = "--resume_from_checkpoint" if is_begun else "--overwrite"
+    how = "--resume_from_checkpoint" if is_begun and is_as_before else "--overwrite"
 
     start, busy = time.monotonic(), time.process_time()
     trainer, *_ = train.set_up(["--config", str(config), how, "true"])

@@ -144,6 +144,33 @@ def test_a_grid_goes_from_rows_to_table_json_and_picture_and_then_has_nothing_le
     assert config["shots"] == 1 and config["objective"] == "tecoa"
 
 
+def test_a_row_that_was_stopped_goes_on_from_its_checkpoint_if_its_options_are_the_same(write, tmp_path, monkeypatch):
+    from hf_pmgaft.cli import few_shot_row
+
+    def row_by(learning_rate: float):
+        settings = {**SMALL, "save_strategy": "steps", "save_steps": 1, "learning_rate": learning_rate}
+        _, (row, *_) = prepare(parse(write(methods=["tecoa"], settings=settings, shots=[2])))
+        row.folder.mkdir(parents=True, exist_ok=True)
+        return row
+
+    def die(row, figures):
+        raise RuntimeError("killed before it was written down")
+
+    begun = []
+    set_up = few_shot_row.train.set_up
+    monkeypatch.setattr(few_shot_row.train, "set_up", lambda argv: begun.append(argv[2]) or set_up(argv))
+    with monkeypatch.context() as patch:
+        patch.setattr(few_shot_row.Row, "note_trained", die)
+        for learning_rate in (1e-3, 2e-3):
+            with pytest.raises(RuntimeError, match="killed"):
+                few_shot_row.train_row(row_by(learning_rate))
+    row = row_by(2e-3)
+    few_shot_row.train_row(row)
+
+    assert begun == ["--overwrite", "--overwrite", "--resume_from_checkpoint"]
+    assert row.is_trained() and not list(row.folder.glob("checkpoint-*"))
+
+
 def test_base_to_new_trains_on_half_of_the_classes(write, tmp_path):
     line = write(protocol="base_to_new", methods=["tecoa"], shots=[2], of_set={"test": str(tmp_path / "t.parquet")})
     make_images(16, seed=9).to_parquet(tmp_path / "t.parquet")
