@@ -377,7 +377,9 @@ def unseen_attacks(eps: str, norm: str, edge: int) -> list[dict[str, Any]]:
 
 
 def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None:
-    """Prints a report, and writes what a command line asks for."""
+    """Writes what a command line asks for, and prints the report."""
+    if args.output_file:  # before anything is printed, which may be cut off
+        report.save(args.output_file)
     for rows in (report.rows(), report.attack_rows(), report.corruption_rows(), *report.class_rows()):
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
@@ -388,8 +390,6 @@ def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None
     for flag in report.flags:
         print(f"WARNING ({flag['flag']}, {flag['set']}): {flag['message']}.")
 
-    if args.output_file:
-        report.save(args.output_file)
     if args.plots:
         draw_reports({model: report}, Path(args.plots))
 

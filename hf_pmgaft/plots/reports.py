@@ -94,7 +94,9 @@ def robustness_bars(reports: Mapping[str, RobustnessReport], file: str | os.Path
     """
     common = _common(reports)
     names = [result.name for result in common.sets]
-    kind = common.sets[0].kind
+    kind, mean = common.sets[0].kind, "mean"
+    if any(result.kind != kind for result in common.sets):
+        kind, mean = "figures", f"mean {kind}"
 
     figure, ((clean,), (robust,)) = new_figure(2, 1, (max(8.0, 1.1 * len(names) + 1), 7))
     _draw_bars_of_sets(clean, reports, "clean")
@@ -104,7 +106,7 @@ def robustness_bars(reports: Mapping[str, RobustnessReport], file: str | os.Path
     for axis, title in ((clean, f"Clean {kind}"), (robust, f"Robust {kind} under {_headline(common)}")):
         axis.set_ylabel(f"{kind} in %")
         axis.set_title(textwrap.fill(title, 100))
-        axis.set_xticks([*range(len(names)), len(names) + 0.3], [*names, "mean"], rotation=20 if is_turned else 0)
+        axis.set_xticks([*range(len(names)), len(names) + 0.3], [*names, mean], rotation=20 if is_turned else 0)
     figure.legend(*clean.get_legend_handles_labels(), ncols=len(reports), loc="outside upper right")
     save_png(figure, file)
     return figure

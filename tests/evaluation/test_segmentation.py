@@ -21,6 +21,7 @@ from hf_pmgaft.attacks import sample_seeds
 from hf_pmgaft.data import IGNORED
 from hf_pmgaft.evaluation.heads import NearestClassMean
 from hf_pmgaft.evaluation.segmentation import count_pixels
+from hf_pmgaft.plots import robustness_bars, robustness_curve
 from hf_pmgaft.zero_shot.segmenter import Segmenter
 
 SIZES = ((16, 16), (20, 24), (24, 20))
@@ -241,6 +242,15 @@ def test_two_models_are_compared_image_by_image(pair, report):
         assert of_set["robust"].difference == pytest.approx(second.robust_accuracy - first.robust_accuracy)
         assert of_set["robust"].interval[0] <= of_set["robust"].difference <= of_set["robust"].interval[1]
         assert "linf 2/255" in of_set
+
+
+def test_bars_of_both_figures_are_named_by_none_of_them(report, tmp_path):
+    clean, robust = robustness_bars({"tiny": report}, tmp_path / "bars.png").axes
+    assert clean.get_title() == "Clean figures" and robust.get_title().startswith("Robust figures under PGD-5")
+    names = [label.get_text() for label in robust.get_xticklabels()]
+    assert names == ["scenes mIoU", "scenes pixel accuracy", "mean mIoU"]
+    curve = robustness_curve({"tiny": report}, tmp_path / "curve.png", figure="pixel accuracy").axes[0]
+    assert [label.get_text() for label in curve.get_xticklabels()] == ["0", "2", "8"]
 
 
 def test_what_figures_depend_on_stands_in_the_protocol(pair, report, tmp_path):
