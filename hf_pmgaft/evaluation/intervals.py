@@ -90,7 +90,7 @@ def difference_over_seeds(
 
     Example:
         >>> difference_over_seeds([[0, 0, 1, 1], [0, 0, 0, 1]], [[1, 0, 1, 1], [1, 0, 1, 1]])
-        (0.375, -0.16..., 0.91...)
+        (0.375, -0.15..., 0.90...)
     """
     if len(first) == 1:
         pair = paired_difference(first[0], second[0])
