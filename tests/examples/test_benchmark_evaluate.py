@@ -107,15 +107,16 @@ def test_what_full_batches_tell_is_counted_where_there_are_any(ways, monkeypatch
 
     from hf_pmgaft.attacks.full_batches import Usage
 
-    counter, usage = Counter(time.perf_counter), Usage(size=4)
+    counter, usage = Counter(time.perf_counter, batch_size=4), Usage(size=4)
     with counter.watching():
         usage.count(4, waiting=True)
         usage.count(1, waiting=False)
+        Usage(size=1).count(1, waiting=True)  # of a trial
     usage.count(4, waiting=True)  # no longer watched
     assert (counter.waiting_passes, counter.waiting_images, usage.passes) == (1, 4, 3)
 
     monkeypatch.setitem(sys.modules, "hf_pmgaft.attacks.full_batches", None)  # as in a checkout from before
-    counter = Counter(time.perf_counter)
+    counter = Counter(time.perf_counter, batch_size=4)
     with counter.watching():
         pass
     assert counter.waiting_passes is None

@@ -31,13 +31,18 @@ HALVINGS = 12
 class Counter:
     """Passes through the image encoder and the images in them, and when the last one ended.
 
+    Args:
+        clock (`Callable`): Tells the time.
+        batch_size (`int`): Places of the batches whose fill counts; an attack is tried on a single image before.
+
     Attributes:
         waiting_passes (`int`, *optional*), waiting_images (`int`): Of them, those while images or walks waited for a
             place; `None` of code that does not tell.
     """
 
-    def __init__(self, clock: Callable[[], float]):
+    def __init__(self, clock: Callable[[], float], batch_size: int):
         self.clock = clock
+        self.batch_size = batch_size
         self.passes = 0
         self.images = 0
         self.waiting_passes: int | None = None
@@ -80,7 +85,7 @@ class Counter:
 
         def counted(used: Any, images: int, waiting: bool) -> None:
             count(used, images, waiting)
-            if waiting:
+            if waiting and used.size == self.batch_size:
                 self.waiting_passes += 1
                 self.waiting_images += images
 
@@ -105,7 +110,7 @@ class Ways:
         self.options = case
         self.device = device
         self.clock = CLOCKS[case["clock"]]
-        self.counter = Counter(self.clock)
+        self.counter = Counter(self.clock, case["batch_size"])
 
     def radius(self, level: float) -> float:
         """The radius at which so large a share of the images withstands PGD, by bisection."""
@@ -123,7 +128,7 @@ class Ways:
 
     def measure(self, way: str, attack: str, eps: float) -> dict[str, Any]:
         """Judges the images in a way: verdicts, seconds, passes. `missing` says why there are none."""
-        self.counter = Counter(self.clock)
+        self.counter = Counter(self.clock, self.options["batch_size"])
         start = self.clock()
         try:
             with self.counter.watching():
