@@ -116,6 +116,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     evaluate.add_argument("--before", metavar="FOLDER", help="Another checkout of the package, to measure in turn.")
     evaluate.add_argument("--processes", type=int, default=2, help="Processes that share the images; 1 leaves it out.")
+    evaluate.add_argument(
+        "--robust_first", action="store_true", help="Let processes share a set whose robust images come first."
+    )
     evaluate.add_argument("--sizes", nargs="*", type=int, default=[], help="Larger sets whose passes to tell.")
 
     reading.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2], help="Worker processes that read.")

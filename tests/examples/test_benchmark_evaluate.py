@@ -61,7 +61,7 @@ class Answers:
             "images": 8 * case["batch_size"],
             "waiting_passes": 5,
             "waiting_images": 5 * case["batch_size"] - 5,
-            "verdicts": [1] + [0] * (count - 1) if request["way"] == "ours" else [0] * count,
+            "verdicts": [0] * (count - 1) + [1] if request["way"] == "ours" else [0] * count,
         }
 
 
@@ -228,6 +228,18 @@ def test_every_attack_level_and_way_has_a_row(benchmark, answers, tmp_path, caps
     written = json.loads(file.read_text())["cases"][0]
     assert written["ways"][0]["attack"] == "pgd" and written["ways"][0]["level"] == 0.1
     assert len(written["sizes"]) == 2 * 2 * 4
+
+
+def test_processes_may_share_a_set_whose_robust_images_come_first(benchmark, answers):
+    benchmark.main(["evaluate", *QUICK, "--robust", "0.1", "--attacks", "pgd", "--robust_first"])
+    from benchmarks.evaluation_case import EvaluationCase
+
+    orders = {processes: case.get("order") for case, _, _, processes in answers.calls}
+    assert orders == {1: None, 2: [11, *range(11)]}  # the last image stands
+    plain = EvaluationCase({**CASE, "order": None}, CPU)
+    ordered = EvaluationCase({**CASE, "order": orders[2]}, CPU)
+    assert torch.equal(ordered.images, plain.images[orders[2]])
+    assert torch.equal(ordered.labels, plain.labels[orders[2]])
 
 
 def test_a_gpu_measures_true_shapes_at_three_batch_sizes(benchmark, answers, monkeypatch):

@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
 
         shared = {}
         if args.processes > 1:
-            shared = measure_processes(args, case, radii, checkouts)
+            shared = measure_processes(args, case, radii, checkouts, measured)
             print(render(rows_of_processes(measured, shared, args.processes)))
         sizes = measure_sizes(args, case, checkouts)
         if sizes:
@@ -169,16 +169,23 @@ def measure_ways(
 
 
 def measure_processes(
-    args: argparse.Namespace, case: dict[str, Any], radii: dict[float, float], checkouts: dict[str, str | None]
+    args: argparse.Namespace,
+    case: dict[str, Any],
+    radii: dict[float, float],
+    checkouts: dict[str, str | None],
+    measured: dict[tuple[str, float], dict[str, list[Result]]],
 ) -> dict[tuple[str, float], dict[str, list[Result]]]:
     """Results of several processes, by attack and level, and by version of the package: one of each process."""
-    kinds = list(product(args.attacks, radii))
-    requests = [{"way": "ours", "attack": attack, "eps": radii[level]} for attack, level in kinds]
-    shared: dict[tuple[str, float], dict[str, list[Result]]] = {kind: {} for kind in kinds}
-    for name, checkout in checkouts.items():
-        answers, _ = run_requests(args, case, requests, checkout, args.processes)
-        for kind, results in zip(kinds, answers, strict=True):
-            shared[kind][name] = results
+    shared: dict[tuple[str, float], dict[str, list[Result]]] = {}
+    for attack, level in product(args.attacks, radii):
+        request = {"way": "ours", "attack": attack, "eps": radii[level]}
+        order = None
+        if args.robust_first:
+            verdicts = measured[attack, level]["ours"][0]["verdicts"]
+            order = sorted(range(len(verdicts)), key=lambda row: -verdicts[row])
+        for name, checkout in checkouts.items():
+            answers, _ = run_requests(args, {**case, "order": order}, [request], checkout, args.processes)
+            shared.setdefault((attack, level), {})[name] = answers[0]
     return shared
 
 

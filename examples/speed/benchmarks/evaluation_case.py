@@ -26,7 +26,8 @@ class EvaluationCase:
 
     Args:
         case (`dict`): `shape`, one of the shapes of `make_model`; `model`, a folder in place of the embedded default;
-            `group`, emoji of one group or of `all`; `images`, how many, repeated if there are fewer.
+            `group`, emoji of one group or of `all`; `images`, how many, repeated if there are fewer; `order`, if
+            given, which of them comes first, second and so on.
         device (`torch.device`): Where it is computed.
     """
 
@@ -42,7 +43,7 @@ class EvaluationCase:
         emoji = load_emoji(GROUPS if case["group"] == "all" else [case["group"]])
         self.is_repeated = case["images"] > len(emoji)
         rows = spread(case["images"], len(emoji))
-        emoji = emoji.select(rows)
+        emoji = emoji.select(rows).select(case.get("order") or range(len(rows)))
         self.data = ZeroShotDataset(emoji, self.processor, None, TEMPLATE, case["group"])
         examples = [self.data[row] for row in range(len(self.data))]
         self.images = torch.stack([example["images"] for example in examples]).to(device)
