@@ -377,9 +377,7 @@ def unseen_attacks(eps: str, norm: str, edge: int) -> list[dict[str, Any]]:
 
 
 def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None:
-    """Writes what a command line asks for, and prints the report."""
-    if args.output_file:  # before anything is printed, which may be cut off
-        report.save(args.output_file)
+    """Prints a report, and writes what a command line asks for."""
     for rows in (report.rows(), report.attack_rows(), report.corruption_rows(), *report.class_rows()):
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
@@ -390,6 +388,8 @@ def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None
     for flag in report.flags:
         print(f"WARNING ({flag['flag']}, {flag['set']}): {flag['message']}.")
 
+    if args.output_file:
+        report.save(args.output_file)
     if args.plots:
         draw_reports({model: report}, Path(args.plots))
 

@@ -91,11 +91,15 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             f"You passed --eps {args.eps}, at which nothing is attacked. Pass a radius above 0, as 4/255."
         )
     from ..data.segmentation_sets import SegmentationDataset
+    from ..data.sources import load_images, parse_set
     from ..evaluation.plan import sample_ids
     from ..plots import attention_gallery
+    from ..suites.known import find_known_set
     from ..suites.sets import load_set
 
     text = args.eval_set or f"{emoji_folder() / 'data'}:food@test"
+    if find_known_set(text) is None:
+        load_images(*parse_set(text))  # says what is wrong with it before a model is opened
     options = {**options_of(text, args, [text]), **mask_options_of(text, args, [text])}
     template = args.prompt_template or (None if args.eval_set else "an emoji of {}")
     models = args.models or [str(emoji_folder() / "model")]

@@ -12,7 +12,7 @@ from support.sets import CE, MARGIN, make_data
 
 from hf_pmgaft import AttackSpec, RobustnessReport, evaluate_robustness
 from hf_pmgaft.attacks import sample_seeds
-from hf_pmgaft.evaluation import judge
+from hf_pmgaft.evaluation import image_progress, judge
 
 PGD = {"attack": "pgd", "eps": "20/255", "num_steps": 5, "loss": "margin"}
 APGD = {"attack": "apgd", "eps": "20/255", "num_steps": 20}
@@ -166,7 +166,8 @@ def test_batches_of_8_64_and_512_give_the_same_report(fitted):
 
 def test_progress_shows_the_running_accuracy_and_the_time_left(fitted, data, monkeypatch, capsys):
     monkeypatch.setattr(type(sys.stderr), "isatty", lambda stream: True)
-    monkeypatch.setattr(judge, "time", SimpleNamespace(monotonic=itertools.count(step=3).__next__))
+    for module in (judge, image_progress):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=itertools.count(step=3).__next__))
     result = run(fitted, data, batch_size=10, probes=False, progress=True).sets[0]
     lines = [line for line in re.split("[\r\n]", capsys.readouterr().err) if "own: PGD-10 margin" in line]
     shown = [float(share) for line in lines for share in re.findall(r"at most ([0-9.]+)% right", line)]
