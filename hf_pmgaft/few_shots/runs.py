@@ -88,8 +88,11 @@ def run_rows(
                 left = seconds_left(durations, [*todo, *(each.row for each in running.values())], num_processes)
                 say(ended.row, seconds if reason is None else None, left)
     finally:
-        for each in running.values():
-            each.stop()
+        # Also one that an interruption met between its start and its place among those that run
+        names = {str(row.folder) for row in rows}
+        for process in multiprocessing.active_children():
+            if process.name in names:
+                _stop(process)
     return outcome
 
 
@@ -139,7 +142,7 @@ class _Running:
         num_processes: int,
     ) -> _Running:
         row.folder.mkdir(parents=True, exist_ok=True)
-        process = context.Process(target=_run, args=(row, work, slot, num_processes))
+        process = context.Process(target=_run, name=str(row.folder), args=(row, work, slot, num_processes))
         process.start()
         return cls(row, process, slot, time.monotonic())
 
@@ -155,12 +158,13 @@ class _Running:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
         return f"{lines[-1] if lines else f'it ended with code {code}'} (see {log})"
 
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.join(_SECONDS_TO_STOP)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+
+def _stop(process: multiprocessing.process.BaseProcess) -> None:
+    process.terminate()
+    process.join(_SECONDS_TO_STOP)
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 def _run(row: Row, work: Callable[[Row], None], slot: int, num_processes: int) -> None:

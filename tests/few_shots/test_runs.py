@@ -122,8 +122,8 @@ def test_a_grid_that_is_killed_goes_on_with_the_rows_that_are_left(rows, tmp_pat
     process = start_slowly(tmp_path)
     children = children_of(process.pid)
     process.send_signal(how)
-    process.wait(60)
-    _, alive = psutil.wait_procs(children, timeout=30)
+    process.wait(120)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
     assert [row.is_done() for row in rows] == [True] + [False] * 7
 
