@@ -89,6 +89,7 @@ def test_rows_start_from_another_one_when_it_is_done_and_fail_with_it(tmp_path, 
 def start_slowly(folder: Path) -> subprocess.Popen:
     """A process that computes a grid, and has begun its second row."""
     code = f"""
+import signal
 import sys
 from pathlib import Path
 from support import grids
@@ -96,6 +97,7 @@ from hf_pmgaft.cli.few_shot_checks import option_names
 from hf_pmgaft.few_shots.row import rows_of
 from hf_pmgaft.few_shots.runs import run_rows
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells take from what runs in the background
     run_rows(rows_of(grids.make_grid(Path({str(folder)!r})), option_names()), grids.compute_slowly)
 """
     script = folder / "run.py"
