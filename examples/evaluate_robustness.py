@@ -19,6 +19,8 @@ killed goes on where it was. Several processes share the images.
 """
 
 from hf_pmgaft.cli.evaluate import main
+from hf_pmgaft.distributed import leave
 
 if __name__ == "__main__":
     main(script=__doc__)
+    leave()

@@ -15,6 +15,8 @@ and pictures.
 """
 
 from hf_pmgaft.cli.train import main
+from hf_pmgaft.distributed import leave
 
 if __name__ == "__main__":
     main(script=__doc__)
+    leave()

@@ -4,3 +4,6 @@ from . import main
 
 if __name__ == "__main__":
     main()
+    from ..distributed import leave  # which brings in torch
+
+    leave()

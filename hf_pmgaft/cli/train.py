@@ -31,6 +31,7 @@ import psutil
 
 from ..arguments import DEFAULT_RECIPE, parse_args
 from ..config import PMGAFTConfig
+from ..distributed import leave
 from ..evaluation.tables import render
 from ..signals import raise_stop
 from .before_and_after import comparison_table
@@ -261,3 +262,4 @@ def _as_of_shell(code: int) -> int:
 
 if __name__ == "__main__":
     main()
+    leave()

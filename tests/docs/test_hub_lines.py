@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import os
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -95,7 +97,7 @@ def test_lines_that_name_the_hub_run_as_they_are_printed(hub, page, monkeypatch)
     for line in lines(page):
         if OF_HUB.search(line):
             monkeypatch.setenv("HF_TOKEN", "hf_you" if "you/" in line else "hf_ownerSecretDistinct")
-            run(line, monkeypatch)
+            run(line, monkeypatch, hub)
 
 
 def test_pages_have_lines_of_the_hub():
@@ -103,8 +105,8 @@ def test_pages_have_lines_of_the_hub():
     assert len(found) > 12 and any("llava-hf/" in line for line in found)
 
 
-def run(line: str, monkeypatch) -> None:
-    """Runs a line in this process, at two steps and on few images, whatever it is started by."""
+def run(line: str, monkeypatch, hub) -> None:
+    """Runs a line at two steps and on few images, in this process, whatever it is started by."""
     words = shlex.split(line, comments=True)
     output = None
     if ">" in words:
@@ -120,6 +122,10 @@ def run(line: str, monkeypatch) -> None:
         words = words[1:]
     words += small(command, words)
 
+    if command == "few-shot":  # whose rows are processes, which know a Hub by their environment
+        environment = {**os.environ, **hub.environment(Path.cwd(), os.environ["HF_TOKEN"]), "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-m", "hf_pmgaft.cli", *words], env=environment, check=True)
+        return
     with contextlib.ExitStack() as stack:
         if output is not None:
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(output, "w"))))
@@ -139,6 +145,8 @@ def small(command: str, words: list[str]) -> list[str]:
     if command == "train":
         has_recipe = "--recipe" in words or "mine.yaml" in words
         return [*TRAIN, *(OF_RECIPE if has_recipe else ["--eval_max_samples", "2"])]
+    if command == "few-shot":
+        return ["--methods", "tecoa", "adv_clip_lora", "--shots", "1", "--seeds", "0", "--max_samples", "2"]
     if command == "evaluate" and "--report" not in words:
         return ["--limit" if "--suite" in words else "--max_samples", "2"]
     return []
