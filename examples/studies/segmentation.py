@@ -38,12 +38,12 @@ NONE = "none"
 METHODS = ["tecoa", "pmg_aft", "fare"]
 READOUTS = ["clearclip", "sclip"]  # those that see the scenes best without an attack
 HALF, TWICE = "2/255", "8/255"
-PGD, SEA = "pgd,num_steps=300,loss=ce", "sea,num_steps=300"
+PGD, SEA = "pgd,num_steps=100,loss=ce", "sea,num_steps=100"
 # Flags of `pmgaft evaluate` by what is measured.
 PARTS = {
     "headline": ["--attacks", PGD, SEA, "--eps", board.EPS, "--max_samples", "200"],
     "radii": ["--attacks", SEA, "--eps", HALF, TWICE, "--max_samples", "50"],
-    "stronger": ["--attacks", SEA, "sea,num_steps=600,restarts=2", "--eps", board.EPS, "--max_samples", "50"],
+    "stronger": ["--attacks", SEA, "sea,num_steps=200,restarts=2", "--eps", board.EPS, "--max_samples", "50"],
 }
 _keeping = Lock()
 
