@@ -119,6 +119,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     evaluate.add_argument(
         "--robust_first", action="store_true", help="Let processes share a set whose robust images come first."
     )
+    evaluate.add_argument("--only_ours", action="store_true", help="Leave out loops and runners of others.")
     evaluate.add_argument("--sizes", nargs="*", type=int, default=[], help="Larger sets whose passes to tell.")
 
     reading.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2], help="Worker processes that read.")

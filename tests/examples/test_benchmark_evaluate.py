@@ -231,7 +231,8 @@ def test_every_attack_level_and_way_has_a_row(benchmark, answers, tmp_path, caps
 
 
 def test_processes_may_share_a_set_whose_robust_images_come_first(benchmark, answers):
-    benchmark.main(["evaluate", *QUICK, "--robust", "0.1", "--attacks", "pgd", "--robust_first"])
+    benchmark.main(["evaluate", *QUICK, "--robust", "0.1", "--attacks", "pgd", "--robust_first", "--only_ours"])
+    assert {request["way"] for _, requests, *_ in answers.calls for request in requests} == {"radius", "ours"}
     from benchmarks.evaluation_case import EvaluationCase
 
     orders = {processes: case.get("order") for case, _, _, processes in answers.calls}

@@ -151,17 +151,18 @@ def measure_ways(
 ) -> dict[tuple[str, float], dict[str, list[Result]]]:
     """Results by attack and level, and by way: one of each repeat. Ways take turns."""
     kinds = list(product(args.attacks, radii))
+    ways_of = {attack: WAYS[attack][:1] if args.only_ours else WAYS[attack] for attack in args.attacks}
     requests = {
         BEFORE: [{"way": "ours", "attack": attack, "eps": radii[level]} for attack, level in kinds],
         "ours": [
-            {"way": way, "attack": attack, "eps": radii[level]} for attack, level in kinds for way in WAYS[attack]
+            {"way": way, "attack": attack, "eps": radii[level]} for attack, level in kinds for way in ways_of[attack]
         ],
     }
     measured: dict[tuple[str, float], dict[str, list[Result]]] = {kind: {} for kind in kinds}
     for _ in range(args.repeats):
         for name, checkout in checkouts.items():
             answers, _ = run_requests(args, case, requests[name], checkout)
-            ways = [kind for kind in kinds for _ in (WAYS[kind[0]] if name == "ours" else [BEFORE])]
+            ways = [kind for kind in kinds for _ in (ways_of[kind[0]] if name == "ours" else [BEFORE])]
             for kind, request, (result,) in zip(ways, requests[name], answers, strict=True):
                 way = BEFORE if name == BEFORE else request["way"]
                 measured[kind].setdefault(way, []).append(result)
