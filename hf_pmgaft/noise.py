@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
+# What draws are for. Those of one purpose know nothing of those of another.
+PURPOSES = ("attack", "choice", "verdict")
 _MASK = 0xFFFFFFFF
 
 
@@ -35,6 +37,23 @@ def sample_seeds(seed: int, step: int, sample_ids: torch.Tensor) -> torch.Tensor
     low = _mix(_fold(ids) + key)
     high = _mix(_fold(ids + 0x5851F42D) + _mix(key + moment + 0x14057B7E))
     return ((high & 0x3FFFFFFF) << 32) | low
+
+
+def draw_seeds(seeds: torch.Tensor, purpose: str, index: int = 0) -> torch.Tensor:
+    """Makes the seeds of one fresh draw for each image, from which all of its noise follows.
+
+    Args:
+        seeds (`torch.Tensor`): `[B]`, int64, one per image.
+        purpose (`str`): One of `PURPOSES`: an attack, the choice among its points, or the verdict on them.
+        index (`int`): Which draw of that purpose.
+
+    Example:
+        >>> seeds = torch.arange(2)
+        >>> attack, verdict = draw_seeds(seeds, "attack"), draw_seeds(seeds, "verdict")
+        >>> set(attack.tolist()) & set(verdict.tolist())
+        set()
+    """
+    return sample_seeds(1 + PURPOSES.index(purpose), index, seeds)
 
 
 def uniform_noise(seeds: torch.Tensor, shape: Sequence[int], stream: int | torch.Tensor = 0) -> torch.Tensor:
