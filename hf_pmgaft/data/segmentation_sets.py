@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from .masks import MASK_COLUMNS, file_name, mask_size, read_mask
 from .rows import check_rows, without_decoding
 
 IGNORED = -1  # the label of a pixel that counts nowhere
+FIRST_MASKS = 10  # in which a set's numbering is looked for
 
 
 class SegmentationDataset(EvaluationImages):
@@ -41,6 +43,8 @@ class SegmentationDataset(EvaluationImages):
         reduce_zero_label (`bool`): Whether 0 stands for no class and the first class is 1.
         mask_values (`list`, *optional*): For each class the value, or a list of values, that stands for it in masks;
             0, 1, 2, ... if not given.
+        expected_values (`list[int]`, *optional*): Values of which the first masks hold some if they are numbered as
+            `mask_values` says; others, such as Cityscapes' train ids, would be read as other classes.
         background_threshold (`float`, *optional*): The first class is where the best of the others stays below this
             probability. It then needs no name; see [`check_synonyms`]. Without it background is a class as others are.
         short_edge (`int`, *optional*): Images and masks are resized to this shortest edge, at their own ratio:
@@ -78,6 +82,7 @@ class SegmentationDataset(EvaluationImages):
         ignore_index: int | Sequence[int] | None = 255,
         reduce_zero_label: bool = False,
         mask_values: Sequence[int | Sequence[int]] | None = None,
+        expected_values: Sequence[int] = (),
         background_threshold: float | None = None,
         short_edge: int | None = None,
         sample_ids: Sequence[int] | None = None,
@@ -110,6 +115,8 @@ class SegmentationDataset(EvaluationImages):
         self.dataset = without_decoding(self.dataset, self.mask_column)
         self.size_of(self._first)
         self.labels(self.dataset[self._first], self._first)
+        if expected_values:
+            self._check_numbering(set(expected_values))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {**self.example(self.dataset[index], index), "sample_id": index}
@@ -170,6 +177,19 @@ class SegmentationDataset(EvaluationImages):
         """
         named = self.rows() if rows is None else ((row, self.dataset[row]) for row in rows)
         check_rows(named, self.labels)
+
+    def _check_numbering(self, expected: set[int]) -> None:
+        """Raises `ValueError` if the first masks hold none of the values that are expected of their numbering."""
+        seen: set[int] = set()
+        for _, row in itertools.islice(self.rows(), FIRST_MASKS):
+            seen.update(np.unique(read_mask(row[self.mask_column])).tolist())
+            if seen & expected:
+                return
+        raise ValueError(
+            f"The first masks of {self.name!r} hold {sorted(seen)} and none of {sorted(expected)}, so that they are "
+            "numbered in another way than the set's own, and would be read as other classes. Pass masks with its own "
+            "numbers, or describe yours by class_names and mask_values as a set of your own."
+        )
 
     def _check_sizes(self, row: dict[str, Any], position: int) -> tuple[int, int]:
         """Height and width of a row's image, as it is stored; its mask must have the same."""

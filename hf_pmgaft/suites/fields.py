@@ -41,6 +41,7 @@ FIELDS = {
     "ignore_index": "value, or list of values, that stands for no class; 255 if absent",
     "reduce_zero_label": "whether 0 stands for no class and the first class is 1",
     "mask_values": "for each class the value, or a list of values, that stands for it; 0, 1, 2, ... if absent",
+    "expected_values": "values of which the first masks hold some, unless they are numbered otherwise",
     "background_threshold": "probability below which a pixel is of the first class; a class as others if absent",
     "short_edge": "shortest edge to which images and masks are resized",
 }
@@ -180,6 +181,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "ignore_index": _VALUES,
     "reduce_zero_label": _FLAG,
     "mask_values": ("a list with a number, or a list of numbers, for each class", _is_list_of_values),
+    "expected_values": ("a list of numbers", _is_list_of_values),
     "background_threshold": ("a number between 0 and 1", _is_probability),
     "short_edge": ("a number of pixels from 1", lambda value: _is_count(value) and value > 0),
 }

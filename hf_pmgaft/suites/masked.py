@@ -20,6 +20,7 @@ MASK_OPTIONS = (
     "ignore_index",
     "reduce_zero_label",
     "mask_values",
+    "expected_values",
     "background_threshold",
     "short_edge",
 )

@@ -150,6 +150,17 @@ def test_what_values_of_masks_stand_for(given, outcome):
 
 # ---- What is refused ----
 
+
+def test_the_first_ten_masks_tell_how_they_are_numbered(processor):
+    masks = [np.full((20, 24), 1, np.uint8) for _ in range(11)]
+    rows = [{"image": draw_scene(0)[0], "mask": mask} for mask in masks]
+    masks[9][0, 0] = 3
+    assert len(make_data(rows, processor, expected_values=[3, 4])) == 11
+    masks[9][0, 0], masks[10][0, 0] = 1, 3
+    with pytest.raises(ValueError, match=r"first masks of 'scenes' hold \[1\] and none of \[3, 4\]"):
+        make_data(rows, processor, expected_values=[3, 4])
+
+
 LATE = {
     "a mask of another size": (
         Image.new("L", (20, 24)),

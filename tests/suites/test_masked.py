@@ -137,7 +137,9 @@ def test_every_value_of_the_original_masks_stands_for_a_class_or_none(name, here
     last = {"voc": 20, "context": 59, "coco": 181, "ade": 150, "cityscapes": 33}
     highest = next(value for start, value in last.items() if name.startswith(start))
     gaps = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90} if name.startswith("coco") else set()
-    values = [value for value in range(highest + 1) if value not in gaps] + [255]
+    values = [value for value in range(highest + 1) if value not in gaps]
+    if name != "ade20k":  # in which 255 stands for nothing
+        values.append(255)
     mask = np.resize(np.array(values, np.uint8), (20, 24))
     for part, picture in (("images", Image.new("RGB", (24, 20))), ("masks", Image.fromarray(mask))):
         (here / name / part).mkdir(parents=True)
@@ -149,6 +151,32 @@ def test_every_value_of_the_original_masks_stands_for_a_class_or_none(name, here
     assert set(labels.unique().tolist()) >= set(range(len(data.class_names)))
     assert min(data.size_of(0)) == SUITE[name]["short_edge"] == min(labels.shape)
     assert (IGNORED in labels) == (name != "coco_object")
+
+
+@pytest.mark.parametrize(
+    "name, values, message",
+    [
+        (
+            "cityscapes",
+            [0, 1, 8, 10, 18, 255],
+            "hold .0, 1, 8, 10, 18, 255. and none of .19, 20, .*numbered in another",
+        ),
+        ("voc20", [14, 19, 255], "hold .14, 19, 255. and none of .0., so"),
+        ("voc21", [14, 19, 255], "hold .14, 19, 255. and none of .0., so"),
+        ("context59", [3, 58, 255], "none of .0., so that they are numbered in another way"),
+        ("context60", [3, 58, 255], "none of .0., so that they are numbered in another way"),
+        ("ade20k", [0, 1, 149, 255], "255.*stand for none of the 150 classes"),
+        ("coco_stuff", [0, 11, 170, 255], "11.*stand for none of the 171 classes"),
+    ],
+)
+def test_masks_that_are_numbered_as_people_convert_them_are_refused(name, values, message, here, processor):
+    """By train ids, from 0 to the number of classes, with 255 for all else."""
+    mask = Image.fromarray(np.resize(np.array(values, np.uint8), (4, 6)))
+    for part, picture in (("images", Image.new("RGB", mask.size)), ("masks", mask)):
+        (here / name / part).mkdir(parents=True)
+        picture.save(here / name / part / "0.png")
+    with pytest.raises(ValueError, match=message):
+        load_suite("segmentation", processor, names=[name], data_root=here)
 
 
 def test_known_values_stand_for_known_classes(here, processor):
