@@ -23,6 +23,14 @@ NORMS = {
     "sea": ("linf",),
     **dict.fromkeys((*AUTOATTACK, "autoattack"), ("l1", "l2", "linf")),
 }
+# What an attacker of a defended classifier knows. `unaware`: the bare classifier is attacked, and the defence judges.
+# `through`: gradients go through the whole defence. `straight_through`: the defence is in the forward pass, and
+# something simpler in the backward pass (BPDA, Athalye et al., ICML 2018, arXiv 1802.00420).
+ATTACKERS = ("unaware", "through", "straight_through")
+# Options of whoever attacks a defence, which no attack function takes. A description has them only where they are
+# given: `attacker`, and over how many fresh draws of a random defence each step is averaged (`eot`).
+OF_DEFENCES = ("attacker", "eot")
+
 _COUNTS = ("num_steps", "num_targets", "num_queries", "restarts", "search_steps", "places", "size")
 # What an attack is given by its caller, and is no option of a description.
 _NO_OPTIONS = {
@@ -99,7 +107,8 @@ def complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of an attack, checked."""
     defaults = defaults_of(name)
     spec = {"attack": name, **given}
-    unknown = sorted(set(given) - set(defaults))
+    of_defences = {key: given[key] for key in OF_DEFENCES if key in given and takes_attacker(name)}
+    unknown = sorted(set(given) - set(defaults) - set(of_defences))
     if unknown:
         raise ValueError(f"The attack {name!r} takes no {', '.join(unknown)}. It takes: {sorted(defaults)}.")
 
@@ -118,9 +127,32 @@ def complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
                 full[key] = check_count(key, full[key])
         if "norm" in full:
             _check_ball(name, full)
+        _check_of_defences(of_defences)
     except ValueError as error:
         raise ValueError(f"The attack {name!r}: {error}") from error
-    return full
+    return {**full, **of_defences}
+
+
+def takes_attacker(name: str) -> bool:
+    """Whether an attack looks at the classifier that it attacks, so that it matters what it knows of a defence.
+
+    Example:
+        >>> takes_attacker("pgd"), takes_attacker("corruption")
+        (True, False)
+    """
+    return name != "corruption" and name not in DENSE_ATTACKS
+
+
+def _check_of_defences(given: Mapping[str, Any]) -> None:
+    if "attacker" in given:
+        check_choice("attacker", given["attacker"], ATTACKERS)
+    if "eot" in given:
+        check_count("eot", given["eot"])
+        if given.get("attacker") == "unaware":
+            raise ValueError(
+                "You passed eot with attacker='unaware', which attacks the bare classifier, where nothing is drawn. "
+                "Leave one of them out."
+            )
 
 
 def _like_default(title: str, key: str, value: Any, default: Any) -> Any:

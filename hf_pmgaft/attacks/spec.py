@@ -19,7 +19,7 @@ from .dense_checks import check_dense, check_whole, is_of_pixels
 from .dense_losses import DENSE_LOSSES
 from .early_stopped import early_stopped_pgd
 from .losses import LOSSES
-from .options import complete, defaults_of, parse_options, resolve, try_attack
+from .options import OF_DEFENCES, complete, defaults_of, parse_options, resolve, try_attack
 from .pgd import default_step_size
 from .sea import sea
 from .walk import Walk
@@ -102,7 +102,22 @@ class AttackSpec:
         """The attack as reports store it: its name under `"attack"`, and its options."""
         return {"attack": self.attack, **self.options}
 
+    def by(self, attacker: str, eot: int | None = None) -> AttackSpec:
+        """The same attack by one of `ATTACKERS` on a defended classifier, of `eot` draws a step if that is random.
+
+        Example:
+            >>> AttackSpec.parse("fgsm,eps=4/255").by("through", eot=4).name
+            'FGSM ce linf 4/255 (attacker=through, eot=4)'
+        """
+        of_defence = {"attacker": attacker} if eot is None else {"attacker": attacker, "eot": eot}
+        return AttackSpec(self.attack, {**self._own_options, **of_defence})
+
     # ---- What it is ----
+
+    @property
+    def attacker(self) -> str | None:
+        """Which of `ATTACKERS` it is by, if it is one on a defended classifier."""
+        return self.options.get("attacker")
 
     @property
     def norm(self) -> str | None:
@@ -129,7 +144,8 @@ class AttackSpec:
         if self.attack == "corruption":
             return self.threat
         if self.attack == "autoattack":
-            return f"AutoAttack {self.options['version']} {self.threat}"
+            name, others = f"AutoAttack {self.options['version']} {self.threat}", self._of_defence
+            return f"{name} ({_listed(others)})" if others else name
 
         # What every table wants to know
         options, walks = self.options, self.attack in ("pgd", "fgsm")
@@ -149,10 +165,9 @@ class AttackSpec:
         others = {key: value for key, value in options.items() if key not in shown and value != defaults.get(key)}
         if self._has_another_step():
             others["step_size"] = options["step_size"]
-        listed = ", ".join(f"{key}={value}" for key, value in others.items())
 
         name = f"{title} {self.threat.removeprefix('patch ')}"
-        return f"{name} ({listed})" if listed else name
+        return f"{name} ({_listed(others)})" if others else name
 
     def expand(self, num_classes: int) -> list[AttackSpec]:
         """The attacks that this one stands for on a set of so many classes.
@@ -164,7 +179,7 @@ class AttackSpec:
             parts = components(
                 self.options["version"], num_classes, eps=self.options["eps"], norm=self.options["norm"]
             )
-            return [AttackSpec.of(part) for part in parts]
+            return [AttackSpec.of({**part, **self._of_defence}) for part in parts]
 
         needed = max(_CLASSES.get(self.attack, 2), _CLASSES.get(self.options.get("loss"), 2))
         if num_classes < needed:
@@ -194,7 +209,7 @@ class AttackSpec:
             targeted (`bool`): Whether `labels` are the classes to reach, for PGD and FGSM.
         """
         check_whole(self)
-        attack, options = resolve(ATTACKS[self.attack], self.options)
+        attack, options = resolve(ATTACKS[self.attack], self._own_options)
         if targeted:
             options["targeted"] = True
         if any_iterate and self.norm in SERVED_BY_FIRST_FOOLED.get(self.attack, ()):
@@ -229,7 +244,7 @@ class AttackSpec:
             ValueError: for what is no attack on pixels; see [`check_dense`].
         """
         check_dense(self)
-        options = dict(self.options)
+        options = self._own_options
         if self.attack == "sea":
             return sea(segmenter, images, masks, seeds=seeds, **options)
         options.pop("tau", None)
@@ -250,7 +265,7 @@ class AttackSpec:
     def walk(self, num_classes: int) -> Walk | None:
         """The attack as walks that run in any company, on so many classes; `None` if it runs batch by batch."""
         check_whole(self)
-        options = dict(self.options)
+        options = self._own_options
         if self.attack not in WALKS or options.pop("tau", None) is not None:
             return None
         if "num_targets" in options:
@@ -281,6 +296,15 @@ class AttackSpec:
             levels = levels.clamp((images * 255 - eps - 1e-3).ceil(), (images * 255 + eps + 1e-3).floor())
         return (levels / 255).clamp(0, 1)
 
+    @property
+    def _own_options(self) -> dict[str, Any]:
+        """What the attack's function is called with."""
+        return {key: value for key, value in self.options.items() if key not in OF_DEFENCES}
+
+    @property
+    def _of_defence(self) -> dict[str, Any]:
+        return {key: self.options[key] for key in OF_DEFENCES if key in self.options}
+
     def _has_another_step(self) -> bool:
         """Whether PGD's step is another than its default for the radius and the number of steps."""
         options = self.options
@@ -301,9 +325,15 @@ class AttackSpec:
         if is_of_pixels(self):
             image = torch.full((1, 3, 4, 4), 0.5)
             mask, seed = torch.zeros((1, 4, 4), dtype=torch.int64), torch.tensor([0])
-            AttackSpec(self.attack, {**self.options, **cheap}).run_dense(ByLargestLogit(torch.neg), image, mask, seed)
+            AttackSpec(self.attack, {**self._own_options, **cheap}).run_dense(
+                ByLargestLogit(torch.neg), image, mask, seed
+            )
             return
 
-        attack, options = resolve(ATTACKS[self.attack], self.options)
+        attack, options = resolve(ATTACKS[self.attack], self._own_options)
         options.update({key: value for key, value in cheap.items() if key in options})
         try_attack(f"The attack {self.to_dict()}", partial(attack, seeds=torch.tensor([0])), options)
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items())

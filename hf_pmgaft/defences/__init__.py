@@ -1,6 +1,7 @@
 """Defences at test time by name: what wraps a classifier, and is one. A new one is one file and one row here."""
 
-from .defence import ATTACKERS, Defence
+from ..attacks.options import ATTACKERS
+from .defence import Defence
 
 DEFENCES: dict[str, type[Defence]] = {}
 

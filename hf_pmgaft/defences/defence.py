@@ -9,11 +9,6 @@ import torch
 
 from ..zero_shot.classifier import ZeroShotClassifier
 
-# What an attacker knows. `unaware`: the bare classifier is attacked, and the defence judges. `through`: gradients go
-# through the whole defence. `straight_through`: the defence is in the forward pass, and something simpler in the
-# backward pass (BPDA, Athalye et al., ICML 2018, arXiv 1802.00420).
-ATTACKERS = ("unaware", "through", "straight_through")
-
 
 class Defence:
     """A classifier with a defence before, in or behind it: images in [0,1] -> logits.

@@ -94,8 +94,8 @@ class Plan:
         """Names of the attacks whose worst case is that of the headline threat: its own, and smaller radii of its
         norm."""
         last = max(place for place, spec in enumerate(self.attacks) if spec.threat == headline)
-        group = group_of(self.attacks[last])
-        return [spec.name for spec in self.attacks[: last + 1] if group_of(spec) == group]
+        balls = _balls_of(self.attacks[last])
+        return [spec.name for spec in self.attacks[: last + 1] if _balls_of(spec) == balls]
 
 
 def describe_work(plans: Sequence[Plan], eight_bit: bool = False) -> str:
@@ -123,7 +123,12 @@ def _counted(count: int, thing: str) -> str:
 
 
 def group_of(spec: AttackSpec) -> str:
-    """Attacks of one group go on from what the ones before left: those of one norm, or else of one threat."""
+    """Attacks of one group go on from what the ones before left: those of one norm, or else of one threat, and of one
+    attacker where there is a defence."""
+    return _balls_of(spec) if spec.attacker is None else f"{_balls_of(spec)} {spec.attacker}"
+
+
+def _balls_of(spec: AttackSpec) -> str:
     return spec.norm or spec.threat
 
 
