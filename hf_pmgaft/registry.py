@@ -10,6 +10,8 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
+import yaml
+
 T = TypeVar("T")
 KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 
@@ -49,6 +51,39 @@ def make(kind: str, choices: Mapping[str, type[T]], name: str, options: Mapping[
         return cls(**checked)
     except ValueError as error:
         raise ValueError(f"{title}: {error}") from error
+
+
+def read_choice(kind: str, text: str, example: str) -> dict[str, Any]:
+    """Reads a name and its options from a text, neither checked nor completed.
+
+    Args:
+        kind (`str`): What messages call a choice; the dict has the name under it.
+        text (`str`): Such as `"sgd,momentum=0.9"`.
+        example (`str`): What a message tells to write.
+
+    Raises:
+        ValueError: for what is no `option=value`, an option twice, and a value that YAML cannot read.
+
+    Example:
+        >>> read_choice("optimizer", "sgd,momentum=0.9", example="sgd,momentum=0.9")
+        {'optimizer': 'sgd', 'momentum': 0.9}
+    """
+    name, *options = text.split(",")
+    wrong = [option for option in options if "=" not in option]
+    if wrong:
+        raise ValueError(f"The {kind} {text!r} has {wrong}, which is no option=value. Write as {example}.")
+
+    choice: dict[str, Any] = {kind: name.strip()}
+    for option in options:
+        key, value = option.split("=", 1)
+        key = key.strip()
+        if key in choice:
+            raise ValueError(f"The {kind} {text!r} has {key} twice. Leave one of them out.")
+        try:
+            choice[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"The {kind} {text!r} has {key}={value}, which cannot be read. Correct it.") from None
+    return choice
 
 
 def near_misses(unknown: Sequence[str], options: Collection[str]) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import yaml
 
-from ..registry import check_choice, check_count, check_kind
+from ..registry import check_choice, check_count, check_kind, read_choice
 from . import ATTACKS, DENSE_ATTACKS, TRAINING_ATTACKS
 from .ball import parse_radius
 from .early_stopped import early_stopped_pgd
@@ -45,22 +44,7 @@ def parse_options(text: str) -> dict[str, Any]:
         >>> parse_options("pgd,num_steps=100,loss=ce")
         {'attack': 'pgd', 'num_steps': 100, 'loss': 'ce'}
     """
-    name, *options = text.split(",")
-    wrong = [option for option in options if "=" not in option]
-    if wrong:
-        raise ValueError(f"The attack {text!r} has {wrong}, which is no option=value. Write as pgd,num_steps=100.")
-
-    spec: dict[str, Any] = {"attack": name.strip()}
-    for option in options:
-        key, value = option.split("=", 1)
-        key = key.strip()
-        if key in spec:
-            raise ValueError(f"The attack {text!r} has {key} twice. Leave one of them out.")
-        try:
-            spec[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError(f"The attack {text!r} has {key}={value}, which cannot be read. Correct it.") from None
-    return spec
+    return read_choice("attack", text, example="pgd,num_steps=100")
 
 
 def training_attack(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., torch.Tensor], dict[str, Any]]:
