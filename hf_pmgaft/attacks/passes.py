@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .expected import CHOICE_DRAWS
 from .sea import RADII, SEA_LOSSES
 from .spec import AttackSpec
 
@@ -23,6 +24,8 @@ class Passes(NamedTuple):
 def most_passes(spec: AttackSpec, num_classes: int) -> Passes:
     """The passes of an image that no step of an attack fools. Any other image leaves earlier, or takes as many.
 
+    With `eot`, each pass is one of every draw, and points are compared on further ones.
+
     Args:
         spec (`AttackSpec`): A single attack; [`AttackSpec.expand`] gives those of AutoAttack.
         num_classes (`int`): Of the classifier.
@@ -31,6 +34,18 @@ def most_passes(spec: AttackSpec, num_classes: int) -> Passes:
         >>> most_passes(AttackSpec.parse("pgd,eps=4/255,num_steps=20"), num_classes=10)
         Passes(forward=22, backward=20)
     """
+    passes = _of_one_draw(spec, num_classes)
+    if "eot" not in spec.options:
+        return passes
+
+    eot = spec.options["eot"]
+    walks = spec.walk(num_classes)
+    ends = 0 if walks is None else walks.num_walks * (2 if spec.attack.startswith("apgd") else 1)
+    compared = CHOICE_DRAWS * ends if ends > 1 else 0
+    return Passes(eot * passes.forward + compared, eot * passes.backward)
+
+
+def _of_one_draw(spec: AttackSpec, num_classes: int) -> Passes:
     options = spec.options
     num_steps = options.get("num_steps", 1)
     restarts = options.get("restarts", 1)
