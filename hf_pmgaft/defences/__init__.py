@@ -1,11 +1,32 @@
 """Defences at test time by name: what wraps a classifier, and is one. A new one is one file and one row here."""
 
 from ..attacks.options import ATTACKERS
+from .anti_adversary import AntiAdversary
+from .clipure import CLIPure
 from .defence import Defence, PixelDefence
+from .ensemble import Ensemble
+from .hedge import Hedge
 from .random_noise import RandomNoise
+from .ttc import TTC
 
 DEFENCES: dict[str, type[Defence]] = {
+    "anti_adversary": AntiAdversary,
+    "clipure": CLIPure,
+    "ensemble": Ensemble,
+    "hedge": Hedge,
     "random_noise": RandomNoise,
+    "ttc": TTC,
 }
 
-__all__ = ["ATTACKERS", "DEFENCES", "Defence", "PixelDefence", "RandomNoise"]
+__all__ = [
+    "ATTACKERS",
+    "DEFENCES",
+    "AntiAdversary",
+    "CLIPure",
+    "Defence",
+    "Ensemble",
+    "Hedge",
+    "PixelDefence",
+    "RandomNoise",
+    "TTC",
+]

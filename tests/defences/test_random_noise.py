@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.defended import GOLDEN, double, toy
+from support.defended import GOLDEN, double, is_golden, loss_and_gradient, toy
 
 from hf_pmgaft.defences import RandomNoise
 
@@ -11,15 +11,12 @@ CASE = GOLDEN["ttc"]["cases"]["random_noise_only"]
 
 def test_golden_noise_gives_the_golden_logits_and_gradient():
     classifier, images, labels = toy()
-    point = images.clone().requires_grad_()
-    noisy = RandomNoise(classifier).add(point, double(CASE["noise"]))
-    torch.testing.assert_close(noisy - images, double(CASE["delta"]), rtol=0, atol=1e-12)
-
-    logits = classifier(noisy)
-    torch.testing.assert_close(logits, double(CASE["logits"]), rtol=1e-10, atol=1e-10)
-    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-    gradient = torch.autograd.grad(loss, point)[0]
-    torch.testing.assert_close(gradient, double(CASE["gradient_through"]), rtol=1e-6, atol=1e-6)
+    defence, noise = RandomNoise(classifier), double(CASE["noise"])
+    is_golden(defence.add(images, noise) - images, CASE["delta"])
+    is_golden(classifier(defence.add(images, noise)), CASE["logits"])
+    loss, gradient = loss_and_gradient(lambda point: classifier(defence.add(point, noise)), images, labels)
+    is_golden(loss, CASE["loss"])
+    is_golden(gradient, CASE["gradient_through"])
 
 
 def test_noise_fills_the_ball_and_stays_in_the_box():
