@@ -77,7 +77,7 @@ setup(
         "peft>=0.20",
         "psutil",
         "safetensors>=0.8",
-        "pillow>=10",
+        "pillow>=10.1",  # whose own font can be scaled
         "matplotlib>=3.9",
         "numpy>=2.0",
         "pyyaml>=6.0.1",

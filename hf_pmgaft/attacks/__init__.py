@@ -4,8 +4,8 @@ The contract: `attack(classifier, images, labels, *, eps, norm, ..., seeds=None)
 inside the ball, of the same dtype; parameters' gradients and flags, training modes and the global random state are as
 before. `classifier` is any callable images -> logits; all randomness of an image follows from its seed. An attack for
 training takes `num_steps`, `step_size`, `random_start` and `loss_fn(images)` -> loss per image in place of
-cross-entropy. `patch` and `corruption` have a size and a severity instead of a ball. A new attack is one file and one
-row.
+cross-entropy. `patch`, `corruption` and `typographic` have a size, a severity and a height instead of a ball. A new
+attack is one file and one row.
 """
 
 from ..modes import frozen
@@ -23,6 +23,7 @@ from .patch import patch
 from .pgd import fgsm, fgsm_walk, pgd, pgd_walk
 from .sea import sea
 from .shared_perturbation import SharedPerturbation
+from .typographic import typographic, write_words
 
 ATTACKS = {
     "apgd": apgd,
@@ -35,7 +36,10 @@ ATTACKS = {
     "patch": patch,
     "pgd": pgd,
     "square": square,
+    "typographic": typographic,
 }
+# Those that have no ball, and so neither radius nor norm.
+WITHOUT_BALL = ("corruption", "patch", "typographic")
 # Those that `first_fooled` serves, by norm; the others keep an image's first misclassified point by themselves.
 SERVED_BY_FIRST_FOOLED = {"cw": ("linf",), "fgsm": NORMS, "pgd": NORMS}
 # Those that are walks, which run in any company; `None` where they are not.
@@ -57,6 +61,7 @@ __all__ = [
     "SEVERITIES",
     "TRAINING_ATTACKS",
     "WALKS",
+    "WITHOUT_BALL",
     "AllFooled",
     "AnyIterate",
     "SharedPerturbation",
@@ -85,5 +90,7 @@ __all__ = [
     "sample_seeds",
     "sea",
     "square",
+    "typographic",
     "uniform_noise",
+    "write_words",
 ]

@@ -30,10 +30,11 @@ ATTACKERS = ("unaware", "through", "straight_through")
 # given: `attacker`, and over how many fresh draws of a random defence each step is averaged (`eot`).
 OF_DEFENCES = ("attacker", "eot")
 
-_COUNTS = ("num_steps", "num_targets", "num_queries", "restarts", "search_steps", "places", "size")
+_COUNTS = ("num_steps", "num_targets", "num_queries", "restarts", "search_steps", "places", "size", "words")
 # What an attack is given by its caller, and is no option of a description.
 _NO_OPTIONS = {
-    *("classifier", "images", "labels", "loss_fn", "masks", "options", "seeds", "segmenter", "start_std", "targeted")
+    *("class_names", "classifier", "images", "labels", "loss_fn", "masks", "options"),
+    *("seeds", "segmenter", "start_std", "targeted"),
 }
 
 

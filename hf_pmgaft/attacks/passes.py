@@ -56,6 +56,8 @@ def _of_one_draw(spec: AttackSpec, num_classes: int) -> Passes:
             return Passes(0, 0)
         case "square":
             return Passes(1 + restarts * (options["num_queries"] + 1), 0)
+        case "typographic":
+            return Passes(min(options["words"], num_classes - 1) * options["places"], 0)
         case "patch":
             return Passes(options["places"] * (num_steps + 1), options["places"] * num_steps)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,10 +19,12 @@ from .dense import ByLargestLogit, Segments, walk_dense
 from .dense_checks import check_dense, check_whole, is_of_pixels
 from .dense_losses import DENSE_LOSSES
 from .early_stopped import early_stopped_pgd
+from .lettering import READABLE
 from .losses import LOSSES
 from .options import OF_DEFENCES, complete, defaults_of, parse_options, resolve, try_attack
 from .pgd import default_step_size
 from .sea import sea
+from .typographic import band_of, check_typography
 from .walk import Walk
 
 _NAMES = {"apgd_t": "APGD-T", "fab_t": "FAB-T", "square": "Square"}
@@ -31,10 +34,12 @@ _NAMED = {
     "fgsm": {"loss"},
     "apgd": {"loss", "restarts"},
     "sea": {"num_steps", "restarts"},
+    "typographic": {"height", "letters"},
 }
 _CLASSES = {"apgd_t": 4, "dlr": 3}
 # What an option becomes in the trial on a small image.
-_CHEAP = {"num_steps": 4, "num_queries": 1, "restarts": 1, "search_steps": 1, "num_targets": 1, "places": 1, "size": 1}
+_ONCE = ("num_queries", "num_targets", "places", "restarts", "search_steps", "size", "words")
+_CHEAP = {"num_steps": 4, **dict.fromkeys(_ONCE, 1)}
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,8 @@ class AttackSpec:
             return f"patch {self.options['size']}x{self.options['size']}"
         if self.attack == "corruption":
             return f"{self.options['kind']} {self.options['severity']}"
+        if self.attack == "typographic":
+            return f"typographic {self.options['letters']} {100 * self.options['height']:g}%"
         return f"{self.norm} {self.options['eps']}"
 
     @property
@@ -167,6 +174,8 @@ class AttackSpec:
             others["step_size"] = options["step_size"]
 
         name = f"{title} {self.threat.removeprefix('patch ')}"
+        if self.attack == "typographic":
+            name = self.threat
         return f"{name} ({_listed(others)})" if others else name
 
     def expand(self, num_classes: int) -> list[AttackSpec]:
@@ -200,6 +209,7 @@ class AttackSpec:
         *,
         any_iterate: bool = False,
         targeted: bool = False,
+        class_names: Sequence[str] | None = None,
     ) -> torch.Tensor:
         """Adversarial images of one batch, `[B,C,H,W]` in [0,1].
 
@@ -207,11 +217,14 @@ class AttackSpec:
             any_iterate (`bool`): Whether walks end at the first misclassified point, for attacks that leave the
                 choice.
             targeted (`bool`): Whether `labels` are the classes to reach, for PGD and FGSM.
+            class_names (`list[str]`, *optional*): One per class, for attacks that write them.
         """
         check_whole(self)
         attack, options = resolve(ATTACKS[self.attack], self._own_options)
         if targeted:
             options["targeted"] = True
+        if self.attack == "typographic":
+            options["class_names"] = class_names
         if any_iterate and self.norm in SERVED_BY_FIRST_FOOLED.get(self.attack, ()):
             if attack is early_stopped_pgd:
                 raise ValueError(
@@ -273,19 +286,18 @@ class AttackSpec:
         return WALKS[self.attack](**options)
 
     def allows(self, images: torch.Tensor, adversarial: torch.Tensor) -> torch.Tensor:
-        """Which adversarial images are what the threat allows, `[B]`: finite, in [0,1], inside the ball or under one
-        square."""
+        """Which adversarial images are what the threat allows, `[B]`: finite, in [0,1], inside the ball, under one
+        square, or in as many rows as a text may take."""
         flat = adversarial.flatten(1)
         valid = torch.isfinite(flat).all(1) & (flat.amin(1) >= 0) & (flat.amax(1) <= 1)
         if self.norm:
             return valid & inside(images, adversarial, self.radius, self.norm)
+        changed = (adversarial != images).any(1)
         if self.attack == "patch":
-            changed = (adversarial != images).any(1)
             for side in (changed.any(1), changed.any(2)):
-                place = torch.arange(side.shape[1], device=side.device)
-                first = place.where(side, len(place)).amin(1)
-                last = place.where(side, -1).amax(1)
-                valid &= last - first < self.options["size"]
+                valid &= _extent(side) <= self.options["size"]
+        if self.attack == "typographic":
+            valid &= _extent(changed.any(2)) <= band_of(self.options["height"], images.shape[-2])
         return valid
 
     def round_to_8_bits(self, images: torch.Tensor, adversarial: torch.Tensor) -> torch.Tensor:
@@ -332,8 +344,21 @@ class AttackSpec:
 
         attack, options = resolve(ATTACKS[self.attack], self._own_options)
         options.update({key: value for key, value in cheap.items() if key in options})
-        try_attack(f"The attack {self.to_dict()}", partial(attack, seeds=torch.tensor([0])), options)
+        size = 16
+        if self.attack == "typographic":  # whose words need room
+            options["class_names"] = list("abcd")
+            check_typography(options["height"], options["letters"], options["colour"])
+            size = min(512, math.ceil(2 * READABLE / options["height"]))
+        try_attack(f"The attack {self.to_dict()}", partial(attack, seeds=torch.tensor([0])), options, size)
 
 
 def _listed(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in options.items())
+
+
+def _extent(side: torch.Tensor) -> torch.Tensor:
+    """From the first to the last of what changed along a side, `[B,L] -> [B]`; 0 or less if nothing did."""
+    place = torch.arange(side.shape[1], device=side.device)
+    first = place.where(side, len(place)).amin(1)
+    last = place.where(side, -1).amax(1)
+    return last - first + 1

@@ -104,7 +104,9 @@ def _attacked(
         return
 
     for batch in judge.batches(reader, spec.name, candidates, plan.rows, _stands, device=classifier.device):
-        adversarial = judge.attack(spec, classifier, batch, any_iterate=judge.any_iterate)
+        adversarial = judge.attack(
+            spec, classifier, batch, any_iterate=judge.any_iterate, class_names=plan.data.class_names
+        )
         with torch.no_grad():
             stands = correct(classifier(adversarial), batch.labels)
         yield Ended(batch.rows, batch.images, batch.labels, adversarial, ~stands)

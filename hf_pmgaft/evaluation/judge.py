@@ -191,15 +191,24 @@ class Judge:
         *,
         any_iterate: bool = False,
         targeted: bool = False,
+        class_names: Sequence[str] | None = None,
     ) -> torch.Tensor:
-        """Adversarial images of a batch, `[B,3,H,W]`.
+        """Adversarial images of a batch, `[B,3,H,W]`; see [`AttackSpec.run`].
 
         Raises:
             RuntimeError: if the attack returns what its threat does not allow.
         """
         seeds = self._seeds(batch.rows, batch.images.device)
         watched = batch.progress.watched(classifier, batch.usage)
-        adversarial = spec.run(watched, batch.images, batch.labels, seeds, any_iterate=any_iterate, targeted=targeted)
+        adversarial = spec.run(
+            watched,
+            batch.images,
+            batch.labels,
+            seeds,
+            any_iterate=any_iterate,
+            targeted=targeted,
+            class_names=class_names,
+        )
         self._check_threat(spec, batch.rows, batch.images, adversarial)
         return adversarial
 

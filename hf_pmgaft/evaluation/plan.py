@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from ..attacks.dense_checks import check_dense, check_whole
+from ..attacks.lettering import check_writable
 from ..attacks.passes import Passes, most_passes
 from ..attacks.spec import AttackSpec
+from ..attacks.typographic import band_of
 from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
 from ..data.segmentation_sets import SegmentationDataset
 from ..registry import check_count
@@ -56,6 +58,8 @@ class Plan:
         if isinstance(data, RetrievalDataset):
             gallery = Gallery(data, rows, seed)
             return cls(data, gallery.rows, _in_order(attacks, gallery.num_candidates), gallery)
+        for spec in attacks:
+            _check_writable(spec, data)
         return cls(data, rows, _in_order(attacks, len(data.class_names)))
 
     @property
@@ -151,6 +155,17 @@ def sample_ids(size: int, max_samples: int | None, seed: int) -> list[int]:
 def _rows(data: EvaluationImages, max_samples: int | None, seed: int) -> list[int]:
     rows = list(range(len(data))) if data.sample_ids is None else list(data.sample_ids)
     return [rows[i] for i in sample_ids(len(rows), max_samples, seed)]
+
+
+def _check_writable(spec: AttackSpec, data: EvaluationImages) -> None:
+    """Raises `ValueError` for a set with class names that an attack writes on its images and cannot."""
+    if spec.attack != "typographic":
+        return
+    height, width = data.shape[-2:]
+    try:
+        check_writable(data.class_names, width, band_of(spec.options["height"], height), spec.options["font"])
+    except ValueError as error:
+        raise ValueError(f"{spec.name} on the set {data.name!r}: {error}") from error
 
 
 def _in_order(attacks: Sequence[AttackSpec], num_candidates: int) -> list[AttackSpec]:

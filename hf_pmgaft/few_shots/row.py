@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import OPTIONS_OF, find_recipe, read_options
+from ..attacks import WITHOUT_BALL
 from ..attacks.spec import AttackSpec, parse_options
 from ..evaluation.report import RobustnessReport
 from ..files import write_whole
@@ -282,7 +283,7 @@ def _evaluation(grid: Grid) -> dict[str, Any]:
     for eps in grid.eps:
         for text in grid.attacks:
             options = parse_options(text)
-            has_ball = options["attack"] not in ("patch", "corruption")
+            has_ball = options["attack"] not in WITHOUT_BALL
             ball = {"eps": eps, "norm": grid.norm} if has_ball else {}
             attacks.append(AttackSpec.of({**ball, **options}).to_dict())
     return {"attacks": attacks, "max_samples": grid.max_samples, "seed": 0}

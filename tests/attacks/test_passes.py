@@ -16,6 +16,8 @@ ATTACKS = [
     "cw,eps=1/255,norm=linf,num_steps=6",
     "patch,size=3,num_steps=5,places=2",
     "corruption,kind=jpeg,severity=3",
+    "typographic,height=1.0,words=3,places=2",
+    "typographic,height=1.0,words=9,places=2",
 ]
 OF_AUTOATTACK = [
     "apgd,eps=1/255,num_steps=10",
@@ -56,7 +58,7 @@ def taken(text: str, scale: float, any_iterate: bool) -> Passes:
 
     images = torch.linspace(0.4, 0.6, 2 * 768).view(2, 3, 16, 16)
     labels, seeds = torch.tensor([0, 0]), torch.tensor([3, 4])
-    AttackSpec.parse(text).run(classifier, images, labels, seeds, any_iterate=any_iterate)
+    AttackSpec.parse(text).run(classifier, images, labels, seeds, any_iterate=any_iterate, class_names=list("abcdef"))
     return Passes(**passes)
 
 

@@ -8,18 +8,20 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hf_pmgaft.attacks import ATTACKS, CORRUPTIONS, SEVERITIES, correct
+from hf_pmgaft.attacks import ATTACKS, CORRUPTIONS, SEVERITIES, WITHOUT_BALL, correct
 from hf_pmgaft.attacks.spec import AttackSpec
 
 NORMS = {"cw": ("l2", "linf"), "fgsm": ("l2", "linf"), "pgd": ("l2", "linf")}
 EPS = {"linf": "8/255", "l2": 0.5, "l1": 6.0}
+NAMES = list("abcdef")
 SHORT = {"square": {"num_queries": 50}, "fgsm": {}, "cw": {"num_steps": 20, "search_steps": 2}}
 SPECS = [
     {"attack": name, "eps": EPS[norm], "norm": norm, **SHORT.get(name, {"num_steps": 6})}
-    for name in sorted(set(ATTACKS) - {"patch", "corruption"})
+    for name in sorted(set(ATTACKS) - set(WITHOUT_BALL))
     for norm in NORMS.get(name, ("l1", "l2", "linf"))
 ]
 SPECS += [{"attack": "patch", "size": 5, "num_steps": 6}]
+SPECS += [{"attack": "typographic", "height": 0.75, "letters": letters} for letters in ("word", "random")]
 SPECS += [{"attack": "corruption", "kind": kind, "severity": 3} for kind in CORRUPTIONS]
 SPECS = [AttackSpec.of(spec) for spec in SPECS]
 
@@ -39,20 +41,20 @@ class TestContract:
     def test_what_comes_back_is_what_the_threat_allows(self, small, spec):
         net, classifier, images, labels = small
         random = torch.get_rng_state()
-        adversarial = spec.run(classifier, images, labels, torch.arange(8), any_iterate=True)
+        adversarial = spec.run(classifier, images, labels, torch.arange(8), any_iterate=True, class_names=NAMES)
         assert adversarial.dtype == images.dtype and not adversarial.requires_grad
         assert spec.allows(images, adversarial).all() and not torch.equal(adversarial, images)
         assert torch.equal(random, torch.get_rng_state()) and all(p.grad is None for p in net.parameters())
         changed = (adversarial != images).flatten(1).any(1)
-        if spec.attack not in ("pgd", "fgsm", "cw", "corruption"):
+        if spec.attack not in ("pgd", "fgsm", "cw", "corruption", "typographic"):
             assert (~correct(classifier(adversarial), labels))[changed].all()
 
     def test_it_depends_on_the_image_and_its_seed_alone(self, small, spec):
         _, classifier, images, labels = small
         seeds = torch.tensor([5, -3, 2**40, 7, 11, 0, 1, 2])
-        whole = spec.run(classifier, images, labels, seeds, any_iterate=True)
+        whole = spec.run(classifier, images, labels, seeds, any_iterate=True, class_names=NAMES)
         part = [6, 2, 0]
-        alone = spec.run(classifier, images[part], labels[part], seeds[part], any_iterate=True)
+        alone = spec.run(classifier, images[part], labels[part], seeds[part], any_iterate=True, class_names=NAMES)
         torch.testing.assert_close(alone, whole[part], rtol=0, atol=1e-6)
 
     def test_leaving_the_threat_is_seen(self, small, spec):
@@ -233,4 +235,4 @@ def test_logits_that_are_nan_on_the_way_are_no_verdict(small, name):
         return torch.where(changed.unsqueeze(1), torch.nan, classifier(x))
 
     with pytest.raises(FloatingPointError, match="NaN or infinite, so that no verdict"):
-        spec.run(broken, images, labels, torch.arange(8), any_iterate=True)
+        spec.run(broken, images, labels, torch.arange(8), any_iterate=True, class_names=NAMES)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from support.borders import Refused, check, outcomes
 
-from hf_pmgaft.attacks import ATTACKS, TRAINING_ATTACKS, early_stopped_pgd, first_fooled, minimal_l2
+from hf_pmgaft.attacks import ATTACKS, TRAINING_ATTACKS, WITHOUT_BALL, early_stopped_pgd, first_fooled, minimal_l2
 
 torch.manual_seed(0)
 IMAGES = torch.rand(4, 3, 16, 16)
@@ -20,6 +20,7 @@ OPTIONS = {
     "cw": {"num_steps": 3, "search_steps": 1},
     "patch": {"size": 3, "num_steps": 2, "places": 1},
     "corruption": {"kind": "brightness", "severity": 1},
+    "typographic": {"class_names": list("abcde"), "height": 1.0, "words": 2, "places": 1},
 }
 
 
@@ -51,7 +52,7 @@ def attacks():
 
 def run(name: str, images, labels) -> torch.Tensor:
     attack, options = attacks()[name]
-    ball = {} if name in ("patch", "corruption") else {"eps": 0.02}
+    ball = {} if name in WITHOUT_BALL else {"eps": 0.02}
     return attack(classifier, images, labels, **ball, **options)
 
 
@@ -170,5 +171,5 @@ SEED_CASES = {
 @outcomes(SEED_CASES)
 def test_seeds(name, given, outcome):
     attack, options = attacks()[name]
-    ball = {} if name in ("patch", "corruption") else {"eps": 0.02}
+    ball = {} if name in WITHOUT_BALL else {"eps": 0.02}
     check(lambda: attack(classifier, IMAGES, LABELS, **ball, **options, seeds=given).shape, outcome)
