@@ -8,8 +8,9 @@ any image-caption sets.
     pmgaft evaluate --caption_column label,tags --num_steps 20
 
 An attack is a name and its options: pgd,num_steps=100,loss=ce,restarts=5 or fgsm, cw, apgd, apgd_t, fab, fab_t,
-square, autoattack,version=standard, patch,size=16, corruption,kind=jpeg,severity=3. Radii and norm come from --eps and
---norm unless it names its own. The first attack at the first radius is the headline; others are reported beside it.
+square, autoattack,version=standard, patch,size=16, corruption,kind=jpeg,severity=3, typographic,height=0.2. Radii and
+norm come from --eps and --norm unless it names its own. The first attack at the first radius is the headline; others
+are reported beside it.
 
 Without --eval_sets or --suite it uses the eight embedded groups of emoji, in a drawing style that no training saw.
 With --caption_column the images of a set and their captions are retrieved by each other (recall at 1, 5 and 10, under
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 
-from ..attacks import CORRUPTIONS, SEVERITIES, parse_radius
+from ..attacks import CORRUPTIONS, SEVERITIES, WITHOUT_BALL, parse_radius
 from ..attacks.options import parse_options
 from ..compilation import COMPILE_MODES
 from ..embedded import emoji_folder
@@ -54,6 +55,7 @@ if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used
 
 GROUPS = ("animals", "smileys", "food", "travel", "activities", "objects", "symbols", "flags")
 HEADS = ("linear_probe", "nearest_class_mean")
+UNSEEN = ("pixels", "words")
 # RobustBench's radii for images of 32 pixels; the L2 one grows with the edge, the L1 one with the area.
 L2_EPS, L1_EPS = 0.5, 12.0
 
@@ -104,8 +106,11 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     threat.add_argument("--restarts", type=int, default=1, help="Random restarts of PGD without --attacks.")
     threat.add_argument(
         "--unseen",
-        action="store_true",
-        help="Beside the headline: APGD in L2 and L1, twice the radius, a patch, and corruptions at five severities.",
+        nargs="?",
+        const="pixels",
+        choices=UNSEEN,
+        help="Beside the headline: APGD in L2 and L1, twice the radius, a patch, and corruptions at five severities. "
+        "With words, also names of wrong classes, and random letters in their place, written on the images.",
     )
 
     threat.add_argument(
@@ -335,11 +340,13 @@ def attacks_of(args: argparse.Namespace, edge: int) -> list[dict[str, Any]]:
     attacks = []
     for eps in args.eps:
         for attack in named:
-            has_ball = attack["attack"] not in ("patch", "corruption")
+            has_ball = attack["attack"] not in WITHOUT_BALL
             ball = {"eps": eps, "norm": args.norm} if has_ball else {}
             attacks.append({**ball, **attack})
     if args.unseen:
         attacks += unseen_attacks(args.eps[0], args.norm, edge)
+    if args.unseen == "words":
+        attacks += [{"attack": "typographic", "letters": letters} for letters in ("word", "random")]
     return attacks
 
 

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..attacks import WITHOUT_BALL
 from ..attacks.options import parse_options
 from ..attacks.spec import AttackSpec
 from ..config import PMGAFTConfig, check_output_dir
@@ -261,7 +262,7 @@ def in_domain_set(dataset_name: str, sets: list[ZeroShotDataset]) -> str | None:
 def final_attack(text: str, args: PMGAFTConfig) -> AttackSpec:
     """An attack of --final_attacks, at the radius and norm of evaluation unless it names its own."""
     options = parse_options(text)
-    has_ball = options["attack"] not in ("patch", "corruption")
+    has_ball = options["attack"] not in WITHOUT_BALL
     ball = {"eps": args.eval_eps or args.eps, "norm": args.norm} if has_ball else {}
     return AttackSpec.of({**ball, **options})
 

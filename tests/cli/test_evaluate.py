@@ -178,6 +178,14 @@ def test_unseen_threats_stand_beside_the_headline():
     assert [spec["size"] for spec in others if spec["attack"] == "patch"] == [12]
 
 
+def test_words_are_unseen_threats_where_they_are_asked_for_and_all_others_are_as_without_them():
+    attacks = [evaluate.attacks_of(evaluate.parse(["--unseen", *words]), 64) for words in ([], ["pixels"], ["words"])]
+    assert attacks[0] == attacks[1] == attacks[2][:-2]
+    assert [AttackSpec.of(spec).name for spec in attacks[2][-2:]] == ["typographic word 20%", "typographic random 20%"]
+    named = evaluate.attacks_of(evaluate.parse(["--attacks", "typographic,height=0.5"]), 64)
+    assert AttackSpec.of(named[0]).threat == "typographic word 50%"
+
+
 def test_unseen_threats_to_a_headline_in_l1_are_attacked_by_what_knows_l1():
     args = evaluate.parse(["--eps", "12", "--norm", "l1", "--attacks", "apgd", "--unseen"])
     specs = [AttackSpec.of(spec).to_dict() for spec in evaluate.attacks_of(args, 64)]

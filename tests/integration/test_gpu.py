@@ -12,7 +12,7 @@ from support.trainers import digest, make_trainer
 from transformers import CLIPModel, LlavaForConditionalGeneration, LlavaProcessor, TrainerCallback
 
 from hf_pmgaft import VisionLanguageModel, attack_answers, swap_vision_tower
-from hf_pmgaft.attacks import input_gradient, normal_noise, sample_seeds, uniform_noise
+from hf_pmgaft.attacks import WITHOUT_BALL, input_gradient, normal_noise, sample_seeds, uniform_noise
 from hf_pmgaft.data import ZeroShotDataset, load_images
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.modes import attack_context
@@ -195,7 +195,7 @@ def test_verdicts_are_those_of_the_cpu_but_for_round_off(fitted, attack):
     model, processor = fitted
     data = ZeroShotDataset(make_images(40, seed=9), processor, None, "a photo of the {}", name="own")
     spec = {"eps": "20/255", **ATTACKS[attack]}
-    if attack in ("patch", "corruption"):
+    if attack in WITHOUT_BALL:
         spec.pop("eps")
     options = {"progress": False, "probes": False}
     theirs = evaluate_robustness(model, processor, [data], [spec], **options)

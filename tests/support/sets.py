@@ -23,3 +23,12 @@ def replace(data, row: int, features=INTEGERS, **values) -> datasets.Dataset:
     for name, value in values.items():
         columns[name][row] = value
     return datasets.Dataset.from_dict(columns, features=features)
+
+
+def make_large(processor, size=40, edge=48) -> ZeroShotDataset:
+    """The set of `make_data` in images so large that their class names can be written on them."""
+    images = make_images(size, seed=9)
+    pictures = [picture.resize((edge, edge)) for picture in images["image"]]
+    columns = {"image": pictures, "label": list(images["label"])}
+    large = datasets.Dataset.from_dict(columns, features=images.features)
+    return ZeroShotDataset(large, processor, None, "a photo of the {}", name="own", native_size=True)

@@ -13,20 +13,25 @@ from hf_pmgaft.data import RetrievalDataset
 from hf_pmgaft.distributed import process_share
 from hf_pmgaft.evaluation import evaluate_robustness
 from hf_pmgaft.evaluation.verdicts import PIXELS, Verdicts
+from support.sets import make_large
 from support.tiny import make_images, make_model, make_processor
 
 SIZE = 21
 PGD = {"attack": "pgd", "eps": "20/255", "num_steps": 5, "loss": "ce"}
 APGD_T = {"attack": "apgd_t", "eps": "20/255", "num_steps": 5, "num_targets": 3}
 SQUARE = {"attack": "square", "eps": "20/255", "num_queries": 20}
+WORD = {"attack": "typographic", "height": 0.5, "words": 2, "places": 2}
 KINDS = {
     "any iterate": {"attacks": [PGD, APGD_T, SQUARE], "eight_bit": True, "verdict": "any_iterate"},
     "last iterate": {"attacks": [PGD, APGD_T, SQUARE], "verdict": "last_iterate"},
+    "words": {"attacks": [PGD, WORD, {**WORD, "letters": "random"}]},
     "captions": {"attacks": [PGD, {**PGD, "loss": "margin"}], "eight_bit": True},
 }
 
 
 def make_set(kind: str, processor) -> ZeroShotDataset | RetrievalDataset:
+    if kind == "words":
+        return make_large(processor, SIZE)
     images = make_images(SIZE, seed=9)
     if kind != "captions":
         return ZeroShotDataset(images, processor, None, "a photo of the {}", name="own")
