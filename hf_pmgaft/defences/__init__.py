@@ -6,6 +6,7 @@ from .clipure import CLIPure
 from .defence import Defence, PixelDefence
 from .ensemble import Ensemble
 from .hedge import Hedge
+from .r_tpt import RTPT
 from .random_noise import RandomNoise
 from .ttc import TTC
 
@@ -14,6 +15,7 @@ DEFENCES: dict[str, type[Defence]] = {
     "clipure": CLIPure,
     "ensemble": Ensemble,
     "hedge": Hedge,
+    "r_tpt": RTPT,
     "random_noise": RandomNoise,
     "ttc": TTC,
 }
@@ -28,5 +30,6 @@ __all__ = [
     "Hedge",
     "PixelDefence",
     "RandomNoise",
+    "RTPT",
     "TTC",
 ]

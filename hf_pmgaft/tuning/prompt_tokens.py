@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
+from ..models.backbones import unwrap
 from .base import Attachment
 
 
@@ -41,3 +45,23 @@ def insert_text_tokens(hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tens
     """
     tokens = tokens.to(hidden.dtype).expand(len(hidden), *tokens.shape[-2:])
     return torch.cat([hidden[:, :1], tokens, hidden[:, 1 + tokens.shape[1] :]], dim=1)
+
+
+@contextlib.contextmanager
+def with_text_tokens(model: nn.Module, tokens: torch.Tensor) -> Iterator[None]:
+    """Puts tokens, as of [`insert_text_tokens`], into all texts of a model for a while, with a gradient to them.
+
+    Example:
+        >>> ids = torch.tensor([[0, 0, 0, 9, 1]])
+        >>> tokens = torch.zeros(2, 16, requires_grad=True)
+        >>> with with_text_tokens(model, tokens):
+        ...     embeds = model.get_text_features(ids).pooler_output
+        >>> bool(torch.autograd.grad(embeds.sum(), tokens)[0].any())
+        True
+    """
+    embedding = unwrap(model).text_model.embeddings.token_embedding
+    hook = embedding.register_forward_hook(lambda module, args, output: insert_text_tokens(output, tokens))
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -45,32 +45,38 @@ class ClassPrompts:
         """The prompts of class names; a model with learned context gets its places for it instead of a template."""
         names = [prompt_name(name) for name in check_class_names(class_names)]
         templates = check_prompt_templates(prompt_templates)
-        tokenizer = tokenizer_of(processor)
 
         attachment = _prompting(model)
         if attachment is None:
             prompts = [template.format(name) for name in names for template in templates]
-            ids, mask = tokenize(model, tokenizer, prompts)
+            ids, mask = tokenize(model, tokenizer_of(processor), prompts)
             check_texts_differ(names, ids, mask, len(templates))
             return cls(ids, mask, len(templates))
 
         attachment.check_classes(names)
-        prompts = [f"{name}." for name in names]
-        ids, mask = tokenize(model, tokenizer, prompts, truncation=False)
-        check_texts_differ(names, ids, mask, num_templates=1)
         num_tokens = attachment.num_text_tokens
-        ids = _with_places(ids, num_tokens)
-        mask = _with_places(mask, num_tokens)
+        placed = cls.behind_context(model, processor, names, num_tokens)
 
         positions = get_backbone(unwrap(model)).text_positions(model)
-        if ids.shape[1] > positions:
+        length = placed.input_ids.shape[1]
+        if length > positions:
             longest = max(names, key=len)
             raise ValueError(
                 f"The model learned {num_tokens} tokens of context, with which class names as long as {longest!r} "
-                f"take {ids.shape[1]} of its {positions} text positions. Train with num_tokens="
-                f"{num_tokens - ids.shape[1] + positions} or fewer, or shorten the names."
+                f"take {length} of its {positions} text positions. Train with num_tokens="
+                f"{num_tokens - length + positions} or fewer, or shorten the names."
             )
-        return cls(ids, mask, num_templates=1)
+        return placed
+
+    @classmethod
+    def behind_context(
+        cls, model: nn.Module, processor: Any, class_names: Sequence[str], num_tokens: int
+    ) -> ClassPrompts:
+        """Class names and full stops behind places for tokens of context; they may take more than all positions."""
+        prompts = [f"{name}." for name in class_names]
+        ids, mask = tokenize(model, tokenizer_of(processor), prompts, truncation=False)
+        check_texts_differ(class_names, ids, mask, num_templates=1)
+        return cls(_with_places(ids, num_tokens), _with_places(mask, num_tokens), num_templates=1)
 
     @classmethod
     def of_captions(
