@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -14,12 +14,13 @@ from ..models.backbones import Backbone, get_encoder, unwrap_peft
 from ..models.open_clip_model import check_trainable
 from ..models.own_classes import check_own_pass, check_own_tower
 from ..models.precision import check_floating, check_has_values, other_dtypes, to_float32
-from ..models.processors import check_image_size
+from ..models.processors import check_image_size, tokenizer_of
 from ..objectives import Objective
 from ..tuning import PeftAdapter, Tuning, has_adapter, make_tuning, name_of
 from ..tuning.base import attachment_of
 from ..tuning.saved import load_model, load_pair
 from . import checks
+from .texts import Texts
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def prepare_tuning(
     tuning: str | Tuning,
     options: Mapping[str, Any] | None,
     peft_config: Any,
-    class_names: Sequence[str] | None,
+    texts: Texts,
 ) -> tuple[Tuning, nn.Module]:
     """A tuning, and the model prepared for it: frozen but for what is trained.
 
@@ -127,7 +128,8 @@ def prepare_tuning(
 
     attached = attachment_of(model)
     if attached is None:
-        model = tuning.for_classes(class_names).prepare(model)
+        fitting = tuning.for_classes(texts.class_names).for_tokenizer(tokenizer_of(texts.processor))
+        model = fitting.prepare(model)
         attached = attachment_of(model)
     else:
         tuning = attached.options

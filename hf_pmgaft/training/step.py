@@ -160,7 +160,7 @@ class AdversarialStep:
         )
         heads = encode_heads(objective, texts, model)
 
-        _, model = prepare_tuning(model, tuning, None, None, texts.class_names)
+        _, model = prepare_tuning(model, tuning, None, None, texts)
         return cls(
             objective,
             texts,

@@ -137,7 +137,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
         set_seed(args.seed)
         self._starts_anew = attachment_of(model) is None
         self.tuning, model = prepare_tuning(
-            model, tuning or args.tuning, None if tuning else args.tuning_kwargs, peft_config, self.class_names
+            model, tuning or args.tuning, None if tuning else args.tuning_kwargs, peft_config, self.texts
         )
         checks.check_pair(self.objective, self.tuning, model, args)
         # The teacher is copied before the engine may split the weights, and before the objective's own are added.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..registry import make
-from .base import Attachment, Tuning, attachment_of
+from .base import ONLY_IF_SET, Attachment, Tuning, attachment_of
 from .deep_prompts import DeepPrompts
 from .last_blocks import LastBlocks
 from .peft_adapter import PeftAdapter, has_adapter
@@ -54,14 +54,19 @@ def name_of(tuning: Tuning) -> str:
 
 
 def options_of(tuning: Tuning) -> dict[str, Any]:
-    """Returns a tuning's options as they can be written down.
+    """Returns a tuning's options as they can be written down, those of `ONLY_IF_SET` only where they are set.
 
     Example:
         >>> options_of(LastBlocks(blocks=2))
         {'blocks': 2}
     """
-    values = {field.name: getattr(tuning, field.name) for field in dataclasses.fields(tuning)}
-    return {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in values.items()}
+    values = {}
+    for field in dataclasses.fields(tuning):
+        value = getattr(tuning, field.name)
+        if field.metadata.get(ONLY_IF_SET) and value == field.default:
+            continue
+        values[field.name] = value.to_dict() if hasattr(value, "to_dict") else value
+    return values
 
 
 __all__ = [

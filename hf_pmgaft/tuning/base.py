@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from ..models.backbones import BACKBONES, get_backbone, unwrap
+
+# Metadata of an option that came later: at its default it is not written down, so that files are as they were before.
+ONLY_IF_SET = "only_if_set"
 
 
 @dataclass
@@ -29,6 +33,10 @@ class Tuning:
 
     def for_classes(self, class_names: Sequence[str] | None) -> Tuning:
         """The tuning for a class list, where it depends on one."""
+        return self
+
+    def for_tokenizer(self, tokenizer: Any) -> Tuning:
+        """The tuning for a tokenizer, where its start is given as words."""
         return self
 
     def prepare(self, model: nn.Module) -> nn.Module:
@@ -55,6 +63,7 @@ class Attachment(nn.Module):
     Attributes:
         text_is_live (`bool`): Whether class embeddings change in training, and cannot be encoded once.
         num_text_tokens (`int`): Learned tokens between the start token and the class name, instead of a template.
+        full_stop (`bool`): Whether a full stop follows the class name where there are such tokens.
         folds (`bool`): Whether a plain model can take it in.
         takes_captions (`bool`): Whether texts that are no class prompts can be encoded.
         enabled (`bool`): Whether it takes part in the passes of the model.
@@ -71,6 +80,7 @@ class Attachment(nn.Module):
 
     text_is_live = True
     num_text_tokens = 0
+    full_stop = True
     folds = False
     takes_captions = True
 

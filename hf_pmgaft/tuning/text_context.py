@@ -9,22 +9,26 @@ import torch
 from torch import nn
 
 from ..prompts import prompt_name
-from .base import Attachment, Tuning, check_at_least_one
-from .prompt_tokens import TokenVectors, has_room, insert_text_tokens
+from .base import Attachment
+from .prompt_tokens import PromptTuning, TokenVectors, embeddings_of_words, has_room, insert_text_tokens
 
 
 @dataclass
-class TextContext(Tuning):
+class TextContext(PromptTuning):
     """Learned context before the class name, in place of a template (APT, Li et al., CVPR 2024, arXiv 2403.01849).
 
     Prompt of class k: `[start] v_1 ... v_M name_k . [end]`, with vectors `v` in the space of token embeddings, drawn
-    from N(0, 0.02^2). Both towers stay as they are; APT starts from a TeCoA checkpoint of the same radius.
+    from N(0, 0.02^2) or begun as words. Both towers stay as they are; APT starts from a TeCoA checkpoint of the same
+    radius.
 
     Args:
-        num_tokens (`int`): M.
+        num_tokens (`int`, *optional*): M; 16, or the number of the words' tokens.
         class_specific (`bool`): Vectors of its own for each class, which then serve no other class list, instead of
             the same for all.
         class_names (`list[str]`, *optional*): That list, which training fills in.
+        context_words (`str`, *optional*): Words from whose token embeddings the vectors begin, such as "a photo of a".
+        context_ids (`list[int]`, *optional*): Their token ids, which training fills in.
+        full_stop (`bool`): Whether a full stop follows the class name.
 
     Example:
         >>> tuned = TextContext(num_tokens=4).prepare(model)
@@ -32,12 +36,10 @@ class TextContext(Tuning):
         ['tuning.vectors.weight']
     """
 
-    num_tokens: int = 16
     class_specific: bool = False
     class_names: list | None = None
 
-    def __post_init__(self):
-        check_at_least_one(self, "num_tokens")
+    DEFAULT_TOKENS = 16
 
     def for_classes(self, class_names: Sequence[str] | None) -> TextContext:
         if not self.class_specific:
@@ -49,7 +51,8 @@ class TextContext(Tuning):
 
     def describe(self) -> str:
         kind = "of each class" if self.class_specific else "of all classes"
-        return f"{self.num_tokens} context vectors in the prompts {kind}; neither tower"
+        number = "" if self.num_tokens is None else f"{self.num_tokens} "
+        return f"{number}context vectors in the prompts {kind}{self.describe_prompts()}; neither tower"
 
 
 class LearnedContext(Attachment):
@@ -64,12 +67,16 @@ class LearnedContext(Attachment):
 
     def __init__(self, options: TextContext, model: nn.Module):
         super().__init__(options)
+        options.check_is_ready()
         self.num_text_tokens = options.num_tokens
+        self.full_stop = options.full_stop
         width = model.config.text_config.hidden_size
         if options.class_specific:
             self.vectors = TokenVectors(len(options.class_names), options.num_tokens, width)
         else:
             self.vectors = TokenVectors(options.num_tokens, width)
+        if options.context_ids is not None:
+            self.vectors.begin_at(embeddings_of_words(model, options))
 
     def check_classes(self, names: Sequence[str]) -> None:
         if self.options.class_specific and list(names) != self.options.class_names:

@@ -55,7 +55,7 @@ class ClassPrompts:
 
         attachment.check_classes(names)
         num_tokens = attachment.num_text_tokens
-        placed = cls.behind_context(model, processor, names, num_tokens)
+        placed = cls.behind_context(model, processor, names, num_tokens, attachment.full_stop)
 
         positions = get_backbone(unwrap(model)).text_positions(model)
         length = placed.input_ids.shape[1]
@@ -70,10 +70,14 @@ class ClassPrompts:
 
     @classmethod
     def behind_context(
-        cls, model: nn.Module, processor: Any, class_names: Sequence[str], num_tokens: int
+        cls, model: nn.Module, processor: Any, class_names: Sequence[str], num_tokens: int, full_stop: bool = True
     ) -> ClassPrompts:
-        """Class names and full stops behind places for tokens of context; they may take more than all positions."""
-        prompts = [f"{name}." for name in class_names]
+        """Class names, with full stops or not, behind places for tokens of context.
+
+        They may take more than all positions.
+        """
+        end = "." if full_stop else ""
+        prompts = [f"{name}{end}" for name in class_names]
         ids, mask = tokenize(model, tokenizer_of(processor), prompts, truncation=False)
         check_texts_differ(class_names, ids, mask, num_templates=1)
         return cls(_with_places(ids, num_tokens), _with_places(mask, num_tokens), num_templates=1)
