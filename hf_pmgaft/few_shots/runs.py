@@ -173,6 +173,7 @@ def _run(row: Row, work: Callable[[Row], None], slot: int, num_processes: int) -
     with (row.folder / LOG).open("a", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    multiprocessing.set_start_method(None, force=True)  # a loader's workers start as they do in `pmgaft train`
     _take_share(slot, num_processes)
     try:
         work(row)

@@ -146,7 +146,7 @@ def small(command: str, words: list[str]) -> list[str]:
         has_recipe = "--recipe" in words or "mine.yaml" in words
         return [*TRAIN, *(OF_RECIPE if has_recipe else ["--eval_max_samples", "2"])]
     if command == "few-shot":
-        return ["--methods", "tecoa", "adv_clip_lora", "--shots", "1", "--seeds", "0", "--max_samples", "2"]
+        return ["--methods", "tecoa", "--sets", "dtd", "--shots", "1", "--seeds", "0", "--max_samples", "2"]
     if command == "evaluate" and "--report" not in words:
         return ["--limit" if "--suite" in words else "--max_samples", "2"]
     return []

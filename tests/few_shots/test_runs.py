@@ -52,6 +52,13 @@ def test_a_row_that_is_missing_is_the_only_one_that_is_computed(rows, tmp_path):
     assert list(outcome.seconds) == [rows[3].name] and len(computed(tmp_path)) == 9
 
 
+def test_workers_of_a_row_start_as_those_of_any_training(rows):
+    """By Python's own default, not each by importing everything anew as the row itself has done."""
+    run_rows(rows[:1], grids.compute_with_method_of_workers)
+    asked = [sys.executable, "-c", "import multiprocessing; print(multiprocessing.get_start_method())"]
+    assert (rows[0].folder / "method").read_text() == subprocess.check_output(asked, text=True).strip()
+
+
 @pytest.mark.parametrize(
     ("work", "reason"),
     [

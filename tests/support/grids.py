@@ -1,5 +1,6 @@
 """Few-shot grids, and rows that are computed at once; each is a function of a module, for a process of its own."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -67,4 +68,9 @@ def compute_slowly(row: Row) -> None:
     if (row.method, row.seed, row.shots) != ("tecoa", 0, 1):
         (row.folder / "begun").touch()
         time.sleep(60)
+    compute(row)
+
+
+def compute_with_method_of_workers(row: Row) -> None:
+    (row.folder / "method").write_text(multiprocessing.get_start_method())
     compute(row)
