@@ -24,6 +24,7 @@ from .pgd import fgsm, fgsm_walk, pgd, pgd_walk
 from .sea import sea
 from .shared_perturbation import SharedPerturbation
 from .typographic import typographic, write_words
+from .universal import UniversalPerturbation, universal
 
 ATTACKS = {
     "apgd": apgd,
@@ -37,6 +38,7 @@ ATTACKS = {
     "pgd": pgd,
     "square": square,
     "typographic": typographic,
+    "universal": universal,
 }
 # Those that have no ball, and so neither radius nor norm.
 WITHOUT_BALL = ("corruption", "patch", "typographic")
@@ -65,6 +67,7 @@ __all__ = [
     "AllFooled",
     "AnyIterate",
     "SharedPerturbation",
+    "UniversalPerturbation",
     "apgd",
     "apgd_t",
     "components",
@@ -92,5 +95,6 @@ __all__ = [
     "square",
     "typographic",
     "uniform_noise",
+    "universal",
     "write_words",
 ]

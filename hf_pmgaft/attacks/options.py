@@ -13,6 +13,7 @@ from . import ATTACKS, DENSE_ATTACKS, TRAINING_ATTACKS
 from .ball import parse_radius
 from .early_stopped import early_stopped_pgd
 from .pgd import check_reach, default_step_size, pgd
+from .universal import completed
 
 AUTOATTACK = ("apgd", "apgd_t", "fab", "fab_t", "square")  # reports name pyautoattack's version
 NORMS = {
@@ -20,6 +21,7 @@ NORMS = {
     "fgsm": ("l2", "linf"),
     "pgd": ("l2", "linf"),
     "sea": ("linf",),
+    "universal": ("linf",),
     **dict.fromkeys((*AUTOATTACK, "autoattack"), ("l1", "l2", "linf")),
 }
 # What an attacker of a defended classifier knows. `unaware`: the bare classifier is attacked, and the defence judges.
@@ -104,6 +106,8 @@ def complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise ValueError(f"The attack {spec} has no {' and no '.join(missing)}. Add it.")
 
+    if name == "universal":
+        full = completed(full)
     for key, value in full.items():
         full[key] = _like_default(f"The attack {name!r}", key, value, defaults[key])
     try:

@@ -52,7 +52,7 @@ def _of_one_draw(spec: AttackSpec, num_classes: int) -> Passes:
     targets = min(options.get("num_targets", 1), num_classes - 1)
 
     match spec.attack:
-        case "corruption":
+        case "corruption" | "universal":
             return Passes(0, 0)
         case "square":
             return Passes(1 + restarts * (options["num_queries"] + 1), 0)

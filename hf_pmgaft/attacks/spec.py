@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ _NAMED = {
     "apgd": {"loss", "restarts"},
     "sea": {"num_steps", "restarts"},
     "typographic": {"height", "letters"},
+    "universal": {"digest", "file", "made_for"},
 }
 _CLASSES = {"apgd_t": 4, "dlr": 3}
 # What an option becomes in the trial on a small image.
@@ -126,13 +128,14 @@ class AttackSpec:
 
     @property
     def norm(self) -> str | None:
-        """The norm of the ball, if the threat is one."""
-        return self.options.get("norm", "linf") if "eps" in self.options else None
+        """The norm of the ball, if the threat is one; a universal perturbation is one point of it."""
+        has_ball = "eps" in self.options and self.attack != "universal"
+        return self.options.get("norm", "linf") if has_ball else None
 
     @property
     def radius(self) -> float:
         """The radius of the ball, in the scale of images in [0,1]."""
-        return parse_radius(self.options["eps"], self.norm)
+        return parse_radius(self.options["eps"], self.options.get("norm", "linf"))
 
     @property
     def threat(self) -> str:
@@ -143,6 +146,8 @@ class AttackSpec:
             return f"{self.options['kind']} {self.options['severity']}"
         if self.attack == "typographic":
             return f"typographic {self.options['letters']} {100 * self.options['height']:g}%"
+        if self.attack == "universal":
+            return f"universal {self.options['norm']} {self.options['eps']}"
         return f"{self.norm} {self.options['eps']}"
 
     @property
@@ -176,6 +181,8 @@ class AttackSpec:
         name = f"{title} {self.threat.removeprefix('patch ')}"
         if self.attack == "typographic":
             name = self.threat
+        if self.attack == "universal":
+            name = f"{self.threat} {Path(options['file']).stem} {options['digest']}"
         return f"{name} ({_listed(others)})" if others else name
 
     def expand(self, num_classes: int) -> list[AttackSpec]:
@@ -290,8 +297,8 @@ class AttackSpec:
         square, or in as many rows as a text may take."""
         flat = adversarial.flatten(1)
         valid = torch.isfinite(flat).all(1) & (flat.amin(1) >= 0) & (flat.amax(1) <= 1)
-        if self.norm:
-            return valid & inside(images, adversarial, self.radius, self.norm)
+        if self.norm or self.attack == "universal":
+            return valid & inside(images, adversarial, self.radius, self.norm or "linf")
         changed = (adversarial != images).any(1)
         if self.attack == "patch":
             for side in (changed.any(1), changed.any(2)):
@@ -303,7 +310,7 @@ class AttackSpec:
     def round_to_8_bits(self, images: torch.Tensor, adversarial: torch.Tensor) -> torch.Tensor:
         """Adversarial images as 8-bit files hold them; in L-inf by the grey levels inside the ball."""
         levels = (adversarial * 255).round()
-        if self.norm == "linf":
+        if self.norm == "linf" or self.attack == "universal":
             eps = parse_radius(self.options["eps"]) * 255
             levels = levels.clamp((images * 255 - eps - 1e-3).ceil(), (images * 255 + eps + 1e-3).floor())
         return (levels / 255).clamp(0, 1)

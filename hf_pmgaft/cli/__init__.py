@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "measure clean and robust accuracy, or recall"),
     "few-shot": ("few_shot", "train methods on few shots of each class, and compare them"),
     "compare": ("compare", "compare two reports image by image"),
+    "universal": ("universal", "make one perturbation for all images"),
     "gallery": ("gallery", "draw where models look, clean and attacked"),
     "attack-vlm": ("attack_vlm", "attack what a LLaVA writes"),
     "convert": ("convert", "take checkpoints from open_clip, and to it"),

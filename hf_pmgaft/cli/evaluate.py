@@ -8,9 +8,9 @@ any image-caption sets.
     pmgaft evaluate --caption_column label,tags --num_steps 20
 
 An attack is a name and its options: pgd,num_steps=100,loss=ce,restarts=5 or fgsm, cw, apgd, apgd_t, fab, fab_t,
-square, autoattack,version=standard, patch,size=16, corruption,kind=jpeg,severity=3, typographic,height=0.2. Radii and
-norm come from --eps and --norm unless it names its own. The first attack at the first radius is the headline; others
-are reported beside it.
+square, autoattack,version=standard, patch,size=16, corruption,kind=jpeg,severity=3, typographic,height=0.2,
+universal,file=FILE. Radii and norm come from --eps and --norm unless it names its own. The first attack at the first
+radius is the headline; others are reported beside it.
 
 Without --eval_sets or --suite it uses the eight embedded groups of emoji, in a drawing style that no training saw.
 With --caption_column the images of a set and their captions are retrieved by each other (recall at 1, 5 and 10, under

@@ -8,3 +8,4 @@ from .heads import NearestClassMean as NearestClassMean
 from .plan import sample_ids as sample_ids
 from .report import RobustnessReport as RobustnessReport
 from .report import SetResult as SetResult
+from .universal_training import train_universal as train_universal

@@ -13,7 +13,7 @@ from ..zero_shot.classifier import ZeroShotClassifier
 
 PRECISIONS = ("bf16", "fp32")
 # Attacks that take no gradient, which are the same in either precision.
-WITHOUT_GRADIENT = ("corruption", "square", "typographic")
+WITHOUT_GRADIENT = ("corruption", "square", "typographic", "universal")
 
 Encoder = Callable[[torch.Tensor], torch.Tensor]
 

@@ -16,6 +16,7 @@ from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotD
 from ..data.segmentation_sets import SegmentationDataset
 from ..registry import check_count
 from .gallery import Gallery
+from .trained_on import check_apart
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Plan:
             return cls(data, gallery.rows, _in_order(attacks, gallery.num_candidates), gallery)
         for spec in attacks:
             _check_writable(spec, data)
+            check_apart(spec, data, rows)
         return cls(data, rows, _in_order(attacks, len(data.class_names)))
 
     @property

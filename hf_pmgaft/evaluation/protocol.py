@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ..models.backbones import get_encoder, unwrap_peft
 from .plan import Plan
 from .verdicts import VERDICTS
 
+_FILES = ("file", "font")  # options of attacks that are paths
 PACKAGES = ("torch", "transformers", "datasets", "pillow", "torchvision")
 
 
@@ -28,7 +30,7 @@ def make_protocol(
     image_size = get_encoder(model).image_size(unwrap_peft(model))
     device = next(model.parameters()).device
     return {
-        "attacks": [spec.to_dict() for spec in attacks],
+        "attacks": [_describe_attack(spec) for spec in attacks],
         "headline": attacks[0].threat,
         "verdict": VERDICTS[verdict],
         "eight_bit": eight_bit,
@@ -36,7 +38,7 @@ def make_protocol(
         "seed": seed,
         "dtype": "float32",
         "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
-        "versions": _versions(plans),
+        "versions": versions(plans),
     }
 
 
@@ -65,13 +67,25 @@ def _describe_set(plan: Plan, image_size: int) -> dict[str, Any]:
     return entry
 
 
+def _describe_attack(spec: AttackSpec) -> dict[str, Any]:
+    """An attack in the protocol, without the folders of its files, so that no report tells about a machine."""
+    entry = spec.to_dict()
+    return {key: Path(value).name if key in _FILES and value else value for key, value in entry.items()}
+
+
 def _attacked_at(plan: Plan, image_size: int) -> int | list[int] | str:
     if plan.is_segmented:
         return "the size of each image"
     return list(plan.data.shape[-2:]) if plan.data.native_size else image_size
 
 
-def _versions(plans: Sequence[Plan]) -> dict[str, str | None]:
+def versions(plans: Sequence[Plan] = ()) -> dict[str, str | None]:
+    """The versions of what figures depend on.
+
+    Example:
+        >>> list(versions())[:3]
+        ['hf_pmgaft', 'python', 'torch']
+    """
     packages = list(PACKAGES)
     if any(spec.attack in AUTOATTACK for plan in plans for spec in plan.attacks):
         packages.append("pyautoattack")
