@@ -5,9 +5,9 @@
         --eps 10/255 --output_file food.safetensors
     pmgaft universal --loss cosine --eps 12/255 --step_size 0.5/255 --momentum 0 --epochs 1 --batch_size 128
 
-It climbs the mean cross-entropy of a set, each image counted up to --cap, or with --loss cosine it turns embeddings away
-from those of the clean images, as X-Transfer does. `pmgaft evaluate --attacks universal,file=FILE` then judges a model
-by it, on other images than those it was made on.
+It climbs the mean cross-entropy of a set, each image counted up to --cap, or with --loss cosine it turns embeddings
+away from those of the clean images, as X-Transfer does. `pmgaft evaluate --attacks universal,file=FILE` then judges a
+model by it, on other images than those it was made on.
 
 Without --model it takes the small CLIP of the package, without --train_set emojis of food from the validation split.
 """
@@ -106,12 +106,9 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
 
 def show(protocol: dict[str, Any], file: str) -> None:
     """Prints how the mean loss grew, and what judges a model by the perturbation."""
-    first, *_, last = [*protocol["mean_loss"], protocol["mean_loss"][-1]]
-    print(
-        f"Mean loss ({protocol['loss']}) on {protocol['num_images']:,} images: {first:.3f} in the first epoch, ",
-        end="",
-    )
-    print(f"{last:.3f} in the last.")
+    images, losses = f"{protocol['num_images']:,} images of {protocol['set']['name']}", protocol["mean_loss"]
+    grown = f"{losses[0]:.3f} in the first epoch, {losses[-1]:.3f} in the last"
+    print(f"Mean loss ({protocol['loss']}) on {images}: {grown}.")
     print(f"The perturbation is in {file}. pmgaft evaluate --attacks universal,file={file} judges a model by it.")
 
 

@@ -40,7 +40,8 @@ def check_apart(spec: AttackSpec, data: EvaluationImages, rows: Sequence[int]) -
     if its_set is None or not _is_same(its_set, describe_set(data)):
         return
 
-    shared = sorted(set(rows) & set(perturbation.rows.tolist()))
+    made_on = rows if perturbation.rows is None else perturbation.rows.tolist()
+    shared = sorted(set(rows) & set(made_on))
     if shared:
         raise ValueError(
             f"{spec.name} was made on {len(shared)} of the {len(rows)} images of {data.name!r} that it would be "

@@ -96,6 +96,10 @@ def train_universal(
     _check_numbers(radius, length, cap, momentum)
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
         check_count(name, value)
+    if not isinstance(data, ZeroShotDataset):
+        raise ValueError(
+            f"{data.name!r} has no class per image, which the mean loss is over. Pass a set of labelled images."
+        )
     if process_share()[1] > 1:
         raise ValueError("A universal perturbation is made by one process. Start it without a launcher.")
     pairs = [(_in_float32(each), its_processor) for each, its_processor in ((model, processor), *surrogates)]

@@ -17,7 +17,7 @@ NAMES = list("abcdef")
 SHORT = {"square": {"num_queries": 50}, "fgsm": {}, "cw": {"num_steps": 20, "search_steps": 2}}
 SPECS = [
     {"attack": name, "eps": EPS[norm], "norm": norm, **SHORT.get(name, {"num_steps": 6})}
-    for name in sorted(set(ATTACKS) - set(WITHOUT_BALL))
+    for name in sorted(set(ATTACKS) - {*WITHOUT_BALL, "universal"})
     for norm in NORMS.get(name, ("l1", "l2", "linf"))
 ]
 SPECS += [{"attack": "patch", "size": 5, "num_steps": 6}]

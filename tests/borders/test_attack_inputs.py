@@ -1,15 +1,27 @@
 """Images, labels and seeds that attacks are called with."""
 
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
 import torch
 from support.borders import Refused, check, outcomes
 
-from hf_pmgaft.attacks import ATTACKS, TRAINING_ATTACKS, WITHOUT_BALL, early_stopped_pgd, first_fooled, minimal_l2
+from hf_pmgaft.attacks import (
+    ATTACKS,
+    TRAINING_ATTACKS,
+    WITHOUT_BALL,
+    UniversalPerturbation,
+    early_stopped_pgd,
+    first_fooled,
+    minimal_l2,
+)
 
 torch.manual_seed(0)
 IMAGES = torch.rand(4, 3, 16, 16)
 WEIGHTS = torch.randn(3 * 16 * 16, 5)
+FOLDER = TemporaryDirectory()
+UniversalPerturbation(torch.randn(3, 16, 16), eps=0.02).save(f"{FOLDER.name}/noise.safetensors")
 OPTIONS = {
     "pgd": {"num_steps": 2},
     "apgd": {"num_steps": 3},
@@ -21,6 +33,7 @@ OPTIONS = {
     "patch": {"size": 3, "num_steps": 2, "places": 1},
     "corruption": {"kind": "brightness", "severity": 1},
     "typographic": {"class_names": list("abcde"), "height": 1.0, "words": 2, "places": 1},
+    "universal": {"file": f"{FOLDER.name}/noise.safetensors"},
 }
 
 
@@ -128,14 +141,14 @@ LABEL_CASES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(set(attacks()) - {"corruption"}))  # which looks at no labels
+@pytest.mark.parametrize("name", sorted(set(attacks()) - {"corruption", "universal"}))  # which looks at no labels
 @outcomes(LABEL_CASES)
 def test_labels(name, given, outcome):
     right = run(name, IMAGES, LABELS) if outcome == "as int64" else outcome
     check(lambda: run(name, IMAGES, given), right)
 
 
-@pytest.mark.parametrize("name", sorted(set(attacks()) - {"corruption"}))
+@pytest.mark.parametrize("name", sorted(set(attacks()) - {"corruption", "universal"}))
 def test_labels_in_a_column_are_the_same_labels(name):
     torch.testing.assert_close(run(name, IMAGES, LABELS[:, None]), run(name, IMAGES, LABELS))
 

@@ -18,7 +18,7 @@ from support.paths import ROOT
 
 import hf_pmgaft
 from hf_pmgaft import OBJECTIVES, TUNINGS, cli, load_model, to_open_clip
-from hf_pmgaft.cli import few_shot, reproduce
+from hf_pmgaft.cli import few_shot, reproduce, universal
 
 MAX_LINES, MAX_COLUMNS = 150, 7
 
@@ -312,7 +312,7 @@ def load_script(file: Path):
 
 @cache
 def known_flags() -> frozenset[str]:
-    """What the scripts, `pmgaft reproduce`, `pmgaft few-shot` and `accelerate launch` take."""
+    """What the scripts, the commands without a script and `accelerate launch` take."""
     from accelerate.commands.launch import launch_command_parser
 
     scripts = {*SCRIPTS.values(), *(f"examples/studies/{name}.py" for name in ("compare", "costs", "leaderboard"))}
@@ -323,7 +323,7 @@ def known_flags() -> frozenset[str]:
         for script, *words in calls:
             with contextlib.suppress(SystemExit):
                 parse_script(script, [*words, "--help"], patch)
-        for command in (reproduce, few_shot):
+        for command in (reproduce, few_shot, universal):
             with contextlib.suppress(SystemExit):
                 command.parse(["--help"])
     of_accelerate = vars(launch_command_parser().parse_args(["script.py"]))  # whose help leaves some out
