@@ -122,7 +122,7 @@ def run(line: str, monkeypatch, hub) -> None:
         words = words[1:]
     words += small(command, words)
 
-    if command == "few-shot":  # whose rows are processes, which know a Hub by their environment
+    if command == "few-shot" and "--show_grid" not in words:  # rows are processes, which know a Hub by environment
         environment = {**os.environ, **hub.environment(Path.cwd(), os.environ["HF_TOKEN"]), "PYTHONPATH": str(ROOT)}
         subprocess.run([sys.executable, "-m", "hf_pmgaft.cli", *words], env=environment, check=True)
         return
@@ -145,8 +145,9 @@ def small(command: str, words: list[str]) -> list[str]:
     if command == "train":
         has_recipe = "--recipe" in words or "mine.yaml" in words
         return [*TRAIN, *(OF_RECIPE if has_recipe else ["--eval_max_samples", "2"])]
-    if command == "few-shot":
-        return ["--methods", "tecoa", "--sets", "dtd", "--shots", "1", "--seeds", "0", "--max_samples", "2"]
+    if command == "few-shot" and "--show_grid" not in words:
+        few = ["--methods", "tecoa", "--shots", "1", "--seeds", "0", "--max_samples", "2"]
+        return few if "--grid" in words else [*few, "--sets", "dtd"]
     if command == "evaluate" and "--report" not in words:
         return ["--limit" if "--suite" in words else "--max_samples", "2"]
     return []
