@@ -1,13 +1,14 @@
 """Expectation over transformation, against a classifier that draws at random (Athalye et al., ICML 2018, 1802.00420).
 
 Each step goes by the mean over fresh draws, and all walks go to their ends: an any-iterate rule would count the luck
-of single draws, of which a walk sees as many as it likes.
+of single draws, of which a walk sees as many as it likes. Walks also go to their ends on a bare classifier, if it is a
+defended one that judges.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -32,7 +33,7 @@ def attack_expected(
     labels: torch.Tensor,
     seeds: torch.Tensor,
     *,
-    num_classes: int,
+    class_names: Sequence[str],
 ) -> torch.Tensor:
     """Runs an attack on what a random classifier does on average over `eot` draws a step, one if it names none.
 
@@ -45,7 +46,7 @@ def attack_expected(
         classifier (`Callable`): Images in [0,1] `[B,C,H,W]` and seeds `[B]` of a draw each -> logits `[B,K]`.
         images (`torch.Tensor`), labels (`torch.Tensor`): `[B,C,H,W]` in [0,1] and `[B]`.
         seeds (`torch.Tensor`): `[B]`, int64. All draws of an image follow from its seed, whatever stands beside it.
-        num_classes (`int`): How many logits there are.
+        class_names (`list[str]`): One per logit.
 
     Returns:
         `torch.Tensor`: `[B,C,H,W]`, as the threat allows them. Whether they fool the classifier, other draws must say.
@@ -59,12 +60,13 @@ def attack_expected(
         ...     return (images + 0.01 * normal_noise(seeds, images.shape[1:])).flatten(1)[:, :2]
         >>> images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
         >>> spec = AttackSpec.parse("pgd,eps=8/255,attacker=through,eot=4")
-        >>> adversarial = attack_expected(spec, classifier, images, labels, torch.tensor([7]), num_classes=2)
+        >>> seeds, class_names = torch.tensor([7]), ["frog", "newt"]
+        >>> adversarial = attack_expected(spec, classifier, images, labels, seeds, class_names=class_names)
         >>> [round(255 * value) for value in (adversarial - images)[0, 0, 0, :2].tolist()]
         [-8, 8]
     """
     draws = spec.options.get("eot", 1)
-    walk = spec.walk(num_classes)
+    walk = spec.walk(len(class_names))
     if walk is not None:
         return walk_to_the_ends(
             walk, classifier, images, labels, seeds, eps=spec.radius, norm=spec.norm, draws=draws, choices=CHOICE_DRAWS
@@ -73,8 +75,45 @@ def attack_expected(
     # Image by image, since a draw belongs to an image, and these attacks do not say whose points they ask about
     alone = []
     for image, label, seed in zip(images.split(1), labels.split(1), seeds.split(1), strict=True):
-        alone.append(spec.run(_MeanLogits(classifier, seed, draws), image, label, seed))
+        mean = _MeanLogits(classifier, seed, draws)
+        alone.append(spec.run(mean, image, label, seed, class_names=class_names))
     return torch.cat(alone)
+
+
+def attack_to_the_end(
+    spec: AttackSpec,
+    classifier: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    seeds: torch.Tensor,
+    *,
+    class_names: Sequence[str],
+) -> torch.Tensor:
+    """Runs an attack on a classifier without draws, but not for it: for whoever judges the points afterwards.
+
+    Walks do not stop at the first misclassified point, which lies so near the decision that others still get it right.
+    Attacks that are no walks return what they return.
+
+    Args:
+        classifier (`Callable`): Images in [0,1] `[B,C,H,W]` -> logits `[B,K]`.
+        spec, images, labels, seeds, class_names: As of [`attack_expected`].
+
+    Example:
+        >>> images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([0])
+        >>> def classifier(images):
+        ...     return images.flatten(1)[:, :2] + torch.tensor([0.01, 0.0])
+        >>> spec = AttackSpec.parse("pgd,eps=8/255")
+        >>> seeds, class_names = torch.tensor([7]), ["frog", "newt"]
+        >>> adversarial = attack_to_the_end(spec, classifier, images, labels, seeds, class_names=class_names)
+        >>> round(255 * (adversarial - images).abs().amax().item())
+        8
+    """
+    walk = spec.walk(len(class_names))
+    if walk is None:
+        return spec.run(classifier, images, labels, seeds, class_names=class_names)
+    return walk_to_the_ends(
+        walk, lambda points, _: classifier(points), images, labels, seeds, eps=spec.radius, norm=spec.norm
+    )
 
 
 @torch.no_grad()

@@ -84,6 +84,8 @@ class DefenceSpec:
     @property
     def title(self) -> str:
         """The defence as tables name it, such as `random noise (eps=8/255)`: options off their defaults follow."""
+        if self.name not in DEFENCES:  # of another version
+            return self.name
         defaults = _defaults_of(self.name)
         others = {key: value for key, value in self.options.items() if value != defaults.get(key)}
         listed = ", ".join(f"{key}={value}" for key, value in others.items())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 
+from ..attacks.expected import attack_to_the_end
 from ..attacks.losses import correct
 from ..attacks.spec import AttackSpec
 from ..attacks.walk import Ended
+from ..defences import Defence
 from ..zero_shot.classifier import ZeroShotClassifier
 from .judge import Batch, Judge, check_finite
 from .outcomes import worst_case
@@ -16,13 +19,16 @@ from .plan import Plan, group_of
 from .reader import Reader
 from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, Judged, Verdicts
 
+Classifier = ZeroShotClassifier | Defence
 
-def judge_classification(judge: Judge, classifier: ZeroShotClassifier, plan: Plan, reader: Reader) -> None:
+
+def judge_classification(judge: Judge, classifier: Classifier, plan: Plan, reader: Reader) -> None:
     """Judges a set, clean and under each attack. Verdicts on file are not computed again.
 
     Args:
         judge (`Judge`): Reads, attacks and holds the verdicts, of which it knows all afterwards.
-        classifier (`ZeroShotClassifier`): Images in [0,1] -> logits.
+        classifier (`ZeroShotClassifier` or `Defence`): Images in [0,1] -> logits. A defence draws nothing; attacks on
+            it name their attackers, and what these find is judged by it.
         plan (`Plan`): The set, its rows and attacks.
     """
     judge.check_images(reader, plan.rows)
@@ -85,35 +91,41 @@ def judged_classification(
 
 
 @torch.no_grad()
-def _clean_verdicts(classifier: ZeroShotClassifier, batch: Batch, name: str) -> list[int]:
+def _clean_verdicts(classifier: Classifier, batch: Batch, name: str) -> list[int]:
     logits = classifier(batch.images)
     check_finite(logits, name, batch.rows)
     return correct(logits, batch.labels).int().tolist()
 
 
 def _attacked(
-    judge: Judge, spec: AttackSpec, classifier: ZeroShotClassifier, plan: Plan, reader: Reader, candidates: list[int]
+    judge: Judge, spec: AttackSpec, classifier: Classifier, plan: Plan, reader: Reader, candidates: list[int]
 ) -> Iterator[Ended]:
     """Attacks candidates: by walks in full batches if the attack is made of them and ends at the first wrong answer,
-    else batch by batch."""
-    walk = spec.walk(len(plan.texts)) if judge.any_iterate else None
+    else batch by batch. Whoever does not know the defence goes to the end."""
+    seen = classifier if spec.attacker is None else classifier.seen_by(spec.attacker)
+    device = classifier.device
+    is_unaware = spec.attacker == "unaware"
+    walk = spec.walk(len(plan.texts)) if judge.any_iterate and not is_unaware else None
     if walk is not None:
         yield from judge.walks(
-            reader, spec.name, candidates, plan.rows, _stands, spec=spec, walk=walk, classifier=classifier
+            reader, spec.name, candidates, plan.rows, _stands, spec=spec, walk=walk, classifier=seen, device=device
         )
         return
 
-    for batch in judge.batches(reader, spec.name, candidates, plan.rows, _stands, device=classifier.device):
-        adversarial = judge.attack(
-            spec, classifier, batch, any_iterate=judge.any_iterate, class_names=plan.data.class_names
-        )
+    class_names = plan.data.class_names
+    for batch in judge.batches(reader, spec.name, candidates, plan.rows, _stands, device=device):
+        if is_unaware:
+            run = partial(attack_to_the_end, spec)
+            adversarial = judge.attack(spec, seen, batch, run=run, class_names=class_names)
+        else:
+            adversarial = judge.attack(spec, seen, batch, any_iterate=judge.any_iterate, class_names=class_names)
         with torch.no_grad():
             stands = correct(classifier(adversarial), batch.labels)
         yield Ended(batch.rows, batch.images, batch.labels, adversarial, ~stands)
 
 
 @torch.no_grad()
-def _attacked_verdicts(judge: Judge, spec: AttackSpec, classifier: ZeroShotClassifier, ended: Ended) -> list[int]:
+def _attacked_verdicts(judge: Judge, spec: AttackSpec, classifier: Classifier, ended: Ended) -> list[int]:
     fooled = ended.fooled
     verdicts = torch.where(fooled, FOOLED, STANDS)
     if judge.eight_bit and fooled.any():

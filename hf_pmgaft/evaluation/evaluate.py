@@ -14,6 +14,8 @@ from torch import nn
 
 from ..attacks.spec import AttackSpec
 from ..data.evaluation_sets import EvaluationImages, RetrievalDataset
+from ..defences import Defence
+from ..defences.spec import DefenceSpec
 from ..distributed import gather, process_share
 from ..engines import check_unwrapped
 from ..fingerprints import digest_of_list, fingerprint
@@ -33,8 +35,10 @@ from ..zero_shot.text import ClassPrompts, encode_prompts, first_alike
 from .attack_precision import check_attack_precision, in_attack_precision
 from .classification import judge_classification, judged_classification
 from .compiled import CompiledEncoder, check_compile
+from .defended import Defended, at_one_draw, check_defended
 from .heads import Head
 from .judge import Judge
+from .majority import draw_figures, judge_random, judged_random
 from .outcomes import Outcome, summed, worst_case
 from .plan import Plan, describe_work
 from .protocol import make_protocol
@@ -54,7 +58,7 @@ def evaluate_robustness(
     sets: Mapping[str, EvaluationImages] | Sequence[EvaluationImages],
     attacks: Sequence[AttackSpec | Mapping[str, Any] | str] = (DEFAULT_ATTACK,),
     *,
-    verdict: str = "any_iterate",
+    verdict: str | None = None,
     eight_bit: bool = False,
     probes: bool = True,
     batch_size: int = 64,
@@ -67,6 +71,10 @@ def evaluate_robustness(
     attack_precision: str = "fp32",
     compile: str | None = None,
     readout: str = "sclip",
+    defence: DefenceSpec | Mapping[str, Any] | str | None = None,
+    defence_kwargs: Mapping[str, Any] | None = None,
+    eot: int | None = None,
+    draws: int | None = None,
 ) -> RobustnessReport:
     """Clean and robust accuracy of zero-shot predictions, or of another head, recall of retrieval, or mean IoU of
     segmentation, in float32 and eval mode.
@@ -74,6 +82,10 @@ def evaluate_robustness(
     Attacks of one threat (norm and radius) make one worst case per image. The threat of the first attack is the
     headline, `robust_accuracy`; all others are reported beside it. All randomness follows from the seed and the
     image's row, so that verdicts depend on neither batch size, order nor number of processes, which share the images.
+
+    With a defence at test time each attack is one of three attackers: `unaware`, of the bare model; `through` the
+    whole defence; and `straight_through`, past its backward pass. The worst of all three is the headline. The first
+    runs to its end, and the defence judges where it ends.
 
     Args:
         model (dual encoder, image encoder or PEFT model): On any device; left as it was.
@@ -85,8 +97,9 @@ def evaluate_robustness(
         attacks (list of `AttackSpec`, `dict` or `str`): Each with its own options, such as
             `{"attack": "pgd", "eps": "4/255", "num_steps": 50}` or `"pgd,eps=4/255,num_steps=50"`; see
             `hf_pmgaft.AttackSpec`.
-        verdict (`str`): `"any_iterate"`: no image is attacked that is misclassified clean or was fooled before, which
-            is faster and never kinder; or `"last_iterate"`: every attack on every image, as many papers do.
+        verdict (`str`, *optional*): `"any_iterate"`, the default: no image is attacked that is misclassified clean or
+            was fooled before, which is faster and never kinder; or `"last_iterate"`: every attack on every image, as
+            many papers do. Of a random defence `"majority"`, of fresh draws at the point that an attack comes to.
         eight_bit (`bool`): Also judge the adversarial images after rounding them to 8 bits.
         probes (`bool`): Look for masked gradients on a few images of each set; see `hf_pmgaft.evaluation.sanity`.
         batch_size (`int`): Images at once.
@@ -99,6 +112,13 @@ def evaluate_robustness(
         num_workers (`int`): Processes that read images ahead of the device; 0 reads them in this one.
         readout (`str`): How segmentation compares pixels with names: one of `hf_pmgaft.models.readouts.READOUTS`,
             with options as in `"sclip,scale=65,window_stride=112"`.
+        defence (`DefenceSpec`, `dict` or `str`, *optional*): A defence at test time, one of
+            `hf_pmgaft.defences.DEFENCES`, such as `"random_noise,eps=4/255"`. An attack that names its `attacker` is
+            that one alone.
+        defence_kwargs (`dict`, *optional*): Options of a defence that is passed by its name.
+        eot (`int`, *optional*): Over how many draws of a random defence a step of an attack is averaged; 4 if not
+            given, unless the attack says so.
+        draws (`int`, *optional*): By how many draws a random defence is judged; 5 if not given. A tie is wrong.
 
     Raises:
         TypeError: if the model is DeepSpeed's engine, or has no text tower and no head is passed.
@@ -120,7 +140,15 @@ def evaluate_robustness(
     _check_model(model, head)
     sets = list(sets.values()) if isinstance(sets, Mapping) else list(sets)
     attacks = [AttackSpec.of(value) for value in attacks]
+    defended = Defended.of(defence, defence_kwargs, eot, draws)
+    is_random = defended is not None and defended.is_random
+    if verdict is None:
+        verdict = "majority" if is_random else "any_iterate"
     _check(sets, attacks, verdict)
+    check_defended(defended, sets, attacks, verdict, attack_precision, compile)
+    if defended is not None:
+        defended.spec.check(model, processor, has_head=head is not None)
+        attacks = defended.rows(attacks)
     check_count("batch_size", batch_size)
     check_count("num_workers", num_workers, least=0)
     check_attack_precision(attack_precision, attacks)
@@ -141,7 +169,7 @@ def evaluate_robustness(
     if other_dtypes(model):
         model = copy.deepcopy(model).float()
     check_own_pass(model)
-    classifiers = _Classifiers(model, processor, head, readout)
+    classifiers = _Classifiers(model, processor, head, readout, defended)
     classifiers.check_texts(plans)
 
     # Protocol and model, which verdicts on file must be of
@@ -153,13 +181,15 @@ def evaluate_robustness(
         protocol["head"] = head.describe(sets)
     if attack_precision != "fp32":  # so that the hashes of all others are those of older reports
         protocol["attack_precision"] = attack_precision
+    if defended is not None:
+        protocol["defence"] = defended.describe()
     described = _describe(model, processor)
     rank, _ = process_share()
     verdicts = Verdicts(verdict_file, {"protocol": protocol, "model": described}, rank)
     verdicts.exchange()  # since all must know what is left to do
 
     if progress and rank == 0:
-        announce(f"{describe_work(plans, eight_bit)}.")
+        announce(f"{describe_work(plans, eight_bit, defended.draws if is_random else 1)}.")
         if compile is not None:
             announce("The image encoder is compiled at its first passes, which take a minute or more.")
 
@@ -176,7 +206,7 @@ def evaluate_robustness(
                     judge_segmentation(judge, classifiers.segmenter(plan), plan, reader)
                     continue
                 classifier = in_attack_precision(classifiers.of(plan), attack_precision)
-                _judge(judge, classifier, plan, reader)
+                _judge(judge, classifier, plan, reader, defended)
                 if probes and rank == 0:
                     probed.append(_probe(classifier, plan, reader, attacks[0], seed))
         judge.company.meet()
@@ -185,7 +215,10 @@ def evaluate_robustness(
 
     # Figures
     headline = attacks[0].threat
-    judged = {plan.name: _judged(plan, verdicts, headline, any_iterate, eight_bit, classifiers) for plan in plans}
+    if is_random:
+        judged = {plan.name: judged_random(plan, verdicts, headline, eight_bit) for plan in plans}
+    else:
+        judged = {plan.name: _judged(plan, verdicts, headline, any_iterate, eight_bit, classifiers) for plan in plans}
     results = {plan.name: [_result(row, plan, headline) for row in judged[plan.name]] for plan in plans}
     for plan in plans:
         digests = verdicts.of(plan.name, PIXELS)
@@ -246,11 +279,14 @@ class _Classifiers:
 
     encode_image: Callable[[torch.Tensor], torch.Tensor] | None = None
 
-    def __init__(self, model: nn.Module, processor: Any, head: Head | None, readout: ReadoutSpec):
+    def __init__(
+        self, model: nn.Module, processor: Any, head: Head | None, readout: ReadoutSpec, defended: Defended | None
+    ):
         self.model = model
         self.processor = processor
         self.head = head
         self.readout = readout
+        self.defended = defended
         self._embeds: dict[str, torch.Tensor] = {}
         self._prompts: dict[str, ClassPrompts] = {}
 
@@ -263,8 +299,14 @@ class _Classifiers:
                 names, templates = plan.data.class_names, plan.data.prompt_templates
                 self._prompts[_key(plan)] = ClassPrompts.of(self.model, self.processor, names, templates)
 
-    def of(self, plan: Plan) -> ZeroShotClassifier:
-        """The classifier of a set: by its class names or captions, or by the head."""
+    def of(self, plan: Plan) -> ZeroShotClassifier | Defence:
+        """The classifier of a set, by its class names or captions, or by the head, with its defence."""
+        classifier = self._bare(plan)
+        if self.defended is None:
+            return classifier
+        return self.defended.wrap(classifier, self.model, self.processor, plan.data, has_head=self.head is not None)
+
+    def _bare(self, plan: Plan) -> ZeroShotClassifier:
         if self.head is not None:
             classifier = self.head.fit(self.model, self.processor, plan.data)
         else:
@@ -303,8 +345,12 @@ def _key(plan: Plan) -> str:
 # ---- The task of a set ----
 
 
-def _judge(judge: Judge, classifier: ZeroShotClassifier, plan: Plan, reader: Reader) -> None:
-    if plan.gallery is None:
+def _judge(
+    judge: Judge, classifier: ZeroShotClassifier | Defence, plan: Plan, reader: Reader, defended: Defended | None
+) -> None:
+    if defended is not None and defended.is_random:
+        judge_random(judge, classifier, plan, reader, defended.draws)
+    elif plan.gallery is None:
         judge_classification(judge, classifier, plan, reader)
     else:
         judge_retrieval(judge, classifier, plan, reader)
@@ -335,6 +381,10 @@ def _result(judged: Judged, plan: Plan, headline: str) -> SetResult:
     else:
         outcomes = {key: list(map(int, column)) for key, column in outcomes.items()}
 
+    draws = None
+    if judged.drawn is not None:
+        draws = draw_figures(judged.drawn, [spec.name for spec in plan.attacks if spec.threat == headline])
+
     figure = judged.figure
     return SetResult(
         name=judged.name,
@@ -348,6 +398,7 @@ def _result(judged: Judged, plan: Plan, headline: str) -> SetResult:
         verdicts={"sample_id": judged.ids, **outcomes},
         figure=figure,
         class_names=judged.class_names,
+        draws=draws,
     )
 
 
@@ -364,13 +415,18 @@ class _Probed:
     fooled: list[bool]
 
 
-def _probe(classifier: ZeroShotClassifier, plan: Plan, reader: Reader, headline: AttackSpec, seed: int) -> _Probed:
+def _probe(
+    classifier: ZeroShotClassifier | Defence, plan: Plan, reader: Reader, headline: AttackSpec, seed: int
+) -> _Probed:
     rows = plan.rows[:PROBE_SIZE]
+    device = classifier.device
     images, labels = reader.stack(rows)
-    seeds = sample_seeds(seed, 0, torch.tensor(rows, device=classifier.device))
-    flags, fooled = probe(
-        classifier, images.to(classifier.device), labels.to(classifier.device), seeds, headline, plan.name
-    )
+    seeds = sample_seeds(seed, 0, torch.tensor(rows, device=device))
+    is_random = isinstance(classifier, Defence) and classifier.is_random
+    seen = at_one_draw(classifier) if is_random else classifier
+    flags, fooled = probe(seen, images.to(device), labels.to(device), seeds, headline, plan.name)
+    if is_random:  # one wrong draw at random noise is no misclassified point
+        fooled = torch.zeros_like(fooled)
     return _Probed(plan.name, flags, rows, fooled.tolist())
 
 

@@ -21,6 +21,7 @@ class Figures(Protocol):
     robust_8bit_accuracy: float | None
     attacks: Mapping[str, float]
     threats: Mapping[str, float]
+    draws: Mapping[str, Mapping[str, float]] | None
     verdicts: Mapping[str, Sequence[Any]]
     figure: Figure
 
@@ -38,7 +39,8 @@ def check_figures(result: Figures) -> None:
     figures = {"clean": result.clean_accuracy, "robust": result.robust_accuracy, **result.attacks, **result.threats}
     if result.robust_8bit_accuracy is not None:
         figures["8 bit"] = result.robust_8bit_accuracy
-    for key, value in figures.items():
+    of_draws = {f"{key} {name}": value for key, row in (result.draws or {}).items() for name, value in row.items()}
+    for key, value in {**figures, **of_draws}.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
             raise ValueError(f"the {key} figure of {result.name!r} is {value!r}, which is no share from 0 to 1")
     count = result.num_samples

@@ -81,14 +81,14 @@ class _Watched:
         self.passes = 0
         self.shown = time.monotonic()
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, *seeds: torch.Tensor) -> torch.Tensor:
         self.passes += 1
         if self.usage is not None:
             self.usage.count(len(images), waiting=False)
         if time.monotonic() - self.shown > PASSES_INTERVAL:
             self.shown = time.monotonic()
             self.progress.show_pass(self.passes, len(images))
-        return self.classifier(images)
+        return self.classifier(images, *seeds)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.classifier, name)  # what else it can do

@@ -22,7 +22,6 @@ from ..attacks.usage import Usage
 from ..attacks.walk import Ended, Lot, Walk
 from ..distributed import process_share
 from ..noise import sample_seeds
-from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.segmenter import Segmenter
 from .company import Company
 from .image_progress import Classifier, Progress
@@ -150,7 +149,8 @@ class Judge:
         *,
         spec: AttackSpec,
         walk: Walk,
-        classifier: ZeroShotClassifier,
+        classifier: Classifier,
+        device: torch.device | str = "cpu",
     ) -> Iterator[Ended]:
         """Attacks the candidates that have no verdict under a key yet by walks in full batches; else as `batches`.
 
@@ -173,7 +173,7 @@ class Judge:
                 in_order=self.eight_bit,
                 usage=self.usage.setdefault((reader.name, key), Usage(self.batch_size)),
             )
-            arriving = (self._lot(loaded.to(classifier.device)) for loaded in reader.stream(lots))
+            arriving = (self._lot(loaded.to(device)) for loaded in reader.stream(lots))
             for ended in _together(batches.run(arriving), self.batch_size):
                 self._check_threat(spec, ended.rows, ended.images, ended.points)
                 yield ended
@@ -189,36 +189,35 @@ class Judge:
         classifier: Classifier,
         batch: Batch,
         *,
-        any_iterate: bool = False,
-        targeted: bool = False,
-        class_names: Sequence[str] | None = None,
+        run: Callable[..., torch.Tensor] | None = None,
+        **options: Any,
     ) -> torch.Tensor:
         """Adversarial images of a batch, `[B,3,H,W]`; see [`AttackSpec.run`].
+
+        Args:
+            run (`Callable`, *optional*): Runs the attack in place of [`AttackSpec.run`], which takes the same.
+            options: Of that: `any_iterate`, `targeted`, `class_names`.
 
         Raises:
             RuntimeError: if the attack returns what its threat does not allow.
         """
-        seeds = self._seeds(batch.rows, batch.images.device)
+        seeds = self.seeds(batch)
         watched = batch.progress.watched(classifier, batch.usage)
-        adversarial = spec.run(
-            watched,
-            batch.images,
-            batch.labels,
-            seeds,
-            any_iterate=any_iterate,
-            targeted=targeted,
-            class_names=class_names,
-        )
+        adversarial = (run or spec.run)(watched, batch.images, batch.labels, seeds, **options)
         self._check_threat(spec, batch.rows, batch.images, adversarial)
         return adversarial
 
     def attack_pixels(self, spec: AttackSpec, segmenter: Segmenter, batch: Batch) -> torch.Tensor:
         """As `attack`, against the classes of all pixels of a batch."""
-        seeds = self._seeds(batch.rows, batch.images.device)
+        seeds = self.seeds(batch)
         watched = batch.progress.watched(segmenter, batch.usage)
         adversarial = spec.run_dense(watched, batch.images, batch.labels, seeds, any_iterate=self.any_iterate)
         self._check_threat(spec, batch.rows, batch.images, adversarial)
         return adversarial
+
+    def seeds(self, batch: Batch) -> torch.Tensor:
+        """The seed of each image of a batch, `[B]`, from which all of its noise follows."""
+        return self._seeds(batch.rows, batch.images.device)
 
     @contextlib.contextmanager
     def _at_work(

@@ -89,12 +89,18 @@ class Plan:
         """Class names, or captions, among which the right one is to be found."""
         return self.data.class_names if self.gallery is None else self.gallery.captions
 
-    def most_passes(self, eight_bit: bool = False) -> Passes:
-        """The passes that an image takes at most: one without an attack, and those of each attack with its verdict."""
+    def most_passes(self, eight_bit: bool = False, draws: int = 1) -> Passes:
+        """The passes that an image takes at most: one without an attack, and those of each attack with its verdict.
+
+        Args:
+            eight_bit (`bool`): Whether there are verdicts on rounded images, too.
+            draws (`int`): Passes of a verdict.
+        """
         num_candidates = len(self.texts)
         passes = [most_passes(spec, num_candidates) for spec in self.attacks]
         verdicts = len(self.attacks) * (2 if eight_bit else 1)
-        return Passes(1 + sum(each.forward for each in passes) + verdicts, sum(each.backward for each in passes))
+        forward = draws * (1 + verdicts) + sum(each.forward for each in passes)
+        return Passes(forward, sum(each.backward for each in passes))
 
     def leading_to(self, headline: str) -> list[str]:
         """Names of the attacks whose worst case is that of the headline threat: its own, and smaller radii of its
@@ -104,8 +110,11 @@ class Plan:
         return [spec.name for spec in self.attacks[: last + 1] if _balls_of(spec) == balls]
 
 
-def describe_work(plans: Sequence[Plan], eight_bit: bool = False) -> str:
+def describe_work(plans: Sequence[Plan], eight_bit: bool = False, draws: int = 1) -> str:
     """Says how much an evaluation computes, before it does. Probes of a few images of each set come on top.
+
+    Args:
+        draws (`int`): Passes of a verdict. With a defence, a pass is one through the defence.
 
     Example:
         >>> from hf_pmgaft import ZeroShotDataset
@@ -115,7 +124,7 @@ def describe_work(plans: Sequence[Plan], eight_bit: bool = False) -> str:
     """
     images = sum(len(plan.rows) for plan in plans)
     attacks = max(len(plan.attacks) for plan in plans)
-    passes = [plan.most_passes(eight_bit) for plan in plans]
+    passes = [plan.most_passes(eight_bit, draws) for plan in plans]
     forward = max(each.forward for each in passes)
     backward = max(each.backward for each in passes)
     return (

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks.spec import AttackSpec
+from ..defences.spec import DefenceSpec
 from ..files import write_whole
 from .figure import Figure, plain_key
 from .figure_checks import check_figures
@@ -41,6 +42,9 @@ class SetResult:
             text, that a target is not among the first k, or pixels. The constructor takes its title too, such as
             `"I2T R@5"`.
         class_names (`list[str]`, *optional*): Of a mean IoU, of which `class_ious` tells each class.
+        draws (`dict[str, dict[str, float]]`, *optional*): Under a random defence, `clean`, `robust` and by attack: the
+            mean share of right draws (`mean_share`), the share of images that every draw has right (`every_draw`), and
+            the figure by the first half of the draws (`first_half`).
 
     Example:
         >>> result = SetResult("food", 10, num_samples=150, clean_accuracy=0.74, robust_accuracy=0.43, attacks={})
@@ -59,6 +63,7 @@ class SetResult:
     robust_8bit_accuracy: float | None = None
     figure: Figure = field(default_factory=Figure)
     class_names: list[str] | None = None
+    draws: dict[str, dict[str, float]] | None = None
 
     def __post_init__(self):
         self.figure = Figure.of(self.figure)
@@ -107,9 +112,7 @@ class SetResult:
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has."""
         entry = {**asdict(self), "figure": self.figure.title, "robust_interval_95": self.robust_interval}
-        if self.class_names is None:
-            del entry["class_names"]
-        return entry
+        return {key: value for key, value in entry.items() if value is not None or key not in ("class_names", "draws")}
 
 
 @dataclass
@@ -178,6 +181,25 @@ class RobustnessReport:
         text = self.protocol["verdict"]
         precision = self.protocol.get("attack_precision")
         return text if precision is None else f"{text}; gradients of the attacks in {precision}"
+
+    @property
+    def defence(self) -> list[str]:
+        """How a defence at test time was measured, a line each; none without one."""
+        entry = self.protocol.get("defence")
+        if entry is None:
+            return []
+        spec = DefenceSpec.stored({key: value for key, value in entry.items() if key not in ("eot", "draws")})
+        lines = [
+            f"Defended at test time by {spec.title}. Robust is, per image, the worst of all attackers: unaware, "
+            "on the bare model to the end, judged by the defence; through the whole defence; and straight through, "
+            "past its gradient."
+        ]
+        if "draws" in entry:
+            lines.append(
+                f"The defence draws at random: verdicts are majorities of {entry['draws']} draws that no attack saw, "
+                f"and steps of the attacks that know it go by the mean over {entry['eot']}, unless they say otherwise."
+            )
+        return lines
 
     @property
     def retrieval(self) -> list[str]:
@@ -293,17 +315,39 @@ class RobustnessReport:
 
     def attack_rows(self) -> Rows:
         """A row per attack but corruptions, and figure of retrieval: the mean over the sets on which it ran of what
-        stands after it."""
+        stands after it.
+
+        Of a defended model there is a row for the worst of all attackers of each threat, and of a random defence what
+        its draws say: the mean share of right ones, and what stands if one wrong draw is enough.
+        """
         corruptions = {spec.name for spec in self._corruptions()}
-        rows = [["attack", "sets", "standing"]]
+        is_random = any(result.draws is not None for result in self.sets)
+        rows = [["attack", "sets", "standing", *(["mean share", "every draw"] if is_random else [])]]
         for figure in self.figures:
             sets = self.of(figure).sets
             names = dict.fromkeys(name for result in sets for name in result.attacks if name not in corruptions)
             for name in names:
                 values = [result.attacks[name] for result in sets if name in result.attacks]
                 title = name if figure.is_accuracy else f"{figure.title}: {name}"
-                rows.append([title, str(len(values)), percent(sum(values) / len(values))])
+                row = [title, str(len(values)), percent(sum(values) / len(values))]
+                rows.append(row + (self._draw_cells(name) if is_random else []))
+        return rows + self._worst_rows(is_random)
+
+    def _worst_rows(self, is_random: bool) -> Rows:
+        """For each threat to a defended model the worst of its attackers."""
+        rows = []
+        threats = dict.fromkeys(spec.threat for spec in self.attacks if spec.attacker is not None)
+        for threat in threats:
+            row = [f"worst of all attackers, {threat}", str(len(self.sets)), percent(self.mean_threat(threat))]
+            if is_random:
+                row += self._draw_cells("robust") if threat == self.protocol["headline"] else ["", ""]
+            rows.append(row)
         return rows
+
+    def _draw_cells(self, key: str) -> list[str]:
+        """What draws of a random defence say, mean over the sets."""
+        drawn = [result.draws[key] for result in self.sets if result.draws is not None and key in result.draws]
+        return [percent(sum(row[name] for row in drawn) / len(drawn)) for name in ("mean_share", "every_draw")]
 
     def corruption_rows(self) -> Rows:
         """A row per kind of corruption: accuracy at each severity, means over sets. No rows if there is none."""

@@ -22,6 +22,8 @@ VERDICTS = {
     "the threat, or of a smaller radius of its norm, visits inside the ball",
     "last_iterate": "last iterate, all images: every attack runs on every image, also the misclassified, and what it "
     "returns is judged alone",
+    "majority": "majority: an image is fooled if no more than half of fresh draws of the defence are right, clean or "
+    "at the point that an attack of the threat, or of a smaller radius of its norm, comes to",
 }
 # A verdict in the file: fooled, standing, or fooled but standing again once rounded to 8 bits.
 FOOLED, STANDS, STANDS_ROUNDED = 0, 1, 2
@@ -47,6 +49,8 @@ class Judged:
         rounded (`list[Outcome]`, *optional*): Under the headline threat with images rounded to 8 bits.
         figure (`Figure`): What they are summed up to.
         class_names (`list[str]`, *optional*): Of the classes that outcomes name by number.
+        drawn (`dict`, *optional*): Under a random defence what draws say of each image, clean and by attack; see
+            `hf_pmgaft.evaluation.majority`.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Judged:
     rounded: list[Outcome] | None
     figure: Figure = field(default_factory=Figure)
     class_names: list[str] | None = None
+    drawn: dict[str, list] | None = None
 
 
 class Verdicts:

@@ -9,6 +9,13 @@ from hf_pmgaft.attacks.options import ATTACKERS, parse_options
 from hf_pmgaft.evaluation.plan import group_of
 
 ADAPTIVE = sorted(set(ATTACKS) - {"corruption"})
+SHORT = {
+    "cw": {"eps": 0.1, "num_steps": 5, "search_steps": 1},
+    "fgsm": {"eps": 0.1},
+    "patch": {"size": 3, "num_steps": 4},
+    "square": {"eps": 0.1, "num_queries": 20},
+    "typographic": {"height": 0.8},
+}
 
 
 def test_the_attackers_are_those_of_the_defences():
@@ -17,7 +24,7 @@ def test_the_attackers_are_those_of_the_defences():
 
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_any_attack_that_looks_at_the_classifier_may_name_its_attacker(name):
-    own = {"attack": name, **({"size": 3} if name == "patch" else {"eps": 0.1})}
+    own = {"attack": name, **SHORT.get(name, {"eps": 0.1})}
     plain = AttackSpec.of(own)
     spec = AttackSpec.of({**own, "attacker": "through", "eot": 4})
     assert spec.to_dict() == {**plain.to_dict(), "attacker": "through", "eot": 4}
@@ -57,14 +64,11 @@ def test_attackers_never_go_on_from_what_another_one_left():
 def test_the_attack_itself_is_the_same_whoever_it_is_by(name):
     weights = torch.randn(768, 5, generator=torch.Generator().manual_seed(0))
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    short = {"square": {"num_queries": 20}, "fgsm": {}, "cw": {"num_steps": 5, "search_steps": 1}}
-    own = {"attack": name, "eps": 0.1, **short.get(name, {"num_steps": 4})}
-    if name == "patch":
-        own = {"attack": name, "size": 3, "num_steps": 4}
+    own = {"attack": name, **SHORT.get(name, {"eps": 0.1, "num_steps": 4})}
 
     def run(spec):
         labels, seeds = (images.flatten(1) @ weights).argmax(1), torch.tensor([3, 4])
-        return spec.run(lambda points: points.flatten(1) @ weights, images, labels, seeds)
+        return spec.run(lambda points: points.flatten(1) @ weights, images, labels, seeds, class_names=list("abcde"))
 
     plain = AttackSpec.of(own)
     by = plain.by("through", eot=3)

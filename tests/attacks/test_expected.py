@@ -1,19 +1,22 @@
 """Attacks on classifiers that draw at random: mean gradients, walks to their ends, and a choice on fresh draws."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-import torch.nn.functional as F
+from support.defended import GOLDEN, double, toy
 
 from hf_pmgaft import AttackSpec
 from hf_pmgaft.attacks import correct, pgd, pgd_walk
-from hf_pmgaft.attacks.expected import CHOICE_DRAWS, attack_expected, expected_gradient, walk_to_the_ends
+from hf_pmgaft.attacks.expected import (
+    CHOICE_DRAWS,
+    attack_expected,
+    attack_to_the_end,
+    expected_gradient,
+    walk_to_the_ends,
+)
+from hf_pmgaft.attacks.losses import margin
 from hf_pmgaft.attacks.passes import most_passes
 from hf_pmgaft.noise import draw_seeds, normal_noise
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "random_defences.json").read_text())
 WALKS = [
     "apgd,eps=8/255,num_steps=12,restarts=2",
     "apgd,eps=4,norm=l1,num_steps=9",
@@ -26,12 +29,14 @@ WALKS = [
 OTHERS = [
     "cw,eps=0.5,num_steps=5,search_steps=2",
     "patch,size=4,num_steps=5,places=2",
+    "typographic,height=0.8,words=2,places=2",
     "fab,eps=8/255,num_steps=3",
     "fab_t,eps=8/255,num_steps=3",
     "square,eps=40/255,num_queries=40",
 ]
 ALL = [*WALKS, *OTHERS]
 
+NAMES = ["a", "b", "c", "d", "e"]
 SEEDS = torch.tensor([5, -3, 2**40, 7, 11, 0])
 SHAPE = (3, 16, 16)
 
@@ -39,8 +44,8 @@ SHAPE = (3, 16, 16)
 class Noisy:
     """Linear logits of images with normal noise. It keeps the seeds that it was asked for, by image."""
 
-    def __init__(self, std: float = 0.1, num_classes: int = 5):
-        self.weights = torch.randn(768, num_classes, generator=torch.Generator().manual_seed(0)) / 4
+    def __init__(self, std: float = 0.1):
+        self.weights = torch.randn(768, len(NAMES), generator=torch.Generator().manual_seed(0)) / 4
         self.std = std
         self.asked: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.gradients = 0
@@ -69,26 +74,23 @@ def run(text, classifier, images, seeds=SEEDS, rows=slice(None)):
         pytest.importorskip("pyautoattack")
     spec = AttackSpec.parse(text)
     labels = labels_of(classifier, images)
-    return attack_expected(spec, classifier, images[rows], labels[rows], seeds[rows], num_classes=5)
+    return attack_expected(spec, classifier, images[rows], labels[rows], seeds[rows], class_names=NAMES)
 
 
 def test_the_gradient_is_the_golden_mean_over_draws():
-    inputs = {key: torch.tensor(value, dtype=torch.float64) for key, value in GOLDEN["inputs"].items()}
-    noises = iter(GOLDEN["unit_noise"])
+    golden = GOLDEN["smoothing"]["attack"]
+    bare, images, _ = toy()
+    noises = iter(golden["unit_noise"])
 
-    def classifier(images, seeds):
-        noise = torch.tensor(next(noises), dtype=torch.float64)
-        hidden = torch.tanh((images + GOLDEN["sigma"] * noise).flatten(1).sub(0.5) @ inputs["W1"].T + inputs["b1"])
-        return 30 * F.normalize(hidden @ inputs["W2"].T + inputs["b2"], dim=1) @ inputs["class_embeds"].T
+    def classifier(points, seeds):
+        return bare(points + golden["sigma"] * double(next(noises)))
 
     one = torch.tensor([0])
-    walk = pgd_walk(eps="4/255")
-    state = walk.begin(inputs["image"], torch.tensor([GOLDEN["label"]]), one, one, None)
-    state["points"] = inputs["image"]  # without the random start
-    draws = [one] * len(GOLDEN["unit_noise"])
-    loss, gradient = expected_gradient(walk, state, classifier, draws)
-    assert loss.item() == pytest.approx(GOLDEN["eot_loss"], rel=1e-9)
-    torch.testing.assert_close(gradient, torch.tensor(GOLDEN["gradient_eot"], dtype=torch.float64), rtol=1e-8, atol=0)
+    walk = pgd_walk(eps="4/255", random_start=False)
+    state = walk.begin(images[:1], torch.tensor([golden["label"]]), one, one, None)
+    loss, gradient = expected_gradient(walk, state, classifier, [one] * len(golden["unit_noise"]))
+    assert loss.item() == pytest.approx(golden["eot_loss"], rel=1e-9)
+    torch.testing.assert_close(gradient, double(golden["gradient_eot"]), rtol=1e-8, atol=0)
 
 
 @pytest.mark.parametrize("text", ALL)
@@ -131,24 +133,45 @@ def test_walks_go_to_their_ends_and_take_as_many_passes_as_they_are_said_to(text
     classifier = Noisy(std=0)
     classifier.weights[:, 0] += 10  # all are of one class, and wrong from the start
     spec = AttackSpec.parse(f"{text},eot=3")
-    attack_expected(spec, classifier, images, torch.ones(len(images), dtype=torch.long), SEEDS, num_classes=5)
+    attack_expected(spec, classifier, images, torch.ones(len(images), dtype=torch.long), SEEDS, class_names=NAMES)
     most = most_passes(spec, 5)
     assert classifier.gradients == most.backward
     assert 0 <= most.forward - len(classifier.asked) <= 3 * 10
 
 
-def test_without_noise_pgd_comes_to_its_last_iterate(images):
+@pytest.mark.parametrize("eot", [None, 3])
+def test_without_noise_pgd_comes_to_its_last_iterate(images, eot):
     classifier = Noisy(std=0)
-    adversarial = run("pgd,eps=8/255,num_steps=5,eot=3", classifier, images)
-    plain = pgd(
-        lambda x: x.flatten(1) @ classifier.weights,
-        images,
-        labels_of(classifier, images),
-        eps="8/255",
-        num_steps=5,
-        seeds=SEEDS,
-    )
+    labels = labels_of(classifier, images)
+    options = {"eps": "8/255", "num_steps": 5}
+    plain = pgd(lambda points: points.flatten(1) @ classifier.weights, images, labels, seeds=SEEDS, **options)
+    spec = AttackSpec.of({"attack": "pgd", **options})
+    if eot is None:
+        bare = lambda points: points.flatten(1) @ classifier.weights  # noqa: E731
+        adversarial = attack_to_the_end(spec, bare, images, labels, SEEDS, class_names=NAMES)
+    else:
+        adversarial = attack_expected(spec.by("through", eot), classifier, images, labels, SEEDS, class_names=NAMES)
     torch.testing.assert_close(adversarial, plain, rtol=0, atol=1e-6)
+
+
+def test_apgd_to_its_end_goes_further_than_to_the_first_wrong_point(images):
+    classifier = Noisy(std=0)
+    labels = labels_of(classifier, images)
+
+    def bare(points):
+        return points.flatten(1) @ classifier.weights
+
+    spec = AttackSpec.parse("apgd,eps=8/255,num_steps=12")
+    first, end = (
+        margin(bare(points), labels)
+        for points in (
+            spec.run(bare, images, labels, SEEDS),
+            attack_to_the_end(spec, bare, images, labels, SEEDS, class_names=NAMES),
+        )
+    )
+    fooled = first > 0
+    assert (end >= first - 1e-4).all() and (end > first + 0.1)[fooled].any()
+    assert (end[~fooled] > first[~fooled] + 1).all()  # those come back as they were
 
 
 class Candidates:
@@ -211,7 +234,7 @@ def test_more_draws_go_further_where_the_noise_is_stronger_than_the_way(images):
     reached = []
     for eot in (1, 16):
         spec = AttackSpec.parse(f"pgd,eps=8/255,num_steps=5,eot={eot}")
-        adversarial = attack_expected(spec, noisy, images, labels, SEEDS, num_classes=2)
+        adversarial = attack_expected(spec, noisy, images, labels, SEEDS, class_names=NAMES[:2])
         reached.append(((adversarial - images).flatten(1) @ signs).mean().item() / (768 * 8 / 255))
     assert reached[0] < 0.5 and reached[1] > 0.7
 
@@ -221,7 +244,7 @@ def test_apgd_t_goes_to_the_classes_that_are_likely_on_average(images):
     classifier = Noisy(std=0.01)
     labels = (images.flatten(1) @ classifier.weights).argsort(1)[:, -2]  # the second best
     spec = AttackSpec.parse("apgd_t,eps=8/255,num_steps=10,num_targets=1,eot=2")
-    adversarial = attack_expected(spec, classifier, images, labels, SEEDS, num_classes=5)
+    adversarial = attack_expected(spec, classifier, images, labels, SEEDS, class_names=NAMES)
     logits = adversarial.flatten(1) @ classifier.weights
     assert not correct(logits, labels).any()
     clean = images.flatten(1) @ classifier.weights
