@@ -16,12 +16,14 @@ from ..attacks.pgd import pgd
 from ..attacks.spec import AttackSpec
 from ..modes import frozen
 from ..noise import uniform_noise
-from .intervals import wilson_interval
+from .intervals import paired_difference, wilson_interval
+from .outcomes import worst_case
 from .report import SetResult
 
 PROBE_SIZE = 32  # images of a set that the probes look at
 WEAK_ATTACK_GAP = 0.05  # of the images, beyond doubt: what margin attacks may find that cross-entropy missed
 BLACK_BOX_GAP = 0.002  # of the images, beyond doubt: what a black-box attack may find that white-box ones missed
+DEFENDED_GAP = 0.002  # of the images, beyond doubt: what one attacker of a defence may find that others missed
 ZERO_GRADIENTS = 0.05  # of the images: how many may have a gradient of exactly zero
 HUGE_EPS = 0.5  # in L-inf; every image can become uniformly grey
 HUGE_EPS_ACCURACY = 0.1
@@ -165,9 +167,12 @@ def verdict_flags(result: SetResult, specs: Sequence[AttackSpec]) -> list[Flag]:
         return []
     flags = []
     for threat in result.threats:
-        attacks = {spec.name: spec for spec in specs if spec.norm and spec.threat == threat}
-        flags += _weak_attack_flag(result, attacks) + _black_box_flag(result, attacks)
-    return flags
+        of_threat = [spec for spec in specs if spec.norm and spec.threat == threat]
+        for attacker in dict.fromkeys(spec.attacker for spec in of_threat):
+            attacks = {spec.name: spec for spec in of_threat if spec.attacker == attacker}
+            flags += _weak_attack_flag(result, attacks) + _black_box_flag(result, attacks)
+        flags += _attacker_flags(result, of_threat)
+    return flags + _draws_flag(result)
 
 
 def _weak_attack_flag(result: SetResult, attacks: Mapping[str, AttackSpec]) -> list[Flag]:
@@ -196,6 +201,48 @@ def _black_box_flag(result: SetResult, attacks: Mapping[str, AttackSpec]) -> lis
         return []
     message = f"Square without gradients fools {gap:.1%} of the images that the attacks with them did not"
     return [_flag("black box", result.name, message)]
+
+
+def _attacker_flags(result: SetResult, specs: Sequence[AttackSpec]) -> list[Flag]:
+    """Flags of a threat to a defended model if who knows less of the defence fools more, or attacks help."""
+    columns: dict[str, list[list[int]]] = {}
+    for spec in specs:
+        if spec.attacker is not None:
+            columns.setdefault(spec.attacker, []).append(result.verdicts[spec.name])
+    if not columns:
+        return []
+    left = {attacker: worst_case(*of_attacker) for attacker, of_attacker in columns.items()}
+    adaptive = [left[attacker] for attacker in ("through", "straight_through") if attacker in left]
+
+    name, threat, flags = result.name, specs[0].threat, []
+    if "unaware" in left and adaptive and (gap := _gap(left["unaware"], worst_case(*adaptive))):
+        message = f"the bare model fool {gap:.1%} more of the images than those that know the defence, which are weak"
+        flags.append(_flag("unaware attack", name, f"attacks of {threat} on {message}"))
+    if len(adaptive) == 2 and (gap := _gap(left["straight_through"], left["through"])):
+        message = f"past the defence's gradient fool {gap:.1%} more of the images than through it: it masks gradients"
+        flags.append(_flag("masked gradients", name, f"attacks of {threat} {message}"))
+    if gap := _gap(result.verdicts["clean"], worst_case(*left.values())):
+        message = f"{gap:.1%} more of the images are right under {threat} than clean: the attacks help"
+        flags.append(_flag("above clean", name, message))
+    return flags
+
+
+def _gap(lower: Sequence[int], upper: Sequence[int]) -> float:
+    """How much more often the second is right on the same images; 0 if that is not beyond doubt."""
+    pair = paired_difference(lower, upper)
+    return pair.difference if pair.interval[0] > DEFENDED_GAP else 0.0
+
+
+def _draws_flag(result: SetResult) -> list[Flag]:
+    """A flag if a random defence would be judged otherwise by half as many draws."""
+    if result.draws is None:
+        return []
+    robust, half = result.robust_accuracy, result.draws["robust"]["first_half"]
+    low, high = result.robust_interval
+    if low <= half <= high:
+        return []
+    message = f"{robust:.1%} of the images are robust by all draws and {half:.1%} by the first half of them: draw more"
+    return [_flag("few draws", result.name, message)]
 
 
 def _loss(spec: AttackSpec) -> str:

@@ -8,6 +8,7 @@ import torch
 from support.sets import CE, MARGIN
 
 from hf_pmgaft import AttackSpec, RobustnessReport, ZeroShotClassifier, encode_class_names, evaluate_robustness
+from hf_pmgaft.defences import ATTACKERS
 from hf_pmgaft.evaluation.report import SetResult
 from hf_pmgaft.evaluation.sanity import noise_flag, probe, verdict_flags
 
@@ -151,3 +152,64 @@ def test_random_noise_has_the_length_of_the_radius_in_every_norm(fitted, data, n
     order = {"linf": math.inf, "l2": 2, "l1": 1}[norm]
     lengths = torch.linalg.vector_norm((seen[-1] - images).flatten(1), order, dim=1)
     torch.testing.assert_close(lengths, torch.full((4,), eps), rtol=1e-3, atol=1e-6)
+
+
+# ---- Defended models ----
+
+
+BY = {attacker: AttackSpec.parse(f"pgd,eps=4/255,attacker={attacker}") for attacker in ATTACKERS}
+
+
+def defended(count: int = 1000, clean: float = 0.8, first_half: float | None = None, **standing: float) -> SetResult:
+    """A result of so many images, by what each attacker leaves standing."""
+    shares = {BY[attacker].name: share for attacker, share in standing.items()}
+    columns = {
+        name: [row < share * count for row in range(count)] for name, share in {"clean": clean, **shares}.items()
+    }
+    robust = min(standing.values())
+    draws = None if first_half is None else {"robust": {"first_half": first_half}}
+    threats = {BY["through"].threat: robust}
+    return SetResult("own", 10, count, clean, robust, shares, columns, threats, draws=draws)
+
+
+@pytest.mark.parametrize(
+    ("result", "flags"),
+    [
+        (defended(unaware=0.7, through=0.5, straight_through=0.5), []),
+        # Who knows the defence fools less
+        (defended(unaware=0.4, through=0.5, straight_through=0.5), ["unaware attack"]),
+        (defended(unaware=0.497, through=0.5, straight_through=0.5), []),
+        (defended(unaware=0.4, through=0.5, straight_through=0.5, count=20), []),
+        (defended(unaware=0.4, through=0.3, straight_through=0.5), []),
+        # The gradient through the defence leads nowhere
+        (defended(unaware=0.7, through=0.7, straight_through=0.5), ["masked gradients"]),
+        (defended(through=0.7, straight_through=0.5), ["masked gradients"]),
+        (defended(unaware=0.7, through=0.5, straight_through=0.7), []),
+        (defended(unaware=0.7, through=0.503, straight_through=0.5), []),
+        # Attacks that help
+        (defended(unaware=0.9, through=0.9, straight_through=0.9), ["above clean"]),
+        (defended(unaware=0.9, through=0.9, straight_through=0.7), ["masked gradients"]),
+        (defended(unaware=0.9, through=0.9, straight_through=0.9, count=20), []),
+        # Verdicts that move with the number of draws
+        (defended(unaware=0.7, through=0.5, straight_through=0.5, first_half=0.45), ["few draws"]),
+        (defended(unaware=0.7, through=0.5, straight_through=0.5, first_half=0.55), ["few draws"]),
+        (defended(unaware=0.7, through=0.5, straight_through=0.5, first_half=0.49), []),
+    ],
+)
+def test_flags_of_defended_models(result, flags):
+    specs = [spec for spec in BY.values() if spec.name in result.attacks]
+    assert [flag["flag"] for flag in verdict_flags(result, specs)] == flags
+
+
+def test_losses_are_compared_for_each_attacker_alone():
+    def result_of(specs, shares) -> SetResult:
+        standing = {spec.name: share for spec, share in zip(specs, shares, strict=True)}
+        columns = {name: [row < 1000 * share for row in range(1000)] for name, share in standing.items()}
+        columns["clean"] = [True] * 1000
+        return SetResult("own", 10, 1000, 1.0, 0.3, standing, columns, {"linf 4/255": 0.3})
+
+    attacks = {"unaware": "ce", "through": "margin"}
+    specs = [AttackSpec.parse(f"pgd,eps=4/255,loss={loss},attacker={name}") for name, loss in attacks.items()]
+    assert verdict_flags(result_of(specs, [0.7, 0.3]), specs) == []
+    specs = [AttackSpec.parse(f"pgd,eps=4/255,loss={loss},attacker=through") for loss in ("ce", "margin")]
+    assert [flag["flag"] for flag in verdict_flags(result_of(specs, [0.7, 0.3]), specs)] == ["weak attack"]

@@ -28,6 +28,9 @@ KINDS = {
     "captions": {"attacks": [PGD, {**PGD, "loss": "margin"}], "eight_bit": True},
 }
 
+RANDOM = "random defence"
+OF_RANDOM = {"attacks": [PGD, APGD_T], "defence": "random_noise,eps=30/255", "eot": 2, "draws": 3}
+
 
 def make_set(kind: str, processor) -> ZeroShotDataset | RetrievalDataset:
     if kind == "words":
@@ -52,7 +55,8 @@ def evaluate(folder: Path, workers: int = 0, kinds: tuple[str, ...] = tuple(KIND
             "progress": False,
             "verdict_file": folder / f"{kind}.jsonl",
         }
-        report = evaluate_robustness(model, processor, [make_set(kind, processor)], **KINDS[kind], **options)
+        options.update(OF_RANDOM if kind == RANDOM else KINDS[kind])
+        report = evaluate_robustness(model, processor, [make_set(kind, processor)], **options)
         (folder / f"{kind}-{process_share()[0]}.json").write_text(json.dumps(report.to_dict()))
 
 
