@@ -6,6 +6,7 @@ any image-caption sets.
     pmgaft evaluate --model openai/clip-vit-base-patch32 --suite paper16 --limit 1000 --eps 1/255 \\
         --attacks autoattack,version=fast --verdict_file verdicts.jsonl
     pmgaft evaluate --caption_column label,tags --num_steps 20
+    pmgaft evaluate --model outputs/clip-pmgaft-emoji --defence random_noise,eps=4/255 --attacks pgd,num_steps=20
 
 An attack is a name and its options: pgd,num_steps=100,loss=ce,restarts=5 or fgsm, cw, apgd, apgd_t, fab, fab_t,
 square, autoattack,version=standard, patch,size=16, corruption,kind=jpeg,severity=3, typographic,height=0.2,
@@ -14,8 +15,10 @@ radius is the headline; others are reported beside it.
 
 Without --eval_sets or --suite it uses the eight embedded groups of emoji, in a drawing style that no training saw.
 With --caption_column the images of a set and their captions are retrieved by each other (recall at 1, 5 and 10, under
-fgsm, pgd or corruption); with --target images are pulled to a caption. With --verdict_file, a run that was killed goes
-on where it was. Several processes, as `accelerate launch -m hf_pmgaft.cli.evaluate` starts them, share the images.
+fgsm, pgd or corruption); with --target images are pulled to a caption. With --defence each attack is three: one that
+does not know the defence, one through it and one past its gradient; per image the worst of them counts. With
+--verdict_file, a run that was killed goes on where it was. Several processes, as `accelerate launch -m
+hf_pmgaft.cli.evaluate` starts them, share the images.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from ..attacks.options import parse_options
 from ..compilation import COMPILE_MODES
 from ..embedded import emoji_folder
 from ..evaluation.attack_precision import PRECISIONS
+from ..evaluation.defended import DEFAULT_DRAWS, DEFAULT_EOT, Defended
 from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
 from ..evaluation.verdicts import VERDICTS
@@ -120,8 +124,22 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
         help="What attacks take gradients in; verdicts are always in fp32. bf16 is a little weaker.",
     )
 
+    threat.add_argument(
+        "--defence", help="Defend the model at test time, by NAME[,option=value...] such as random_noise,eps=4/255."
+    )
+    threat.add_argument(
+        "--eot", type=int, help=f"Draws of a random defence in a step of an attack; {DEFAULT_EOT} if absent."
+    )
+
     judge = parser.add_argument_group("verdict")
-    judge.add_argument("--verdict", default="any_iterate", choices=VERDICTS, help="What counts as fooled.")
+    judge.add_argument(
+        "--verdict",
+        choices=VERDICTS,
+        help="What counts as fooled; any_iterate if absent, of a random defence majority, which is for those alone.",
+    )
+    judge.add_argument(
+        "--draws", type=int, help=f"By how many draws a random defence is judged; {DEFAULT_DRAWS} if absent."
+    )
     judge.add_argument("--eight_bit", action="store_true", help="Judge again after rounding to 8 bits.")
     judge.add_argument("--batch_size", type=int, default=64, help="Images at once.")
     judge.add_argument(
@@ -160,6 +178,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             check_count(f"--{option}", getattr(args, option))
     check_count("--num_workers", args.num_workers, least=0)
     ReadoutSpec.parse(args.readout)  # says what is wrong with it
+    Defended.of(args.defence, eot=args.eot, draws=args.draws)
     check_output_file("--output_file", args.output_file)
     check_output_file("--verdict_file", args.verdict_file)
     check_output_folder("--plots", args.plots)
@@ -215,6 +234,9 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             attack_precision=args.attack_precision,
             compile=args.compile,
             readout=args.readout,
+            defence=args.defence,
+            eot=args.eot,
+            draws=args.draws,
         )
     report.provenance.update(provenance)
     if state.is_main_process:
@@ -389,7 +411,7 @@ def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
     print(f"Protocol {report.protocol_hash}; {report.verdict}; seed {report.protocol['seed']}.")
-    for text in (*report.retrieval, *report.segmentation):
+    for text in (*report.defence, *report.retrieval, *report.segmentation):
         print(text)
     print("Robust figures are upper bounds until a stronger attack fails to lower them.")
     for flag in report.flags:

@@ -49,6 +49,29 @@ def test_table_file_and_pictures_hold_what_was_found(tmp_path, capsys):
     assert {path.name for path in tmp_path.glob("*.png")} == {"bars.png", "curve_linf.png"}
 
 
+def test_a_defended_model_is_attacked_three_ways(tmp_path, capsys):
+    file = tmp_path / "report.json"
+    defence = ["--defence", "random_noise,eps=8/255", "--eot", "2", "--draws", "3"]
+    evaluate.main([*FGSM, *defence, "--output_file", str(file)])
+    printed = capsys.readouterr().out
+    report = RobustnessReport.load(file)
+    assert report.protocol["defence"] == {"defence": "random_noise", "eps": "8/255", "draws": 3, "eot": 2}
+    rows = {line.split("  ")[0]: line.split()[-3:] for line in printed.splitlines() if "linf 4/255" in line}
+    known = "(attacker={}, eot=2)"
+    names = ["(attacker=unaware)", known.format("through"), known.format("straight_through")]
+    assert list(rows)[1:] == [*(f"FGSM ce linf 4/255 {name}" for name in names), "worst of all attackers, linf 4/255"]
+    result = report.sets[0]
+    for name, share in result.attacks.items():
+        draws = result.draws[name]
+        assert rows[name] == [f"{100 * value:.1f}" for value in (share, draws["mean_share"], draws["every_draw"])]
+    assert rows["worst of all attackers, linf 4/255"][0] == f"{100 * report.mean_robust_accuracy:.1f}"
+    assert all(line in printed for line in report.defence) and "majority" in printed
+    with pytest.raises(SystemExit, match="eot=2 without a defence"):
+        evaluate.main([*FGSM, "--eot", "2"])
+    with pytest.raises(SystemExit, match="verdict='any_iterate' with random noise"):
+        evaluate.main([*FGSM, *defence, "--verdict", "any_iterate"])
+
+
 @pytest.mark.parametrize(("style", "sign"), [("markdown", "| activities |"), ("latex", r"activities & ")])
 def test_tables_in_other_formats(capsys, style, sign):
     evaluate.main([*FGSM, "--format", style])

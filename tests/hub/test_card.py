@@ -193,6 +193,19 @@ def test_usage_names_the_checkpoint(options):
         compile(code.split("```")[0], "card", "exec")
 
 
+def test_card_of_a_defended_model_says_that_the_worst_attacker_counts(options):
+    after = make_report({"food": (0.74, 0.43), "pets": (0.58, 0.3)})
+    after.protocol["defence"] = {"defence": "random_noise", "eps": "8/255", "draws": 9, "eot": 4}
+    text = model_card(**{**options, "report_after": after}).text
+    assert (
+        "- Defended at test time by random noise (eps=8/255). Robust is, per image, the worst of all attackers" in text
+    )
+    assert "- The defence draws at random: verdicts are majorities of 9 draws" in text
+    assert "Defended at test time" not in model_card(**options).text
+    after.protocol["defence"] = {"defence": "one_of_another_version"}
+    assert "Defended at test time by one_of_another_version." in model_card(**{**options, "report_after": after}).text
+
+
 def test_card_without_reports_says_so(options):
     card = model_card(**{**options, "report_before": None, "report_after": None})
     assert "not evaluated" in card.text and not card.data.eval_results
