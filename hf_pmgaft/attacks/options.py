@@ -129,7 +129,7 @@ def takes_attacker(name: str) -> bool:
         >>> takes_attacker("pgd"), takes_attacker("corruption")
         (True, False)
     """
-    return name != "corruption" and name not in DENSE_ATTACKS
+    return name not in ("corruption", "universal") and name not in DENSE_ATTACKS
 
 
 def _check_of_defences(given: Mapping[str, Any]) -> None:

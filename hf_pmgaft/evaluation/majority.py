@@ -165,7 +165,7 @@ def _attack(
     judge: Judge, spec: AttackSpec, defence: Defence, batch: Batch, class_names: Sequence[str]
 ) -> torch.Tensor:
     """The points that an attack comes to, `[B,3,H,W]`."""
-    if spec.attacker is None:  # a corruption, which looks at no classifier
+    if spec.attacker is None:  # such as a corruption, which looks at no classifier
         return judge.attack(spec, defence, batch)
     attack = attack_to_the_end if spec.attacker == "unaware" else attack_expected
     seen = defence.seen_by(spec.attacker)

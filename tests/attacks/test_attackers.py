@@ -8,7 +8,7 @@ from hf_pmgaft.attacks import ATTACKS
 from hf_pmgaft.attacks.options import ATTACKERS, parse_options
 from hf_pmgaft.evaluation.plan import group_of
 
-ADAPTIVE = sorted(set(ATTACKS) - {"corruption"})
+ADAPTIVE = sorted(set(ATTACKS) - {"corruption", "universal"})
 SHORT = {
     "cw": {"eps": 0.1, "num_steps": 5, "search_steps": 1},
     "fgsm": {"eps": 0.1},
