@@ -14,8 +14,9 @@ square, autoattack,version=standard, patch,size=16, corruption,kind=jpeg,severit
 
 Without --eval_sets or --suite it uses the eight emoji groups of examples/emoji, in a drawing style that no training
 saw. With --caption_column the images of a set and their captions are retrieved by each other (recall at 1, 5 and 10,
-under fgsm, pgd or corruption); with --target images are pulled to a caption. With --verdict_file, a run that was
-killed goes on where it was. Several processes share the images.
+under fgsm, pgd or corruption); with --target images are pulled to a caption. With --defence each attack is three: one
+that does not know the defence, one through it and one past its gradient; per image the worst of them counts. With
+--verdict_file, a run that was killed goes on where it was. Several processes share the images.
 """
 
 from hf_pmgaft.cli.evaluate import main

@@ -66,7 +66,8 @@ class Defended:
             return None
 
         if options is not None:
-            defence = {**({"defence": defence} if isinstance(defence, str) else dict(defence)), **options}
+            whole = {"defence": defence} if isinstance(defence, str) else DefenceSpec.of(defence).to_dict()
+            defence = {**whole, **options}
         spec = DefenceSpec.of(defence)
         if spec.is_random:
             eot = check_count("eot", DEFAULT_EOT if eot is None else eot)

@@ -391,6 +391,7 @@ class RobustnessReport:
         attacks = ", ".join(spec.name for spec in self.headline_attacks)
         lines = [f"<p>{self.measure} in %, robust under {escape(attacks)}; protocol {self.protocol_hash}</p>"]
         lines.append(render(self.rows(), "html"))
+        lines += [f"<p>{escape(text)}</p>" for text in self.defence]
         for flag in self.flags:
             lines.append(f"<p>{escape('{flag} ({set}): {message}'.format(**flag))}</p>")
         if self.picture is not None:

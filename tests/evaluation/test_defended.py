@@ -11,11 +11,14 @@ from support.sets import CE, MARGIN, make_data
 from support.shared_evaluation import RANDOM, judged, reports
 
 from hf_pmgaft import AttackSpec, RobustnessReport, evaluate_robustness
+from hf_pmgaft.attacks import sample_seeds
 from hf_pmgaft.data import RetrievalDataset
-from hf_pmgaft.defences import ATTACKERS, DEFENCES, PixelDefence
+from hf_pmgaft.defences import ATTACKERS, DEFENCES, PixelDefence, RandomNoise
+from hf_pmgaft.defences.spec import DefenceSpec
 from hf_pmgaft.evaluation.defended import DEFAULT_DRAWS, DEFAULT_EOT, Defended
 from hf_pmgaft.evaluation.heads import NearestClassMean
 from hf_pmgaft.evaluation.verdicts import VERDICTS
+from hf_pmgaft.noise import draw_seeds
 
 APGD = {"attack": "apgd", "eps": "20/255", "num_steps": 10}
 SHORT = {**MARGIN, "num_steps": 4}
@@ -43,12 +46,26 @@ class BlackForOdd(PixelDefence):
         return torch.where((seeds % 2 == 1).view(-1, 1, 1, 1), 0.0, images)
 
 
+class Recording(RandomNoise):
+    """Keeps the seeds of passes with a gradient, and of those without, as they came."""
+
+    title = "recording"
+    with_gradient: list = []
+    without: list = []
+
+    def purify(self, images, seeds):
+        (self.with_gradient if torch.is_grad_enabled() else self.without).append(seeds.tolist())
+        return super().purify(images, seeds)
+
+
 @pytest.fixture(autouse=True)
 def defences(monkeypatch):
-    own = {"identity": Identity, "quantise": Quantise, "seen": Seen, "black_for_odd": BlackForOdd}
-    for name, cls in own.items():
-        monkeypatch.setitem(DEFENCES, name, cls)
+    own = [Identity, Quantise, Seen, BlackForOdd, Recording]
+    for cls in own:
+        monkeypatch.setitem(DEFENCES, cls.title.replace(" ", "_"), cls)
     monkeypatch.setattr(Seen, "calls", [])
+    for name in ("with_gradient", "without"):
+        monkeypatch.setattr(Recording, name, [])
 
 
 def run(fitted, data, attacks=(MARGIN,), **options) -> RobustnessReport:
@@ -246,6 +263,34 @@ def test_half_of_the_draws_are_no_majority_and_as_many_are_drawn_as_were_asked_f
     assert clean[40]["every_draw"] < 0.3
 
 
+def test_no_draw_that_led_an_attack_gives_a_verdict(fitted, small):
+    attack = "pgd,eps=1/255,num_steps=3,attacker=through,eot=2"
+    result = run(fitted, small, [attack], defence="recording", draws=3, probes=False, seed=4).sets[0]
+    rows = torch.arange(16)
+
+    def seeds_of(rows, purpose, count):
+        return [draw_seeds(sample_seeds(4, 0, rows), purpose, index).tolist() for index in range(count)]
+
+    right = rows[torch.tensor(result.verdicts["clean"], dtype=torch.bool)]
+    assert Recording.without[:3] == seeds_of(rows, "verdict", 3)
+    # An attack looks at the images first, by draws that its three steps do not take again.
+    assert Recording.without[3:] == [*seeds_of(right, "attack", 2), *seeds_of(right, "verdict", 3)]
+    assert Recording.with_gradient == seeds_of(right, "attack", 8)[2:]
+
+
+@pytest.mark.parametrize("defence", ["identity", "random_noise"])
+def test_other_threats_have_attackers_too_but_corruptions_and_are_judged_alike(fitted, small, defence):
+    attacks = [SHORT, {"attack": "patch", "size": 4, "num_steps": 2}, "corruption,kind=gaussian_noise,severity=5"]
+    result = run(fitted, small, attacks, defence=defence, probes=False).sets[0]
+    eot = {"identity": None, "random_noise": DEFAULT_EOT}[defence]
+    eots = {"unaware": None, "through": eot, "straight_through": eot}
+    names = [by(attack, attacker, eots[attacker]) for attack in attacks[:2] for attacker in ATTACKERS]
+    assert list(result.attacks) == [*names, "gaussian_noise 5"]
+    assert set(result.threats) == {"linf 20/255", "patch 4x4", "gaussian_noise 5"}
+    assert result.threats["patch 4x4"] <= min(result.attacks[name] for name in names[3:]) < result.clean_accuracy
+    assert result.threats["gaussian_noise 5"] <= result.clean_accuracy
+
+
 def test_rounded_points_are_judged_by_majority_too(fitted, small):
     result = noisy(fitted, small, [{**SHORT, "eps": "0.6/255"}], eight_bit=True, batch_size=5).sets[0]
     assert result.robust_accuracy <= result.robust_8bit_accuracy <= result.clean_accuracy
@@ -304,6 +349,8 @@ def test_numbers_have_defaults_and_no_defence_has_options_of_their_names():
         **{"defence": "random_noise", "eps": "1/255"},
         **{"draws": DEFAULT_DRAWS, "eot": DEFAULT_EOT},
     }
+    spec = DefenceSpec.parse("random_noise,eps=2/255")
+    assert Defended.of(spec, {"eps": "1/255"}).spec == Defended.of("random_noise,eps=1/255").spec != spec
     assert Defended.of(None) is None
     for name in DEFENCES:
         assert not {"eot", "draws"} & set(Defended.of(name).spec.options)
