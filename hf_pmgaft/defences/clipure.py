@@ -16,7 +16,7 @@ from ..prompts import DEFAULT_PROMPT_TEMPLATES, check_prompt_templates
 from ..registry import check_count
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts, check_takes_captions, encode_prompts
-from .defence import Defence, straight_through
+from .defence import Defence, check_given, straight_through
 
 
 class CLIPure(Defence):
@@ -72,6 +72,7 @@ class CLIPure(Defence):
         **options: Any,
     ) -> CLIPure:
         """The defence of an encoder's classifier, with the encoder's own text of no class."""
+        check_given(cls.title, model=model, processor=processor)
         templates = check_prompt_templates(prompt_templates or DEFAULT_PROMPT_TEMPLATES)
         prompts = ClassPrompts.of_captions(model, processor, [""], templates)
         return cls(classifier, encode_prompts(model, prompts)[0], **options)

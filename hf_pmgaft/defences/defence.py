@@ -161,3 +161,19 @@ def straight_through(values: torch.Tensor, source: torch.Tensor) -> torch.Tensor
     """
     # Not source + (values - source), which rounds.
     return values.detach() + (source - source.detach())
+
+
+def check_given(title: str, **needed: Any) -> None:
+    """Raises `ValueError` for what a defence with texts of its own was not given.
+
+    Example:
+        >>> check_given("CLIPure", model=model, processor=None)
+        Traceback (most recent call last):
+        ValueError: CLIPure makes texts of its own, and was given no processor. Pass it to `DefenceSpec.wrap`.
+    """
+    missing = [name for name, value in needed.items() if value is None]
+    if missing:
+        raise ValueError(
+            f"{title} makes texts of its own, and was given no {' and no '.join(missing)}. Pass it to "
+            "`DefenceSpec.wrap`."
+        )

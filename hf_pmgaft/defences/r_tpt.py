@@ -22,7 +22,7 @@ from ..tuning.prompt_tokens import with_text_tokens
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts, tokenize
 from .crops import resized_crops
-from .defence import Defence
+from .defence import Defence, check_given
 
 CONTEXT = "a photo of a"
 ADAM_EPS = 1e-8
@@ -110,6 +110,7 @@ class RTPT(Defence):
         **options: Any,
     ) -> RTPT:
         """The defence of an encoder's classifier of class names; its prompts have their context for a template."""
+        check_given(cls.title, model=model, processor=processor, class_names=class_names)
         names = [prompt_name(name) for name in check_class_names(class_names)]
         ids, mask = tokenize(model, tokenizer_of(processor), [CONTEXT], truncation=False)
         ids = ids[:, 1 : int(mask.sum()) - 1].to(classifier.device)  # without start and end

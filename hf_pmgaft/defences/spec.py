@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -136,10 +137,12 @@ def _complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     title = f"The defence {name!r}"
     annotations = typing.get_type_hints(DEFENCES[name].__init__)
-    options = {}
-    for key, default in defaults.items():
-        value = given.get(key, default)
-        options[key] = value if _is_length(annotations[key]) else check_kind(title, annotations[key], key, value)
+    options = {key: given.get(key, default) for key, default in defaults.items()}
+    for key, value in options.items():
+        if not _is_length(annotations[key]):
+            options[key] = check_kind(title, annotations[key], key, value)
+        if annotations[key] is float and not 0 <= options[key] < math.inf:
+            raise ValueError(f"{title} cannot take {key}={value!r}. Pass a number of 0 or more.")
     try:
         _construct(name, options)
     except ValueError as error:

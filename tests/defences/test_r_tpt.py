@@ -124,7 +124,8 @@ def test_every_image_begins_anew_and_the_model_stays_as_it_was():
 def test_prompts_differ_from_what_they_were_and_from_image_to_image():
     defence = tiny_defence()
     context, class_embeds = defence.untuned()
-    images = torch.rand(2, 3, tiny.SIZE, tiny.SIZE)
+    images = torch.rand(2, 3, tiny.SIZE, tiny.SIZE, generator=torch.Generator().manual_seed(0))
+    images[1] /= 4
     tuned = []
     for row in range(2):
         views = defence.views(images[row : row + 1], torch.tensor([row]))
@@ -143,7 +144,8 @@ def test_prompts_differ_from_what_they_were_and_from_image_to_image():
         ("r_tpt,share=0.01", "share=0.01, which of 64 views are 0"),
         ("r_tpt,share=1.5", "share=1.5, which of 64 views are 96"),
         ("r_tpt,temperature=0", "must be above 0"),
-        ("r_tpt,learning_rate=-1", "must be above 0"),
+        ("r_tpt,learning_rate=0", "must be above 0"),
+        ("r_tpt,weight_decay=-1", "cannot take weight_decay=-1. Pass a number of 0 or more"),
         ("r_tpt,weight_decay=high", "cannot take weight_decay='high'. Pass a number"),
     ],
 )

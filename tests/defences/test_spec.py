@@ -41,8 +41,20 @@ def test_a_spec_wraps_a_classifier():
         ("random_noise,eps=1,eps=2", "has eps twice"),
         ("random_noise,eps=300/255", "The defence 'random_noise': You passed the radius 300/255"),
         ({"eps": "4/255"}, "There is no defence None"),
+        ("ttc,threshold=.nan", "cannot take threshold=nan. Pass a number of 0 or more"),
+        ("ttc,num_steps=two", "cannot take num_steps='two'. Pass an integer"),
+        ("ttc,step_size=far", "The defence 'ttc': You passed the step size 'far'"),
     ],
 )
 def test_what_is_no_defence_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
         DefenceSpec.of(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("clipure", "no model and no processor"), ("r_tpt", "no model and no processor and no class_")],
+)
+def test_a_defence_with_texts_of_its_own_says_what_it_was_not_given(name, missing):
+    with pytest.raises(ValueError, match=f"makes texts of its own, and was given {missing}"):
+        DefenceSpec.parse(name).wrap(None)

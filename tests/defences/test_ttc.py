@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from support.defended import GOLDEN, double, is_golden, loss_and_gradient, toy
+import torch.nn.functional as F
+from support.defended import GOLDEN, double, is_golden, loss_and_gradient, slope, toy
 
 from hf_pmgaft.defences import TTC, RandomNoise
 from hf_pmgaft.defences.defence import straight_through
@@ -46,6 +47,22 @@ def test_the_two_backward_passes_differ_where_the_border_cuts_off():
     case = CASES["authors_settings"]
     through, replaced = (double(case[key]) for key in ("gradient_through", "gradient_straight_through"))
     assert ((through - replaced).abs() > 1e-6).sum() == 1
+
+
+@pytest.mark.parametrize("side", ["black", "white"])
+def test_the_gradient_through_is_that_of_the_unrolled_walk_where_pixels_are_near_the_border(side):
+    classifier, images, labels = toy()
+    images = images / 40 if side == "black" else 1 - images / 40
+    defence, noise = TTC(classifier, num_steps=4, threshold=10.0), double(CASES["five_steps"]["noise"])
+
+    def loss(images):
+        logits = classifier(defence.counterattack(images, noise))
+        return F.cross_entropy(logits, labels, reduction="none").detach()
+
+    _, gradient = loss_and_gradient(lambda point: classifier(defence.counterattack(point, noise)), images, labels)
+    is_golden(gradient, slope(loss, images), 1e-5)
+    is_pinned = gradient.abs() < 1e-12
+    assert 3 < is_pinned.sum() < is_pinned.numel() - 3
 
 
 @pytest.mark.parametrize("tower", ["itself", "original"])
