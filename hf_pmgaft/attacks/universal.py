@@ -166,7 +166,7 @@ def completed(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     file = options["file"]
     perturbation = load_once(file)
-    if options["digest"] not in (None, perturbation.digest):
+    if options["digest"] is not None and str(options["digest"]) != perturbation.digest:
         raise ValueError(
             f"{file} holds the perturbation {perturbation.digest}, not {options['digest']}: the file has changed. "
             "Pass the old one, or leave digest out."

@@ -39,6 +39,11 @@ def box(image: torch.Tensor, clean: torch.Tensor) -> tuple[int, int, int, int]:
     return rows.min().item(), columns.min().item(), rows.max().item() + 1, columns.max().item() + 1
 
 
+def crop(image: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    top, left, bottom, right = box(image, clean)
+    return image[:, top:bottom, left:right]
+
+
 # ---- What is written ----
 
 
@@ -53,9 +58,8 @@ def test_a_word_stands_as_pillow_draws_it_in_white_with_a_black_outline():
 
     grey = torch.full((1, 3, 48, 48), 128 / 255)
     found = [write(grey, torch.tensor([0]), torch.tensor([seed]), words=1, places=1)[0] for seed in range(12)]
-    boxes = [(image, box(image, grey[0])) for image in found]
-    crops = [image[:, top:bottom, left:right] for image, (top, left, bottom, right) in boxes]
-    cats = [crop for crop in crops if crop.shape[1:] == (layout.height, layout.width)]
+    crops = [crop(image, grey[0]) for image in found]
+    cats = [cut for cut in crops if cut.shape[1:] == (layout.height, layout.width)]
     assert 2 <= len(cats) < 12
     for cat in cats:
         assert (cat - wanted).abs().max() < 2.1 / 255  # Pillow rounds twice
@@ -98,6 +102,24 @@ def test_a_name_that_reads_like_the_true_one_is_not_written():
         typographic(reader, GREY[:1], LABELS[:1], class_names=["cat", "Cat"], height=0.5)
 
 
+def test_of_names_that_read_the_same_one_is_written():
+    names, labels = ["tree frog", "cat", "Cat", "owl"], torch.zeros(6, dtype=torch.int64)
+    for start in range(4):
+        reader = Reader(labels)
+        seeds = torch.arange(6) + 6 * start
+        typographic(reader, GREY, labels, class_names=names, height=0.5, words=3, places=1, seeds=seeds)
+        first, second = reader.seen
+        for clean, one, other in zip(GREY, first, second, strict=True):
+            assert crop(one, clean).shape != crop(other, clean).shape
+
+
+def test_random_letters_are_the_same_at_every_place():
+    reader = Reader(LABELS)
+    write(classifier=reader, words=2, places=2, letters="random")
+    crops = [[crop(image, clean) for image, clean in zip(seen, GREY, strict=True)] for seen in reader.seen]
+    assert all(torch.equal(one, other) for pair in (crops[:2], crops[2:]) for one, other in zip(*pair, strict=True))
+
+
 def test_random_letters_are_others_in_the_same_box():
     words, letters = write(words=1, places=1), write(words=1, places=1, letters="random")
     for clean, word, other in zip(GREY, words, letters, strict=True):
@@ -109,6 +131,12 @@ def test_random_letters_are_others_in_the_same_box():
         assert extent[3] - extent[1] > 0.6 * (right - left)
     drawn = [random_letters("tree frog", seed, 0) for seed in range(100)]
     assert all(len(text) == 8 for text in drawn) and set().union(*drawn) == set("abcdefghijklmnopqrstuvwxyz")
+
+
+def test_a_letter_stands_in_the_middle_of_where_its_own_stood():
+    ink = draw(lay_out("w", 48, 24), letters=["i"])[1].any(0).nonzero()[0]
+    width = lay_out("w", 48, 24).width
+    assert len(ink) < width / 2 and abs(ink[0] - (width - 1 - ink[-1])) <= 2
 
 
 def test_letters_that_replace_themselves_stand_where_they_stood():
