@@ -28,7 +28,8 @@ class CLIPure(Defence):
 
     One step turns the embedding by `atan(s)` in the plane of `u` and `n`. The authors' `step_size` of 30 turns it past
     `n` and the next step back again, so that ten of them change nothing for an image within 88 degrees of `n`. The
-    default takes small steps instead.
+    default is not theirs: small steps, of 5.7 degrees in all. Larger ones leave little but `n` (ten of 0.1 take the
+    embedded CLIP from 63 of 100 animals to 1).
 
     `through` has all steps in the graph; `straight_through` has the identity for them, from `z / |z|` on.
 
@@ -54,7 +55,7 @@ class CLIPure(Defence):
     title = "CLIPure"
 
     def __init__(
-        self, classifier: ZeroShotClassifier, null_embed: torch.Tensor, *, num_steps: int = 10, step_size: float = 0.1
+        self, classifier: ZeroShotClassifier, null_embed: torch.Tensor, *, num_steps: int = 10, step_size: float = 0.01
     ):
         super().__init__(classifier)
         self.null_embed = null_embed

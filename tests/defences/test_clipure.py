@@ -47,6 +47,9 @@ def test_a_step_turns_the_embedding_by_its_arc_tangent():
     defence = CLIPure(None, torch.tensor([0.0, 2.0]), num_steps=1, step_size=0.1)
     turned = defence.purify(torch.tensor([[1.0, 0.0]]))
     assert math.atan2(turned[0, 1], turned[0, 0]) == pytest.approx(math.atan(0.1), rel=1e-6)
+    turned = CLIPure(None, torch.tensor([0.0, 2.0])).purify(torch.tensor([[1.0, 0.0]]))
+    assert math.degrees(math.atan2(turned[0, 1], turned[0, 0])) == pytest.approx(5.73, abs=0.01)
+
     at_text = torch.tensor([[0.0, 1.0]])
     assert torch.equal(defence.purify(at_text), at_text)
 
