@@ -1,7 +1,7 @@
 """What learned prompts cost before the first step of training, and what training makes of them, in few shots.
 
     pmgaft few-shot --grid examples/studies/prompt_methods.yaml --sets validation --seeds 0
-    pmgaft few-shot --grid examples/studies/prompt_methods.yaml --sets test
+    pmgaft few-shot --grid examples/studies/prompt_methods.yaml --sets test --methods none tecoa capt_random capt
     python examples/studies/prompt_methods.py
 
 The last line attaches prompts to the embedded model as a tuning begins, trains nothing, and measures clean accuracy on
