@@ -7,16 +7,17 @@ from collections.abc import Sequence
 
 import torch
 
-# What draws are for. Those of one purpose know nothing of those of another.
-PURPOSES = ("attack", "choice", "verdict")
+# What draws are for. Those of one purpose know nothing of those of another. New ones go to the end: a place is a seed.
+PURPOSES = ("attack", "choice", "verdict", "selection", "estimation")
 _MASK = 0xFFFFFFFF
 
 
-def sample_seeds(seed: int, step: int, sample_ids: torch.Tensor) -> torch.Tensor:
+def sample_seeds(seed: int, step: int | torch.Tensor, sample_ids: torch.Tensor) -> torch.Tensor:
     """Makes one seed per sample from the run's seed, the step or epoch, and the sample's id.
 
     Args:
-        seed (`int`), step (`int`): The same for the whole batch.
+        seed (`int`): The same for the whole batch.
+        step (`int` or `torch.Tensor`): One for the whole batch, or one of each sample: `[B]`, int64.
         sample_ids (`torch.Tensor`): `[B]`, int64.
 
     Returns:
@@ -39,13 +40,14 @@ def sample_seeds(seed: int, step: int, sample_ids: torch.Tensor) -> torch.Tensor
     return ((high & 0x3FFFFFFF) << 32) | low
 
 
-def draw_seeds(seeds: torch.Tensor, purpose: str, index: int = 0) -> torch.Tensor:
+def draw_seeds(seeds: torch.Tensor, purpose: str, index: int | torch.Tensor = 0) -> torch.Tensor:
     """Makes the seeds of one fresh draw for each image, from which all of its noise follows.
 
     Args:
         seeds (`torch.Tensor`): `[B]`, int64, one per image.
-        purpose (`str`): One of `PURPOSES`: an attack, the choice among its points, or the verdict on them.
-        index (`int`): Which draw of that purpose.
+        purpose (`str`): One of `PURPOSES`: an attack, the choice among its points, the verdict on them, or what
+            picks a class to certify and bounds its probability.
+        index (`int` or `torch.Tensor`): Which draw of that purpose; one for all images, or one of each: `[B]`, int64.
 
     Example:
         >>> seeds = torch.arange(2)

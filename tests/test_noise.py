@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_pmgaft.noise import normal_noise, sample_seeds, uniform_noise
+from hf_pmgaft.noise import PURPOSES, draw_seeds, normal_noise, sample_seeds, uniform_noise
 
 
 def test_noise_is_uniform_normal_and_independent():
@@ -36,3 +36,9 @@ def test_seeds_differ_between_runs_steps_and_samples():
     seeds = torch.cat([sample_seeds(seed, step, ids) for seed in range(5) for step in range(20)])
     assert len(set(seeds.tolist())) == len(seeds)
     assert torch.equal(sample_seeds(3, 4, ids[[9, 2]]), sample_seeds(3, 4, ids)[[9, 2]])
+
+
+def test_seeds_of_a_purpose_stay_whatever_comes_after_it():
+    seeds = [draw_seeds(torch.tensor([7]), purpose, index=2).item() for purpose in PURPOSES]
+    assert seeds[:3] == [3642282121487589616, 1495849088223186978, 848662170622937403]
+    assert len(set(seeds)) == len(PURPOSES)
