@@ -8,6 +8,7 @@ from .ensemble import Ensemble
 from .hedge import Hedge
 from .r_tpt import RTPT
 from .random_noise import RandomNoise
+from .smoothing import Smoothing
 from .ttc import TTC
 
 DEFENCES: dict[str, type[Defence]] = {
@@ -17,6 +18,7 @@ DEFENCES: dict[str, type[Defence]] = {
     "hedge": Hedge,
     "r_tpt": RTPT,
     "random_noise": RandomNoise,
+    "smoothing": Smoothing,
     "ttc": TTC,
 }
 
@@ -31,5 +33,6 @@ __all__ = [
     "PixelDefence",
     "RandomNoise",
     "RTPT",
+    "Smoothing",
     "TTC",
 ]
