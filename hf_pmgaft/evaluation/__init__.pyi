@@ -1,3 +1,5 @@
+from .certificates import certified_accuracy as certified_accuracy
+from .certificates import certify as certify
 from .comparison import Comparison as Comparison
 from .comparison import compare_reports as compare_reports
 from .evaluate import evaluate_robustness as evaluate_robustness
