@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,6 +32,9 @@ ATTACKERS = ("unaware", "through", "straight_through")
 # Options of whoever attacks a defence, which no attack function takes. A description has them only where they are
 # given: `attacker`, and over how many fresh draws of a random defence each step is averaged (`eot`).
 OF_DEFENCES = ("attacker", "eot")
+# The option of whoever makes images on another model than the one that is judged by them: the name of that model.
+OF_TRANSFER = ("source",)
+OF_ATTACKERS = (*OF_DEFENCES, *OF_TRANSFER)
 
 _COUNTS = ("num_steps", "num_targets", "num_queries", "restarts", "search_steps", "places", "size", "words")
 # What an attack is given by its caller, and is no option of a description.
@@ -94,8 +98,8 @@ def complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of an attack, checked."""
     defaults = defaults_of(name)
     spec = {"attack": name, **given}
-    of_defences = {key: given[key] for key in OF_DEFENCES if key in given and takes_attacker(name)}
-    unknown = sorted(set(given) - set(defaults) - set(of_defences))
+    of_attackers = {key: given[key] for key in OF_ATTACKERS if key in given and takes_attacker(name)}
+    unknown = sorted(set(given) - set(defaults) - set(of_attackers))
     if unknown:
         raise ValueError(f"The attack {name!r} takes no {', '.join(unknown)}. It takes: {sorted(defaults)}.")
 
@@ -116,14 +120,15 @@ def complete(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
                 full[key] = check_count(key, full[key])
         if "norm" in full:
             _check_ball(name, full)
-        _check_of_defences(of_defences)
+        _check_of_defences(of_attackers)
+        _check_source(of_attackers)
     except ValueError as error:
         raise ValueError(f"The attack {name!r}: {error}") from error
-    return {**full, **of_defences}
+    return {**full, **of_attackers}
 
 
 def takes_attacker(name: str) -> bool:
-    """Whether an attack looks at the classifier that it attacks, so that it matters what it knows of a defence.
+    """Whether an attack looks at the classifier that it attacks, so that it matters which one that is.
 
     Example:
         >>> takes_attacker("pgd"), takes_attacker("corruption")
@@ -142,6 +147,26 @@ def _check_of_defences(given: Mapping[str, Any]) -> None:
                 "You passed eot with attacker='unaware', which attacks the bare classifier, where nothing is drawn. "
                 "Leave one of them out."
             )
+
+
+def _check_source(given: dict[str, Any]) -> None:
+    """Checks the name of a source, and makes a text of a path."""
+    if "source" not in given:
+        return
+    source = given["source"]
+    if isinstance(source, os.PathLike):
+        source = given["source"] = os.fspath(source)
+    if not isinstance(source, str) or not source.strip():
+        raise ValueError(
+            f"You passed source={source!r}, which is no name of a model. Pass a Hub id such as "
+            "openai/clip-vit-base-patch32, or a folder; one called by a number is ./7."
+        )
+    others = [f"{key}={given[key]!r}" for key in OF_DEFENCES if key in given]
+    if others:
+        raise ValueError(
+            f"You passed source={source!r} with {', '.join(others)}. Images of a source are made without the model "
+            "under test, so that nothing is known of its defence. Leave one of them out."
+        )
 
 
 def _like_default(title: str, key: str, value: Any, default: Any) -> Any:

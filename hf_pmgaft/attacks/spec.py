@@ -22,7 +22,7 @@ from .dense_losses import DENSE_LOSSES
 from .early_stopped import early_stopped_pgd
 from .lettering import READABLE
 from .losses import LOSSES
-from .options import OF_DEFENCES, complete, defaults_of, parse_options, resolve, try_attack
+from .options import OF_ATTACKERS, complete, defaults_of, parse_options, resolve, try_attack
 from .pgd import default_step_size
 from .sea import sea
 from .typographic import band_of, check_typography
@@ -127,6 +127,25 @@ class AttackSpec:
         return self.options.get("attacker")
 
     @property
+    def source(self) -> str | None:
+        """The model that its images are made on, if that is another than the one that they judge."""
+        return self.options.get("source")
+
+    @property
+    def source_name(self) -> str | None:
+        """What tables call the source: its name, of a longer path the last part.
+
+        Example:
+            >>> AttackSpec.parse("pgd,eps=4/255,source=/home/me/runs/robust").source_name
+            'robust'
+        """
+        if self.source is None:
+            return None
+        path = Path(self.source)
+        is_long = path.is_absolute() or len(path.parts) > 2 or path.parts[:1] in [("..",), ("~",)]
+        return path.name if is_long and path.name else path.as_posix()
+
+    @property
     def norm(self) -> str | None:
         """The norm of the ball, if the threat is one; a universal perturbation is one point of it."""
         has_ball = "eps" in self.options and self.attack != "universal"
@@ -139,7 +158,15 @@ class AttackSpec:
 
     @property
     def threat(self) -> str:
-        """What the attacker may do, such as `linf 4/255`; attacks of one threat make one worst case."""
+        """What the attacker may do, such as `linf 4/255`; attacks of one threat make one worst case.
+
+        Who makes images on another model can do less, and is a threat of its own: `linf 4/255 from robust`.
+        """
+        return self._change if self.source is None else f"{self._change} from {self.source_name}"
+
+    @property
+    def _change(self) -> str:
+        """What may become of an image, whoever makes it."""
         if self.attack == "patch":
             return f"patch {self.options['size']}x{self.options['size']}"
         if self.attack == "corruption":
@@ -156,7 +183,8 @@ class AttackSpec:
         if self.attack == "corruption":
             return self.threat
         if self.attack == "autoattack":
-            name, others = f"AutoAttack {self.options['version']} {self.threat}", self._of_defence
+            name, others = f"AutoAttack {self.options['version']} {self.threat}", self._of_attacker
+            others.pop("source", None)
             return f"{name} ({_listed(others)})" if others else name
 
         # What every table wants to know
@@ -172,7 +200,7 @@ class AttackSpec:
             title += f" {options.get('loss', 'ce')}"
 
         # What is off its default
-        shown = {"eps", "norm", "size", "step_size"} | _NAMED.get(self.attack, set())
+        shown = {"eps", "norm", "size", "source", "step_size"} | _NAMED.get(self.attack, set())
         defaults = defaults_of(self.attack)
         others = {key: value for key, value in options.items() if key not in shown and value != defaults.get(key)}
         if self._has_another_step():
@@ -195,7 +223,7 @@ class AttackSpec:
             parts = components(
                 self.options["version"], num_classes, eps=self.options["eps"], norm=self.options["norm"]
             )
-            return [AttackSpec.of({**part, **self._of_defence}) for part in parts]
+            return [AttackSpec.of({**part, **self._of_attacker}) for part in parts]
 
         needed = max(_CLASSES.get(self.attack, 2), _CLASSES.get(self.options.get("loss"), 2))
         if num_classes < needed:
@@ -318,11 +346,11 @@ class AttackSpec:
     @property
     def _own_options(self) -> dict[str, Any]:
         """What the attack's function is called with."""
-        return {key: value for key, value in self.options.items() if key not in OF_DEFENCES}
+        return {key: value for key, value in self.options.items() if key not in OF_ATTACKERS}
 
     @property
-    def _of_defence(self) -> dict[str, Any]:
-        return {key: self.options[key] for key in OF_DEFENCES if key in self.options}
+    def _of_attacker(self) -> dict[str, Any]:
+        return {key: self.options[key] for key in OF_ATTACKERS if key in self.options}
 
     def _has_another_step(self) -> bool:
         """Whether PGD's step is another than its default for the radius and the number of steps."""

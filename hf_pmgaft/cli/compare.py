@@ -90,7 +90,7 @@ def draw_reports(reports: Mapping[str, RobustnessReport], folder: Path) -> None:
     robustness_bars(reports, folder / "bars.png")
 
     first = next(iter(reports.values()))
-    norms = {attack.norm for attack in first.attacks} - {None}
+    norms = {attack.norm for attack in first.attacks if attack.source is None} - {None}
     for norm in sorted(norms):
         for figure in first.figures:
             suffix = "" if figure.kind == "accuracy" else f"_{figure.key.lower()}"

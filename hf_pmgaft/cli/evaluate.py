@@ -7,6 +7,7 @@ any image-caption sets.
         --attacks autoattack,version=fast --verdict_file verdicts.jsonl
     pmgaft evaluate --caption_column label,tags --num_steps 20
     pmgaft evaluate --model outputs/clip-pmgaft-emoji --defence random_noise,eps=4/255 --attacks pgd,num_steps=20
+    pmgaft evaluate --attacks pgd,loss=ce pgd,loss=ce,source=outputs/clip-pmgaft-emoji
 
 An attack is a name and its options: pgd,num_steps=100,loss=ce,restarts=5 or fgsm, cw, apgd, apgd_t, fab, fab_t,
 square, autoattack,version=standard, patch,size=16, corruption,kind=jpeg,severity=3, typographic,height=0.2,
@@ -16,9 +17,10 @@ radius is the headline; others are reported beside it.
 Without --eval_sets or --suite it uses the eight embedded groups of emoji, in a drawing style that no training saw.
 With --caption_column the images of a set and their captions are retrieved by each other (recall at 1, 5 and 10, under
 fgsm, pgd or corruption); with --target images are pulled to a caption. With --defence each attack is three: one that
-does not know the defence, one through it and one past its gradient; per image the worst of them counts. With
---verdict_file, a run that was killed goes on where it was. Several processes, as `accelerate launch -m
-hf_pmgaft.cli.evaluate` starts them, share the images.
+does not know the defence, one through it and one past its gradient; per image the worst of them counts. An attack with
+source=MODEL makes its images on that model alone, and the one under test judges them. With --verdict_file, a run that
+was killed goes on where it was. Several processes, as `accelerate launch -m hf_pmgaft.cli.evaluate` starts them, share
+the images.
 """
 
 from __future__ import annotations
@@ -411,7 +413,7 @@ def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
     print(f"Protocol {report.protocol_hash}; {report.verdict}; seed {report.protocol['seed']}.")
-    for text in (*report.defence, *report.retrieval, *report.segmentation):
+    for text in (*report.defence, *report.transfer, *report.retrieval, *report.segmentation):
         print(text)
     print("Robust figures are upper bounds until a stronger attack fails to lower them.")
     for flag in report.flags:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import torch
@@ -20,9 +20,12 @@ from .reader import Reader
 from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, Judged, Verdicts
 
 Classifier = ZeroShotClassifier | Defence
+Sources = Mapping[str, ZeroShotClassifier]
 
 
-def judge_classification(judge: Judge, classifier: Classifier, plan: Plan, reader: Reader) -> None:
+def judge_classification(
+    judge: Judge, classifier: Classifier, plan: Plan, reader: Reader, sources: Sources | None = None
+) -> None:
     """Judges a set, clean and under each attack. Verdicts on file are not computed again.
 
     Args:
@@ -30,6 +33,7 @@ def judge_classification(judge: Judge, classifier: Classifier, plan: Plan, reade
         classifier (`ZeroShotClassifier` or `Defence`): Images in [0,1] -> logits. A defence draws nothing; attacks on
             it name their attackers, and what these find is judged by it.
         plan (`Plan`): The set, its rows and attacks.
+        sources (`dict[str, ZeroShotClassifier]`, *optional*): By name, on what attacks that name a source make images.
     """
     judge.check_images(reader, plan.rows)
 
@@ -52,7 +56,7 @@ def judge_classification(judge: Judge, classifier: Classifier, plan: Plan, reade
         if judge.any_iterate and spec.attack != "corruption":
             before = standing.get(group, right)
 
-        for ended in _attacked(judge, spec, classifier, plan, reader, list(before)):
+        for ended in _attacked(judge, spec, classifier, plan, reader, list(before), sources or {}):
             verdicts = _attacked_verdicts(judge, spec, classifier, ended)
             joined = [_joined(before[row], now) for row, now in zip(ended.rows, verdicts, strict=True)]
             judge.note(reader, spec.name, ended.rows, joined)
@@ -98,14 +102,23 @@ def _clean_verdicts(classifier: Classifier, batch: Batch, name: str) -> list[int
 
 
 def _attacked(
-    judge: Judge, spec: AttackSpec, classifier: Classifier, plan: Plan, reader: Reader, candidates: list[int]
+    judge: Judge,
+    spec: AttackSpec,
+    classifier: Classifier,
+    plan: Plan,
+    reader: Reader,
+    candidates: list[int],
+    sources: Sources,
 ) -> Iterator[Ended]:
     """Attacks candidates: by walks in full batches if the attack is made of them and ends at the first wrong answer,
-    else batch by batch. Whoever does not know the defence goes to the end."""
-    seen = classifier if spec.attacker is None else classifier.seen_by(spec.attacker)
+    else batch by batch. Whoever does not know the defence, or the model under test, goes to the end."""
+    if spec.source is not None:
+        seen = sources[spec.source_name]
+    else:
+        seen = classifier if spec.attacker is None else classifier.seen_by(spec.attacker)
     device = classifier.device
-    is_unaware = spec.attacker == "unaware"
-    walk = spec.walk(len(plan.texts)) if judge.any_iterate and not is_unaware else None
+    to_the_end = spec.source is not None or spec.attacker == "unaware"
+    walk = spec.walk(len(plan.texts)) if judge.any_iterate and not to_the_end else None
     if walk is not None:
         yield from judge.walks(
             reader, spec.name, candidates, plan.rows, _stands, spec=spec, walk=walk, classifier=seen, device=device
@@ -114,7 +127,7 @@ def _attacked(
 
     class_names = plan.data.class_names
     for batch in judge.batches(reader, spec.name, candidates, plan.rows, _stands, device=device):
-        if is_unaware:
+        if to_the_end:
             run = partial(attack_to_the_end, spec)
             adversarial = judge.attack(spec, seen, batch, run=run, class_names=class_names)
         else:

@@ -139,7 +139,7 @@ def check_defended(
         return
 
     title = defended.spec.title
-    _check_sets(title, sets)
+    check_whole_images(f"the defence {title}", sets, "defences here classify whole images", "defence")
     _check_draws(defended, attacks, verdict)
     if attack_precision != "fp32" or compile is not None:
         given = f"compile={compile!r}" if attack_precision == "fp32" else f"attack_precision={attack_precision!r}"
@@ -149,17 +149,24 @@ def check_defended(
         )
 
 
-def _check_sets(title: str, sets: Sequence[EvaluationImages]) -> None:
+def check_whole_images(passed: str, sets: Sequence[EvaluationImages], reason: str, kind: str) -> None:
+    """Raises `ValueError` for sets whose images are not classified as a whole, with which something cannot go.
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotDataset
+        >>> food = ZeroShotDataset(dataset, processor, name="food")
+        >>> check_whole_images("the defence ttc", [food], "defences here classify whole images", "defence")
+    """
     from ..data.evaluation_sets import RetrievalDataset
     from ..data.segmentation_sets import SegmentationDataset
 
     kinds = {SegmentationDataset: "segments pixels", RetrievalDataset: "retrieves captions"}
     for data in sets:
-        for kind, does in kinds.items():
-            if isinstance(data, kind):
+        for of_kind, does in kinds.items():
+            if isinstance(data, of_kind):
                 raise ValueError(
-                    f"You passed the defence {title} with the set {data.name!r}, which {does}; defences here classify "
-                    "whole images. Leave the set or the defence out."
+                    f"You passed {passed} with the set {data.name!r}, which {does}; {reason}. Leave the set or the "
+                    f"{kind} out."
                 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,7 @@ from .report import RobustnessReport, SetResult
 from .retrieval import check_retrieval, judge_retrieval, judged_retrieval
 from .sanity import PROBE_SIZE, Flag, noise_flag, probe, verdict_flags
 from .segmentation import check_segmentation, describe_segmentation, judge_segmentation, judged_segmentation
+from .transfer import check_transfer, open_sources
 from .verdicts import CLEAN, PIXELS, VERDICTS, Judged, Verdicts
 
 DEFAULT_ATTACK = {"attack": "pgd", "eps": "1/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
@@ -75,6 +76,7 @@ def evaluate_robustness(
     defence_kwargs: Mapping[str, Any] | None = None,
     eot: int | None = None,
     draws: int | None = None,
+    sources: Mapping[str, tuple[nn.Module, Any]] | None = None,
 ) -> RobustnessReport:
     """Clean and robust accuracy of zero-shot predictions, or of another head, recall of retrieval, or mean IoU of
     segmentation, in float32 and eval mode.
@@ -86,6 +88,10 @@ def evaluate_robustness(
     With a defence at test time each attack is one of three attackers: `unaware`, of the bare model; `through` the
     whole defence; and `straight_through`, past its backward pass. The worst of all three is the headline. The first
     runs to its end, and the defence judges where it ends.
+
+    An attack with `source=MODEL`, a Hub id or folder, is a transfer attack: its images are made on that model, with
+    its own class texts, statistics and resolution, to the end of the attack, and the model under test judges them
+    there. Nothing of it is used in making them. Such a threat, as `linf 4/255 from MODEL`, is one of its own.
 
     Args:
         model (dual encoder, image encoder or PEFT model): On any device; left as it was.
@@ -119,9 +125,13 @@ def evaluate_robustness(
         eot (`int`, *optional*): Over how many draws of a random defence a step of an attack is averaged; 4 if not
             given, unless the attack says so.
         draws (`int`, *optional*): By how many draws a random defence is judged; 5 if not given. A tie is wrong.
+        sources (`dict`, *optional*): By the name that attacks give as their `source`, a model with its processor, on
+            the device of `model`, where it should not be loaded by that name.
 
     Raises:
-        TypeError: if the model is DeepSpeed's engine, or has no text tower and no head is passed.
+        TypeError: if the model is DeepSpeed's engine, or has no text tower and no head is passed; if a source has
+            none.
+        OSError: if a source cannot be opened.
         ValueError: if an attack, a set or the verdict file cannot serve, before anything is computed; verdicts on
             other images when their set's turn comes.
         RuntimeError: if an attack returns what its threat does not allow.
@@ -145,6 +155,7 @@ def evaluate_robustness(
     if verdict is None:
         verdict = "majority" if is_random else "any_iterate"
     _check(sets, attacks, verdict)
+    check_transfer(attacks, sets, defended, sources)
     check_defended(defended, sets, attacks, verdict, attack_precision, compile)
     if defended is not None:
         defended.spec.check(model, processor, has_head=head is not None)
@@ -172,6 +183,12 @@ def evaluate_robustness(
     classifiers = _Classifiers(model, processor, head, readout, defended)
     classifiers.check_texts(plans)
 
+    # What images are made on, where that is another model: by its class texts, whatever judges
+    opened = open_sources(attacks, sources, next(model.parameters()).device)
+    on_sources = {name: _Classifiers(*pair, None, readout, None) for name, pair in opened.items()}
+    for of_source in on_sources.values():
+        of_source.check_texts(plans)
+
     # Protocol and model, which verdicts on file must be of
     protocol = make_protocol(model, plans, attacks, verdict, eight_bit, seed)
     for plan in plans:
@@ -183,6 +200,8 @@ def evaluate_robustness(
         protocol["attack_precision"] = attack_precision
     if defended is not None:
         protocol["defence"] = defended.describe()
+    if opened:
+        protocol["sources"] = {name: _describe_source(*pair, plans) for name, pair in opened.items()}
     described = _describe(model, processor)
     rank, _ = process_share()
     verdicts = Verdicts(verdict_file, {"protocol": protocol, "model": described}, rank)
@@ -197,7 +216,10 @@ def evaluate_robustness(
     any_iterate = verdict == "any_iterate"
     judge = Judge(verdicts, any_iterate, eight_bit, batch_size, seed, progress and rank == 0)
     probed: list[_Probed] = []
-    with judge.company, closing(verdicts), full_precision(model), without_tf32(), frozen(model):
+    with judge.company, closing(verdicts), without_tf32(), ExitStack() as stack:
+        for each in (model, *(of_source.model for of_source in on_sources.values())):
+            stack.enter_context(full_precision(each))
+            stack.enter_context(frozen(each))
         if compile is not None:
             classifiers.encode_image = CompiledEncoder(model, compile, batch_size)
         for plan in plans:
@@ -206,7 +228,11 @@ def evaluate_robustness(
                     judge_segmentation(judge, classifiers.segmenter(plan), plan, reader)
                     continue
                 classifier = in_attack_precision(classifiers.of(plan), attack_precision)
-                _judge(judge, classifier, plan, reader, defended)
+                seen = {
+                    name: in_attack_precision(of_source.of(plan), attack_precision)
+                    for name, of_source in on_sources.items()
+                }
+                _judge(judge, classifier, plan, reader, defended, seen)
                 if probes and rank == 0:
                     probed.append(_probe(classifier, plan, reader, attacks[0], seed))
         judge.company.meet()
@@ -224,8 +250,8 @@ def evaluate_robustness(
         digests = verdicts.of(plan.name, PIXELS)
         protocol["sets"][plan.name]["images"] = digest_of_list([digests[row] for row in plan.rows])
     rows = [result for of_set in results.values() for result in of_set]
-    sources = {data.name: data.source for data in sets if data.source}
-    provenance = {"sets": sources} if sources else {}
+    origins = {data.name: data.source for data in sets if data.source}
+    provenance = {"sets": origins} if origins else {}
     return RobustnessReport(protocol, rows, described, _flags(probed, results, plans), provenance)
 
 
@@ -268,6 +294,15 @@ def _describe(model: nn.Module, processor: Any) -> dict[str, Any]:
     if bias:
         described["logit_bias"] = round(bias, 4)
     return {**described, "image_mean": mean, "image_std": std}
+
+
+def _describe_source(model: nn.Module, processor: Any, plans: Sequence[Plan]) -> dict[str, Any]:
+    """A source in the protocol: what it is, at which size it sees images, and its prompts for each set."""
+    return {
+        **_describe(model, processor),
+        "image_size": get_encoder(model).image_size(unwrap_peft(model)),
+        "prompt_templates": {plan.name: plan.data.prompt_templates for plan in plans},
+    }
 
 
 class _Classifiers:
@@ -346,12 +381,17 @@ def _key(plan: Plan) -> str:
 
 
 def _judge(
-    judge: Judge, classifier: ZeroShotClassifier | Defence, plan: Plan, reader: Reader, defended: Defended | None
+    judge: Judge,
+    classifier: ZeroShotClassifier | Defence,
+    plan: Plan,
+    reader: Reader,
+    defended: Defended | None,
+    sources: Mapping[str, ZeroShotClassifier],
 ) -> None:
     if defended is not None and defended.is_random:
         judge_random(judge, classifier, plan, reader, defended.draws)
     elif plan.gallery is None:
-        judge_classification(judge, classifier, plan, reader)
+        judge_classification(judge, classifier, plan, reader, sources)
     else:
         judge_retrieval(judge, classifier, plan, reader)
 

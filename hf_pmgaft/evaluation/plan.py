@@ -104,7 +104,7 @@ class Plan:
 
     def leading_to(self, headline: str) -> list[str]:
         """Names of the attacks whose worst case is that of the headline threat: its own, and smaller radii of its
-        norm."""
+        norm, made on the same model."""
         last = max(place for place, spec in enumerate(self.attacks) if spec.threat == headline)
         balls = _balls_of(self.attacks[last])
         return [spec.name for spec in self.attacks[: last + 1] if _balls_of(spec) == balls]
@@ -138,13 +138,15 @@ def _counted(count: int, thing: str) -> str:
 
 
 def group_of(spec: AttackSpec) -> str:
-    """Attacks of one group go on from what the ones before left: those of one norm, or else of one threat, and of one
-    attacker where there is a defence."""
+    """Attacks of one group go on from what the ones before left: those of one norm, or else of one threat, of one
+    source, and of one attacker where there is a defence."""
     return _balls_of(spec) if spec.attacker is None else f"{_balls_of(spec)} {spec.attacker}"
 
 
 def _balls_of(spec: AttackSpec) -> str:
-    return spec.norm or spec.threat
+    if spec.norm is None:
+        return spec.threat
+    return spec.norm if spec.source is None else f"{spec.norm} from {spec.source_name}"
 
 
 def sample_ids(size: int, max_samples: int | None, seed: int) -> list[int]:

@@ -70,6 +70,8 @@ def _describe_set(plan: Plan, image_size: int) -> dict[str, Any]:
 def _describe_attack(spec: AttackSpec) -> dict[str, Any]:
     """An attack in the protocol, without the folders of its files, so that no report tells about a machine."""
     entry = spec.to_dict()
+    if spec.source is not None:
+        entry["source"] = spec.source_name
     return {key: Path(value).name if key in _FILES and value else value for key, value in entry.items()}
 
 

@@ -202,6 +202,15 @@ class RobustnessReport:
         return lines
 
     @property
+    def transfer(self) -> list[str]:
+        """How images were made on other models, a line for each of these."""
+        return [
+            f"Images from {name} are made on that model alone, with its own texts, statistics and resolution "
+            f"({entry['image_size']} pixels), by attacks to their ends, and judged there by the model under test."
+            for name, entry in self.protocol.get("sources", {}).items()
+        ]
+
+    @property
     def retrieval(self) -> list[str]:
         """The threats and ties of retrieval, a line each; none if nothing was ranked."""
         sets = [entry["retrieval"] for entry in self.protocol.get("sets", {}).values() if "retrieval" in entry]
@@ -376,7 +385,7 @@ class RobustnessReport:
         return tables
 
     def _threats_in_table(self) -> list[str]:
-        """The headline, and the other radii of its norm."""
+        """The headline, and the other radii of its norm, also those from other models."""
         headline = self.protocol["headline"]
         norm = self.headline_attacks[0].norm
         if norm is None:
@@ -391,7 +400,7 @@ class RobustnessReport:
         attacks = ", ".join(spec.name for spec in self.headline_attacks)
         lines = [f"<p>{self.measure} in %, robust under {escape(attacks)}; protocol {self.protocol_hash}</p>"]
         lines.append(render(self.rows(), "html"))
-        lines += [f"<p>{escape(text)}</p>" for text in self.defence]
+        lines += [f"<p>{escape(text)}</p>" for text in (*self.defence, *self.transfer)]
         for flag in self.flags:
             lines.append(f"<p>{escape('{flag} ({set}): {message}'.format(**flag))}</p>")
         if self.picture is not None:

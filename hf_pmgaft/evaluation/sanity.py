@@ -167,7 +167,8 @@ def verdict_flags(result: SetResult, specs: Sequence[AttackSpec]) -> list[Flag]:
         return []
     flags = []
     for threat in result.threats:
-        of_threat = [spec for spec in specs if spec.norm and spec.threat == threat]
+        # How well images transfer says nothing about gradients of the model that they were not made on.
+        of_threat = [spec for spec in specs if spec.norm and spec.source is None and spec.threat == threat]
         for attacker in dict.fromkeys(spec.attacker for spec in of_threat):
             attacks = {spec.name: spec for spec in of_threat if spec.attacker == attacker}
             flags += _weak_attack_flag(result, attacks) + _black_box_flag(result, attacks)

@@ -323,7 +323,7 @@ def _results(before: RobustnessReport | None, after: RobustnessReport) -> str:
     lines += ["", f"Verdict: {after.verdict}."]
     if "seed" in after.protocol:
         lines += ["", f"`pmgaft evaluate` draws noise and images as here with `--seed {after.protocol['seed']}`."]
-    how = [*after.defence, *after.retrieval, *after.segmentation]
+    how = [*after.defence, *after.transfer, *after.retrieval, *after.segmentation]
     if how:
         lines += ["", *(f"- {text}" for text in how)]
     if "suite" in after.provenance:

@@ -280,8 +280,9 @@ def _headline(report: RobustnessReport) -> str:
 
 
 def _radii(report: RobustnessReport, norm: str) -> dict[str, float]:
-    """The report's threats that are balls of a norm, by growing radius."""
-    radii = {spec.threat: spec.radius for spec in report.attacks if spec.norm == norm}
+    """The report's threats that are balls of a norm, by growing radius; without those from other models."""
+    attacks = [spec for spec in report.attacks if spec.norm == norm and spec.source is None]
+    radii = {spec.threat: spec.radius for spec in attacks}
     if not radii:
         threats = sorted({spec.threat for spec in report.attacks})
         raise ValueError(
