@@ -50,6 +50,18 @@ def other(fitted):
     return model, processor
 
 
+class Recording(NearestClassMean):
+    """Keeps the models that it was fitted to."""
+
+    def fit(self, model, processor, data):
+        self.fitted = [*getattr(self, "fitted", []), model]
+        return super().fit(model, processor, data)
+
+
+def frozen_of(module) -> tuple[bool, bool]:
+    return module.training, any(parameter.requires_grad for parameter in module.parameters())
+
+
 def run(fitted, data, attacks, **options) -> RobustnessReport:
     return evaluate_robustness(*fitted, [data], attacks, **{"progress": False, "probes": False, **options})
 
@@ -114,6 +126,8 @@ def test_the_source_sees_images_as_it_does_and_the_other_one_takes_no_gradient(f
         for name, pair in (("source", other), ("judge", fitted))
     ]
     training = [module.training for module in other[0].train().modules()]
+    modes = []
+    hooks.append(other[0].visual_projection.register_forward_hook(lambda module, *_: modes.append(frozen_of(module))))
     run(fitted, data, [FROM], sources={"other": other})
     for hook in hooks:
         hook.remove()
@@ -128,6 +142,7 @@ def test_the_source_sees_images_as_it_does_and_the_other_one_takes_no_gradient(f
     large = torch.nn.functional.interpolate(images, size=(32, 32), mode="bicubic", align_corners=False)
     expected = (large - torch.tensor(OTHER_MEAN).view(1, 3, 1, 1)) / torch.tensor(OTHER_STD).view(1, 3, 1, 1)
     torch.testing.assert_close(seen["source"][0], expected)
+    assert set(modes) == {(False, False)}
     assert [module.training for module in other[0].modules()] == training
     assert all(parameter.requires_grad for parameter in other[0].parameters())
     other[0].eval()
@@ -143,7 +158,9 @@ def test_reports_do_not_depend_on_the_batch(fitted, other, batch_size):
 
 def test_a_head_judges_images_that_the_source_makes_by_its_texts(fitted, other, data):
     options = {"sources": {"other": other}, "verdict": "last_iterate"}
-    result = run(fitted, data, [FROM], head=NearestClassMean(data), **options).sets[0]
+    head = Recording(data)
+    result = run(fitted, data, [FROM], head=head, **options).sets[0]
+    assert head.fitted == [fitted[0]]
     by_texts = run(fitted, data, [FROM], **options).sets[0]
     assert result.verdicts["robust"] != by_texts.verdicts["robust"]
     assert result.robust_accuracy < result.clean_accuracy
