@@ -17,11 +17,15 @@ from ..attacks.spec import AttackSpec
 from ..models.processors import pixel_statistics
 from ..models.sources import Source
 from ..modes import frozen
+from ..registry import check_choice
 from .answers import contains
 from .towers import vision_tower
 
 # Where no loss is computed.
 _IGNORED = -100
+
+# How the loss of an answer sums up its tokens'.
+REDUCTIONS = ("mean", "sum")
 
 
 class VisionLanguageModel:
@@ -107,9 +111,21 @@ class VisionLanguageModel:
             self._prompts[question] = tokens["input_ids"][0]
         return self._prompts[question]
 
-    def answer_ids(self, answer: str) -> torch.Tensor:
-        """The tokens of an answer, `[L]`."""
-        return torch.tensor(self.tokenizer(answer, add_special_tokens=False)["input_ids"], dtype=torch.long)
+    def answer_ids(self, answer: str, end_token: bool = False) -> torch.Tensor:
+        """The tokens of an answer, `[L]`, and the one after which nothing is written, if asked for.
+
+        Raises:
+            ValueError: if the tokenizer has no such token.
+        """
+        ids = list(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
+        if end_token:
+            if self.tokenizer.eos_token_id is None:
+                raise ValueError(
+                    "You passed end_token=True, but the model's tokenizer has no eos_token. Leave end_token out, or "
+                    "give the tokenizer the token that ends an answer."
+                )
+            ids.append(self.tokenizer.eos_token_id)
+        return torch.tensor(ids, dtype=torch.long)
 
     def check_target(self, target: str, question: str, max_new_tokens: int) -> None:
         """Raises `ValueError` for a target that the model cannot write in answer to the question."""
@@ -148,18 +164,31 @@ class VisionLanguageModel:
                 f"more than the model's context of {self.context}. Lower it, or shorten {question!r}."
             )
 
-    def answer_loss(self, images: torch.Tensor, questions: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
-        """Cross-entropy of each answer, mean over its tokens, with a gradient to the images.
+    def answer_loss(
+        self,
+        images: torch.Tensor,
+        questions: Sequence[str],
+        answers: Sequence[str],
+        reduction: str = "mean",
+        end_token: bool = False,
+    ) -> torch.Tensor:
+        """Cross-entropy of each answer's tokens, with a gradient to the images.
 
         Args:
             images (`torch.Tensor`): `[B,3,H,W]` in [0,1], of the tower's size.
             questions (`list[str]`), answers (`list[str]`): B of each.
+            reduction (`str`): `"mean"` over an answer's tokens, or their `"sum"`: minus the answer's log-likelihood.
+            end_token (`bool`): Whether the token that ends an answer belongs to it.
 
         Returns:
             `torch.Tensor`: `[B]`, float32.
+
+        Raises:
+            ValueError: for another reduction, or an end token that the tokenizer does not have.
         """
+        check_choice("reduction", reduction, REDUCTIONS)
         prompts = [self.prompt_ids(question) for question in questions]
-        answer_ids = [self.answer_ids(answer) for answer in answers]
+        answer_ids = [self.answer_ids(answer, end_token) for answer in answers]
 
         # Prompt and answer side by side, padded on the right; only answers have labels.
         sequences = [torch.cat(pair) for pair in zip(prompts, answer_ids, strict=True)]
@@ -183,7 +212,8 @@ class VisionLanguageModel:
 
         labels = labels[:, first:].to(images.device)
         loss = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels, ignore_index=_IGNORED, reduction="none")
-        return loss.sum(1) / (labels != _IGNORED).sum(1)
+        loss = loss.sum(1)
+        return loss / (labels != _IGNORED).sum(1) if reduction == "mean" else loss
 
     @torch.no_grad()
     def write(self, images: torch.Tensor, questions: Sequence[str], max_new_tokens: int = 30) -> list[str]:

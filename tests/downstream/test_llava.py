@@ -105,6 +105,24 @@ def test_the_loss_of_an_answer_is_the_models_own(llava, images):
         torch.testing.assert_close(found[place], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_loss_may_be_the_sum_over_tokens_and_count_the_end(llava, images):
+    answers, asked = ["cat", "money bag, tagged coin"], [NAME] * 2
+    mean = llava.answer_loss(images[:2], asked, answers)
+    lengths = torch.tensor([len(llava.answer_ids(answer)) for answer in answers])
+    torch.testing.assert_close(llava.answer_loss(images[:2], asked, answers, reduction="sum"), mean * lengths)
+
+    # The end, after the answer, by a pass of its own
+    ended = llava.answer_loss(images[:2], asked, answers, reduction="sum", end_token=True)
+    ids = torch.cat([llava.prompt_ids(NAME), llava.answer_ids("cat")])[None]
+    pixels = (images[:1] - llava.mean) / llava.std
+    logits = llava.model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels).logits[0, -1]
+    end = -logits.log_softmax(-1)[llava.tokenizer.eos_token_id]
+    torch.testing.assert_close(ended[0] - mean[0] * lengths[0], end, rtol=1e-4, atol=1e-4)
+
+    with refused("There is no reduction 'max'"):
+        llava.answer_loss(images[:2], asked, answers, reduction="max")
+
+
 def test_several_answers_of_an_image_share_its_loss(llava, images, monkeypatch):
     seen = {}
     monkeypatch.setattr(module, "pgd", lambda model, x, labels, loss_fn, **options: seen.update(loss=loss_fn(x)) or x)
