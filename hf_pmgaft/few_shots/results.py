@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from ..evaluation.comparison import compare_reports
-from ..evaluation.intervals import difference_over_seeds
+from ..evaluation.intervals import Z_95, difference_over_seeds
 from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import Rows, percent, points, span_of_points
 from .grid import UNTRAINED, Grid
@@ -16,6 +18,8 @@ from .row import Row, shots_text
 
 FIGURES = ("clean", "robust")
 HARMONIC = "H"  # of base and new
+HALVES = ("base", "new")
+Halves = tuple[Sequence[int], Sequence[int]]  # verdicts on each
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Cell:
     @property
     def mean(self) -> float:
         """Mean over seeds."""
-        return statistics.fmean(self.values.values())
+        return fmean(self.values.values())
 
     @property
     def spread(self) -> float | None:
@@ -71,6 +75,49 @@ def harmonic_mean(base: float, new: float) -> float:
     return 2 * base * new / (base + new) if base and new else 0.0
 
 
+def harmonic_difference(first: Sequence[Halves], second: Sequence[Halves]) -> tuple[float, float, float]:
+    """By how much the second of two methods is ahead in the harmonic mean of base and new, over seeds and images.
+
+    The interval is that of [`difference_over_seeds`], in which each image counts by what one more right answer adds to
+    the harmonic mean (its derivative in the half's accuracy): the delta method.
+
+    Args:
+        first, second (list of pairs): By seed, the verdicts on the base and on the new classes, 1 for right.
+
+    Returns:
+        `tuple[float, float, float]`: Difference of the means over seeds, and its 95 % interval.
+
+    Example:
+        >>> harmonic_difference([([0, 1, 1, 0], [1, 0, 1, 0])], [([1, 1, 1, 0], [1, 0, 1, 0])])
+        (0.09..., -0.16..., 0.36...)
+    """
+    pairs = list(zip(first, second, strict=True))
+    of_seeds = [harmonic_mean(*map(fmean, ours)) - harmonic_mean(*map(fmean, theirs)) for theirs, ours in pairs]
+
+    # Variance over the images of each half, of their mean over seeds, and over seeds
+    variance = 0.0
+    for half in (0, 1):
+        changes = [_changes(theirs, ours, half) for theirs, ours in pairs]
+        images = [fmean(of_image) for of_image in zip(*changes, strict=True)]
+        variance += statistics.variance(images) / len(images) if len(images) > 1 else 0.0
+    if len(of_seeds) > 1:
+        variance += statistics.variance(of_seeds) / len(of_seeds)
+
+    mean, half_width = fmean(of_seeds), Z_95 * math.sqrt(variance)
+    return mean, max(-1.0, mean - half_width), min(1.0, mean + half_width)
+
+
+def _changes(first: Halves, second: Halves, half: int) -> list[float]:
+    """What each image of a half adds to the difference of two harmonic means, to first order."""
+    weights = [_slope(fmean(halves[half]), fmean(halves[1 - half])) for halves in (first, second)]
+    return [weights[1] * b - weights[0] * a for a, b in zip(first[half], second[half], strict=True)]
+
+
+def _slope(accuracy: float, other: float) -> float:
+    """The derivative of the harmonic mean in one of its two."""
+    return 2 * (other / (accuracy + other)) ** 2 if accuracy or other else 0.0
+
+
 def cells_of(grid: Grid, rows: Sequence[Row]) -> list[Cell]:
     """The figures of all rows that are done, by method, shots and test.
 
@@ -87,7 +134,7 @@ def cells_of(grid: Grid, rows: Sequence[Row]) -> list[Cell]:
         for test in [result.name for result in next(iter(of_seeds.values())).sets]:
             cells += [_cell(place, test, figure, of_seeds, baselines) for figure in FIGURES]
         if grid.protocol == "base_to_new":
-            cells += [_harmonic(place, figure, of_seeds) for figure in FIGURES]
+            cells += [_harmonic(place, figure, of_seeds, baselines) for figure in FIGURES]
     return cells
 
 
@@ -132,14 +179,25 @@ def _cell(
     return Cell(*place, test, figure, values, next(iter(results.values())).num_samples, difference)
 
 
-def _harmonic(place: tuple[str, str, int | None], figure: str, of_seeds: Mapping[int, RobustnessReport]) -> Cell:
-    key = f"{figure}_accuracy"
-    values = {}
-    for seed, report in of_seeds.items():
-        base, new = (getattr(_result(report, half), key) for half in ("base", "new"))
-        values[seed] = harmonic_mean(base, new)
-    num_images = sum(result.num_samples for result in next(iter(of_seeds.values())).sets)
-    return Cell(*place, HARMONIC, figure, values, num_images)
+def _harmonic(
+    place: tuple[str, str, int | None],
+    figure: str,
+    of_seeds: Mapping[int, RobustnessReport],
+    baselines: Mapping[int, RobustnessReport],
+) -> Cell:
+    ours = {seed: _halves(report, figure) for seed, report in of_seeds.items()}
+    values = {seed: harmonic_mean(*map(fmean, halves)) for seed, halves in ours.items()}
+    difference = None
+    if baselines:
+        theirs = [_halves(report, figure) for report in baselines.values()]
+        difference = harmonic_difference(theirs, [ours[seed] for seed in baselines])
+    num_images = sum(map(len, next(iter(ours.values()))))
+    return Cell(*place, HARMONIC, figure, values, num_images, difference)
+
+
+def _halves(report: RobustnessReport, figure: str) -> Halves:
+    base, new = (_result(report, half).verdicts[figure] for half in HALVES)
+    return base, new
 
 
 def _result(report: RobustnessReport, test: str) -> Any:

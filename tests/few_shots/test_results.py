@@ -3,6 +3,7 @@
 import json
 import statistics
 
+import numpy as np
 import pytest
 from support.grids import compute, make_grid, result
 
@@ -10,7 +11,7 @@ from hf_pmgaft import RobustnessReport
 from hf_pmgaft.cli.few_shot_checks import option_names
 from hf_pmgaft.evaluation.intervals import difference_over_seeds, paired_difference
 from hf_pmgaft.evaluation.tables import render
-from hf_pmgaft.few_shots.results import cells_of, curves, harmonic_mean, record, table
+from hf_pmgaft.few_shots.results import cells_of, curves, harmonic_difference, harmonic_mean, record, table
 from hf_pmgaft.few_shots.row import rows_of
 
 
@@ -94,6 +95,51 @@ def test_the_harmonic_mean_is_taken_by_seed_for_clean_and_robust_apart(tmp_path)
     assert list(find(cells, "tecoa", None, "H", "clean").values.values()) == pytest.approx([0.6, 0.6])
     assert list(find(cells, "tecoa", None, "H", "robust").values.values()) == pytest.approx([1 / 3, 0])
     assert find(cells, "tecoa", None, "H", "clean").num_images == 8
+
+
+def drawn(generator, num_seeds, accuracies):
+    """Verdicts of some seeds on 400 images of each half, which are more or less difficult."""
+    difficulty = generator.normal(0, 0.1, size=(2, 400))
+    right = generator.random((num_seeds, 2, 400)) < np.asarray(accuracies)[:, None] + difficulty
+    return [(list(base), list(new)) for base, new in right.astype(int)]
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_harmonic_means_are_paired_with_an_interval_as_wide_as_resampled_images_say(num_seeds):
+    generator = np.random.default_rng(0)
+    first, second = drawn(generator, num_seeds, [0.6, 0.2]), drawn(generator, num_seeds, [0.7, 0.35])
+    mean, low, high = harmonic_difference(first, second)
+
+    def difference(base, new):
+        def of(method):
+            return np.mean([harmonic_mean(np.mean(b[base]), np.mean(n[new])) for b, n in np.array(method)])
+
+        return of(second) - of(first)
+
+    everything = np.arange(400)
+    assert mean == pytest.approx(difference(everything, everything)) and 0.1 < mean < 0.25
+    resampled = [difference(*generator.integers(0, 400, (2, 400))) for _ in range(300)]
+    seeds = [harmonic_difference([a], [b])[0] for a, b in zip(first, second, strict=True)]
+    variance = np.var(resampled) + (statistics.variance(seeds) / num_seeds if num_seeds > 1 else 0)
+    assert high - mean == pytest.approx(1.96 * variance**0.5, rel=0.12) and mean - low == pytest.approx(high - mean)
+
+
+def test_a_method_that_is_never_right_has_a_difference_of_its_harmonic_mean_too():
+    silent = ([0, 0], [0, 0])
+    assert harmonic_difference([silent], [silent]) == (0, 0, 0)
+    assert harmonic_difference([silent], [([1, 1], [1, 1])])[0] == 1
+
+
+def test_the_harmonic_mean_is_compared_with_that_of_the_baseline(tmp_path):
+    grid, rows = computed(tmp_path, protocol="base_to_new", shots=["all"])
+    cells = cells_of(grid, rows)
+    halves = {
+        method: [tuple(half.verdicts["robust"] for half in row.report().sets) for row in rows if row.method == method]
+        for method in ("tecoa", "pmg_aft")
+    }
+    expected = harmonic_difference(halves["tecoa"], halves["pmg_aft"])
+    assert find(cells, "pmg_aft", None, "H", "robust").difference == expected
+    assert find(cells, "tecoa", None, "H", "robust").difference is None
 
 
 def test_rows_of_other_protocols_are_not_compared(tmp_path):
