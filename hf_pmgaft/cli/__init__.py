@@ -13,6 +13,7 @@ COMMANDS = {
     "train": ("train", "make a CLIP robust, and say what was gained and lost"),
     "evaluate": ("evaluate", "measure clean and robust accuracy, or recall"),
     "few-shot": ("few_shot", "train methods on few shots of each class, and compare them"),
+    "certify": ("certify", "certify how far a smoothed model keeps its answers"),
     "compare": ("compare", "compare two reports image by image"),
     "universal": ("universal", "make one perturbation for all images"),
     "gallery": ("gallery", "draw where models look, clean and attacked"),

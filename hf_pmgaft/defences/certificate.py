@@ -49,10 +49,27 @@ class Certificate(NamedTuple):
             Certificate(prediction=-1, radius=0.0)
         """
         prediction = selection.index(max(selection))
-        bound = lower_bound(estimation[prediction], sum(estimation), alpha)
+        return cls.of_agreement(prediction, estimation[prediction], sum(estimation), sigma, alpha)
+
+    @classmethod
+    def of_agreement(cls, prediction: int, successes: int, draws: int, sigma: float, alpha: float) -> Certificate:
+        """The certificate of a class that so many of some draws agree on, of which none has picked it.
+
+        Example:
+            >>> Certificate.of_agreement(1, 990, 1000, sigma=0.5, alpha=0.001) == Certificate.of(
+            ...     [2, 98], [10, 990], sigma=0.5, alpha=0.001
+            ... )
+            True
+        """
+        bound = lower_bound(successes, draws, alpha)
         if bound < 0.5:
             return cls(ABSTAIN, 0.0)
         return cls(prediction, certified_radius(bound, sigma))
+
+    @property
+    def abstains(self) -> bool:
+        """Whether it names no class."""
+        return self.prediction == ABSTAIN
 
     def holds(self, label: int, radius: float) -> bool:
         """Whether it says that the class is the label at every point within a radius; an abstention never does."""

@@ -1,5 +1,8 @@
+from .certificate_report import CertificateReport as CertificateReport
+from .certificate_report import CertifiedSet as CertifiedSet
 from .certificates import certified_accuracy as certified_accuracy
 from .certificates import certify as certify
+from .certified_sets import certify_sets as certify_sets
 from .comparison import Comparison as Comparison
 from .comparison import compare_reports as compare_reports
 from .evaluate import evaluate_robustness as evaluate_robustness

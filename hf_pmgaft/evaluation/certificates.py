@@ -137,9 +137,24 @@ def certify_embeds(defence: Smoothing, noise: NoiseEmbeds, *, alpha: float = 0.0
 
     Example: see [`noise_embeds`].
     """
+    prediction, successes = agreement(defence, noise)
+    return Certificate.of_agreement(prediction, successes, len(noise.estimation), defence.sigma, alpha)
+
+
+@torch.no_grad()
+def agreement(defence: Smoothing, noise: NoiseEmbeds) -> tuple[int, int]:
+    """The class that an image's draws of selection pick, and how many of those of estimation agree on it.
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotClassifier, encode_class_names
+        >>> class_embeds = encode_class_names(model, processor, class_names, "a photo of the {}")
+        >>> defence = Smoothing(ZeroShotClassifier.from_model(model, processor, class_embeds), sigma=0.01)
+        >>> agreement(defence, noise_embeds(defence, images[2], torch.tensor(7), selection=10, draws=50))
+        (2, 50)
+    """
     selection = _counts(defence.logits(noise.selection))
-    estimation = _counts(defence.logits(noise.estimation))
-    return Certificate.of(selection, estimation, sigma=defence.sigma, alpha=alpha)
+    prediction = selection.index(max(selection))
+    return prediction, _counts(defence.logits(noise.estimation))[prediction]
 
 
 def certified_accuracy(certificates: Sequence[Certificate], labels: Sequence[int], radius: float | str) -> float:

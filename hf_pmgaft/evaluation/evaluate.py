@@ -18,7 +18,7 @@ from ..defences import Defence
 from ..defences.spec import DefenceSpec
 from ..distributed import gather, process_share
 from ..engines import check_unwrapped
-from ..fingerprints import digest_of_list, fingerprint
+from ..fingerprints import digest_of_list
 from ..models.backbones import check_dual_encoder, check_encoder, get_encoder, unwrap_peft
 from ..models.own_classes import check_own_pass
 from ..models.precision import check_has_values, other_dtypes
@@ -41,7 +41,7 @@ from .judge import Judge
 from .majority import draw_figures, judge_random, judged_random
 from .outcomes import Outcome, summed, worst_case
 from .plan import Plan, describe_work
-from .protocol import make_protocol
+from .protocol import describe_model, make_protocol
 from .reader import Reader
 from .report import RobustnessReport, SetResult
 from .retrieval import check_retrieval, judge_retrieval, judged_retrieval
@@ -202,7 +202,7 @@ def evaluate_robustness(
         protocol["defence"] = defended.describe()
     if opened:
         protocol["sources"] = {name: _describe_source(*pair, plans) for name, pair in opened.items()}
-    described = _describe(model, processor)
+    described = describe_model(model, processor)
     rank, _ = process_share()
     verdicts = Verdicts(verdict_file, {"protocol": protocol, "model": described}, rank)
     verdicts.exchange()  # since all must know what is left to do
@@ -283,23 +283,10 @@ def _check(sets: Sequence[EvaluationImages], attacks: Sequence[AttackSpec], verd
 # ---- The model ----
 
 
-def _describe(model: nn.Module, processor: Any) -> dict[str, Any]:
-    """The model: a fingerprint of its weights, its logit scale and its processor's statistics."""
-    mean, std = pixel_statistics(processor)
-    backbone = get_encoder(model)
-    plain = unwrap_peft(model)
-    bias = backbone.logit_bias(plain).item()
-
-    described = {"fingerprint": fingerprint(model), "logit_scale": round(backbone.logit_scale(plain).item(), 4)}
-    if bias:
-        described["logit_bias"] = round(bias, 4)
-    return {**described, "image_mean": mean, "image_std": std}
-
-
 def _describe_source(model: nn.Module, processor: Any, plans: Sequence[Plan]) -> dict[str, Any]:
     """A source in the protocol: what it is, at which size it sees images, and its prompts for each set."""
     return {
-        **_describe(model, processor),
+        **describe_model(model, processor),
         "image_size": get_encoder(model).image_size(unwrap_peft(model)),
         "prompt_templates": {plan.name: plan.data.prompt_templates for plan in plans},
     }

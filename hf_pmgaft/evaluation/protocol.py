@@ -14,8 +14,9 @@ from torch import nn
 from .. import __version__
 from ..attacks.options import AUTOATTACK
 from ..attacks.spec import AttackSpec
-from ..fingerprints import digest_of_list
+from ..fingerprints import digest_of_list, fingerprint
 from ..models.backbones import get_encoder, unwrap_peft
+from ..models.processors import pixel_statistics
 from .plan import Plan
 from .verdicts import VERDICTS
 
@@ -27,19 +28,51 @@ def make_protocol(
     model: nn.Module, plans: Sequence[Plan], attacks: Sequence[AttackSpec], verdict: str, eight_bit: bool, seed: int
 ) -> dict[str, Any]:
     """The protocol in types that JSON has. Reports of one protocol can be compared."""
-    image_size = get_encoder(model).image_size(unwrap_peft(model))
-    device = next(model.parameters()).device
     return {
-        "attacks": [_describe_attack(spec) for spec in attacks],
+        "attacks": [describe_attack(spec) for spec in attacks],
         "headline": attacks[0].threat,
         "verdict": VERDICTS[verdict],
         "eight_bit": eight_bit,
+        **conditions(model, plans, seed),
+    }
+
+
+def conditions(model: nn.Module, plans: Sequence[Plan], seed: int) -> dict[str, Any]:
+    """What figures depend on whatever is measured: sets, seed, device and versions.
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotDataset
+        >>> plan = Plan.of(ZeroShotDataset(dataset, processor, name="food"), [])
+        >>> list(conditions(model, [plan], seed=0))
+        ['sets', 'seed', 'dtype', 'device', 'versions']
+    """
+    image_size = get_encoder(model).image_size(unwrap_peft(model))
+    device = next(model.parameters()).device
+    return {
         "sets": {plan.name: _describe_set(plan, image_size) for plan in plans},
         "seed": seed,
         "dtype": "float32",
         "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
         "versions": versions(plans),
     }
+
+
+def describe_model(model: nn.Module, processor: Any) -> dict[str, Any]:
+    """The model: a fingerprint of its weights, its logit scale and its processor's statistics.
+
+    Example:
+        >>> list(describe_model(model, processor))
+        ['fingerprint', 'logit_scale', 'image_mean', 'image_std']
+    """
+    mean, std = pixel_statistics(processor)
+    backbone = get_encoder(model)
+    plain = unwrap_peft(model)
+    bias = backbone.logit_bias(plain).item()
+
+    described = {"fingerprint": fingerprint(model), "logit_scale": round(backbone.logit_scale(plain).item(), 4)}
+    if bias:
+        described["logit_bias"] = round(bias, 4)
+    return {**described, "image_mean": mean, "image_std": std}
 
 
 def _describe_set(plan: Plan, image_size: int) -> dict[str, Any]:
@@ -67,8 +100,13 @@ def _describe_set(plan: Plan, image_size: int) -> dict[str, Any]:
     return entry
 
 
-def _describe_attack(spec: AttackSpec) -> dict[str, Any]:
-    """An attack in the protocol, without the folders of its files, so that no report tells about a machine."""
+def describe_attack(spec: AttackSpec) -> dict[str, Any]:
+    """An attack in the protocol, without the folders of its files, so that no report tells about a machine.
+
+    Example:
+        >>> describe_attack(AttackSpec.parse("fgsm,eps=4/255,source=/home/me/robust"))["source"]
+        'robust'
+    """
     entry = spec.to_dict()
     if spec.source is not None:
         entry["source"] = spec.source_name

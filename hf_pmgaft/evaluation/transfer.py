@@ -6,7 +6,6 @@ Nothing of the model under test is used in making them, not even to stop early (
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +13,8 @@ import torch
 from torch import nn
 
 from ..attacks.spec import AttackSpec
-from ..engines import check_unwrapped
-from ..models.backbones import check_dual_encoder
-from ..models.own_classes import check_own_pass
-from ..models.precision import check_has_values, other_dtypes
-from ..models.processors import pixel_statistics
-from ..tuning.peft_adapter import check_takes_images
 from ..tuning.saved import load_pair
+from .bare_models import check_zero_shot, in_float32
 from .defended import Defended, check_whole_images
 
 if TYPE_CHECKING:
@@ -92,12 +86,7 @@ def open_sources(
 def _open(source: str, given: Mapping[str, Pair], device: torch.device) -> Pair:
     with _errors_of(source):
         model, processor = given[source] if source in given else load_pair(source)
-        check_unwrapped(model)
-        check_has_values(model)
-        check_takes_images(model)
-        check_dual_encoder(model)
-        check_own_pass(model)
-        pixel_statistics(processor)
+        check_zero_shot(model, processor)
 
     place = next(model.parameters()).device
     if source not in given:
@@ -106,7 +95,7 @@ def _open(source: str, given: Mapping[str, Pair], device: torch.device) -> Pair:
         raise ValueError(
             f"The source {source!r} is on {place}, and the model under test on {device}. Move one to the other."
         )
-    return (copy.deepcopy(model).float() if other_dtypes(model) else model), processor
+    return in_float32(model), processor
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,17 +14,13 @@ from ..attacks.universal import UniversalPerturbation
 from ..attacks.universal_steps import UNIVERSAL_LOSSES, UniversalSteps, universal_loss
 from ..data.evaluation_sets import ZeroShotDataset
 from ..distributed import process_share
-from ..engines import check_unwrapped
 from ..fingerprints import digest_of_list, fingerprint
-from ..models.backbones import check_dual_encoder
-from ..models.precision import check_has_values, other_dtypes
 from ..modes import frozen, full_precision, without_tf32
 from ..noise import sample_seeds, uniform_noise
 from ..progress import progress_bar
 from ..registry import check_choice, check_count
-from ..tuning.peft_adapter import check_takes_images
 from ..zero_shot.classifier import ZeroShotClassifier
-from ..zero_shot.text import ClassPrompts, encode_prompts
+from .bare_models import check_zero_shot, classifier_of, in_float32
 from .loaded import Loaded
 from .plan import Plan
 from .protocol import versions
@@ -102,7 +97,9 @@ def train_universal(
         )
     if process_share()[1] > 1:
         raise ValueError("A universal perturbation is made by one process. Start it without a launcher.")
-    pairs = [(_in_float32(each), its_processor) for each, its_processor in ((model, processor), *surrogates)]
+    for each, its_processor in ((model, processor), *surrogates):
+        check_zero_shot(each, its_processor)
+    pairs = [(in_float32(each), its_processor) for each, its_processor in ((model, processor), *surrogates)]
     rows = Plan.of(data, [], max_samples, seed).rows
     protocol: dict[str, Any] = {
         "models": [fingerprint(each) for each, _ in pairs],
@@ -130,7 +127,7 @@ def train_universal(
         for each, _ in pairs:
             stack.enter_context(full_precision(each))
             stack.enter_context(frozen(each))
-        classifiers = [_classifier(each, its_processor, data) for each, its_processor in pairs]
+        classifiers = [classifier_of(each, its_processor, data) for each, its_processor in pairs]
 
         noise = uniform_noise(torch.tensor([seed]), data.shape, _START)[0].to(classifiers[0].device)
         steps = UniversalSteps((2 * noise - 1) * radius, radius, length, momentum)
@@ -153,20 +150,6 @@ def _check_numbers(radius: float, length: float, cap: float, momentum: float) ->
         raise ValueError(f"You passed cap={cap}, up to which no image counts. Pass a number above 0.")
     if not 0 <= momentum < 1:
         raise ValueError(f"You passed momentum={momentum}, which is none. Pass a number from 0 to below 1.")
-
-
-def _in_float32(model: nn.Module) -> nn.Module:
-    """The model, or a copy of it in float32 if it is stored in something else."""
-    check_unwrapped(model)
-    check_has_values(model)
-    check_takes_images(model)
-    check_dual_encoder(model)
-    return copy.deepcopy(model).float() if other_dtypes(model) else model
-
-
-def _classifier(model: nn.Module, processor: Any, data: ZeroShotDataset) -> ZeroShotClassifier:
-    prompts = ClassPrompts.of(model, processor, data.class_names, data.prompt_templates)
-    return ZeroShotClassifier.from_model(model, processor, encode_prompts(model, prompts))
 
 
 def _batches(rows: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -1,3 +1,4 @@
+from .certificates import certified_curve as certified_curve
 from .galleries import answer_gallery as answer_gallery
 from .galleries import attention_gallery as attention_gallery
 from .galleries import gallery as gallery
