@@ -215,6 +215,8 @@ class CertificateReport:
             data = json.loads(Path(file).read_text(encoding="utf-8"))
             derived = ("clean_accuracy", "certified_accuracy")
             sets = [CertifiedSet(**{k: v for k, v in entry.items() if k not in derived}) for entry in data["sets"]]
+            if not sets:
+                raise ValueError("it has no sets")
             report = cls(data["protocol"], sets, data["model"], data.get("provenance", {}))
             written_hash = data["protocol_hash"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -117,6 +117,7 @@ def certify_sets(
         radii = [0, *(round(multiple * smallest, 6) for multiple in DEFAULT_MULTIPLES)]
     radii = ordered_radii(radii)
     specs = attacks_at(attacks, radii)
+    empirical = describe_attacks(specs, sigmas[0], eot, verdict_draws)
     numbers = _Numbers(selection, draws, alpha, batch_size)
     plans = [Plan.of(data, [], max_samples, seed) for data in sets]
 
@@ -132,7 +133,7 @@ def certify_sets(
         "selection": selection,
         "alpha": alpha,
         "radii": radii,
-        **describe_attacks(specs, sigmas[0], eot, verdict_draws),
+        **empirical,
         **conditions(model, plans, seed),
     }
     described = describe_model(model, processor)

@@ -82,8 +82,8 @@ def _draw_bounds(axis: Axes, each: CertifiedSet, report: CertificateReport, end:
         places = [parse_radius(radius, "l2") for radius in report.radii]
         spans = [each.interval(accuracy) for accuracy in upper]
         whiskers = [
-            [100 * (accuracy - low) for accuracy, (low, _) in zip(upper, spans, strict=True)],
-            [100 * (high - accuracy) for accuracy, (_, high) in zip(upper, spans, strict=True)],
+            [max(0.0, 100 * (accuracy - low)) for accuracy, (low, _) in zip(upper, spans, strict=True)],
+            [max(0.0, 100 * (high - accuracy)) for accuracy, (_, high) in zip(upper, spans, strict=True)],
         ]
         axis.errorbar(
             places,
