@@ -1,4 +1,4 @@
-"""A robust vision tower in other models: LLaVA and its relatives."""
+"""A robust vision tower in other models: LLaVA, PaliGemma, Gemma 3 and their relatives."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from ..models.backbones import unwrap
 from ..models.weights import mismatches
 from ..tuning import fold_into_clip
 
+# Towers that are made robust as encoders, by the `model_type` of their configuration.
+SWAPPED = ("clip_vision_model", "siglip_vision_model")
+# Where models keep their tower.
+PLACES = ("vision_tower", "visual")
+# What SigLIP pools by, which many models leave out.
+HEAD = "head."
 # Entries of a tower's configuration that change what equal weights compute.
 MEANING = ("num_attention_heads", "hidden_act", "layer_norm_eps", "image_size", "patch_size")
 
 
 def vision_tower(model: nn.Module) -> nn.Module:
-    """Finds the vision tower, without projection, of a CLIP of any class or a LLaVA: the module itself, no copy.
+    """Finds the vision tower, without projection, of a dual encoder or a vision-language model: itself, no copy.
 
     Raises:
         TypeError: if there is none.
@@ -28,27 +34,32 @@ def vision_tower(model: nn.Module) -> nn.Module:
     """
     plain = unwrap(model)
     inner = getattr(plain, "model", plain)
-    tower = getattr(inner, "vision_tower", inner)
+    tower = next((getattr(inner, name) for name in PLACES if hasattr(inner, name)), inner)
     tower = getattr(tower, "vision_model", tower)
     if getattr(getattr(tower, "config", None), "patch_size", None) is None:
-        raise TypeError(f"You passed a {type(plain).__name__}, which has no vision tower. Pass a CLIP or a LLaVA.")
+        raise TypeError(
+            f"You passed a {type(plain).__name__}, which has no vision tower. Pass a CLIP, a SigLIP or a "
+            "vision-language model."
+        )
     return tower
 
 
 @torch.no_grad()
 def swap_vision_tower(model: nn.Module, tower: nn.Module) -> None:
-    """Gives a LLaVA the weights of another vision tower, in place; all its other weights stay, bit for bit.
+    """Gives a vision-language model the weights of another vision tower; all its other weights stay, bit for bit.
 
     The robust tower of a tuned CLIP takes the place of the one that LLaVA was built on, without any training (FARE,
     arXiv 2402.12336). Nothing is changed if it does not fit.
 
     Args:
-        model (`LlavaForConditionalGeneration` or a relative with a `vision_tower`): Changed in place.
-        tower (`nn.Module`): `CLIPModel`, `CLIPVisionModel`, `CLIPVisionModelWithProjection`, PEFT model or another
-            LLaVA; what was trained beside its weights is folded in. Its dtype must be that of `model`.
+        model (`PreTrainedModel`): Changed in place. A model on a CLIP's tower (LLaVA, LLaVA-NeXT) or a SigLIP's
+            (PaliGemma, Gemma 3, LLaVA-OneVision).
+        tower (`nn.Module`): `CLIPModel`, `CLIPVisionModel`, `CLIPVisionModelWithProjection`, `SiglipModel`,
+            `SiglipVisionModel`, PEFT model or another such model; what was trained beside its weights is folded in.
+            Its dtype must be that of `model`. A head by which it pools stays behind where `model` has none.
 
     Raises:
-        TypeError: if one of the two holds no vision tower.
+        TypeError: if one of the two holds no vision tower, or the tower of `model` is of a kind of its own.
         ValueError: if the towers differ in class, configuration, names, shapes or dtype, or `tower` says in its
             configuration (as a LLaVA does) that it is made for the features of another hidden layer
             (`vision_feature_layer`, `vision_feature_select_strategy`); the message names the differences.
@@ -60,8 +71,15 @@ def swap_vision_tower(model: nn.Module, tower: nn.Module) -> None:
         >>> llava = LlavaForConditionalGeneration.from_pretrained(emoji_folder() / "llava")
         >>> swap_vision_tower(llava, load_model(str(emoji_folder() / "model")))
     """
+    present = vision_tower(model)
+    if present.config.model_type not in SWAPPED:
+        raise TypeError(
+            f"You passed a {type(unwrap(model)).__name__}, whose vision tower is a {type(present).__name__}: no "
+            "encoder of that kind can be made robust, so that none can take its place. Pass a model on a CLIP or a "
+            "SigLIP."
+        )
     donor = fold_into_clip(tower)
-    present, new = vision_tower(model), vision_tower(donor)
+    new = vision_tower(donor)
     differences = _differences(present, new)
     differences += _other_features(unwrap(model), donor, present.config.num_hidden_layers)
     if differences:
@@ -80,6 +98,8 @@ def _differences(present: nn.Module, new: nn.Module) -> list[str]:
     if type(present) is not type(new):
         return [f"it is a {type(new).__name__}, not a {type(present).__name__}"]
     expected, weights = present.state_dict(), new.state_dict()
+    if not any(name.startswith(HEAD) for name in expected):
+        weights = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
     mismatch = mismatches(expected, weights)
     if mismatch:
         return [mismatch]
