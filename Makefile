@@ -28,10 +28,11 @@ test-all: .venv/done  ## run the slow ones too: compilation, launchers, more kil
 test-third: .venv/done  ## run a third of the slow ones, which the commit decides
 	$(BIN)/python -m pytest $(IN_TWO) -m slow --third $$(git rev-parse HEAD) --ignore tests/integration/test_wheel.py
 
-# What reads images, models of others and the Hub; the rest does not know which libraries decode them.
+# What reads images, models of others and the Hub; the rest does not know which libraries decode them. The processor of
+# SmolVLM asks for num2words.
 test-zoo:  ## run them with the newest torch, torchvision and open_clip: 8 GB outside the checkout
-	environment=$$(.ci/environment zoo 9 torch torchvision --editable ".[test,zoo]") && \
-	$$environment/bin/python -m pytest $(IN_TWO) --must-have torchvision --must-have open_clip \
+	environment=$$(.ci/environment zoo 9 torch torchvision num2words --editable ".[test,zoo]") && \
+	$$environment/bin/python -m pytest $(IN_TWO) --must-have torchvision --must-have open_clip --must-have num2words \
 		tests/data tests/models tests/downstream tests/hub tests/zero_shot tests/evaluation \
 		tests/borders/test_open_clip_configs.py tests/borders/test_open_clip_models.py
 

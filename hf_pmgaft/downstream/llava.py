@@ -1,25 +1,29 @@
-"""A LLaVA as a function of images, and attacks on what it writes: PGD through its language model."""
+"""A vision-language model as a function of images, and attacks on what it writes: PGD through its language model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from PIL import Image
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoProcessor, CLIPVisionConfig, LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from ..attacks.inputs import check_images
 from ..attacks.pgd import pgd
 from ..attacks.spec import AttackSpec
-from ..models.processors import pixel_statistics
 from ..models.sources import Source
 from ..modes import frozen
 from ..registry import check_choice
 from .answers import contains
-from .towers import vision_tower
+from .families import family_named, family_of
+from .gradient_check import check_gradient
+from .pixels import FilePixels, TowerPixels
 
 # Where no loss is computed.
 _IGNORED = -100
@@ -28,64 +32,74 @@ _IGNORED = -100
 REDUCTIONS = ("mean", "sum")
 
 
-class VisionLanguageModel:
-    """A LLaVA as functions of images in [0,1]: how likely it finds an answer, and what it writes.
+@dataclass(frozen=True)
+class Prompt:
+    """The tokens of a question about an image of one size, the image's among them.
 
     Args:
-        model (`LlavaForConditionalGeneration`): In float32, on any device, with a CLIP as vision tower.
-        processor (`LlavaProcessor`): Its chat template turns questions into prompts.
+        ids (`torch.Tensor`): `[L]`.
+        types (`torch.Tensor`, *optional*): `[L]`, what each token is, of families whose model is told.
+    """
+
+    ids: torch.Tensor
+    types: torch.Tensor | None
+
+
+class VisionLanguageModel:
+    """A vision-language model as functions of images in [0,1]: how likely it finds an answer, and what it writes.
+
+    A LLaVA takes images of its tower's size. Models of the other families of `FAMILIES` take those of a file, all of
+    one size in a batch, through the graph of their own processor. That it passes a gradient on is checked by finite
+    differences on one image.
+
+    Args:
+        model (`PreTrainedModel`): An `AutoModelForImageTextToText` of a family of `FAMILIES`, in float32.
+        processor (`ProcessorMixin`): Its processor, whose chat template turns questions into prompts.
+
+    Attributes:
+        pixels: How images become what the model takes, [`TowerPixels`] or [`FilePixels`].
 
     Raises:
-        TypeError: if the model is another, or its tower no CLIP.
+        TypeError: if the model is of no such family, or no gradient comes through its processor.
         ValueError: if the model is not in float32.
+        ImportError: if the family needs torchvision or a newer transformers.
 
     Example:
-        >>> from hf_pmgaft.downstream.llava import load_llava
+        >>> from hf_pmgaft.downstream.llava import load_vlm
         >>> from hf_pmgaft.embedded import emoji_folder
-        >>> llava = load_llava(str(emoji_folder() / "llava"))
+        >>> llava = load_vlm(str(emoji_folder() / "llava"))
         >>> llava.write(torch.ones(1, 3, 40, 40), ["which group is it?"])
         ['symbols']
     """
 
-    def __init__(self, model: LlavaForConditionalGeneration, processor: Any):
-        if not isinstance(model, LlavaForConditionalGeneration):
-            raise TypeError(
-                f"You passed a {type(model).__name__}, but the attack goes through the language model of a "
-                "LlavaForConditionalGeneration. Pass one whose vision tower is a CLIP."
-            )
-        vision_config = model.config.vision_config
-        if not isinstance(vision_config, CLIPVisionConfig):
-            raise TypeError(
-                f"You passed a LLaVA whose vision tower is a {vision_config.model_type}, but another CLIP's "
-                "tower is to take its place. Pass a LLaVA that was built on a CLIP."
-            )
+    def __init__(self, model: nn.Module, processor: Any):
+        self.family = family_of(model)
         if model.dtype != torch.float32:
             raise ValueError(
-                f"You passed a LLaVA in {model.dtype}, in which small gradients vanish and attacks look weak. Load it "
-                "with dtype=torch.float32."
+                f"You passed a {type(model).__name__} in {model.dtype}, in which small gradients vanish and attacks "
+                "look weak. Load it with dtype=torch.float32."
             )
         self.model = model
         self.processor = processor
         self.tokenizer = processor.tokenizer
-
-        mean, std = pixel_statistics(processor)
-        self.mean = torch.tensor(mean, device=model.device).view(1, -1, 1, 1)
-        self.std = torch.tensor(std, device=model.device).view(1, -1, 1, 1)
+        self.pixels = TowerPixels(model, processor) if self.family.own_size else FilePixels(self.family, processor)
 
         self.padding = self.tokenizer.pad_token_id
         if self.padding is None:
             self.padding = self.tokenizer.eos_token_id
-        self._prompts: dict[str, torch.Tensor] = {}
+        self._prompts: dict[tuple[str, tuple[int, int]], Prompt] = {}
+        if not self.family.own_size:
+            check_gradient(self)
 
     @property
-    def image_size(self) -> int:
-        """Edge of the images that the tower takes, in pixels."""
-        return vision_tower(self.model).config.image_size
+    def image_size(self) -> int | None:
+        """Edge of the images that it takes, in pixels; `None` for a model of images of any size."""
+        return self.pixels.image_size
 
     @property
     def context(self) -> int:
         """How many tokens, those of the image included, the language model takes."""
-        return self.model.config.text_config.max_position_embeddings
+        return self.model.config.get_text_config().max_position_embeddings
 
     def prompt(self, question: str) -> str:
         """A question as the model is asked it; a text with the image's token is a prompt already.
@@ -95,6 +109,8 @@ class VisionLanguageModel:
         """
         if self.processor.image_token in question:
             return question
+        if not self.processor.chat_template and self.family.prompt:
+            return self.family.prompt.format(question=question)
         if not self.processor.chat_template:
             raise ValueError(
                 f"You passed the question {question!r}, but the processor has no chat template to make a prompt of "
@@ -103,13 +119,39 @@ class VisionLanguageModel:
         content = [{"type": "image"}, {"type": "text", "text": question}]
         return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 
-    def prompt_ids(self, question: str) -> torch.Tensor:
-        """The tokens of a question's prompt, `[L]`, the image's among them."""
-        if question not in self._prompts:
-            blank = Image.new("RGB", (self.image_size, self.image_size))
-            tokens = self.processor(images=blank, text=self.prompt(question), return_tensors="pt")
-            self._prompts[question] = tokens["input_ids"][0]
-        return self._prompts[question]
+    def prompt_ids(self, question: str, size: tuple[int, int] | None = None) -> torch.Tensor:
+        """The tokens of a question's prompt, `[L]`, the image's among them.
+
+        Args:
+            question (`str`): See `prompt`.
+            size (`tuple[int, int]`, *optional*): Height and width of the image, from which the number of its tokens
+                may follow; the tower's, or 224 x 224 for a model of images of any size.
+
+        Raises:
+            ValueError: if they leave no room in the model's context.
+        """
+        return self._prompt(question, size).ids
+
+    def _prompt(self, question: str, size: tuple[int, int] | None = None) -> Prompt:
+        height, width = self.pixels.usual_size if size is None else size
+        if (question, (height, width)) not in self._prompts:
+            text = self.prompt(question)
+            # A template may have written what the tokenizer begins with.
+            begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+            options = {"add_special_tokens": False} if begins else {}
+            blank = Image.new("RGB", (width, height))
+            tokens = self.processor(images=blank, text=text, return_tensors="pt", **options)
+            types = tokens[self.family.token_types][0] if self.family.token_types else None
+            self._prompts[question, (height, width)] = Prompt(tokens["input_ids"][0], types)
+
+        prompt = self._prompts[question, (height, width)]
+        if len(prompt.ids) >= self.context:
+            raise ValueError(
+                f"You asked {question!r:.60} about an image of {height} x {width} pixels, which are {len(prompt.ids)} "
+                f"tokens, but the model's context of {self.context} is to hold the answer too. Shorten the question, "
+                "or take smaller images."
+            )
+        return prompt
 
     def answer_ids(self, answer: str, end_token: bool = False) -> torch.Tensor:
         """The tokens of an answer, `[L]`, and the one after which nothing is written, if asked for.
@@ -127,8 +169,10 @@ class VisionLanguageModel:
             ids.append(self.tokenizer.eos_token_id)
         return torch.tensor(ids, dtype=torch.long)
 
-    def check_target(self, target: str, question: str, max_new_tokens: int) -> None:
-        """Raises `ValueError` for a target that the model cannot write in answer to the question."""
+    def check_target(
+        self, target: str, question: str, max_new_tokens: int, size: tuple[int, int] | None = None
+    ) -> None:
+        """Raises `ValueError` for a target that the model cannot write in answer to a question; `size` as above."""
         ids = self.answer_ids(target)
         if not target.strip() or not len(ids):
             raise ValueError("You passed an empty target, which every text contains. Pass a text to be written.")
@@ -140,7 +184,7 @@ class VisionLanguageModel:
                 f"You passed the target {shown!r} of {len(ids)} tokens, but the model is to write at most "
                 f"{max_new_tokens}. Raise max_new_tokens, or shorten the target."
             )
-        asked = len(self.prompt_ids(question))
+        asked = len(self.prompt_ids(question, size))
         if asked + len(ids) > self.context:
             raise ValueError(
                 f"You passed the target {shown!r} of {len(ids)} tokens, which with the {asked} of image and prompt "
@@ -155,9 +199,9 @@ class VisionLanguageModel:
                 "target in its alphabet."
             )
 
-    def check_room(self, question: str, max_new_tokens: int) -> None:
-        """Raises `ValueError` if a question leaves no room for so many tokens of answer."""
-        asked = len(self.prompt_ids(question))
+    def check_room(self, question: str, max_new_tokens: int, size: tuple[int, int] | None = None) -> None:
+        """Raises `ValueError` if a question leaves no room for so many tokens of answer; `size` as above."""
+        asked = len(self.prompt_ids(question, size))
         if asked + max_new_tokens > self.context:
             raise ValueError(
                 f"You passed max_new_tokens={max_new_tokens}, which with the {asked} tokens of image and prompt is "
@@ -175,7 +219,7 @@ class VisionLanguageModel:
         """Cross-entropy of each answer's tokens, with a gradient to the images.
 
         Args:
-            images (`torch.Tensor`): `[B,3,H,W]` in [0,1], of the tower's size.
+            images (`torch.Tensor`): `[B,3,H,W]` in [0,1], of the tower's size where the model takes one alone.
             questions (`list[str]`), answers (`list[str]`): B of each.
             reduction (`str`): `"mean"` over an answer's tokens, or their `"sum"`: minus the answer's log-likelihood.
             end_token (`bool`): Whether the token that ends an answer belongs to it.
@@ -187,26 +231,22 @@ class VisionLanguageModel:
             ValueError: for another reduction, or an end token that the tokenizer does not have.
         """
         check_choice("reduction", reduction, REDUCTIONS)
-        prompts = [self.prompt_ids(question) for question in questions]
+        prompts = [self._prompt(question, tuple(images.shape[-2:])) for question in questions]
         answer_ids = [self.answer_ids(answer, end_token) for answer in answers]
 
         # Prompt and answer side by side, padded on the right; only answers have labels.
-        sequences = [torch.cat(pair) for pair in zip(prompts, answer_ids, strict=True)]
-        ids = pad_sequence(sequences, batch_first=True, padding_value=self.padding)
-        labels = torch.full_like(ids, _IGNORED)
-        mask = torch.zeros_like(ids)
-        for row, (prompt, answer) in enumerate(zip(prompts, answer_ids, strict=True)):
-            end = len(prompt) + len(answer)
-            labels[row, len(prompt) : end] = answer
-            mask[row, :end] = 1
+        sequences = [self._with_answer(prompt, ids) for prompt, ids in zip(prompts, answer_ids, strict=True)]
+        tokens = self._tokens(sequences, "right")
+        labels = torch.full_like(tokens["input_ids"], _IGNORED)
+        for row, (prompt, ids) in enumerate(zip(prompts, answer_ids, strict=True)):
+            labels[row, len(prompt.ids) : len(prompt.ids) + len(ids)] = ids
 
         # Logits from the last token of the shortest prompt on
-        first = min(len(prompt) for prompt in prompts)
+        first = min(len(prompt.ids) for prompt in prompts)
         logits = self.model(
-            input_ids=ids.to(images.device),
-            attention_mask=mask.to(images.device),
-            pixel_values=(images - self.mean) / self.std,
-            logits_to_keep=ids.shape[1] - first + 1,
+            **{name: value.to(images.device) for name, value in tokens.items()},
+            **self.pixels.inputs(images),
+            logits_to_keep=labels.shape[1] - first + 1,
             use_cache=False,
         ).logits.float()
 
@@ -218,39 +258,60 @@ class VisionLanguageModel:
     @torch.no_grad()
     def write(self, images: torch.Tensor, questions: Sequence[str], max_new_tokens: int = 30) -> list[str]:
         """What the model writes by greedy decoding, a text per image."""
-        prompts = [self.prompt_ids(question) for question in questions]
-        ids = pad_sequence(prompts, batch_first=True, padding_value=self.padding, padding_side="left")
-        mask = pad_sequence([torch.ones_like(prompt) for prompt in prompts], batch_first=True, padding_side="left")
+        prompts = [self._prompt(question, tuple(images.shape[-2:])) for question in questions]
+        tokens = self._tokens(prompts, "left")
         with frozen(self.model):
             written = self.model.generate(
-                input_ids=ids.to(images.device),
-                attention_mask=mask.to(images.device),
-                pixel_values=(images - self.mean) / self.std,
+                **{name: value.to(images.device) for name, value in tokens.items()},
+                **self.pixels.inputs(self.pixels.as_judged(images)),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
                 pad_token_id=self.padding,
             )
-        texts = self.tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        new = written[:, tokens["input_ids"].shape[1] :]
+        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def _with_answer(self, prompt: Prompt, answer_ids: torch.Tensor) -> Prompt:
+        types = prompt.types
+        if types is not None:
+            types = torch.cat([types, torch.full_like(answer_ids, self.family.answer_type)])
+        return Prompt(torch.cat([prompt.ids, answer_ids]), types)
+
+    def _tokens(self, prompts: Sequence[Prompt], padding_side: str) -> dict[str, torch.Tensor]:
+        """Prompts side by side, `[B,L]` each, as the model is told them."""
+
+        def padded(rows: list[torch.Tensor], value: int = 0) -> torch.Tensor:
+            return pad_sequence(rows, batch_first=True, padding_value=value, padding_side=padding_side)
+
+        tokens = {
+            "input_ids": padded([prompt.ids for prompt in prompts], self.padding),
+            "attention_mask": padded([torch.ones_like(prompt.ids) for prompt in prompts]),
+        }
+        if self.family.token_types:
+            tokens[self.family.token_types] = padded([prompt.types for prompt in prompts])
+        return tokens
 
 
-def load_llava(name: str) -> VisionLanguageModel:
-    """Opens a LLaVA in float32, by its Hub id or folder, on the device of this process.
+def load_vlm(name: str) -> VisionLanguageModel:
+    """Opens a vision-language model in float32, by its Hub id or folder, on the device of this process.
 
     Raises:
         OSError: for a name that is neither here nor on the Hub.
-        TypeError: if it is another model, which transformers would open as a LLaVA with random weights.
+        TypeError, ImportError: if it is of a family that does not work, which is seen before its weights are read.
     """
     try:
-        kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except OSError as error:
         raise Source.of(name).unreachable(error) from error
-    if kind != LlavaForConditionalGeneration.config_class.model_type:
-        raise TypeError(f"You passed the model {name!r}, which is a {kind} and no llava. Pass a LLaVA.")
-    model = LlavaForConditionalGeneration.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
+    family_named(config.model_type)
+    model = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
     return VisionLanguageModel(model.to(PartialState().device).eval(), processor)
+
+
+# The name that it had when it opened LLaVAs alone.
+load_llava = load_vlm
 
 
 def attack_answers(
@@ -265,14 +326,14 @@ def attack_answers(
     seeds: torch.Tensor | None = None,
     **options: Any,
 ) -> torch.Tensor:
-    """Perturbs images until a LLaVA finds the answers unlikely or, `targeted`, likely; as 8-bit files hold them.
+    """Perturbs images until a model finds the answers unlikely or, `targeted`, likely; as 8-bit files hold them.
 
     It is [`pgd`] in L-inf, whose loss is the cross-entropy of the answers under the language model: targeted as in
     Schlarmann and Hein (2023, arXiv 2308.10741), untargeted on captions and answers as in FARE (arXiv 2402.12336).
 
     Args:
         model (`VisionLanguageModel`): Left as it was.
-        images (`torch.Tensor`): `[B,3,H,W]` in [0,1], of the tower's size.
+        images (`torch.Tensor`): `[B,3,H,W]` in [0,1], as the model takes them.
         questions (`list[str]`): B.
         answers (list of `list[str]`): For each image one or more; their losses are averaged.
         eps (`float` or `str`): Radius.
@@ -321,14 +382,16 @@ def attack_answers(
 def _check_batch(
     model: VisionLanguageModel, images: torch.Tensor, questions: Sequence[str], answers: Sequence[Sequence[str]]
 ) -> None:
-    edge = model.image_size
     if not len(images):
         raise ValueError("You passed no images, so there is nothing to attack. Pass at least one.")
-    if images.shape[1:] != (3, edge, edge) or images.amin() < 0 or images.amax() > 1:
+    if not isinstance(images, torch.Tensor):
+        sizes = sorted({tuple(image.shape[-2:]) for image in images})
         raise ValueError(
-            f"You passed images of shape {tuple(images.shape)} from {images.amin():.2f} to {images.amax():.2f}; the "
-            f"model takes [B,3,{edge},{edge}] in [0,1]. Resize or scale them."
+            f"You passed a list of images of {len(sizes)} sizes, {sizes}; a batch has images of one. Stack those of "
+            "each size, and attack them apart."
         )
+    model.pixels.check_size(images)
+    check_images(images)
     if not len(images) == len(questions) == len(answers) or not all(answers):
         raise ValueError(
             f"You passed {len(questions)} questions and {len(answers)} lists of answers for {len(images)} images. "

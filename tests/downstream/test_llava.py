@@ -13,7 +13,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    SiglipVisionConfig,
+    PixtralVisionConfig,
 )
 
 from hf_pmgaft import VisionLanguageModel, attack_answers, vision_tower
@@ -114,7 +114,7 @@ def test_a_loss_may_be_the_sum_over_tokens_and_count_the_end(llava, images):
     # The end, after the answer, by a pass of its own
     ended = llava.answer_loss(images[:2], asked, answers, reduction="sum", end_token=True)
     ids = torch.cat([llava.prompt_ids(NAME), llava.answer_ids("cat")])[None]
-    pixels = (images[:1] - llava.mean) / llava.std
+    pixels = (images[:1] - llava.pixels.mean) / llava.pixels.std
     logits = llava.model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels).logits[0, -1]
     end = -logits.log_softmax(-1)[llava.tokenizer.eos_token_id]
     torch.testing.assert_close(ended[0] - mean[0] * lengths[0], end, rtol=1e-4, atol=1e-4)
@@ -238,13 +238,13 @@ def test_targets_that_cannot_be_written_are_refused(llava):
         llava.check_room(NAME, 90)
 
 
-def test_models_without_a_clip_tower_are_refused(llava):
+def test_models_without_a_tower_of_one_size_are_refused(llava):
     with refused("CLIPModel, but the attack goes through the language model", TypeError):
         VisionLanguageModel(CLIPModel.from_pretrained(EMOJI / "model"), llava.processor)
     text = LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=40)
-    vision = SiglipVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    vision = PixtralVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     other = LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_index=39))
-    with refused("vision tower is a siglip_vision_model", TypeError):
+    with refused("vision tower is a pixtral", TypeError):
         VisionLanguageModel(other, llava.processor)
     with refused("dtype=torch.float32"):
         VisionLanguageModel(make_llava(torch.bfloat16), llava.processor)
@@ -255,8 +255,10 @@ def test_images_and_answers_that_do_not_fit_are_refused(llava, images):
         attack_answers(llava, images[:0], [], [], eps="4/255")
     with refused(r"takes \[B,3,40,40\] in \[0,1\]"):
         attack_answers(llava, images[:1, :, :20], [NAME], [["cat"]], eps="4/255")
-    with refused(r"takes \[B,3,40,40\] in \[0,1\]"):
+    with refused("from 0 to 255.*Divide them by 255"):
         attack_answers(llava, 255 * images[:1], [NAME], [["cat"]], eps="4/255")
+    with refused(r"images of 2 sizes, \[\(20, 40\), \(40, 40\)\]; a batch has images of one"):
+        attack_answers(llava, [images[0], images[1, :, :20]], [NAME] * 2, [["cat"]] * 2, eps="4/255")
     with refused("at least one answer"):
         attack_answers(llava, images[:2], [NAME] * 2, [["cat"], []], eps="4/255")
     with refused("write 4/255"):
