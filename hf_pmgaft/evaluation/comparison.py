@@ -11,7 +11,7 @@ from ..fingerprints import differences
 from .intervals import Z_95, PairedDifference
 from .outcomes import paired
 from .report import RobustnessReport, SetResult
-from .tables import Rows, points, span_of_points
+from .tables import Rounded, Rows, points, span_of_points
 
 
 @dataclass
@@ -41,7 +41,8 @@ class Comparison:
         for name, pairs in self.sets.items():
             for key, pair in pairs.items():
                 difference = [points(pair.difference), span_of_points(*pair.interval)]
-                rows.append([name, key, *difference, str(pair.gained), str(pair.lost), f"{pair.p_value:.2g}"])
+                p_value = Rounded(f"{pair.p_value:.2g}", pair.p_value)
+                rows.append([name, key, *difference, str(pair.gained), str(pair.lost), p_value])
         for key, (mean, low, high) in self.means.items():
             rows.append(["mean of sets", key, points(mean), span_of_points(low, high), "", "", ""])
         return rows

@@ -3,10 +3,54 @@
 from __future__ import annotations
 
 from html import escape
+from typing import NamedTuple
 
 from ..registry import check_choice
 
 Rows = list[list[str]]
+
+
+class Rounded(str):
+    """A number as a table shows it, which remembers what it rounds.
+
+    Args:
+        text (`str`): Such as `"74.0"`.
+        value (`float`): Such as 0.7404.
+
+    Example:
+        >>> cell = Rounded("74.0", 0.7404)
+        >>> cell, cell.value
+        ('74.0', 0.7404)
+    """
+
+    value: float
+
+    def __new__(cls, text: str, value: float) -> Rounded:
+        cell = super().__new__(cls, text)
+        cell.value = value
+        return cell
+
+
+class _Ends(NamedTuple):
+    low: Rounded
+    high: Rounded
+
+
+class Span(str):
+    """An interval as a table shows it, which remembers its ends.
+
+    Example:
+        >>> interval = Span(Rounded("70.0", 0.7), Rounded("78.0", 0.7804))
+        >>> interval, interval.ends.high.value
+        ('70.0 to 78.0', 0.7804)
+    """
+
+    ends: _Ends
+
+    def __new__(cls, low: Rounded, high: Rounded) -> Span:
+        cell = super().__new__(cls, f"{low} to {high}")
+        cell.ends = _Ends(low, high)
+        return cell
 
 
 def render(rows: Rows, style: str = "text") -> str:
@@ -14,7 +58,8 @@ def render(rows: Rows, style: str = "text") -> str:
 
     Args:
         rows (list of list of `str`): All of one length.
-        style (`str`): `"text"`, aligned for the terminal; `"markdown"`; `"html"`; or `"latex"`, the rows of a tabular.
+        style (`str`): `"text"`, aligned for the terminal; `"markdown"`; `"html"`, with the exact numbers
+            as the values of `<data>`; or `"latex"`, the rows of a tabular.
 
     Example:
         >>> print(render([["set", "clean"], ["food", "74.0"]], "markdown"))
@@ -33,37 +78,41 @@ def percent(value: float | None) -> str:
         >>> percent(0.7404), percent(None)
         ('74.0', '')
     """
-    return "" if value is None else f"{100 * value:.1f}"
+    return "" if value is None else _percent(value)
 
 
-def points(value: float) -> str:
+def points(value: float) -> Rounded:
     """A difference of two fractions in points, with its sign.
 
     Example:
         >>> points(0.031)
         '+3.1'
     """
-    return f"{100 * value:+.1f}"
+    return Rounded(f"{100 * value:+.1f}", value)
 
 
-def span(low: float, high: float) -> str:
+def span(low: float, high: float) -> Span:
     """An interval of a fraction, in percent.
 
     Example:
         >>> span(0.7, 0.78)
         '70.0 to 78.0'
     """
-    return f"{percent(low)} to {percent(high)}"
+    return Span(_percent(low), _percent(high))
 
 
-def span_of_points(low: float, high: float) -> str:
+def span_of_points(low: float, high: float) -> Span:
     """An interval of a difference, in points.
 
     Example:
         >>> span_of_points(-0.01, 0.03)
         '-1.0 to +3.0'
     """
-    return f"{points(low)} to {points(high)}"
+    return Span(points(low), points(high))
+
+
+def _percent(value: float) -> Rounded:
+    return Rounded(f"{100 * value:.1f}", value)
 
 
 def _text(rows: Rows) -> str:
@@ -83,13 +132,24 @@ def _markdown(rows: Rows) -> str:
 
 def _html(rows: Rows) -> str:
     header, *others = rows
-    lines = [_html_row(header, "th"), *(_html_row(row, "td") for row in others)]
-    return "\n".join(["<table>", *lines, "</table>"])
+    titles = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    body = [_html_row(row) for row in others]
+    return "\n".join([f"<table><thead><tr>{titles}</tr></thead><tbody>", *body, "</tbody></table>"])
 
 
-def _html_row(row: list[str], tag: str) -> str:
-    cells = "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
-    return f"<tr>{cells}</tr>"
+def _html_row(row: list[str]) -> str:
+    name, *cells = row
+    data = "".join(f"<td>{_html_cell(cell)}</td>" for cell in cells)
+    return f'<tr><th scope="row">{escape(name)}</th>{data}</tr>'
+
+
+def _html_cell(cell: str) -> str:
+    """A cell, with the exact numbers that it rounds."""
+    if isinstance(cell, Span):
+        return " to ".join(_html_cell(end) for end in cell.ends)
+    if isinstance(cell, Rounded):
+        return f'<data value="{float(cell.value)!r}">{escape(cell)}</data>'
+    return escape(cell)
 
 
 def _latex(rows: Rows) -> str:

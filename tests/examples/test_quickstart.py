@@ -26,7 +26,7 @@ def test_the_quick_start_notebook_runs_and_shows_reports_with_pictures(tmp_path,
                 exec(compile(ast.Module([last], []), "cell", "exec"), names)
     _, before, after, size = shown
     for found in (before, after):
-        assert re.search("<td>food</td>.*data:image/png", found._repr_html_(), re.S)
+        assert re.search('<th scope="row">food</th>.*data:image/png', found._repr_html_(), re.S)
     assert before.sets[0].clean_accuracy > 0.6 and before.protocol_hash == after.protocol_hash
     assert before.model["fingerprint"] != after.model["fingerprint"]
     assert size == CLIPModel.from_pretrained("clip-pmgaft").num_parameters()
