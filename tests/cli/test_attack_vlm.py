@@ -160,7 +160,7 @@ def test_a_set_of_ones_own_brings_captions_questions_and_answers(tmp_path):
         (["--targets", ""], "empty target"),
         (["--targets", "cat " * 40], "is to write at most 30"),
         (["--targets", "cat " * 80, "--max_new_tokens", "90"], "longer than the model's context"),
-        (["--model", str(EMOJI / "model")], "is a clip and no llava"),
+        (["--model", str(EMOJI / "model")], "is a clip, but the attack goes through the language model"),
         (["--model", "nowhere"], "error: "),
         (["--towers", str(EMOJI / "llava"), str(EMOJI / "llava")], "a tower twice"),
         (["--targets", str(EMOJI / "model" / "config.json")], "holds no list of targets"),
