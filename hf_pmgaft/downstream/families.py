@@ -25,6 +25,7 @@ class Family:
         token_types (`str`, *optional*): The input that says of each token what it is.
         answer_type (`int`): Its value for the tokens of an answer.
         one_each (`bool`): Whether a list of images is read as those of one text, so that each needs a list of its own.
+        projector (`str`): Path to the module that takes the tower's tokens to the language model's width.
         prompt (`str`, *optional*): What a question becomes where the processor has no chat template.
         transformers (`tuple[int, int]`): The oldest release with which the family is known to work.
 
@@ -38,12 +39,13 @@ class Family:
     token_types: str | None = None
     answer_type: int = 0
     one_each: bool = False
+    projector: str = "model.multi_modal_projector"
     prompt: str | None = None
     transformers: tuple[int, int] = (5, 24)
 
 
-_QWEN = Family(by_size=("image_grid_thw",), token_types="mm_token_type_ids")
-_IDEFICS = Family(by_size=("pixel_attention_mask",), one_each=True)
+_QWEN = Family(by_size=("image_grid_thw",), token_types="mm_token_type_ids", projector="model.visual.merger")
+_IDEFICS = Family(by_size=("pixel_attention_mask",), one_each=True, projector="model.connector")
 
 # By the `model_type` of the configuration.
 FAMILIES: dict[str, Family] = {

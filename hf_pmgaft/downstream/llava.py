@@ -255,6 +255,26 @@ class VisionLanguageModel:
         loss = loss.sum(1)
         return loss / (labels != _IGNORED).sum(1) if reduction == "mean" else loss
 
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """The tower's tokens that the language model reads, before they are projected to its width.
+
+        They are those of the layers that it reads, without the class token where it reads none.
+
+        Args:
+            images (`torch.Tensor`): As in `answer_loss`.
+
+        Returns:
+            `torch.Tensor`: `[B,N,D]`, with a gradient to the images.
+        """
+        read: list[torch.Tensor] = []
+        projector = self.model.get_submodule(self.family.projector)
+        hook = projector.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+        try:
+            self.model.get_image_features(**self.pixels.inputs(images))
+        finally:
+            hook.remove()
+        return read[0].float().reshape(len(images), -1, read[0].shape[-1])
+
     @torch.no_grad()
     def write(self, images: torch.Tensor, questions: Sequence[str], max_new_tokens: int = 30) -> list[str]:
         """What the model writes by greedy decoding, a text per image."""
@@ -356,7 +376,8 @@ def attack_answers(
         >>> bool((attacked - images).abs().max() <= 4.01 / 255)
         True
     """
-    _check_batch(model, images, questions, answers)
+    check_attacked_images(model, images)
+    _check_questions(images, questions, answers)
 
     # An image with several answers is asked several times.
     owner = torch.tensor([i for i, of_image in enumerate(answers) for _ in of_image], device=images.device)
@@ -371,7 +392,15 @@ def attack_answers(
 
     adversarial = pgd(model.model, images, None, eps=eps, num_steps=num_steps, loss_fn=loss, seeds=seeds, **options)
 
-    # As 8-bit files hold them
+    return as_8_bit_files(images, adversarial, eps)
+
+
+def as_8_bit_files(images: torch.Tensor, adversarial: torch.Tensor, eps: float | str) -> torch.Tensor:
+    """Adversarial images `[B,3,H,W]` as 8-bit files hold them, by the grey levels inside the L-inf ball.
+
+    Raises:
+        RuntimeError: if an image leaves its ball.
+    """
     threat = AttackSpec("pgd", {"eps": eps, "norm": "linf"})
     rounded = threat.round_to_8_bits(images, adversarial)
     if not threat.allows(images, rounded).all():
@@ -379,9 +408,8 @@ def attack_answers(
     return rounded
 
 
-def _check_batch(
-    model: VisionLanguageModel, images: torch.Tensor, questions: Sequence[str], answers: Sequence[Sequence[str]]
-) -> None:
+def check_attacked_images(model: VisionLanguageModel, images: torch.Tensor) -> None:
+    """Raises `ValueError` for what is no batch of images in [0,1] that a model takes."""
     if not len(images):
         raise ValueError("You passed no images, so there is nothing to attack. Pass at least one.")
     if not isinstance(images, torch.Tensor):
@@ -392,6 +420,9 @@ def _check_batch(
         )
     model.pixels.check_size(images)
     check_images(images)
+
+
+def _check_questions(images: torch.Tensor, questions: Sequence[str], answers: Sequence[Sequence[str]]) -> None:
     if not len(images) == len(questions) == len(answers) or not all(answers):
         raise ValueError(
             f"You passed {len(questions)} questions and {len(answers)} lists of answers for {len(images)} images. "
