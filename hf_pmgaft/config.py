@@ -21,7 +21,9 @@ from .config_checks import (
     check_hub,
     check_json,
     check_named_radius,
+    check_noise,
     check_optional_count,
+    check_sigma,
     check_step_size,
 )
 from .distributed import split_batch
@@ -99,6 +101,9 @@ class PMGAFTConfig(TrainingArguments):
             1 (WiSE-FT, arXiv 2109.01903).
         augmentation (`float`, defaults to 0.0): Strength of random flips, shifts, scalings, rotations and colour
             changes, 0 (none) to 1. They follow the run's seed and the sample, whatever the number of processes.
+        noise_sigma (`str`, *optional*): Standard deviation of normal noise that is added to each image, drawn anew in
+            each step and not clipped, in the scale of images in [0,1]: training for certificates under that noise
+            (Cohen et al., ICML 2019, arXiv 1902.02918). For objectives without adversarial images, such as `"clean"`.
         overwrite (`bool`, defaults to `False`): Whether a run that `output_dir` holds is removed (checkpoints, model,
             reports, pictures and card, nothing else) instead of refused.
 
@@ -182,6 +187,9 @@ class PMGAFTConfig(TrainingArguments):
     )
     overwrite: bool = field(default=False, metadata={"help": "Remove an earlier run from output_dir, and begin anew."})
     augmentation: float = field(default=0.0, metadata={"help": "Strength of the augmentation, 0 to 1."})
+    noise_sigma: str | None = field(
+        default=None, metadata={"help": "Standard deviation of normal noise on each image, with the objective clean."}
+    )
 
     # Batch. The latter two are as in `TrainingArguments`, but say whether they were given.
     total_train_batch_size: int | None = field(
@@ -254,12 +262,13 @@ class PMGAFTConfig(TrainingArguments):
             check_optional_count(name, getattr(self, name), is_optional=self._is_optional(name))
         if not 0 <= self.augmentation <= 1:
             raise ValueError(f"You passed augmentation={self.augmentation}. Pass a strength from 0 (none) to 1.")
+        check_sigma("noise_sigma", self.noise_sigma)
 
         # Options, of which each choice has its own. An objective or tuning may also be an instance, checked when made.
         for name in ("attack_kwargs", "objective_kwargs", "tuning_kwargs"):
             check_dict(name, getattr(self, name))
         if isinstance(self.objective, str):
-            make_objective(self.objective, self.objective_kwargs)
+            check_noise(self.noise_sigma, make_objective(self.objective, self.objective_kwargs))
         if isinstance(self.tuning, str):
             make_tuning(self.tuning, self.tuning_kwargs)
         check_averages(self.ema_decay, self.wise_ft)
@@ -288,6 +297,11 @@ class PMGAFTConfig(TrainingArguments):
     def averages_weights(self) -> bool:
         """Whether other weights are evaluated and saved than those of the last step."""
         return self.ema_decay is not None or self.wise_ft is not None
+
+    @property
+    def attacks_images(self) -> bool:
+        """Whether training makes adversarial images."""
+        return make_objective(self.objective, self.objective_kwargs).uses_attack
 
     @property
     def attack_stops_early(self) -> bool:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from .attacks.ball import parse_factor, parse_radius, parse_step_size
 from .attacks.options import training_attack, training_options, try_attack
 from .attacks.pgd import check_reach
+from .defences import Smoothing
+from .objectives import Objective
 from .registry import check_count
 
 if TYPE_CHECKING:
@@ -70,6 +72,40 @@ def check_named_radius(name: str, value: str | float | None, norm: str, is_optio
         raise ValueError(f"{name}: {error}") from error
     if radius <= 0:
         raise ValueError(f"You passed {name}={value}, which leaves no room for an attack. Pass a radius above 0.")
+
+
+def check_sigma(name: str, value: str | float | None) -> None:
+    """Raises `ValueError` for what is no standard deviation of a pixel's noise.
+
+    Example:
+        >>> check_sigma("noise_sigma", "0.25")
+        >>> check_sigma("noise_sigma", 0)
+        Traceback (most recent call last):
+        ValueError: noise_sigma: You passed the factor 0, but it must be above 0. Pass such as 0.05.
+    """
+    if value is None:
+        return
+    try:
+        Smoothing(None, sigma=value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def check_noise(noise_sigma: str | float | None, objective: Objective) -> None:
+    """Raises `ValueError` for noise on images that are attacked, too.
+
+    Example:
+        >>> from hf_pmgaft.objectives import make_objective
+        >>> check_noise("0.25", make_objective("clean"))
+        >>> check_noise("0.25", make_objective("tecoa"))
+        Traceback (most recent call last):
+        ValueError: You passed noise_sigma=0.25 with the objective TeCoA, which makes adversarial images, ...
+    """
+    if noise_sigma is not None and objective.uses_attack:
+        raise ValueError(
+            f"You passed noise_sigma={noise_sigma} with the objective {type(objective).__name__}, which makes "
+            "adversarial images, whose ball would be around noise. Pass objective='clean', or leave noise_sigma out."
+        )
 
 
 def check_step_size(args: PMGAFTConfig, name: str, count: str, eps: str) -> None:

@@ -27,6 +27,7 @@ BUDGETS = {
     "qt_aft": (128, 2 * IMAGENET_128, 1000, 0, 10, 0.25),
     "r_adapter": (256, IMAGENET, 500, 0, 2, None),
     "sim_clip": (64, 10_000, 1400, 0, 10, 0.25),
+    "smoothing": (256, TINY, 1000, 0, 2, None),
     "tecoa": (256, TINY, 1000, 0, 2, 1),
     "tga_zsr": (128, TINY_128, 1000, 0, 2, 1),
     "trades": (256, TINY, 1000, 0, 2, 1),

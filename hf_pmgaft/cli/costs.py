@@ -91,7 +91,7 @@ def what_it_costs(plan: Plan, passes: dict[str, int], tflops: float | None = Non
     rows = {}
 
     # Time
-    attack = config.num_steps * (1 + PIXEL_BACKWARD)
+    attack = config.num_steps * (1 + PIXEL_BACKWARD) if config.attacks_images else 0
     step = passes["student"] * (1 + PARAMETER_BACKWARD) + passes["teacher"] + attack
     training = None if plan.steps is None else step * tower.gflop * plan.steps * plan.batch
     if training is not None:

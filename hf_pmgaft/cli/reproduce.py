@@ -17,6 +17,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ..config import PMGAFTConfig
 from ..evaluation.tables import render
 from .costs import ASSUMED_TFLOPS, checkpoint_bytes, what_it_costs
 from .errors import one_line_errors
@@ -95,7 +96,7 @@ def what_runs(plan: Plan) -> dict[str, str]:
         "model": plan.model_args.model_name_or_path,
         "trained on": f"{data_args.dataset_name}{images}, {steps} of {plan.batch} images",
         "method": f"{config.objective} {config.objective_kwargs or ''}, tuning {config.tuning}".replace(" ,", ","),
-        "attack": f"{config.attack}, {config.norm}, eps {config.eps}, {config.num_steps} steps of {config.step_size}",
+        "attack": _attack(config),
         "optimizer": f"{config.optim.value}, learning rate {config.learning_rate:g}, warm-up {config.warmup_steps:g}, "
         f"{'no clipping' if not config.max_grad_norm else f'clipped to norm {config.max_grad_norm:g}'}",
     }
@@ -106,6 +107,13 @@ def what_runs(plan: Plan) -> dict[str, str]:
         if data_args.final_attacks:
             rows["by"] += f"; after training by {', '.join(data_args.final_attacks)} as well"
     return rows
+
+
+def _attack(config: PMGAFTConfig) -> str:
+    """What is done to the images of training, in words."""
+    if config.attacks_images:
+        return f"{config.attack}, {config.norm}, eps {config.eps}, {config.num_steps} steps of {config.step_size}"
+    return "none" if config.noise_sigma is None else f"none; normal noise of sigma {config.noise_sigma}"
 
 
 def what_is_published(figures: Sequence[dict[str, Any]]) -> str:

@@ -210,6 +210,7 @@ GROUPS_OF_CONFIG = {
         "ema_decay",
         "wise_ft",
         "augmentation",
+        "noise_sigma",
     ),
     "Batch": ("total_train_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"),
     "Output": ("overwrite",),

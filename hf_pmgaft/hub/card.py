@@ -230,7 +230,8 @@ def _weights(config: PMGAFTConfig) -> str:
 def _threat(objective: Objective, config: PMGAFTConfig) -> str:
     """The threat model of training; radii as they were written, since 4/255 says more than 0.0157."""
     if not objective.uses_attack:
-        return "none: no adversarial images"
+        noise = "" if config.noise_sigma is None else f"; normal noise of sigma {config.noise_sigma} on each image"
+        return f"none: no adversarial images{noise}"
     attack = {
         "attack": config.attack,
         "loss": "ce",

@@ -283,6 +283,7 @@ def run_fingerprint(
         "attack_options": args.attack_options(),
         "attack_precision": args.attack_precision,
         "augmentation": args.augmentation,
+        **({} if args.noise_sigma is None else {"noise_sigma": str(args.noise_sigma)}),
         "adapters": adapters,
         "tuning": name_of(tuning),
         "tuning_options": {} if adapters else options_of(tuning),

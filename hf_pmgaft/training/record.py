@@ -13,7 +13,7 @@ NUM_NAMES = 3  # class names that are written out
 
 
 def training_record(args: PMGAFTConfig, texts: Texts, dataset: Any, num_text_tokens: int = 0) -> dict[str, Any]:
-    """Gives class names, templates, captions, pixel statistics, clipping and total batch, in types that JSON has.
+    """Gives class names, templates, captions, pixel statistics, noise, clipping and total batch, for JSON.
 
     Args:
         args (`PMGAFTConfig`): As it is once the number of processes is known.
@@ -43,6 +43,8 @@ def training_record(args: PMGAFTConfig, texts: Texts, dataset: Any, num_text_tok
     if source:
         record["set"] = source
 
+    if args.noise_sigma is not None:
+        record["noise_sigma"] = args.noise_sigma
     mean, std = pixel_statistics(texts.processor)
     record |= {"image_mean": list(mean), "image_std": list(std), "max_grad_norm": args.max_grad_norm or None}
     record["images_per_step"] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size

@@ -18,8 +18,10 @@ from ..attacks.inputs import known_values
 from ..attacks.losses import input_gradient, make_loss
 from ..attacks.options import training_attack
 from ..attacks.shared_perturbation import SharedPerturbation
+from ..config_checks import check_noise
 from ..data.augmentation import augment
 from ..data.collator import choose_captions
+from ..defences import Smoothing
 from ..distributed import process_share
 from ..engines import prepare_for_engines, show_trained
 from ..models.backbones import get_encoder, unwrap, unwrap_peft
@@ -78,6 +80,8 @@ class AdversarialStep:
         attack_options (`dict`): Radius, norm, steps and what else the attack takes.
         attack_precision (`str`): In what the attack computes, see [`PMGAFTConfig`].
         augmentation (`float`): Strength of the augmentation, 0 to 1.
+        noise_sigma (`float` or `str`, *optional*): Standard deviation of normal noise on each image, for objectives
+            without an attack; see [`PMGAFTConfig`].
         seed (`int`): All randomness of an image follows from it, the step and the image's `sample_id`.
 
     Example:
@@ -105,8 +109,10 @@ class AdversarialStep:
         attack_options: Mapping[str, Any],
         attack_precision: str = "follow",
         augmentation: float = 0.0,
+        noise_sigma: float | str | None = None,
         seed: int = 0,
     ):
+        check_noise(noise_sigma, objective)
         self.objective = objective
         self.student_head, self.teacher_head = heads
         self.teacher = teacher
@@ -114,6 +120,7 @@ class AdversarialStep:
         self.attack, self.attack_options = training_attack(attack, attack_options)
         self.attack_precision = attack_precision
         self.augmentation = augmentation
+        self.noise = None if noise_sigma is None else Smoothing(None, sigma=noise_sigma)
         self.seed = seed
         self._pad_token_id = padding_id(texts.processor)
         self._shown: nn.Module | None = None
@@ -137,6 +144,7 @@ class AdversarialStep:
         attack: str = "pgd",
         seed: int = 0,
         augmentation: float = 0.0,
+        noise_sigma: float | str | None = None,
         accept_any_class_names: bool = False,
         **attack_options: Any,
     ) -> AdversarialStep:
@@ -170,6 +178,7 @@ class AdversarialStep:
             attack=attack,
             attack_options=attack_options,
             augmentation=augmentation,
+            noise_sigma=noise_sigma,
             seed=seed,
         )
 
@@ -207,9 +216,11 @@ class AdversarialStep:
             student = student.replace(caption_embeds=student_captions)
             teacher = teacher.replace(caption_embeds=teacher_captions)
 
-        # Images in [0,1], augmented by their own seeds
+        # Images in [0,1], augmented by their own seeds; noise leads out of [0,1]
         images = batch["pixel_values"].float() * student.std + student.mean
         images = augment(images.clamp(0, 1), seeds, self.augmentation)
+        if self.noise is not None:
+            images = self.noise.purify(images, seeds)
         labels = batch["labels"]
         teacher_views = Views(teacher, images)
 

@@ -174,6 +174,7 @@ class PMGAFTTrainer(EvaluatingTrainer):
             attack_options=args.attack_options(),
             attack_precision=args.attack_precision,
             augmentation=args.augmentation,
+            noise_sigma=args.noise_sigma,
             seed=args.seed,
         )
         if args.torch_compile:

@@ -68,6 +68,14 @@ def test_every_recipe_has_a_plan_and_says_whether_figures_are_published(recipe, 
     assert ("published (%)" in out) == (recipe in FACTS["figures"])
 
 
+def test_a_recipe_without_an_attack_says_so_and_costs_none(capsys):
+    made = plan("smoothing")
+    assert reproduce.what_runs(made)["attack"] == "none; normal noise of sigma 0.25"
+    passes = {"student": 1, "teacher": 0}
+    attacked = reproduce.what_it_costs(plan("tecoa"), passes)["training"]
+    assert reproduce.what_it_costs(made, passes)["training"] != attacked
+
+
 def test_published_figures_are_those_of_known_recipes():
     assert set(FACTS["figures"]) <= set(RECIPES) and set(FACTS["passes"]) == set(OBJECTIVES)
     for rows in FACTS["figures"].values():

@@ -192,6 +192,7 @@ def renamed(images):
         ({"attack_kwargs": {"tau": 0}}, "attack_options.tau"),
         ({"attack_precision": "bf16"}, "attack_precision"),
         ({"augmentation": 0.5}, "augmentation"),
+        ({"objective": "clean", "noise_sigma": 0.1}, "noise_sigma"),
         ({"tuning": "last_blocks"}, "tuning"),
         ({"peft_config": LoraConfig(**LORA)}, "adapters.default.r"),
         ({"seed": 1}, "seed"),
