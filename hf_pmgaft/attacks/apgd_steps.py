@@ -24,6 +24,7 @@ class DenseSteps:
     Args:
         eps (`float`), norm (`str`): The ball; `"linf"` or `"l2"`.
         num_steps (`int`): Steps of a walk.
+        first_step (`float`): Length of the first one, in radii. Authors: 2; RobustVLM: 1.
 
     Example:
         >>> steps = DenseSteps(eps=0.1, norm="linf", num_steps=2)
@@ -36,6 +37,7 @@ class DenseSteps:
     eps: float
     norm: str
     num_steps: int
+    first_step: float = 2.0
 
     def begin(self, images: torch.Tensor, seeds: torch.Tensor, numbers: torch.Tensor) -> State:
         """Walks at random points on the surface of the ball, which follow from seed `[S]` and number `[S]`."""
@@ -54,7 +56,7 @@ class DenseSteps:
             "images": images,
             "points": points,
             "previous_points": points.clone(),
-            "step_sizes": points.new_full((len(points),), 2 * self.eps),
+            "step_sizes": points.new_full((len(points),), self.first_step * self.eps),
             "steps": count,
             "windows": count + window,
             "steps_in_window": count.clone(),
