@@ -168,7 +168,7 @@ def text_file(args: argparse.Namespace, kind: str, end: str) -> Path:
 def by_texts(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Path]]) -> Figures:
     """Figures of what the LLaVA wrote."""
     from hf_pmgaft.cli.attack_vlm import OWN
-    from hf_pmgaft.downstream.llava_evaluation import CLEAN
+    from hf_pmgaft.downstream.answer_evaluation import CLEAN
 
     figures: Figures = {}
     for end in LLAVA[kind]:

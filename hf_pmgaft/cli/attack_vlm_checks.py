@@ -7,10 +7,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from accelerate import PartialState
-
 from ..attacks import parse_radius
 from ..attacks.pgd import check_momentum
+from .attack_vlm_protocol import DEFAULTS, PROTOCOLS, ROBUST_CLIP, TARGETS
 from .parser import check_different
 
 OWN = "own tower"
@@ -19,38 +18,76 @@ EMOJI_TARGETS = ("warning", "money bag")
 
 def check_numbers(args: argparse.Namespace) -> None:
     """Raises `ValueError` for a number that leaves nothing to do, and a radius that is none."""
-    for name in ("num_images", "num_steps", "restarts", "max_new_tokens", "batch_size"):
+    counts = ["num_images", "num_steps", "target_steps", "restarts", "batch_size"]
+    counts += [name for name in ("target_images", "max_new_tokens") if getattr(args, name) is not None]
+    for name in counts:
         if getattr(args, name) < 1:
             raise ValueError(f"You passed {name}={getattr(args, name)}, which leaves nothing to do. Pass 1 or more.")
     check_momentum(args.momentum)
     for eps in args.eps:
         parse_radius(eps)
-    if PartialState().num_processes > 1:
-        raise ValueError("You launched several processes, which would all do the same. Launch one.")
+    check_different("radius", args.eps)
+    if not 0 <= args.cider_threshold < 1000:
+        raise ValueError(
+            f"You passed cider_threshold={args.cider_threshold}, but CIDEr-D x 100 is from 0 to 1000. Pass 10, as "
+            "for COCO, or 0 to attack until nothing is left."
+        )
 
 
 def check_idle(args: argparse.Namespace) -> None:
     """Raises `ValueError` for options that would be ignored."""
-    of_tasks = {
-        "targeted": {"--targets": args.targets},
-        "caption": {"--caption_column": args.caption_column},
-        "vqa": {"--question_column": args.question_column, "--answer_column": args.answer_column},
+    by_task = {
+        ("targeted",): ("targets", "target_images"),
+        ("caption",): ("caption_column",),
+        ("vqa", "pope", "scienceqa"): ("question_column", "answer_column"),
+        ("scienceqa",): ("choice_column",),
+        ("pope",): ("category_column", "object_column"),
     }
-    for task, flags in of_tasks.items():
-        idle = [flag for flag, value in flags.items() if value is not None]
-        if idle and task not in args.tasks:
+    for tasks, names in by_task.items():
+        idle = _passed(args, names)
+        if idle and not set(tasks) & set(args.tasks):
             raise ValueError(
-                f"You passed {', '.join(idle)} without the task {task}, where it has no effect. Leave it out, or add "
-                f"{task} to --tasks."
+                f"You passed {', '.join(idle)} without the task {' or '.join(tasks)}, where it has no effect. Leave "
+                f"it out, or add {tasks[0]} to --tasks."
             )
 
-    of_sets = [*of_tasks["caption"].items(), *of_tasks["vqa"].items()]
-    idle = [flag for flag, value in of_sets if value is not None]
+    columns = [name for names in by_task.values() for name in names if name.endswith("_column")]
+    idle = _passed(args, columns)
     if idle and args.eval_set is None:
         raise ValueError(
             f"You passed {', '.join(idle)} without --eval_set, where it has no effect: the emoji have questions of "
             "their own. Pass --eval_set too, or leave it out."
         )
+    unasked = [task for task in args.tasks if task in ("pope", "scienceqa")]
+    if unasked and args.eval_set is None:
+        raise ValueError(
+            f"You passed the task {unasked[0]} without --eval_set, but the emoji have no such questions. Pass a set "
+            "that has, or other --tasks."
+        )
+    _check_attack(args)
+
+
+def _check_attack(args: argparse.Namespace) -> None:
+    """Raises `ValueError` for options of the other attack, and of a score that is not computed."""
+    if args.attack == "ensemble":
+        idle = [name for name, default in (("restarts", 1), ("momentum", 0.0)) if getattr(args, name) != default]
+        reason = "The ensemble runs without random starts, by the momentum of APGD"
+    else:
+        idle = [] if args.target_steps == DEFAULTS["target_steps"] else ["target_steps"]
+        reason = "PGD takes --num_steps towards targets too"
+    if idle:
+        flags = ", ".join(f"--{name}" for name in idle)
+        raise ValueError(f"You passed {flags} with --attack {args.attack}. {reason}. Leave {flags} out.")
+    if args.cider_threshold and args.caption_score != "cider":
+        raise ValueError(
+            "You passed --cider_threshold without --caption_score cider, where it has no effect. Pass both, or leave "
+            "it out."
+        )
+
+
+def _passed(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    of_protocol = PROTOCOLS.get(args.protocol, {})
+    return [f"--{name}" for name in names if getattr(args, name) is not None and name not in of_protocol]
 
 
 def tower_names(towers: Sequence[str]) -> list[str]:
@@ -66,6 +103,8 @@ def read_targets(args: argparse.Namespace) -> list[str]:
         return []
     if args.targets is None and args.eval_set is None:
         return list(EMOJI_TARGETS)
+    if args.targets is None and args.protocol == ROBUST_CLIP:
+        return list(TARGETS.values())
     if args.targets is None:
         raise ValueError("You passed no targets for the targeted attack. Pass --targets, or other --tasks.")
 

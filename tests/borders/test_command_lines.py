@@ -38,7 +38,7 @@ REFUSED = {
     "a question without its task": ("attack-vlm --question_column q --tasks targeted", "without the task vqa"),
     "captions of the emoji": ("attack-vlm --caption_column text", "--caption_column without --eval_set"),
     "a set without targets": ("attack-vlm --eval_set set", "You passed no targets"),
-    "a CLIP in place of a LLaVA": (f"attack-vlm --model {CLIP}", "which is a clip and no llava"),
+    "a CLIP in place of a LLaVA": (f"attack-vlm --model {CLIP}", "The model is a clip, but the attack goes through"),
     "a LLaVA that is not there": ("attack-vlm --model ./nowhere", "./nowhere"),
     "an empty name to convert": ("convert --from '' --output_dir new", "You passed an empty model name"),
     "a file as a folder to write": (f"convert --from {CLIP} --output_dir bad.json", "cannot be written to"),
@@ -54,7 +54,7 @@ def test_command_lines_that_are_refused_before_a_model_is_opened(given, outcome,
     (tmp_path / "bad.json").write_text("{")
     monkeypatch.setattr(gallery, "load_one_of_several", None)
     monkeypatch.setattr(attack_vlm, "load_model", None)
-    monkeypatch.setattr(llava.LlavaForConditionalGeneration, "from_pretrained", None)
+    monkeypatch.setattr(llava.AutoModelForImageTextToText, "from_pretrained", None)
 
     words = [word.strip("'") for word in given.split()]
     with pytest.raises(SystemExit) as ended:

@@ -17,7 +17,7 @@ from hf_pmgaft import VisionLanguageModel, attack_answers, vision_tower
 from hf_pmgaft.cli import attack_vlm, emoji_questions
 from hf_pmgaft.cli.emoji_questions import DESCRIBE, GROUP, NAME
 from hf_pmgaft.downstream import llava as module
-from hf_pmgaft.downstream.llava_evaluation import AnswerEvaluation
+from hf_pmgaft.downstream.answer_attacks import PgdAttack
 from hf_pmgaft.noise import sample_seeds
 
 
@@ -58,13 +58,13 @@ def report_of(folder, *flags) -> dict:
 
 
 def test_every_tower_is_reported_and_the_rest_of_the_model_left_alone(robust, tmp_path, capsys, monkeypatch):
-    kept, load = [], module.load_llava
+    kept, load = [], module.load_vlm
 
-    def load_llava(name):
+    def load_vlm(name):
         kept.append(load(name))
         return kept[0]
 
-    monkeypatch.setattr(module, "load_llava", load_llava)
+    monkeypatch.setattr(module, "load_vlm", load_vlm)
     report = report_of(tmp_path, "--towers", robust, "--gallery", str(tmp_path / "seen.png"))
 
     name, printed = Path(robust).name, capsys.readouterr().out
@@ -92,6 +92,7 @@ def test_texts_are_those_about_the_rounded_image(tmp_path, llava):
     report = report_of(tmp_path, "--tasks", "vqa")
     args = attack_vlm.parse([*SMALL, "--tasks", "vqa"])
     rows, images, tasks = attack_vlm.load_tasks(args, llava)
+    images = torch.stack(images)
     seeds = sample_seeds(0, 0, torch.tensor(rows))
     for task in tasks:
         cells = report["towers"]["own tower"][task.name]
@@ -111,10 +112,16 @@ def test_figures_do_not_depend_on_the_batch_nor_on_a_kill(robust, tmp_path, monk
     lines = texts.read_text().splitlines(keepends=True)
     texts.write_text("".join(lines[:-2]) + lines[-2][:20])
     attacked = []
-    attack = AnswerEvaluation.attack
-    monkeypatch.setattr(AnswerEvaluation, "attack", lambda *a: attacked.append(a[0].name) or attack(*a))
+    attack = PgdAttack.run
+
+    def recorded(self, asked, eps, lots, clean):
+        lots = [list(lot) for lot in lots]
+        attacked.extend(len(lot) for lot in lots)
+        return attack(self, asked, eps, lots, clean)
+
+    monkeypatch.setattr(PgdAttack, "run", recorded)
     assert report_of(tmp_path, *flags, "--towers", robust) == whole
-    assert 0 < sum(name.startswith("own") for name in attacked) <= 2
+    assert 0 < sum(attacked) < 2 * 2 * 3  # tasks, towers and images
     with pytest.raises(SystemExit, match="differs in protocol.attack"):
         report_of(tmp_path, *flags, "--momentum", "0.9")
 

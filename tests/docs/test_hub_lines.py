@@ -30,7 +30,8 @@ SCRIPTS = {"train": "examples/run_pmgaft.py", "evaluate": "examples/evaluate_rob
 TRAIN = ["--max_steps", "2", "--use_cpu", "--dataloader_num_workers", "0", "--report_to", "none"]
 TRAIN += ["--overwrite", "true"]
 OF_RECIPE = ["--limit", "2", "--total_train_batch_size", "8"]
-VLM = ["--num_images", "2", "--num_steps", "2", "--targets", "send your money now"]
+VLM = ["--num_images", "2", "--num_steps", "2"]
+VLM_TARGETS = ["--targets", "send your money now"]
 PAGES_OF_HUB = [page for page in PAGES if any(OF_HUB.search(line) for line in lines(page))]
 
 
@@ -80,11 +81,22 @@ def put_others(hub) -> None:
         ),
     )
     captions.push_to_hub("user/coco-captions", split="validation")
+    put_questions(images["image"])
     pets = images.cast_column("label", datasets.Value("int64"))
     pets.to_parquet("my_pets.parquet")
     Path("pets.txt").write_text("\n".join(images.features["label"].names) + "\n", encoding="utf-8")
     large, _ = make_clip(layers=2, width=48, patch_size=16)
     torch.save(to_open_clip(large), "fare_eps_2.pt")
+
+
+def put_questions(pictures: list) -> None:
+    """Puts questions of POPE's and ScienceQA's kinds on the Hub."""
+    labels = ["yes", "no"] * 4
+    pope = {"image": pictures, "question": ["Is it a cat?"] * 8, "answer": labels, "category": ["popular"] * 8}
+    datasets.Dataset.from_dict(pope).push_to_hub("user/pope", split="test")
+    choices = [["red", "blue"]] * 8
+    science = {"image": pictures, "question": ["Which?"] * 8, "choices": choices, "answer": [0, 1] * 4}
+    datasets.Dataset.from_dict(science).push_to_hub("user/science-qa", split="test")
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -136,12 +148,18 @@ def run(line: str, monkeypatch, hub) -> None:
             runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
+def vlm(words: list[str]) -> list[str]:
+    """Flags that make a line about a vision-language model small."""
+    flags = VLM + (VLM_TARGETS if "--tasks" not in words or "targeted" in words else [])
+    return [*flags, "--target_steps", "2"] if "--protocol" in words else flags
+
+
 def small(command: str, words: list[str]) -> list[str]:
     """Flags that make a line's work small; the last of two values of a flag counts."""
     if command == "reproduce":
         return [*TRAIN, *OF_RECIPE] if "--run" in words else []
     if command == "attack-vlm":
-        return VLM
+        return vlm(words)
     if command == "train":
         has_recipe = "--recipe" in words or "mine.yaml" in words
         return [*TRAIN, *(OF_RECIPE if has_recipe else ["--eval_max_samples", "2"])]

@@ -1,0 +1,198 @@
+"""The ensemble attack: who is attacked by what, who leaves when, and that no run of it is stronger than it is."""
+
+import json
+
+import pytest
+import torch
+from support.llava import pixels_of
+from support.paths import EMOJI
+from support.vlm_golden import GOLDEN
+
+from hf_pmgaft.cli import emoji_questions
+from hf_pmgaft.cli.emoji_questions import DESCRIBE, NAME
+from hf_pmgaft.downstream.answer_attacks import AskedImages, EnsembleAttack
+from hf_pmgaft.downstream.answer_walks import AnswerWalks
+from hf_pmgaft.downstream.ensemble import LAST, Course, Stage, stages
+from hf_pmgaft.downstream.llava import load_vlm
+from hf_pmgaft.downstream.scores import CiderScore, SuccessScore, VqaScore
+from hf_pmgaft.downstream.tasks import AnswerTask
+
+EPS = "4/255"
+ROWS = [3, 5, 11, 40, 77]
+IMAGE = torch.zeros(3, 2, 2)
+
+
+def walked(tried: list[Stage], numbers: list[int], scores: list[float], is_done) -> tuple[Course, str]:
+    """A course over given scores, of which stage k gets `scores[numbers[k]]`, and the answer its last run follows."""
+    course = Course(0, IMAGE, tried, is_done, text="clean", score=scores[0])
+    followed = course.answer_of(LAST)
+    while (stage := course.next_stage()) is not None:
+        number = numbers[tried.index(stage)]
+        if stage is LAST:
+            followed = course.answer_of(stage)
+            assert course.start_of(stage) is course.worst_image
+        else:
+            assert course.start_of(stage) is IMAGE
+        course.note(stage, str(number), scores[number], IMAGE + number)
+    return course, followed
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_captions_go_through_the_stages_of_the_authors_table(place):
+    table = GOLDEN["caption_ensemble"]
+    scores, expected = table["cider_x100_if_run"][place], table["images"][place]
+    tried = [*(Stage(f"reference {k}", str(k)) for k in range(5)), LAST]
+    course, followed = walked(tried, [1, 2, 3, 4, 5, 6], scores, lambda score: score < table["threshold"])
+    check(course, tried, expected, "cider")
+    if 6 in expected["attacks_run"]:
+        assert followed == str(expected["reference_for_the_last"])
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_questions_go_through_the_stages_of_the_authors_table(place):
+    table = GOLDEN["vqa_ensemble"]
+    scores, expected = table["accuracy_if_run"][place], table["questions"][place]
+    answers = [[str(k)] * 2 for k in range(table["distinct_answers"][place])]
+    task = AnswerTask("vqa", "vqa", ["?"], [sum(answers, [])], VqaScore([["0"]]))
+    tried = stages(task, 0)
+    assert [stage.answer for stage in tried[-2:]] == ["maybe", "Word"] and all(
+        stage.is_targeted for stage in tried[-2:]
+    )
+    numbers = [*range(1, len(answers) + 1), 6, 7, 8]
+    course, followed = walked(tried, numbers, scores, lambda score: score <= 0)
+    ran = [0, *(numbers[tried.index(stage)] for stage in tried if stage.name in course.tried)]
+    assert ran == expected["attacks_run"] and course.score == expected["best_accuracy"]
+    assert course.text == ("clean" if expected["best_attack"] == 0 else str(expected["best_attack"]))
+    if 6 in ran:
+        assert followed == str(expected["answer_for_the_last"])
+
+
+def check(course: Course, tried: list[Stage], expected: dict, kind: str) -> None:
+    names = ["clean", *(stage.name for stage in tried)]
+    assert [names.index(name) for name in course.tried] == expected["attacks_run"]
+    assert course.score == expected[f"best_{kind}"]
+    assert course.worst_stage == names[expected["best_attack"]]
+    assert torch.equal(course.worst_image, IMAGE + expected["best_attack"])
+
+
+def test_captions_have_five_references_and_answers_the_five_most_frequent():
+    score = VqaScore([["0"]])
+    of_captions = stages(AnswerTask("caption", "caption", ["?"], [list("abcdefg")], score), 0)
+    assert [stage.answer for stage in of_captions] == [*"abcde", None]
+    of_answers = stages(AnswerTask("vqa", "vqa", ["?"], [list("bcbddd")], score), 0)
+    assert [stage.answer for stage in of_answers] == ["d", "b", "c", None, "maybe", "Word"]
+    (of_target,) = stages(AnswerTask("target", "target", ["?"], [["cat"]], score), 0)
+    assert of_target.answer == "cat" and of_target.is_targeted
+
+
+# ---- On the embedded LLaVA ----
+
+
+@pytest.fixture(scope="module")
+def llava():
+    return load_vlm(str(EMOJI / "llava"))
+
+
+@pytest.fixture(scope="module")
+def images(llava) -> torch.Tensor:
+    rows = emoji_questions.load_rows("test")
+    return pixels_of(llava, [rows[row] for row in ROWS])
+
+
+@pytest.fixture(scope="module")
+def captions(llava, images) -> AnswerTask:
+    """Descriptions: what the model writes, and other words."""
+    written = llava.write(images, [DESCRIBE] * len(images))
+    references = [[text, "a thing on a white ground"] for text in written]
+    score = CiderScore(references, leaves_below=0.5)
+    return AnswerTask("caption", "caption", [DESCRIBE] * len(images), references, score)
+
+
+def run(llava, images, task, attack, size: int = 3):
+    asked = AskedImages(llava, task, images, ROWS, batch_size=size)
+    places = list(range(len(images)))
+    clean = dict(zip(places, asked.write(asked.stack(places), places), strict=True))
+    done = {}
+    for of_batch, adversarial, filed in attack.run(asked, EPS, [places[:2], places[2:]], clean):
+        done |= dict(zip(of_batch, zip(adversarial, filed, strict=True), strict=True))
+    assert sorted(done) == places
+    return done
+
+
+def test_the_ensemble_is_at_least_as_strong_as_each_of_its_runs_on_every_image(llava, images, captions):
+    attack = EnsembleAttack(num_steps=3)
+    done = run(llava, images, captions, attack)
+    scores = {place: captions.score.of(filed["text"], place) for place, (_, filed) in done.items()}
+    assert any(score < 0.5 for score in scores.values())  # some leave early, and some are attacked to the end
+    assert any(filed["tried"][-1] == LAST.name for _, filed in done.values())
+
+    for number in range(2):
+        alone = AnswerTask(
+            "alone",
+            "choice",
+            captions.questions,
+            [[of_image[number]] for of_image in captions.answers],
+            captions.score,
+        )
+        for place, (_, filed) in run(llava, images, alone, attack).items():
+            assert scores[place] <= captions.score.of(filed["text"], place) or captions.score.is_done(scores[place])
+
+
+def test_what_is_kept_is_what_the_model_writes_about_an_8_bit_image_inside_the_ball(llava, images, captions):
+    for place, (image, filed) in run(llava, images, captions, EnsembleAttack(num_steps=1)).items():
+        assert (image - images[place]).abs().max() <= 4.001 / 255 and torch.allclose(
+            image * 255, (image * 255).round()
+        )
+        assert llava.write(image[None], [DESCRIBE]) == [filed["text"]]
+
+
+def test_figures_do_not_depend_on_what_else_is_in_the_batch(llava, images, captions):
+    attack = EnsembleAttack(num_steps=2)
+    texts = [
+        [filed for _, (_, filed) in sorted(run(llava, images, captions, attack, size).items())] for size in (2, 8)
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_batches_are_full_while_images_wait(llava, images, captions):
+    asked = AskedImages(llava, captions, images, ROWS, 2)
+    clean = asked.write(images, range(5))
+    courses = [
+        Course(place, images[place], stages(captions, place), captions.score.is_done, clean[place], score=9.0)
+        for place in range(5)
+    ]
+    walks = AnswerWalks(llava, captions, asked.write, eps=EPS, radius=4 / 255, num_steps=2, size=2)
+    assert sorted(course.place for done in walks.run([[course] for course in courses]) for course in done) == [
+        *range(5)
+    ]
+    assert walks.usage.waiting_fill == 1.0 and walks.usage.passes > 10
+
+
+def test_a_targeted_run_lowers_the_loss_of_its_target(llava, images):
+    class Lower(SuccessScore):
+        """Every text scores lower than the one before, so that all images are kept."""
+
+        score = 1.0
+
+        def of(self, text, place):
+            self.score /= 2
+            return self.score
+
+    task = AnswerTask("target", "target", [NAME] * 5, [["warning"]] * 5, Lower("warning"))
+    done = run(llava, images, task, EnsembleAttack(num_steps=1, target_steps=6))
+    attacked = torch.stack([done[place][0] for place in range(5)])
+    before, after = (llava.answer_loss(points, [NAME] * 5, ["warning"] * 5) for points in (images, attacked))
+    assert (after < before).all()
+    assert all(filed["tried"] == ["clean", "towards the target"] for _, filed in done.values())
+
+
+def test_a_loss_that_is_not_finite_ends_the_attack(llava, images, captions, monkeypatch):
+    broken = llava.answer_loss
+    monkeypatch.setattr(llava, "answer_loss", lambda *args, **kwargs: broken(*args, **kwargs) * float("nan"))
+    with pytest.raises(FloatingPointError, match="loss of an answer is NaN"):
+        run(llava, images, captions, EnsembleAttack(num_steps=1))
+
+
+def test_what_is_filed_can_be_written_to_a_file(llava, images, captions):
+    filed = [filed for _, filed in run(llava, images, captions, EnsembleAttack(num_steps=1)).values()]
+    assert json.loads(json.dumps(filed)) == filed
