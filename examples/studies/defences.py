@@ -392,15 +392,20 @@ def table(rows: Mapping[str, Any], eps: str) -> list[str]:
     for defence, row in rows.items():
         figures = row["figures"]
         cells = [defence, f"{figures['clean']['accuracy']:.1f}"]
-        for attacker in ATTACKERS:
-            figure = figures.get(f"{eps} {attacker}")
-            cells.append("" if figure is None else f"{figure['accuracy']:.1f}")
+        cells += [cell(figures, eps, attacker) for attacker in ATTACKERS]
         worst = figures[f"{eps} {WORST}"]
         cells.append(f"{worst['accuracy']:.1f} ({span(worst['interval_95'])})")
         ahead = worst.get("against undefended")
         cells.append("" if ahead is None else f"{ahead['points']:+.1f} ({span(ahead['interval_95'], '+.1f')})")
         lines.append(cells)
     return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def cell(figures: Mapping[str, Any], eps: str, attacker: str) -> str:
+    """What one attacker leaves, in print. Where straight through is the same attack as through, it was not run."""
+    if f"{eps} {attacker}" in figures:
+        return f"{figures[f'{eps} {attacker}']['accuracy']:.1f}"
+    return "= through" if f"{eps} through" in figures else ""
 
 
 def span(interval: Iterable[float], form: str = ".1f") -> str:

@@ -20,7 +20,7 @@ class AntiAdversary(PixelDefence):
     that what is classified is no image any more. A small step, such as `step_size="1/255"` with `num_steps=4`, is
     another defence than theirs; tables name what is off the default.
 
-    Signs have no derivative and nothing is clipped, so that `through` and `straight_through` are the same.
+    Signs have no derivative and nothing is clipped, so that `straight_through` is `through` again.
 
     Args:
         classifier (`ZeroShotClassifier`): The bare one.
@@ -41,6 +41,7 @@ class AntiAdversary(PixelDefence):
     """
 
     title = "anti-adversary"
+    attackers = ("unaware", "through")
 
     def __init__(self, classifier: ZeroShotClassifier, *, num_steps: int = 2, step_size: float | str = 0.15):
         super().__init__(classifier)

@@ -18,7 +18,7 @@ class Ensemble(Defence):
     Logits are the mean over views. These are the image and its mirror image, each as it is and as k crops of its own
     size out of it with p black pixels around. Where the crops lie is drawn once, and is the same for all images.
 
-    Everything has a gradient, so that `through` and `straight_through` are the same.
+    Everything has a gradient, so that `straight_through` is `through` again.
 
     Args:
         classifier (`ZeroShotClassifier`): The bare one.
@@ -40,6 +40,7 @@ class Ensemble(Defence):
 
     title = "views"
     has_embeds = False
+    attackers = ("unaware", "through")
 
     def __init__(self, classifier: ZeroShotClassifier, *, num_crops: int = 4, pad: int = 4, seed: int = 0):
         super().__init__(classifier)

@@ -17,7 +17,8 @@ class Smoothing(PixelDefence):
 
     Noise is added at the images' own size, before any resize, so that radii are those of the images. It is not clipped
     to [0,1], as in the authors' code: a certificate would hold for clipped images too, but black and white pixels
-    would lose half of their noise and of their gradient. What is certified says `hf_pmgaft.evaluation.certify`.
+    would lose half of their noise and of their gradient. With no clip, `straight_through` is `through` again. What is
+    certified says `hf_pmgaft.evaluation.certify`.
 
     Args:
         classifier (`ZeroShotClassifier`): The bare one.
@@ -37,6 +38,7 @@ class Smoothing(PixelDefence):
 
     title = "smoothing"
     is_random = True
+    attackers = ("unaware", "through")
 
     def __init__(self, classifier: ZeroShotClassifier, *, sigma: float | str = 0.25):
         super().__init__(classifier)

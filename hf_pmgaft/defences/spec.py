@@ -98,6 +98,11 @@ class DefenceSpec:
         """Whether its logits follow from seeds, too."""
         return DEFENCES[self.name].is_random
 
+    @property
+    def attackers(self) -> tuple[str, ...]:
+        """Those of `ATTACKERS` that differ on it."""
+        return DEFENCES[self.name].attackers
+
     # ---- What it does ----
 
     def check(self, model: nn.Module, processor: Any, has_head: bool) -> None:

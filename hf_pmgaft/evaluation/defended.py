@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..attacks.options import ATTACKERS, takes_attacker
+from ..attacks.options import takes_attacker
 from ..attacks.spec import AttackSpec
 from ..defences import Defence
 from ..defences.spec import DefenceSpec
@@ -85,14 +85,14 @@ class Defended:
         return self.spec.is_random
 
     def rows(self, attacks: Sequence[AttackSpec]) -> list[AttackSpec]:
-        """The attacks by all of `ATTACKERS`, but those that name their own."""
+        """The attacks by all attackers that differ on the defence, but those that name their own."""
         rows = []
         for spec in attacks:
             if not takes_attacker(spec.attack):
                 rows.append(spec)
                 continue
             eot = spec.options.get("eot", self.eot)
-            attackers = ATTACKERS if spec.attacker is None else (spec.attacker,)
+            attackers = self.spec.attackers if spec.attacker is None else (spec.attacker,)
             rows += [spec.by(attacker, None if attacker == "unaware" else eot) for attacker in attackers]
         return rows
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks.spec import AttackSpec
-from ..defences.spec import DefenceSpec
 from ..files import write_whole
+from .defence_notes import defence_notes
 from .figure import Figure, plain_key
 from .figure_checks import check_figures
 from .outcomes import interval, ious
@@ -185,21 +185,7 @@ class RobustnessReport:
     @property
     def defence(self) -> list[str]:
         """How a defence at test time was measured, a line each; none without one."""
-        entry = self.protocol.get("defence")
-        if entry is None:
-            return []
-        spec = DefenceSpec.stored({key: value for key, value in entry.items() if key not in ("eot", "draws")})
-        lines = [
-            f"Defended at test time by {spec.title}. Robust is, per image, the worst of all attackers: unaware, "
-            "on the bare model to the end, judged by the defence; through the whole defence; and straight through, "
-            "past its gradient."
-        ]
-        if "draws" in entry:
-            lines.append(
-                f"The defence draws at random: verdicts are majorities of {entry['draws']} draws that no attack saw, "
-                f"and steps of the attacks that know it go by the mean over {entry['eot']}, unless they say otherwise."
-            )
-        return lines
+        return defence_notes(self.protocol.get("defence"), self.attacks)
 
     @property
     def transfer(self) -> list[str]:

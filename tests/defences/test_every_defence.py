@@ -73,6 +73,18 @@ def test_gradients_reach_every_image_and_no_parameter(name, attacker):
 
 
 @every_defence
+def test_attackers_that_differ_have_other_gradients_and_no_others_do(name):
+    defence, images = defended(name), pictures(2)
+    images[:, 0] = 0.001  # where a clip shows
+    gradients = []
+    for attacker in ("through", "straight_through"):
+        point = images.clone().requires_grad_()
+        logits = defence(point, seeds=SEEDS[:2], attacker=attacker)
+        gradients.append(torch.autograd.grad(logits[:, 0].sum(), point)[0])
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-7) == ("straight_through" not in DEFENCES[name].attackers)
+
+
+@every_defence
 def test_rows_one_by_one_are_those_of_the_batch(name):
     defence, images = defended(name), pictures()
     together = defence(images, seeds=SEEDS)

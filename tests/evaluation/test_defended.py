@@ -159,6 +159,20 @@ def test_the_protocol_says_how_and_without_a_defence_nothing(fitted, data):
     assert last == ["worst of all attackers, linf 20/255", "1", f"{100 * report.mean_robust_accuracy:.1f}"]
 
 
+def test_what_differs_in_nothing_is_attacked_once_and_the_report_says_so(fitted, data):
+    views = {"defence": "ensemble", "defence_kwargs": {"num_crops": 1}, "probes": False}
+    report = run(fitted, data, [SHORT], **views)
+    result = report.sets[0]
+    assert list(result.attacks) == [by(SHORT, "unaware"), by(SHORT, "through")]
+    assert report.defence[1:] == ["Straight through would be the same attack as through, and is not run again."]
+    assert "; and through the whole defence." in report.defence[0] and "straight" not in report.defence[0]
+
+    # Whoever asks for it has the same figures.
+    asked = run(fitted, data, [{**SHORT, "attacker": "straight_through"}], **views)
+    assert asked.sets[0].verdicts["robust"] == result.verdicts[by(SHORT, "through")]
+    assert asked.defence[0].endswith("Its one attacker is straight through, past its gradient.")
+
+
 def test_a_head_is_defended_too(fitted, data):
     head = NearestClassMean(data)
     plain = run(fitted, data, [SHORT], head=head).sets[0]

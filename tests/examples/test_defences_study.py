@@ -100,7 +100,7 @@ def test_tables_have_a_line_per_defence_and_the_picture_a_panel_per_tower(study,
     study.main(["--table", "--results", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "original, pgd 4/255:" in printed and "original, pgd 8/255:" in printed
-    assert "| views | 100.0 | 100.0 | 66.7 |  | 66.7 (" in printed and "| +33.3 (" in printed
+    assert "| views | 100.0 | 100.0 | 66.7 | = through | 66.7 (" in printed and "| +33.3 (" in printed
     assert "| views | 3 |  |  | 4 + 2 | 7.5 | 4 + 2 |" in printed
     written = json.loads((tmp_path / "defences.json").read_text())
     assert written["figures"]["pgd"]["none"]["views"]["figures"]["8/255 worst"]["accuracy"] == 0
