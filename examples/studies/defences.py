@@ -10,10 +10,11 @@ measured on 8 of each, 56 images, and compared with the undefended tower on the 
 
 Part `pgd`: 20 steps on the margin at 4/255 and 8/255, unaware, through and straight through. A step that knows a
 random defence goes by the mean over 4 draws; by one of R-TPT, each of which has 64 views, and of hedge, each of which
-takes 20 steps of its own. Verdicts are by 5 draws, of smoothing by 10,000. Part `apgd`: APGD of 50 steps on the margin
-at 4/255, where a prediction takes few passes, to see whether PGD was too weak. All of it was chosen for about two and
-a half hours of one core, by passes timed on a few images: smoothing takes two fifths of them, R-TPT and hedge as much
-together. Sigma of smoothing is 0.05: on the validation style, twice of it halves the clean accuracy.
+takes 20 steps of its own. Verdicts are by 5 draws, predictions of smoothing by 10,000 at alpha 0.001. Part `apgd`:
+APGD of 50 steps on the margin at 4/255, where a prediction takes few passes, to see whether PGD was too weak. This
+was chosen for about two and a half hours of one core, by passes timed on a few images: smoothing takes two fifths of
+them, R-TPT and hedge as much together. Sigma of smoothing is 0.05: on the validation style, twice of it halves the
+clean accuracy.
 
 A deterministic model is wrong where any step of an attack was; a random one where most draws at its end are. This can
 only favour a random defence over the undefended tower.
@@ -28,6 +29,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -331,7 +333,7 @@ def summarized(runs: Mapping[str, Any]) -> dict[str, Any]:
             for title in ("clean", *(f"{eps} {WORST}" for eps in PARTS[run.part][1])):
                 figures[title]["against undefended"] = against(columns_of(undefended)[title], columns_of(entry)[title])
         kept = ("images", "eot", "draws", "prediction", "evaluation", "flags")
-        row = {"figures": figures, **{name: entry[name] for name in kept}}
+        row = {"figures": figures, "shares": mean_shares(entry), **{name: entry[name] for name in kept}}
         summary.setdefault(run.part, {}).setdefault(run.tower, {})[run.defence] = row
     return summary
 
@@ -355,6 +357,17 @@ def accuracy(right: list[int]) -> dict[str, Any]:
 
     share = sum(right) / len(right)
     return {"accuracy": percent(share), "interval_95": [percent(end) for end in wilson_interval(share, len(right))]}
+
+
+def mean_shares(entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What the draws of a random defence say, clean and under the worst attacker at the first radius, in %."""
+    of_sets = [shares for shares in entry["shares"] if shares is not None]
+    if not of_sets:
+        return {}
+    return {
+        title: {key: percent(statistics.fmean(of_set[title][key] for of_set in of_sets)) for key in of_sets[0][title]}
+        for title in ("clean", "robust")
+    }
 
 
 def against(bare: Mapping[Any, int], defended: Mapping[Any, int]) -> dict[str, Any]:

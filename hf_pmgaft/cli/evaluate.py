@@ -37,7 +37,8 @@ from ..attacks.options import parse_options
 from ..compilation import COMPILE_MODES
 from ..embedded import emoji_folder
 from ..evaluation.attack_precision import PRECISIONS
-from ..evaluation.defended import DEFAULT_DRAWS, DEFAULT_EOT, Defended
+from ..evaluation.defended import DEFAULT_EOT, Defended
+from ..evaluation.draw_rules import Majority, Prediction
 from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
 from ..evaluation.verdicts import VERDICTS
@@ -137,10 +138,13 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     judge.add_argument(
         "--verdict",
         choices=VERDICTS,
-        help="What counts as fooled; any_iterate if absent, of a random defence majority, which is for those alone.",
+        help="What counts as fooled; any_iterate if absent. Random defences have majority, and smoothing prediction.",
     )
     judge.add_argument(
-        "--draws", type=int, help=f"By how many draws a random defence is judged; {DEFAULT_DRAWS} if absent."
+        "--draws",
+        type=int,
+        help=f"By how many draws a random defence is judged; if absent {Majority.default_draws}, of smoothing "
+        f"{Prediction.default_draws}.",
     )
     judge.add_argument("--eight_bit", action="store_true", help="Judge again after rounding to 8 bits.")
     judge.add_argument("--batch_size", type=int, default=64, help="Images at once.")

@@ -7,13 +7,17 @@ import torch
 from ..attacks.ball import parse_factor
 from ..noise import normal_noise
 from ..zero_shot.classifier import ZeroShotClassifier
+from .certificate import check_alpha
 from .defence import PixelDefence
 
 LARGEST_SIGMA = 4.0  # of pixels from 0 to 1: what is above was meant in grey levels
 
 
 class Smoothing(PixelDefence):
-    """Predicts at `x + N(0, sigma^2 I)`; its verdict is the majority over draws (Cohen et al., ICML 2019, 1902.02918).
+    """Predicts at `x + N(0, sigma^2 I)` (Cohen et al., ICML 2019, arXiv 1902.02918).
+
+    In an evaluation it predicts the most frequent class of `draws`, and abstains where a two-sided binomial test at
+    alpha does not tell that from the next one.
 
     Noise is added at the images' own size, before any resize, so that radii are those of the images. It is not clipped
     to [0,1], as in the authors' code: a certificate would hold for clipped images too, but black and white pixels
@@ -24,9 +28,10 @@ class Smoothing(PixelDefence):
         classifier (`ZeroShotClassifier`): The bare one.
         sigma (`float` or `str`): Standard deviation of a pixel's noise, in the scale of images in [0,1] (the authors:
             0.12, 0.25, 0.5 and 1). More of it reaches larger radii, and costs accuracy.
+        alpha (`float`): How probable it may be that a prediction is not the most probable class, in (0,1).
 
     Raises:
-        ValueError: for what is no standard deviation, 0, and more than 4.
+        ValueError: for what is no standard deviation, 0, and more than 4; for what is no probability.
 
     Example:
         >>> from hf_pmgaft import ZeroShotClassifier, encode_class_names
@@ -40,8 +45,10 @@ class Smoothing(PixelDefence):
     is_random = True
     attackers = ("unaware", "through")
 
-    def __init__(self, classifier: ZeroShotClassifier, *, sigma: float | str = 0.25):
+    def __init__(self, classifier: ZeroShotClassifier, *, sigma: float | str = 0.25, alpha: float = 0.001):
         super().__init__(classifier)
+        check_alpha(alpha)
+        self.alpha = alpha
         self.sigma = parse_factor(sigma)
         if self.sigma > LARGEST_SIGMA:
             raise ValueError(

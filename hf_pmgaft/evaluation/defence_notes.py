@@ -44,8 +44,8 @@ def defence_notes(entry: Mapping[str, Any] | None, attacks: Sequence[AttackSpec]
         lines.append("Straight through would be the same attack as through, and is not run again.")
     if "draws" in entry:
         lines.append(
-            f"The defence draws at random: verdicts are majorities of {entry['draws']} draws that no attack saw, "
-            f"and steps of the attacks that know it go by the mean over {entry['eot']}, unless they say otherwise."
+            f"The defence draws at random: {_verdicts(spec, entry['draws'])}, and steps of the attacks that know "
+            f"it go by the mean over {entry['eot']}, unless they say otherwise."
         )
     return lines
 
@@ -56,3 +56,13 @@ def _who_counts(attackers: Sequence[str]) -> str:
     if len(words) < 2:
         return "".join(f"Its one attacker is {text}." for text in words)
     return f"Robust is, per image, the worst of all attackers: {'; '.join(words[:-1])}; and {words[-1]}."
+
+
+def _verdicts(spec: DefenceSpec, draws: int) -> str:
+    """How draws make a verdict, in words."""
+    if "alpha" not in spec.options:
+        return f"verdicts are majorities of {draws} draws that no attack saw"
+    return (
+        f"verdicts are the most frequent class of {draws:,} draws that no attack saw, or an abstention, which is "
+        f"wrong, where a two-sided test at alpha = {spec.options['alpha']} does not tell it from the next one"
+    )

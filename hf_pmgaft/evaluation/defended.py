@@ -10,15 +10,16 @@ import torch
 
 from ..attacks.options import takes_attacker
 from ..attacks.spec import AttackSpec
-from ..defences import Defence
+from ..defences import DEFENCES, Defence, Smoothing
 from ..defences.spec import DefenceSpec
 from ..registry import check_count
+from .draw_rules import Majority, Prediction, Rule
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
     from ..data.evaluation_sets import EvaluationImages
 
 DEFAULT_EOT = 4  # as Croce et al. (ICML 2022, arXiv 2202.13711) attack
-DEFAULT_DRAWS = 5  # as they judge
+OF_DRAWS = (Majority.verdict, Prediction.verdict)  # verdicts that are given by draws
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ class Defended:
         spec = DefenceSpec.of(defence)
         if spec.is_random:
             eot = check_count("eot", DEFAULT_EOT if eot is None else eot)
-            return cls(spec, eot, check_count("draws", DEFAULT_DRAWS if draws is None else draws))
+            rule = rule_of(spec)
+            draws = check_count("draws", rule.default_draws if draws is None else draws)
+            rule.check(draws)
+            return cls(spec, eot, draws)
         if eot is not None or draws is not None:
             raise ValueError(
                 f"You passed {named} with {spec.title}, which draws nothing: all of its draws are the same. Leave it "
@@ -83,6 +87,11 @@ class Defended:
     def is_random(self) -> bool:
         """Whether the defence draws."""
         return self.spec.is_random
+
+    @property
+    def rule(self) -> Rule:
+        """How draws make a verdict."""
+        return rule_of(self.spec)
 
     def rows(self, attacks: Sequence[AttackSpec]) -> list[AttackSpec]:
         """The attacks by all attackers that differ on the defence, but those that name their own."""
@@ -108,6 +117,18 @@ class Defended:
         return {**entry, "draws": self.draws, "eot": self.eot} if self.is_random else entry
 
 
+def rule_of(spec: DefenceSpec) -> Rule:
+    """How draws of a random defence make a verdict: of smoothing by its own prediction, else by their majority.
+
+    Example:
+        >>> rule_of(DefenceSpec.parse("smoothing,alpha=0.01")), rule_of(DefenceSpec.parse("ttc"))
+        (Prediction(alpha=0.01), Majority())
+    """
+    if issubclass(DEFENCES[spec.name], Smoothing):
+        return Prediction(spec.options["alpha"])
+    return Majority()
+
+
 def check_defended(
     defended: Defended | None,
     sets: Sequence[EvaluationImages],
@@ -131,9 +152,9 @@ def check_defended(
                 f"You passed {', '.join(named)} without a defence that an attacker could know of. Pass a defence, or "
                 "leave attacker and eot out."
             )
-        if verdict == "majority":
+        if verdict in OF_DRAWS:
             raise ValueError(
-                "You passed verdict='majority' without a defence that draws at random: all draws are the same. Pass "
+                f"You passed verdict={verdict!r} without a defence that draws at random: all draws are the same. Pass "
                 "a random defence, or another verdict."
             )
         return
@@ -173,16 +194,22 @@ def check_whole_images(passed: str, sets: Sequence[EvaluationImages], reason: st
 def _check_draws(defended: Defended, attacks: Sequence[AttackSpec], verdict: str) -> None:
     """Raises `ValueError` for what does not go with draws, or with none."""
     title = defended.spec.title
-    if defended.is_random and verdict != "majority":
-        raise ValueError(
-            f"You passed verdict={verdict!r} with {title}, which draws at random: a single draw would count its luck, "
-            "of which an attack has as many as it takes steps. Leave the verdict out, for 'majority'."
-        )
     if defended.is_random:
+        own = defended.rule.verdict
+        if verdict in OF_DRAWS and verdict != own:
+            raise ValueError(
+                f"You passed verdict={verdict!r} with {title}, whose draws make a verdict by another rule. Leave it "
+                f"out, for {own!r}."
+            )
+        if verdict != own:
+            raise ValueError(
+                f"You passed verdict={verdict!r} with {title}, which draws at random: a single draw would count its "
+                f"luck, of which an attack has as many as it takes steps. Leave the verdict out, for {own!r}."
+            )
         return
-    if verdict == "majority":
+    if verdict in OF_DRAWS:
         raise ValueError(
-            f"You passed verdict='majority' with {title}, which draws nothing: all draws are the same. Leave it out."
+            f"You passed verdict={verdict!r} with {title}, which draws nothing: all draws are the same. Leave it out."
         )
     with_eot = [spec.name for spec in attacks if "eot" in spec.options]
     if with_eot:

@@ -105,7 +105,8 @@ def evaluate_robustness(
             `hf_pmgaft.AttackSpec`.
         verdict (`str`, *optional*): `"any_iterate"`, the default: no image is attacked that is misclassified clean or
             was fooled before, which is faster and never kinder; or `"last_iterate"`: every attack on every image, as
-            many papers do. Of a random defence `"majority"`, of fresh draws at the point that an attack comes to.
+            many papers do. Of a random defence `"majority"`, of fresh draws at the point that an attack comes to; of
+            smoothing `"prediction"`, the class that it predicts there by them, or an abstention, which is wrong.
         eight_bit (`bool`): Also judge the adversarial images after rounding them to 8 bits.
         probes (`bool`): Look for masked gradients on a few images of each set; see `hf_pmgaft.evaluation.sanity`.
         batch_size (`int`): Images at once.
@@ -124,7 +125,8 @@ def evaluate_robustness(
         defence_kwargs (`dict`, *optional*): Options of a defence that is passed by its name.
         eot (`int`, *optional*): Over how many draws of a random defence a step of an attack is averaged; 4 if not
             given, unless the attack says so.
-        draws (`int`, *optional*): By how many draws a random defence is judged; 5 if not given. A tie is wrong.
+        draws (`int`, *optional*): By how many draws a random defence is judged; 5 if not given, of smoothing
+            100. A tie is wrong.
         sources (`dict`, *optional*): By the name that attacks give as their `source`, a model with its processor, on
             the device of `model`, where it should not be loaded by that name.
 
@@ -153,7 +155,7 @@ def evaluate_robustness(
     defended = Defended.of(defence, defence_kwargs, eot, draws)
     is_random = defended is not None and defended.is_random
     if verdict is None:
-        verdict = "majority" if is_random else "any_iterate"
+        verdict = defended.rule.verdict if is_random else "any_iterate"
     _check(sets, attacks, verdict)
     check_transfer(attacks, sets, defended, sources)
     check_defended(defended, sets, attacks, verdict, attack_precision, compile)
@@ -242,7 +244,7 @@ def evaluate_robustness(
     # Figures
     headline = attacks[0].threat
     if is_random:
-        judged = {plan.name: judged_random(plan, verdicts, headline, eight_bit) for plan in plans}
+        judged = {plan.name: judged_random(plan, verdicts, defended.rule, headline, eight_bit) for plan in plans}
     else:
         judged = {plan.name: _judged(plan, verdicts, headline, any_iterate, eight_bit, classifiers) for plan in plans}
     results = {plan.name: [_result(row, plan, headline) for row in judged[plan.name]] for plan in plans}
@@ -376,7 +378,7 @@ def _judge(
     sources: Mapping[str, ZeroShotClassifier],
 ) -> None:
     if defended is not None and defended.is_random:
-        judge_random(judge, classifier, plan, reader, defended.draws)
+        judge_random(judge, classifier, plan, reader, defended.rule, defended.draws)
     elif plan.gallery is None:
         judge_classification(judge, classifier, plan, reader, sources)
     else:

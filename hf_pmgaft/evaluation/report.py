@@ -44,7 +44,8 @@ class SetResult:
         class_names (`list[str]`, *optional*): Of a mean IoU, of which `class_ious` tells each class.
         draws (`dict[str, dict[str, float]]`, *optional*): Under a random defence, `clean`, `robust` and by attack: the
             mean share of right draws (`mean_share`), the share of images that every draw has right (`every_draw`), and
-            the figure by the first half of the draws (`first_half`).
+            the figure by the first half of the draws (`first_half`). Of smoothing also the share of images on which it
+            abstains (`abstained`).
 
     Example:
         >>> result = SetResult("food", 10, num_samples=150, clean_accuracy=0.74, robust_accuracy=0.43, attacks={})
@@ -313,11 +314,11 @@ class RobustnessReport:
         stands after it.
 
         Of a defended model there is a row for the worst of all attackers of each threat, and of a random defence what
-        its draws say: the mean share of right ones, and what stands if one wrong draw is enough.
+        its draws say: the mean share of right ones, and what stands if one wrong draw is enough; of smoothing, on how
+        many images it abstains.
         """
         corruptions = {spec.name for spec in self._corruptions()}
-        is_random = any(result.draws is not None for result in self.sets)
-        rows = [["attack", "sets", "standing", *(["mean share", "every draw"] if is_random else [])]]
+        rows = [["attack", "sets", "standing", *(name.replace("_", " ") for name in self._of_draws)]]
         for figure in self.figures:
             sets = self.of(figure).sets
             names = dict.fromkeys(name for result in sets for name in result.attacks if name not in corruptions)
@@ -325,24 +326,29 @@ class RobustnessReport:
                 values = [result.attacks[name] for result in sets if name in result.attacks]
                 title = name if figure.is_accuracy else f"{figure.title}: {name}"
                 row = [title, str(len(values)), percent(sum(values) / len(values))]
-                rows.append(row + (self._draw_cells(name) if is_random else []))
-        return rows + self._worst_rows(is_random)
+                rows.append(row + self._draw_cells(name))
+        return rows + self._worst_rows()
 
-    def _worst_rows(self, is_random: bool) -> Rows:
+    def _worst_rows(self) -> Rows:
         """For each threat to a defended model the worst of its attackers."""
         rows = []
         threats = dict.fromkeys(spec.threat for spec in self.attacks if spec.attacker is not None)
         for threat in threats:
             row = [f"worst of all attackers, {threat}", str(len(self.sets)), percent(self.mean_threat(threat))]
-            if is_random:
-                row += self._draw_cells("robust") if threat == self.protocol["headline"] else ["", ""]
-            rows.append(row)
+            is_headline = threat == self.protocol["headline"]
+            rows.append(row + (self._draw_cells("robust") if is_headline else [""] * len(self._of_draws)))
         return rows
+
+    @property
+    def _of_draws(self) -> list[str]:
+        """What tables show of a random defence's draws."""
+        drawn = [result.draws for result in self.sets if result.draws is not None]
+        return [name for name in ("mean_share", "every_draw", "abstained") if drawn and name in drawn[0]["clean"]]
 
     def _draw_cells(self, key: str) -> list[str]:
         """What draws of a random defence say, mean over the sets."""
         drawn = [result.draws[key] for result in self.sets if result.draws is not None and key in result.draws]
-        return [percent(sum(row[name] for row in drawn) / len(drawn)) for name in ("mean_share", "every_draw")]
+        return [percent(sum(row[name] for row in drawn) / len(drawn)) for name in self._of_draws]
 
     def corruption_rows(self) -> Rows:
         """A row per kind of corruption: accuracy at each severity, means over sets. No rows if there is none."""

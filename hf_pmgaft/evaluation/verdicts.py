@@ -24,6 +24,9 @@ VERDICTS = {
     "returns is judged alone",
     "majority": "majority: an image is fooled if no more than half of fresh draws of the defence are right, clean or "
     "at the point that an attack of the threat, or of a smaller radius of its norm, comes to",
+    "prediction": "prediction: an image is fooled if the most frequent class of fresh draws of the smoothed model is "
+    "wrong, or no test tells it from the next one, clean or at the point that an attack of the threat, or of a "
+    "smaller radius of its norm, comes to",
 }
 # A verdict in the file: fooled, standing, or fooled but standing again once rounded to 8 bits.
 FOOLED, STANDS, STANDS_ROUNDED = 0, 1, 2

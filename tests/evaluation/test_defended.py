@@ -15,7 +15,8 @@ from hf_pmgaft.attacks import sample_seeds
 from hf_pmgaft.data import RetrievalDataset
 from hf_pmgaft.defences import ATTACKERS, DEFENCES, PixelDefence, RandomNoise
 from hf_pmgaft.defences.spec import DefenceSpec
-from hf_pmgaft.evaluation.defended import DEFAULT_DRAWS, DEFAULT_EOT, Defended
+from hf_pmgaft.evaluation.defended import DEFAULT_EOT, Defended
+from hf_pmgaft.evaluation.draw_rules import Majority
 from hf_pmgaft.evaluation.heads import NearestClassMean
 from hf_pmgaft.evaluation.verdicts import VERDICTS
 from hf_pmgaft.noise import draw_seeds
@@ -277,6 +278,45 @@ def test_half_of_the_draws_are_no_majority_and_as_many_are_drawn_as_were_asked_f
     assert clean[40]["every_draw"] < 0.3
 
 
+SMOOTHED = {"defence": "smoothing,sigma=0.5,alpha=0.05", "draws": 20, "eot": 1, "probes": False}
+
+
+def test_smoothing_is_judged_by_its_own_prediction_and_abstentions_are_wrong(fitted, data):
+    report = run(fitted, data, [SHORT], **SMOOTHED)
+    result = report.sets[0]
+    described = {"defence": "smoothing", "sigma": 0.5, "alpha": 0.05, "draws": 20, "eot": 1}
+    assert report.protocol["defence"] == described
+    assert report.protocol["verdict"] == VERDICTS["prediction"]
+    assert "most frequent class of 20 draws" in report.defence[-1] and "alpha = 0.05" in report.defence[-1]
+    # Some images are neither right nor wrong, which a majority could not tell.
+    clean = result.draws["clean"]
+    assert 0 < clean["abstained"] <= 1 - result.clean_accuracy
+    assert clean["abstained"] <= result.draws["robust"]["abstained"]
+    header, *_, last = report.attack_rows()
+    assert header[-3:] == ["mean share", "every draw", "abstained"]
+    assert last[-1] == f"{100 * result.draws['robust']['abstained']:.1f}"
+
+    strict = run(fitted, data, [SHORT], **{**SMOOTHED, "defence": "smoothing,sigma=0.5,alpha=0.0001"}).sets[0]
+    assert strict.draws["clean"]["abstained"] > clean["abstained"]
+    assert strict.clean_accuracy < result.clean_accuracy
+
+
+def test_smoothing_takes_a_hundred_draws_and_is_not_judged_by_majority(fitted, data):
+    assert Defended.of("smoothing").draws == 100
+    with pytest.raises(ValueError, match="Even if all 10 agree, the p-value is above alpha.* Pass draws from 11"):
+        Defended.of("smoothing", draws=10)
+    with pytest.raises(ValueError, match="verdict='majority' with smoothing, whose draws make .* for 'prediction'"):
+        run(fitted, data, [SHORT], defence="smoothing", verdict="majority")
+    with pytest.raises(ValueError, match="verdict='prediction' with random noise, .* for 'majority'"):
+        run(fitted, data, [SHORT], defence="random_noise", verdict="prediction")
+
+
+@pytest.mark.parametrize("batch_size", [3, 50])
+def test_reports_of_smoothing_do_not_depend_on_the_batch(fitted, small, batch_size):
+    expected = run(fitted, small, [SHORT], **SMOOTHED)
+    assert run(fitted, small, [SHORT], **SMOOTHED, batch_size=batch_size).to_dict() == expected.to_dict()
+
+
 def test_no_draw_that_led_an_attack_gives_a_verdict(fitted, small):
     attack = "pgd,eps=1/255,num_steps=3,attacker=through,eot=2"
     result = run(fitted, small, [attack], defence="recording", draws=3, probes=False, seed=4).sets[0]
@@ -286,9 +326,11 @@ def test_no_draw_that_led_an_attack_gives_a_verdict(fitted, small):
         return [draw_seeds(sample_seeds(4, 0, rows), purpose, index).tolist() for index in range(count)]
 
     right = rows[torch.tensor(result.verdicts["clean"], dtype=torch.bool)]
-    assert Recording.without[:3] == seeds_of(rows, "verdict", 3)
+    # Three draws of few images are taken at once.
+    clean, *looks, verdict = Recording.without
+    assert clean == sum(seeds_of(rows, "verdict", 3), []) and verdict == sum(seeds_of(right, "verdict", 3), [])
     # An attack looks at the images first, by draws that its three steps do not take again.
-    assert Recording.without[3:] == [*seeds_of(right, "attack", 2), *seeds_of(right, "verdict", 3)]
+    assert looks == seeds_of(right, "attack", 2)
     assert Recording.with_gradient == seeds_of(right, "attack", 8)[2:]
 
 
@@ -335,6 +377,8 @@ def test_a_random_defence_raises_no_flag_of_a_random_model(fitted, data):
         ({"attacks": [{**SHORT, "eot": 2}]}, "eot=2.* without a defence"),
         ({"attacks": [{**SHORT, "eot": 2}], "defence": "identity"}, "eot=2.* with identity, which draws nothing"),
         ({"verdict": "majority"}, "verdict='majority' without a defence"),
+        ({"verdict": "prediction"}, "verdict='prediction' without a defence"),
+        ({"verdict": "prediction", "defence": "identity"}, "verdict='prediction' with identity, which draws nothing"),
         ({"verdict": "majority", "defence": "identity"}, "verdict='majority' with identity, which draws nothing"),
         (
             {"verdict": "any_iterate", "defence": "random_noise"},
@@ -361,7 +405,7 @@ def test_numbers_have_defaults_and_no_defence_has_options_of_their_names():
     assert Defended.of("random_noise").describe()["eot"] == DEFAULT_EOT
     assert Defended.of({"defence": "random_noise"}, {"eps": "1/255"}).describe() == {
         **{"defence": "random_noise", "eps": "1/255"},
-        **{"draws": DEFAULT_DRAWS, "eot": DEFAULT_EOT},
+        **{"draws": Majority.default_draws, "eot": DEFAULT_EOT},
     }
     spec = DefenceSpec.parse("random_noise,eps=2/255")
     assert Defended.of(spec, {"eps": "1/255"}).spec == Defended.of("random_noise,eps=1/255").spec != spec

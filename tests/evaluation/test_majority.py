@@ -7,12 +7,14 @@ import pytest
 from support.paths import TESTS
 
 from hf_pmgaft import AttackSpec
+from hf_pmgaft.evaluation.draw_rules import Majority
 from hf_pmgaft.evaluation.evaluate import _result
-from hf_pmgaft.evaluation.majority import Drawn, draw_figures, is_majority, judged_random
+from hf_pmgaft.evaluation.majority import draw_figures, judged_random
 from hf_pmgaft.evaluation.plan import Plan
 from hf_pmgaft.evaluation.verdicts import CLEAN, Verdicts
 
 GOLDEN = json.loads((TESTS / "golden" / "random_verdict.json").read_text())
+MAJORITY = Majority()
 SPEC = AttackSpec.parse("pgd,eps=4/255")
 THROUGH, STRAIGHT, UNAWARE = (SPEC.by(attacker) for attacker in ("through", "straight_through", "unaware"))
 
@@ -38,7 +40,7 @@ def golden_verdicts() -> Verdicts:
 
 def test_shares_and_verdicts_are_the_golden_ones():
     plan = plan_of([THROUGH, STRAIGHT])
-    (judged,) = judged_random(plan, golden_verdicts(), SPEC.threat, eight_bit=False)
+    (judged,) = judged_random(plan, golden_verdicts(), MAJORITY, SPEC.threat, eight_bit=False)
     shares = [[drawn.share for drawn in judged.drawn[name]] for name in plan.names]
     assert shares == [pytest.approx(of_attack) for of_attack in GOLDEN["share"]]
     result = _result(judged, plan, SPEC.threat)
@@ -48,21 +50,6 @@ def test_shares_and_verdicts_are_the_golden_ones():
     assert result.draws["robust"]["mean_share"] == pytest.approx(sum(worst) / 4)
     assert result.draws[THROUGH.name]["mean_share"] == pytest.approx(sum(GOLDEN["share"][0]) / 4)
     assert result.draws[CLEAN] == {"mean_share": 1.0, "every_draw": 1.0, "first_half": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("draws", "drawn"),
-    [
-        ([1], (True, 1.0, True, True)),
-        ([1, 0], (False, 0.5, False, True)),
-        ([0, 1, 1], (True, 2 / 3, False, False)),
-        ([1, 1, 0, 0, 0], (False, 0.4, False, True)),
-        ([0, 0, 1, 1, 1], (True, 0.6, False, False)),
-    ],
-)
-def test_a_tie_is_wrong_and_the_first_half_has_the_draw_in_the_middle(draws, drawn):
-    assert Drawn.of(draws) == pytest.approx(drawn)
-    assert is_majority(draws) is drawn[0]
 
 
 def test_an_attacker_goes_on_from_its_own_worst_point_and_from_the_clean_image():
@@ -76,7 +63,7 @@ def test_an_attacker_goes_on_from_its_own_worst_point_and_from_the_clean_image()
         }
     )
     plan = plan_of([THROUGH, UNAWARE, large], count=3)
-    (judged,) = judged_random(plan, verdicts, large.threat, eight_bit=False)
+    (judged,) = judged_random(plan, verdicts, MAJORITY, large.threat, eight_bit=False)
     assert judged.clean == [True, True, False]
     # What is wrong without an attack is wrong under each, with the share that it has; so is the worst point so far.
     assert judged.masks == {
@@ -96,7 +83,7 @@ def test_an_attacker_goes_on_from_its_own_worst_point_and_from_the_clean_image()
 def test_a_corruption_is_judged_for_itself_on_all_images():
     spec = AttackSpec.parse("corruption,kind=jpeg,severity=3")
     verdicts = noted(**{CLEAN: [[0, 0, 0], [1, 1, 1]], spec.name: [[1, 1, 1], [0, 1, 0]]})
-    (judged,) = judged_random(plan_of([spec], count=2), verdicts, spec.threat, eight_bit=False)
+    (judged,) = judged_random(plan_of([spec], count=2), verdicts, MAJORITY, spec.threat, eight_bit=False)
     assert judged.masks == {spec.name: [True, False]}
 
 
@@ -106,14 +93,14 @@ def test_rounded_points_stand_until_one_of_them_fools():
     verdicts.add("own", CLEAN, [0, 1, 2], [[[1]], [[1]], [[0]]])
     verdicts.add("own", THROUGH.name, [0, 1], [[[0], [1]], [[0], [0]]])
     verdicts.add("own", large.name, [0], [[[0], [1]]])
-    (judged,) = judged_random(plan_of([THROUGH, large], count=3), verdicts, large.threat, eight_bit=True)
+    (judged,) = judged_random(plan_of([THROUGH, large], count=3), verdicts, MAJORITY, large.threat, eight_bit=True)
     assert judged.masks[large.name] == [False, False, False] and judged.rounded == [True, False, False]
 
 
 def test_figures_are_means_over_images_and_the_worst_is_taken_per_image():
     drawn = {
-        "a": [Drawn.of([1, 1, 1, 1]), Drawn.of([1, 0, 0, 0])],
-        "b": [Drawn.of([0, 0, 1, 1]), Drawn.of([1, 1, 1, 1])],
+        "a": [MAJORITY.drawn([1, 1, 1, 1]), MAJORITY.drawn([1, 0, 0, 0])],
+        "b": [MAJORITY.drawn([0, 0, 1, 1]), MAJORITY.drawn([1, 1, 1, 1])],
     }
     figures = draw_figures(drawn, ["a", "b"])
     assert figures["a"] == {"mean_share": 0.625, "every_draw": 0.5, "first_half": 0.5}

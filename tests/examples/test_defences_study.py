@@ -17,11 +17,11 @@ def study():
 @pytest.fixture
 def tiny_study(study, monkeypatch):
     """The study on the tiny model, and two small sets of two images each."""
-    monkeypatch.setattr("hf_pmgaft.tuning.saved.load_pair", lambda name: (tiny.make_model(), tiny.make_processor()))
+    monkeypatch.setattr("hf_pmgaft.tuning.saved.load_pair", lambda name: tiny.fit_model())
 
     def load_sets(processor):
-        images = tiny.make_images(8)
-        return [ZeroShotDataset(images, processor, name=name, sample_ids=[1, 4]) for name in ("food", "flags")]
+        data = (tiny.make_images(8), processor, None, "a photo of the {}")
+        return [ZeroShotDataset(*data, name=name, sample_ids=[1, 4]) for name in ("food", "flags")]
 
     monkeypatch.setattr(study, "load_sets", load_sets)
     return study
@@ -37,6 +37,7 @@ def entry(**verdicts: str) -> dict:
         "draws": None,
         "rows": {"food": [3, 5, 9][:count]},
         "verdicts": {key: [f"{int('1' + text, 2):x}"] for key, text in verdicts.items()},
+        "shares": [None],
         "flags": [],
         "prediction": cost,
         "evaluation": cost,
@@ -68,8 +69,13 @@ def test_a_measurement_keeps_verdicts_by_attacker_and_counts_passes(tiny_study, 
     assert list(kept["verdicts"]) == ["clean", "4/255 unaware", "4/255 through", "4/255 straight_through"]
     # TTC: the image, two steps, and the result
     assert (kept["prediction"]["forward"], kept["prediction"]["backward"]) == (4.0, 2.0)
-    assert kept["evaluation"]["forward"] >= 5 * 4
+    # Two steps of the bare model, and of the defence by two attackers with four draws, of the images that are right
+    right = sum(sum(map(tiny_study.board.unpacked, kept["verdicts"]["clean"]), []))
+    assert right and kept["evaluation"]["backward"] >= right / 4 * (2 + 2 * 2 * 4 * 3)
     assert (kept["eot"], kept["draws"]) == (4, 5)
+
+    shares = tiny_study.summarized({run.key: kept})["pgd"]["none"]["TTC"]["shares"]
+    assert set(shares) == {"clean", "robust"} and 0 < shares["clean"]["mean_share"] <= 100
 
     bare = tiny_study.measure(args, tiny_study.Run("none", "none", "pgd"))
     assert list(bare["verdicts"]) == ["clean", "4/255 worst"]

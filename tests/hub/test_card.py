@@ -14,8 +14,9 @@ from support.families import DUAL, ENCODER, image_processor, make
 from support.tiny import CLASS_NAMES, draw, make_images, make_model, make_pair_for, make_processor
 from transformers import CLIPModel
 
-from hf_pmgaft import PMGAFTConfig, ZeroShotClassifier, encode_class_names, load_model
+from hf_pmgaft import AttackSpec, PMGAFTConfig, ZeroShotClassifier, encode_class_names, load_model
 from hf_pmgaft.data import training_examples
+from hf_pmgaft.defences import ATTACKERS
 from hf_pmgaft.evaluation.report import RobustnessReport, SetResult
 from hf_pmgaft.hub.card import model_card, save_model_card
 from hf_pmgaft.models.backbones import BACKBONES, get_encoder
@@ -196,6 +197,10 @@ def test_usage_names_the_checkpoint(options):
 def test_card_of_a_defended_model_says_that_the_worst_attacker_counts(options):
     after = make_report({"food": (0.74, 0.43), "pets": (0.58, 0.3)})
     after.protocol["defence"] = {"defence": "random_noise", "eps": "8/255", "draws": 9, "eot": 4}
+    attacks = [AttackSpec.of(entry) for entry in after.protocol["attacks"]]
+    after.protocol["attacks"] = [spec.by(attacker).to_dict() for spec in attacks for attacker in ATTACKERS]
+    for result in after.sets:
+        result.threats = {attacks[0].threat: result.robust_accuracy}
     text = model_card(**{**options, "report_after": after}).text
     assert (
         "- Defended at test time by random noise (eps=8/255). Robust is, per image, the worst of all attackers" in text
