@@ -2,6 +2,7 @@
 
     pmgaft compare robustness_before.json robustness.json
     pmgaft compare one.json two.json --ignore versions.torch --format markdown --plots pictures
+    pmgaft compare llava_before.json llava.json   # of pmgaft attack-vlm
 
 Differences are in points, with 95 % intervals paired by image and McNemar's test. Reports of different protocols are
 refused; --ignore names keys of the protocol that may differ.
@@ -14,6 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..downstream.answer_comparison import AnswerComparison, compare_answers, load_answer_report
 from ..evaluation.comparison import compare_reports
 from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
@@ -25,7 +27,9 @@ from .parser import make_parser
 def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argparse.Namespace:
     """The options of a command line, by default that of the process."""
     parser = make_parser("compare", __doc__, script)
-    parser.add_argument("reports", nargs=2, metavar="REPORT", help="JSON files that `pmgaft evaluate` wrote.")
+    parser.add_argument(
+        "reports", nargs=2, metavar="REPORT", help="JSON files of `pmgaft evaluate`, or of `pmgaft attack-vlm`."
+    )
     parser.add_argument(
         "--ignore", nargs="+", default=[], help="Protocol keys that may differ, such as versions.torch."
     )
@@ -72,15 +76,26 @@ def compare(
         )
     if Path(first).resolve() == Path(second).resolve():
         raise ValueError(f"You passed {first} twice, which differs from itself in nothing. Pass two reports.")
-    reports = {name: RobustnessReport.load(name) for name in (first, second)}
-    comparison = compare_reports(reports[first], reports[second], ignore)
+    answers = [load_answer_report(name) for name in (first, second)]
+    if all(answers):
+        comparison, protocol_hash = _compared_answers(answers, ignore, plots), answers[0]["protocol_hash"]
+    else:
+        reports = {name: RobustnessReport.load(name) for name in (first, second)}
+        comparison = compare_reports(reports[first], reports[second], ignore)
+        protocol_hash = reports[first].protocol_hash
 
     print(render(comparison.rows(), style))
-    print(f"\nProtocol {reports[first].protocol_hash}; {second} minus {first}, in points.")
+    print(f"\nProtocol {protocol_hash}; {second} minus {first}, in points.")
     if output_file:
         write_whole(output_file, json.dumps(comparison.to_dict(), indent=1) + "\n")
     if plots:
         draw_reports(reports, Path(plots))
+
+
+def _compared_answers(reports: Sequence[Mapping], ignore: Sequence[str], plots: str | None) -> AnswerComparison:
+    if plots:
+        raise ValueError("You passed --plots with reports of attack-vlm, of which there are none. Leave it out.")
+    return compare_answers(*reports, ignore)
 
 
 def draw_reports(reports: Mapping[str, RobustnessReport], folder: Path) -> None:

@@ -78,7 +78,7 @@ class AnswerEvaluation:
 
         Returns:
             `dict`: By `"clean"` and radius, the smallest first: the task's figure with its interval, the worst score
-            so far of each question, and the texts.
+            so far of each question, and the texts; of F1 also what each question counts.
         """
         worst_scores: list[float] = []
         results = {}
@@ -91,13 +91,18 @@ class AnswerEvaluation:
                 pairs = zip(worst_scores, scores, strict=True)
                 worst_scores = [worst if score is None else min(worst, score) for worst, score in pairs]
 
-            results[CLEAN if eps is None else eps] = {
-                task.score.figure: task.score.summed(worst_scores),
-                "interval_95": task.score.interval(worst_scores),
-                "worst_scores": worst_scores,
-                "texts": texts,
-            }
+            results[CLEAN if eps is None else eps] = self._summed(task, worst_scores, texts)
         return results
+
+    def _summed(self, task: AnswerTask, scores: list[float], texts: list[str | None]) -> dict[str, Any]:
+        result = {
+            task.score.figure: task.score.summed(scores),
+            "interval_95": task.score.interval(scores),
+            "worst_scores": scores,
+            "texts": texts,
+        }
+        counts = task.score.counts(scores)
+        return result if counts is None else {**result, "counts": counts}
 
     def filed(self, task: AnswerTask, eps: str | None) -> dict[int, Filed]:
         """What is filed of a task, by place; of the ensemble also which stages were tried."""

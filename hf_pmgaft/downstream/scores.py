@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..evaluation.figure import PIXEL_ACCURACY, Figure
-from ..evaluation.intervals import PairedDifference, paired_difference, wilson_interval
-from ..evaluation.outcomes import interval, paired
+from ..evaluation.intervals import wilson_interval
+from ..evaluation.outcomes import interval
 from .answers import caption_score, contains
 from .cider import CiderD, caption_tokens
 from .pope import f1_counts, read_yes_no
@@ -16,7 +16,7 @@ from .science_qa import read_choice
 from .vqa import cut_answer, vqa_accuracy
 
 # Sums over images that are divided by each other, as those of pixels are: the bootstrap over images is the same.
-_POOLED = Figure(PIXEL_ACCURACY)
+POOLED = Figure(PIXEL_ACCURACY)
 
 
 class Score(ABC):
@@ -54,9 +54,9 @@ class Score(ABC):
         """Its 95 % interval: Wilson's of a mean of scores from 0 to 1."""
         return wilson_interval(self.summed(scores), len(scores))
 
-    def difference(self, first: Sequence[float], second: Sequence[float]) -> PairedDifference:
-        """By how much the figure of the second scores is higher; McNemar's of scores that are 0 or 1."""
-        return difference_of_scores(first, second)
+    def counts(self, scores: Sequence[float]) -> list[Sequence[float]] | None:
+        """Of a figure that is a ratio of sums over images, what each adds to either sum; else nothing."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """What of it belongs to a protocol."""
@@ -89,9 +89,6 @@ class SuccessScore(Score):
 
     def summed(self, scores: Sequence[float]) -> float:
         return 1 - super().summed(scores)
-
-    def difference(self, first: Sequence[float], second: Sequence[float]) -> PairedDifference:
-        return difference_of_scores([1 - score for score in first], [1 - score for score in second])
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "case": "ignored" if self.ignores_case else "kept"}
@@ -132,7 +129,7 @@ class CiderScore(Score):
 
     def interval(self, scores: Sequence[float]) -> tuple[float, float]:
         """Its 95 % interval by the bootstrap over images; how rare n-grams are stays as it is."""
-        return interval(_POOLED, self.summed(scores), len(scores), [[score, 1] for score in scores])
+        return interval(POOLED, self.summed(scores), len(scores), [[score, 1] for score in scores])
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "corpus": self._corpus, "left_below": self.leaves_below}
@@ -185,18 +182,15 @@ class YesNoScore(Score):
         return float(read_yes_no(text) == self.labels[place])
 
     def summed(self, scores: Sequence[float]) -> float:
-        counts = self._counts(scores)
+        counts = self.counts(scores)
         whole = sum(below for _, below in counts)
         return sum(above for above, _ in counts) / whole if whole else 0.0
 
     def interval(self, scores: Sequence[float]) -> tuple[float, float]:
         """Its 95 % interval by the bootstrap over questions."""
-        return interval(_POOLED, self.summed(scores), len(scores), self._counts(scores))
+        return interval(POOLED, self.summed(scores), len(scores), self.counts(scores))
 
-    def difference(self, first: Sequence[float], second: Sequence[float]) -> PairedDifference:
-        return paired(_POOLED, self._counts(first), self._counts(second))
-
-    def _counts(self, scores: Sequence[float]) -> list[tuple[int, int]]:
+    def counts(self, scores: Sequence[float]) -> list[Sequence[float]]:
         wrong = {"yes": "no", "no": "yes"}
         answers = [label if score else wrong[label] for label, score in zip(self.labels, scores, strict=True)]
         return [f1_counts(answer, label) for answer, label in zip(answers, self.labels, strict=True)]
@@ -218,17 +212,3 @@ class ChoiceScore(Score):
 
     def of(self, text: str, place: int) -> float:
         return float(read_choice(text, self.num_choices[place]) == self.right[place])
-
-
-def difference_of_scores(first: Sequence[float], second: Sequence[float]) -> PairedDifference:
-    """By how much the mean of the second scores is higher, image by image.
-
-    By McNemar's test where all are 0 or 1, else by the paired bootstrap.
-
-    Example:
-        >>> difference_of_scores([0, 0, 0, 1], [1, 1, 0, 1]).p_value, difference_of_scores([0.5], [0.75]).difference
-        (0.5, 0.25)
-    """
-    if {*first, *second} <= {0, 1}:
-        return paired_difference([int(score) for score in first], [int(score) for score in second])
-    return paired(_POOLED, [[score, 1] for score in first], [[score, 1] for score in second])

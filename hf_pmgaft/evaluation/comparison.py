@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,7 +72,7 @@ def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: S
         >>> compare_reports(before, after).sets["food"]["robust"].difference
         0.0
     """
-    differing = [key for key in differences(first.protocol, second.protocol) if not _is_under(key, ignore)]
+    differing = differing_keys(first.protocol, second.protocol, ignore)
     if differing:
         raise ValueError(
             f"The reports follow different protocols, so that their figures cannot be compared; they differ in "
@@ -88,6 +88,16 @@ def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: S
             if all(key in pairs for pairs in of_sets):
                 means[prefix + key] = _mean_difference([pairs[key] for pairs in of_sets])
     return Comparison(sets, means)
+
+
+def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any], ignore: Sequence[str] = ()) -> list[str]:
+    """The keys in which two protocols differ, but for those that may and what is under them.
+
+    Example:
+        >>> differing_keys({"seed": 0, "versions": {"torch": "2.7"}}, {"seed": 1, "versions": {}}, ["versions"])
+        ['seed']
+    """
+    return [key for key in differences(first, second) if not _is_under(key, ignore)]
 
 
 def _differences_of_set(first: SetResult, second: SetResult) -> dict[str, PairedDifference]:

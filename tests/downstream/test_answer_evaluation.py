@@ -89,7 +89,7 @@ def test_images_of_several_sizes_are_attacked_in_batches_of_their_own(llava, ima
     smaller = images[0][:, :32, :32]
     monkeypatch.setattr(llava, "answer_loss", _resized(llava.answer_loss))
     monkeypatch.setattr(llava, "write", _resized(llava.write))
-    monkeypatch.setattr("hf_pmgaft.downstream.llava._check_batch", lambda *_: None)
+    monkeypatch.setattr(llava.pixels, "check_size", lambda images: None)
     task = AnswerTask("name", "vqa", [NAME] * 3, [["zebra"]] * 3, YesNoScore(["yes"] * 3))
     mixed = [images[0], smaller, images[1]]
     results = AnswerEvaluation(llava, [3, 4, 5], mixed, "own", Verdicts(None, {}), ["2/255"], attack).run(task)
