@@ -150,6 +150,6 @@ def _circumstances(report: RobustnessReport, key: str, row: SetResult | None) ->
     else:
         circumstances["num_samples"] = row.num_samples
         if is_robust:
-            circumstances["interval_95"] = span(*row.robust_interval)
+            circumstances["interval_95"] = str(span(*row.robust_interval))  # YAML knows no subclass
     circumstances["protocol"] = report.protocol_hash
     return circumstances

@@ -24,6 +24,8 @@ def tiny_study(study, monkeypatch):
         return [ZeroShotDataset(*data, name=name, sample_ids=[1, 4]) for name in ("food", "flags")]
 
     monkeypatch.setattr(study, "load_sets", load_sets)
+    for name in (study.NONE, "TTC"):
+        monkeypatch.setitem(study.DEFENCES, name, study.DEFENCES[name]._replace(probes=False))
     return study
 
 

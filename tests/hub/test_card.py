@@ -199,6 +199,7 @@ def test_card_of_a_defended_model_says_that_the_worst_attacker_counts(options):
     after.protocol["defence"] = {"defence": "random_noise", "eps": "8/255", "draws": 9, "eot": 4}
     attacks = [AttackSpec.of(entry) for entry in after.protocol["attacks"]]
     after.protocol["attacks"] = [spec.by(attacker).to_dict() for spec in attacks for attacker in ATTACKERS]
+    after.protocol["headline"] = attacks[0].threat
     for result in after.sets:
         result.threats = {attacks[0].threat: result.robust_accuracy}
     text = model_card(**{**options, "report_after": after}).text
