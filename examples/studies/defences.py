@@ -80,7 +80,7 @@ DEFENCES = {
     "anti-adversary, small": Setting("anti_adversary,step_size=1/255,num_steps=4"),
     "views": Setting("ensemble"),
     "CLIPure": Setting("clipure"),
-    "CLIPure, released": Setting("clipure,step_size=30"),
+    "CLIPure, released": Setting("clipure_released"),
     "R-TPT": Setting("r_tpt", eot=1, draws=5, per_group=8, parts=("pgd",), probes=False),
     "smoothing": Setting("smoothing,sigma=0.05", eot=4, draws=10_000, per_group=8, parts=("pgd",)),
 }

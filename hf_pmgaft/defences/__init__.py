@@ -2,7 +2,7 @@
 
 from ..attacks.options import ATTACKERS
 from .anti_adversary import AntiAdversary
-from .clipure import CLIPure
+from .clipure import CLIPure, CLIPureReleased
 from .defence import Defence, PixelDefence
 from .ensemble import Ensemble
 from .hedge import Hedge
@@ -14,6 +14,7 @@ from .ttc import TTC
 DEFENCES: dict[str, type[Defence]] = {
     "anti_adversary": AntiAdversary,
     "clipure": CLIPure,
+    "clipure_released": CLIPureReleased,
     "ensemble": Ensemble,
     "hedge": Hedge,
     "r_tpt": RTPT,
@@ -27,6 +28,7 @@ __all__ = [
     "DEFENCES",
     "AntiAdversary",
     "CLIPure",
+    "CLIPureReleased",
     "Defence",
     "Ensemble",
     "Hedge",

@@ -27,9 +27,8 @@ class CLIPure(Defence):
     divide by that of the whole batch.
 
     One step turns the embedding by `atan(s)` in the plane of `u` and `n`. The authors' `step_size` of 30 turns it past
-    `n` and the next step back again, so that ten of them change nothing for an image within 88 degrees of `n`. The
-    default is not theirs: small steps, of 5.7 degrees in all. Larger ones leave little but `n` (ten of 0.1 take the
-    embedded CLIP from 63 of 100 animals to 1).
+    `n` and the next step back again: that is [`CLIPureReleased`]. The default is not theirs: small steps, of 5.7
+    degrees in all. Larger ones leave little but `n` (ten of 0.1 take the embedded CLIP from 63 of 100 animals to 1).
 
     `through` has all steps in the graph; `straight_through` has the identity for them, from `z / |z|` on.
 
@@ -110,3 +109,30 @@ class CLIPure(Defence):
         classifier = self.classifier
         with torch.autocast(embeds.device.type, enabled=False):
             return classifier.logit_scale * embeds @ classifier.class_embeds.to(embeds.dtype).T + classifier.logit_bias
+
+
+class CLIPureReleased(CLIPure):
+    """CLIPure at its authors' setting, which gives back its input: ten steps of 30.
+
+    A step turns the embedding past `n`, by 88.1 degrees, and the next one turns it back by as much. So nothing changes
+    for an image within 88.1 degrees of `n`, neither the logits nor their gradient, and who attacks the bare model has
+    attacked this one. An embedding from beyond ends across `n`.
+
+    Its arguments are those of [`CLIPure`].
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotClassifier, encode_class_names
+        >>> class_embeds = encode_class_names(model, processor, class_names)
+        >>> classifier = ZeroShotClassifier.from_model(model, processor, class_embeds)
+        >>> near = classifier.embed(images[0:1])[0].detach()
+        >>> defence = CLIPureReleased(classifier, near + 0.5)
+        >>> torch.allclose(defence(images[:1]), classifier(images[:1]), atol=1e-4)
+        True
+    """
+
+    title = "CLIPure as released"
+
+    def __init__(
+        self, classifier: ZeroShotClassifier, null_embed: torch.Tensor, *, num_steps: int = 10, step_size: float = 30.0
+    ):
+        super().__init__(classifier, null_embed, num_steps=num_steps, step_size=step_size)

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from support import families, tiny
 from support.defended import GOLDEN, double, is_golden, loss_and_gradient, toy
+from support.sets import CE, make_data
 
-from hf_pmgaft.defences import CLIPure
+from hf_pmgaft import AttackSpec, evaluate_robustness
+from hf_pmgaft.defences import ATTACKERS, CLIPure, CLIPureReleased
 from hf_pmgaft.defences.spec import DefenceSpec
 from hf_pmgaft.tuning import make_tuning
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
@@ -35,12 +37,36 @@ def test_values_and_gradients_are_the_golden_ones(case):
     is_golden(replaced, case["gradient_identity_backward"])
 
 
-def test_ten_released_steps_change_nothing():
+def test_the_released_setting_changes_nothing():
     classifier, images, labels = toy()
-    defence = clipure(CASES["released_ten_steps_of_30"], classifier)
+    case = CASES["released_ten_steps_of_30"]
+    defence = CLIPureReleased(classifier, F.normalize(double(GOLDEN["inputs"]["null_embeds"]), dim=1).mean(0))
+    is_golden(defence.embed(images), case["embeds"])
     torch.testing.assert_close(defence(images), classifier(images))
     _, gradient = loss_and_gradient(defence, images, labels)
     torch.testing.assert_close(gradient, loss_and_gradient(classifier, images, labels)[1])
+    is_golden(gradient, case["gradient_through"], 1e-8)
+
+
+def test_attacks_leave_of_the_released_setting_what_they_leave_of_the_bare_model(monkeypatch):
+    model, processor = tiny.fit_model()
+    data = make_data(processor, 16)
+    class_embeds = encode_class_names(model, processor, tiny.CLASS_NAMES)
+    classifier = ZeroShotClassifier.from_model(model, processor, class_embeds)
+    with torch.no_grad():
+        embeds = F.normalize(classifier.embed(torch.stack([data[row]["images"] for row in range(16)])), dim=1)
+    near = torch.linalg.lstsq(embeds, torch.ones(16, 1)).solution[:, 0]  # a text that all images are near
+    monkeypatch.setattr("hf_pmgaft.defences.clipure.encode_prompts", lambda model, prompts: near[None])
+
+    attack = {**CE, "num_steps": 4}
+    options = {"probes": False, "progress": False, "verdict": "last_iterate"}
+    bare = evaluate_robustness(model, processor, [data], [attack], **options).sets[0]
+    report = evaluate_robustness(model, processor, [data], [attack], defence="clipure_released", **options)
+    defended = report.sets[0]
+    assert 0 < bare.robust_accuracy < bare.clean_accuracy == defended.clean_accuracy
+    for attacker in ATTACKERS:
+        assert defended.verdicts[AttackSpec.of(attack).by(attacker).name] == bare.verdicts["robust"]
+    assert report.defence[0].startswith("Defended at test time by CLIPure as released.")
 
 
 def test_a_step_turns_the_embedding_by_its_arc_tangent():
