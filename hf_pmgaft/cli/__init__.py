@@ -15,6 +15,7 @@ COMMANDS = {
     "few-shot": ("few_shot", "train methods on few shots of each class, and compare them"),
     "certify": ("certify", "certify how far a smoothed model keeps its answers"),
     "compare": ("compare", "compare two reports image by image"),
+    "transfer": ("transfer", "make images on each of several models, and judge them by all"),
     "universal": ("universal", "make one perturbation for all images"),
     "gallery": ("gallery", "draw where models look, clean and attacked"),
     "attack-vlm": ("attack_vlm", "attack what a LLaVA writes"),

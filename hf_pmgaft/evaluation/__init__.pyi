@@ -13,4 +13,7 @@ from .heads import NearestClassMean as NearestClassMean
 from .plan import sample_ids as sample_ids
 from .report import RobustnessReport as RobustnessReport
 from .report import SetResult as SetResult
+from .transfer_matrix import transfer_matrix as transfer_matrix
+from .transfer_report import TransferReport as TransferReport
+from .transfer_report import TransferSet as TransferSet
 from .universal_training import train_universal as train_universal

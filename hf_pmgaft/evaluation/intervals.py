@@ -25,6 +25,28 @@ def wilson_interval(accuracy: float, n: int, z: float = Z_95) -> tuple[float, fl
     return (max(0.0, centre - half), min(1.0, centre + half))
 
 
+def interval_of_mean(spans: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Interval of a mean over independent sets: how it would scatter with other images of the same sets.
+
+    The sets' intervals are joined side by side (MOVER, Donner and Zou, 2012): that of one set is its own, and no end
+    leaves 0 to 1.
+
+    Args:
+        spans (list of `tuple[float, float, float]`): Of each set its value, and the ends of its interval.
+
+    Example:
+        >>> interval_of_mean([(0.5, 0.4, 0.6)])
+        (0.4, 0.6)
+        >>> low, high = interval_of_mean([(0.5, 0.4, 0.6), (0.7, 0.6, 0.8)])
+        >>> round(low, 3), round(high, 3)
+        (0.529, 0.671)
+    """
+    mean = sum(value for value, _, _ in spans) / len(spans)
+    below = math.hypot(*(value - low for value, low, _ in spans))
+    above = math.hypot(*(high - value for value, _, high in spans))
+    return mean - below / len(spans), mean + above / len(spans)
+
+
 @dataclass
 class PairedDifference:
     """How much more often the second of two models is right on the same images.

@@ -7,3 +7,4 @@ from .reports import robustness_bars as robustness_bars
 from .reports import robustness_curve as robustness_curve
 from .reports import training_curves as training_curves
 from .segmentation import segmentation_gallery as segmentation_gallery
+from .transfer import transfer_map as transfer_map

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..evaluation.figure import Figure as ReportFigure
+from ..evaluation.intervals import interval_of_mean
 from ..evaluation.report import RobustnessReport
 from .figures import draw_bars, draw_point, line_style, new_figure, open_frame, save_png
 
@@ -310,16 +310,9 @@ def _mean(report: RobustnessReport, key: str) -> float:
 
 
 def _mean_interval(report: RobustnessReport, key: str) -> tuple[float, float]:
-    """95 % interval, in percent, of the mean over independent sets.
-
-    The sets' intervals are joined side by side (MOVER, Donner and Zou, 2012): that of one set is its own, and no end
-    leaves 0 to 100.
-    """
-    spans = [(result.value(key), *result.interval(key)) for result in report.sets]
-    below = math.hypot(*(value - low for value, low, _ in spans))
-    above = math.hypot(*(high - value for value, _, high in spans))
-    mean = _mean(report, key)
-    return mean - 100 * below / len(spans), mean + 100 * above / len(spans)
+    """95 % interval, in percent, of the mean over independent sets."""
+    low, high = interval_of_mean([(result.value(key), *result.interval(key)) for result in report.sets])
+    return 100 * low, 100 * high
 
 
 def _label(report: RobustnessReport) -> str:
