@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -43,15 +43,21 @@ from ..evaluation.verdicts import Verdicts
 from ..files import check_output_file
 from ..fingerprints import fingerprint
 from ..tuning.saved import load_model, needs_base
-from .attack_vlm_checks import OWN, check_idle, check_numbers, read_targets, tower_names
+from .attack_vlm_checks import OWN, check_card, check_idle, check_numbers, read_targets, tower_names
 from .attack_vlm_protocol import PROTOCOLS, TASKS, settle
-from .attack_vlm_report import default_model, describe, show
+from .attack_vlm_report import card_figures, card_report, default_model, describe, show
 from .attack_vlm_tasks import load_tasks
 from .errors import going_on_from, one_line_errors, one_line_stops
 from .parser import make_parser
 
 if TYPE_CHECKING:  # what brings in transformers' models comes where it is used, so that --help is quick
+    import torch
+    from torch import nn
+
     from ..downstream.answer_attacks import AnswerAttack
+    from ..downstream.answer_evaluation import AnswerEvaluation
+    from ..downstream.llava import VisionLanguageModel
+    from ..downstream.tasks import AnswerTask
 
 
 def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argparse.Namespace:
@@ -113,6 +119,8 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     out.add_argument(
         "--gallery", help="PNG of the first four images under the first task's attack at the last radius."
     )
+    out.add_argument("--update_card", metavar="TOWER", help="Put the figures into the card of one of --towers.")
+    out.add_argument("--push", action="store_true", help="With --update_card, commit to the tower on the Hub.")
     return settle(parser.parse_args(argv))
 
 
@@ -127,52 +135,98 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     check_output_file("--output_file", args.output_file)
     check_output_file("--verdict_file", args.verdict_file)
     check_output_file("--gallery", args.gallery)
-    from ..downstream.answer_evaluation import AnswerEvaluation
+    check_card(args)
     from ..downstream.llava import load_vlm
-    from ..downstream.towers import swap_vision_tower, vision_tower
     from ..plots import answer_gallery
 
-    # Model, images and tasks
+    # Model, images, tasks and towers
     model = load_vlm(args.model or default_model())
-    llava = model.model
     rows, images, tasks = load_tasks(args, model)
-    attack = make_attack(args)
-
-    # Towers. Each is put in once, its own last, so that one that does not fit shows at once.
-    towers = {OWN: copy.deepcopy(vision_tower(llava))}
-    for name, folder in zip(names, args.towers, strict=True):
-        towers[name] = load_model(folder, args.base if needs_base(folder) else None)
-    for tower in reversed(towers.values()):
-        swap_vision_tower(llava, tower)
+    towers = load_towers(args, names, model.model)
 
     # Texts and scores
+    attack = make_attack(args)
     protocol = describe(args, model, rows, images, tasks, attack)
     rank, _ = process_share()
-    verdicts = Verdicts(args.verdict_file, {"protocol": protocol, "model": fingerprint(llava)}, rank)
+    verdicts = Verdicts(args.verdict_file, {"protocol": protocol, "model": fingerprint(model.model)}, rank)
     results, examples = {}, {}
     with one_line_stops(lambda: going_on_from(args.verdict_file)), closing(verdicts), Company() as company:
-        for name, tower in towers.items():
-            swap_vision_tower(llava, tower)
-            evaluation = AnswerEvaluation(
-                model,
-                rows,
-                images,
-                f"{name} {fingerprint(llava)}",
-                verdicts,
-                args.eps,
-                attack,
-                batch_size=args.batch_size,
-                company=company,
-            )
+        for name, evaluation in evaluations(args, model, rows, images, towers, attack, verdicts, company):
             results[name] = {task.name: evaluation.run(task) for task in tasks}
             if args.gallery and rank == 0:
                 examples[name] = evaluation.examples(tasks[0])
 
     if rank == 0:
-        show(args, protocol, tasks, results)
+        report = show(args, protocol, tasks, results)
+        if args.update_card is not None:
+            name = names[args.towers.index(args.update_card)]
+            put_into_card(args, card_report(report, name), tasks, fingerprint(towers[name]))
     if examples:
-        title = f"{tasks[0].name}, radius {evaluation.eps[-1]}: what is written about the clean and the attacked image"
+        radius = protocol["eps"][-1]
+        title = f"{tasks[0].name}, radius {radius}: what is written about the clean and the attacked image"
         answer_gallery(examples, args.gallery, title)
+
+
+def load_towers(args: argparse.Namespace, names: Sequence[str], llava: nn.Module) -> dict[str, nn.Module]:
+    """The towers by name, the model's own first.
+
+    Each is put in once, the own one last, so that one that does not fit shows at once. Without others none is put in.
+    """
+    from ..downstream.towers import swap_vision_tower, vision_tower
+    from ..hub.card_update import ExistingCard
+
+    if not args.towers:
+        return {OWN: llava}
+    towers = {OWN: copy.deepcopy(vision_tower(llava))}
+    for name, folder in zip(names, args.towers, strict=True):
+        towers[name] = load_model(folder, args.base if needs_base(folder) else None)
+    if args.update_card is not None:  # hours before its figures are there
+        ExistingCard.read(args.update_card)
+    for tower in reversed(towers.values()):
+        swap_vision_tower(llava, tower)
+    return towers
+
+
+def evaluations(
+    args: argparse.Namespace,
+    model: VisionLanguageModel,
+    rows: Sequence[int],
+    images: Sequence[torch.Tensor],
+    towers: Mapping[str, nn.Module],
+    attack: AnswerAttack,
+    verdicts: Verdicts,
+    company: Company,
+) -> Iterator[tuple[str, AnswerEvaluation]]:
+    """The evaluation through each tower, which is put in before."""
+    from ..downstream.answer_evaluation import AnswerEvaluation
+    from ..downstream.towers import swap_vision_tower
+
+    for name, tower in towers.items():
+        if len(towers) > 1:
+            swap_vision_tower(model.model, tower)
+        yield (
+            name,
+            AnswerEvaluation(
+                model,
+                rows,
+                images,
+                f"{name} {fingerprint(model.model)}",
+                verdicts,
+                args.eps,
+                attack,
+                batch_size=args.batch_size,
+                company=company,
+            ),
+        )
+
+
+def put_into_card(args: argparse.Namespace, report: dict, tasks: Sequence[AnswerTask], weights: str) -> None:
+    """Updates the card that a command line names by a report about its tower, which has these weights."""
+    from ..hub.card_update import update_card_text
+
+    figures = card_figures(report, tasks)
+    update_card_text(args.update_card, figures, report, fingerprint=weights, push=args.push)
+    print(f"The card of {args.update_card} has the figures of protocol {report['protocol_hash']}.")
 
 
 def make_attack(args: argparse.Namespace) -> AnswerAttack:

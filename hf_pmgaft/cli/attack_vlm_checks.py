@@ -10,6 +10,7 @@ from pathlib import Path
 from ..attacks import parse_radius
 from ..attacks.pgd import check_momentum
 from .attack_vlm_protocol import DEFAULTS, PROTOCOLS, ROBUST_CLIP, TARGETS
+from .card_options import check_push
 from .parser import check_different
 
 OWN = "own tower"
@@ -88,6 +89,20 @@ def _check_attack(args: argparse.Namespace) -> None:
 def _passed(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
     of_protocol = PROTOCOLS.get(args.protocol, {})
     return [f"--{name}" for name in names if getattr(args, name) is not None and name not in of_protocol]
+
+
+def check_card(args: argparse.Namespace) -> None:
+    """Raises `ValueError` for a card that is of no tower, and one that cannot be changed."""
+    if args.update_card is None:
+        if args.push:
+            raise ValueError("You passed --push without --update_card, where it has no effect. Pass both.")
+        return
+    if args.update_card not in args.towers:
+        raise ValueError(
+            f"You passed --update_card {args.update_card}, which is none of --towers, so that no figure is of it. "
+            "Pass one of them, as it is written there."
+        )
+    check_push(args, otherwise="attack without --update_card")
 
 
 def tower_names(towers: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from ..embedded import emoji_folder
 from ..evaluation.tables import render
 from ..files import write_whole
 from ..fingerprints import digest
+from .attack_vlm_checks import OWN
 
 if TYPE_CHECKING:  # what brings in transformers' models comes where it is used, so that --help is quick
     from ..downstream.answer_attacks import AnswerAttack
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # what brings in transformers' models comes where it is used,
     from ..downstream.tasks import AnswerTask
 
 EMBEDDED = "the embedded LLaVA"
+INTERVALS = "Intervals are 95 %: Wilson's of a mean of scores from 0 to 1, else by the bootstrap over images."
 MEAN = "pope, mean of categories"
 Results = Mapping[str, Mapping[str, Any]]  # by tower and task
 
@@ -100,6 +102,36 @@ def show(
     return report
 
 
+def card_report(report: Mapping[str, Any], tower: str) -> dict[str, Any]:
+    """The part of a report that is about one tower and the model's own, without places of a machine."""
+    both = [name for name in report["towers"] if name in (OWN, tower)]
+    model = report["model"]
+    return {
+        **report,
+        "model": Path(model).resolve().name if Path(model).exists() else model,
+        "towers": {name: report["towers"][name] for name in both},
+        "means": {name: mean for name, mean in report["means"].items() if name in both},
+    }
+
+
+def card_figures(report: Mapping[str, Any], tasks: Sequence[AnswerTask]) -> str:
+    """What the card of a tower says of a report about it."""
+    rows = [row[1:] for row in table_rows(report, tasks)]
+    attack = report["protocol"]["attack"]
+    return "\n".join(
+        [
+            f"In the vision-language model `{report['model']}`, protocol `{report['protocol_hash']}`: figures through "
+            f"its own tower and through this one, attacked by {attack['attack']} ({attack['num_steps']} steps) in "
+            f"L-inf at each radius, {len(report['protocol']['images']['rows'])} images. They are "
+            f"{report['protocol']['verdict']}.",
+            "",
+            render(rows, "markdown"),
+            "",
+            INTERVALS,
+        ]
+    )
+
+
 def _title(args: argparse.Namespace, protocol: Mapping[str, Any]) -> str:
     if args.attack == "ensemble":
         attack = f"Ensemble of APGD-{args.num_steps}"
@@ -115,7 +147,7 @@ def _changed(names: Sequence[str]) -> str:
 
 def notes(tasks: Sequence[AnswerTask], results: Results) -> list[str]:
     """What the figures leave out: how intervals were made, and models of which they say little."""
-    lines = ["Intervals are 95 %: Wilson's of a mean of scores from 0 to 1, else by the bootstrap over images."]
+    lines = [INTERVALS]
     if any(not task.attacked for task in tasks):
         names = ", ".join(task.name for task in tasks if not task.attacked)
         lines.append(f"Clean images alone: {names}.")

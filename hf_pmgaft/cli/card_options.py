@@ -20,6 +20,12 @@ def check_card_options(args: argparse.Namespace) -> None:
                 f"You passed {', '.join(passed)} without --update_card, where it has no effect. Pass both."
             )
         return
+    check_push(args, otherwise="evaluate without --update_card and put the report in afterwards (--report)")
+    read_benchmarks(args.benchmarks)
+
+
+def check_push(args: argparse.Namespace, otherwise: str) -> None:
+    """Raises `ValueError` for a card of `--update_card` that cannot be changed; `otherwise` is what may be done."""
     from ..hub.card_update import check_target
     from ..hub.upload import push_error, why_no_push
 
@@ -28,10 +34,8 @@ def check_card_options(args: argparse.Namespace) -> None:
     if error is not None:
         raise ValueError(
             f"You passed --push for the card of {args.update_card!r}, but {why_no_push(error)}. Nothing was "
-            "evaluated. Run `hf auth login` with a token of the role write, or evaluate without --update_card and "
-            "put the report in afterwards (--report)."
+            f"evaluated. Run `hf auth login` with a token of the role write, or {otherwise}."
         )
-    read_benchmarks(args.benchmarks)
 
 
 def put_into_card(report: RobustnessReport, args: argparse.Namespace) -> None:

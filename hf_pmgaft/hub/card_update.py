@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -108,6 +109,24 @@ class ExistingCard:
                 "stand in another model's card. Evaluate the model whose card is to be updated."
             )
 
+    def with_block(self, block: str, protocol: str) -> str:
+        """Gives the card's text, without its metadata, with a block between marks in place of that of its protocol.
+
+        Raises:
+            ValueError: for figures of the same protocol that cannot be told from the text around them.
+        """
+        text = ModelCard(self.text).text
+        start, end = (re.escape(mark.format(protocol)) for mark in MARKS)
+        replaced, count = re.subn(rf"{start}.*?{end}", lambda _: block, text, flags=re.S)
+        if count:
+            return replaced
+        if f"protocol `{protocol}`" in text:
+            raise ValueError(
+                f"The card of {self.model} has figures of protocol {protocol} without the marks around them. "
+                "Delete these lines of it, and try again."
+            )
+        return _with_block(text, block)
+
     def with_figures(self, report: RobustnessReport, before: RobustnessReport | None = None) -> str:
         """Gives the card with a report's figures, in place of those of the same protocol and beside those of others.
 
@@ -124,16 +143,7 @@ class ExistingCard:
 
         # Text
         card = ModelCard(self.text)
-        block = result_block(report, before)
-        start, end = (re.escape(mark.format(protocol)) for mark in MARKS)
-        text, count = re.subn(rf"{start}.*?{end}", lambda _: block, card.text, flags=re.S)
-        if not count:
-            if f"protocol `{protocol}`" in text:
-                raise ValueError(
-                    f"The card of {self.model} has figures of protocol {protocol} without the marks around them. "
-                    "Delete these lines of it, and try again."
-                )
-            text = _with_block(text, block)
+        text = self.with_block(result_block(report, before), protocol)
 
         # Metadata
         data = card.data
@@ -194,6 +204,46 @@ def update_card(
         write_whole(folder / CARD, text)
         if push:
             _commit(card, folder, report.protocol_hash, token)
+    return text
+
+
+def update_card_text(
+    model: str,
+    figures: str,
+    report: Mapping[str, Any],
+    *,
+    fingerprint: str,
+    push: bool = False,
+    token: str | None = None,
+) -> str:
+    """Puts figures of another kind than a [`RobustnessReport`]'s into the card of a model, and their report beside it.
+
+    Args:
+        model (`str`): Folder, or Hub id with `push=True`.
+        figures (`str`): Markdown; it replaces that of the same protocol.
+        report (`dict`): With its `"protocol_hash"`.
+        fingerprint (`str`): Of the weights that were measured.
+        push (`bool`), token (`str`, *optional*): As of [`update_card`].
+
+    Returns:
+        `str`: The card.
+
+    Raises:
+        ValueError: as [`update_card`].
+    """
+    check_target(model, push)
+    card = ExistingCard.read(model)
+    card.check_weights({"fingerprint": fingerprint})
+    protocol = report["protocol_hash"]
+    start, end = (mark.format(protocol) for mark in MARKS)
+    metadata = card.text.removesuffix(ModelCard(card.text).text)
+    text = metadata + card.with_block(f"{start}\n{figures}\n{end}", protocol)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if push else Path(model)
+        write_whole(folder / f"answers_{protocol}.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_whole(folder / CARD, text)
+        if push:
+            _commit(card, folder, protocol, token)
     return text
 
 
