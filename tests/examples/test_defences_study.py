@@ -17,7 +17,8 @@ def study():
 @pytest.fixture
 def tiny_study(study, monkeypatch):
     """The study on the tiny model, and two small sets of two images each."""
-    monkeypatch.setattr("hf_pmgaft.tuning.saved.load_pair", lambda name: tiny.fit_model())
+    pair = tiny.fit_model()
+    monkeypatch.setattr("hf_pmgaft.tuning.saved.load_pair", lambda name: pair)
 
     def load_sets(processor):
         data = (tiny.make_images(8), processor, None, "a photo of the {}")
