@@ -162,10 +162,10 @@ class AttackSpec:
 
         Who makes images on another model can do less, and is a threat of its own: `linf 4/255 from robust`.
         """
-        return self._change if self.source is None else f"{self._change} from {self.source_name}"
+        return self.change if self.source is None else f"{self.change} from {self.source_name}"
 
     @property
-    def _change(self) -> str:
+    def change(self) -> str:
         """What may become of an image, whoever makes it."""
         if self.attack == "patch":
             return f"patch {self.options['size']}x{self.options['size']}"

@@ -42,6 +42,10 @@ def defence_notes(entry: Mapping[str, Any] | None, attacks: Sequence[AttackSpec]
     is_known = spec.name in DEFENCES
     if is_known and attackers[-1:] == ["through"] and "straight_through" not in spec.attackers:
         lines.append("Straight through would be the same attack as through, and is not run again.")
+    if any(attack.source is not None for attack in attacks):
+        lines.append(
+            "Images from another model were made without the defence, which judges them: threats of their own."
+        )
     if "draws" in entry:
         lines.append(
             f"The defence draws at random: {_verdicts(spec, entry['draws'])}, and steps of the attacks that know "

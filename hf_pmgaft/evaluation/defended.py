@@ -94,10 +94,13 @@ class Defended:
         return rule_of(self.spec)
 
     def rows(self, attacks: Sequence[AttackSpec]) -> list[AttackSpec]:
-        """The attacks by all attackers that differ on the defence, but those that name their own."""
+        """The attacks by all attackers that differ on the defence, but those that name their own.
+
+        What is made on another model is made without looking at this one, and stays as it is.
+        """
         rows = []
         for spec in attacks:
-            if not takes_attacker(spec.attack):
+            if spec.source is not None or not takes_attacker(spec.attack):
                 rows.append(spec)
                 continue
             eot = spec.options.get("eot", self.eot)

@@ -91,7 +91,8 @@ def evaluate_robustness(
 
     An attack with `source=MODEL`, a Hub id or folder, is a transfer attack: its images are made on that model, with
     its own class texts, statistics and resolution, to the end of the attack, and the model under test judges them
-    there. Nothing of it is used in making them. Such a threat, as `linf 4/255 from MODEL`, is one of its own.
+    there, behind its defence if it has one. Nothing of it is used in making them. Such a threat, as `linf 4/255 from
+    MODEL`, is one of its own.
 
     Args:
         model (dual encoder, image encoder or PEFT model): On any device; left as it was.
@@ -157,7 +158,7 @@ def evaluate_robustness(
     if verdict is None:
         verdict = defended.rule.verdict if is_random else "any_iterate"
     _check(sets, attacks, verdict)
-    check_transfer(attacks, sets, defended, sources)
+    check_transfer(attacks, sets, sources)
     check_defended(defended, sets, attacks, verdict, attack_precision, compile)
     if defended is not None:
         defended.spec.check(model, processor, has_head=head is not None)
@@ -378,7 +379,7 @@ def _judge(
     sources: Mapping[str, ZeroShotClassifier],
 ) -> None:
     if defended is not None and defended.is_random:
-        judge_random(judge, classifier, plan, reader, defended.rule, defended.draws)
+        judge_random(judge, classifier, plan, reader, defended.rule, defended.draws, sources)
     elif plan.gallery is None:
         judge_classification(judge, classifier, plan, reader, sources)
     else:

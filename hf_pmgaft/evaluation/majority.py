@@ -17,6 +17,7 @@ from ..attacks.expected import attack_expected, attack_to_the_end
 from ..attacks.spec import AttackSpec
 from ..defences import Defence
 from ..noise import draw_seeds
+from .classification import Sources
 from .draw_rules import Drawn, Noted, Rule
 from .judge import Batch, Judge, check_finite
 from .outcomes import worst_case
@@ -28,7 +29,9 @@ from .verdicts import CLEAN, PIXELS, Judged, Verdicts
 Points = list[Noted]
 
 
-def judge_random(judge: Judge, defence: Defence, plan: Plan, reader: Reader, rule: Rule, draws: int) -> None:
+def judge_random(
+    judge: Judge, defence: Defence, plan: Plan, reader: Reader, rule: Rule, draws: int, sources: Sources | None = None
+) -> None:
     """Judges a set by a random defence, clean and under each attack. Verdicts on file are not computed again.
 
     Args:
@@ -37,6 +40,7 @@ def judge_random(judge: Judge, defence: Defence, plan: Plan, reader: Reader, rul
         plan (`Plan`): The set, its rows, and attacks that name their attackers.
         rule (`Rule`): How draws make a verdict.
         draws (`int`): Draws of a verdict.
+        sources (`dict[str, ZeroShotClassifier]`, *optional*): By name, on what attacks that name a source make images.
     """
     judge.check_images(reader, plan.rows)
     jury = _Jury(judge, defence, rule, draws, plan.name)
@@ -56,7 +60,7 @@ def judge_random(judge: Judge, defence: Defence, plan: Plan, reader: Reader, rul
     for spec in plan.attacks:
         candidates = plan.rows if spec.attack == "corruption" else standing.get(group_of(spec), right)
         for batch in judge.batches(reader, spec.name, candidates, plan.rows, jury.stands, device=defence.device):
-            points = _attack(judge, spec, defence, batch, plan.data.class_names)
+            points = _attack(judge, spec, defence, batch, plan.data.class_names, sources or {})
             judge.note(reader, spec.name, batch.rows, jury.noted_points(spec, batch, points))
 
         # An image whose rounded version stands goes on, until 8 bits hold what fools it.
@@ -124,9 +128,12 @@ def _means(column: Sequence[Drawn]) -> dict[str, float]:
 
 
 def _attack(
-    judge: Judge, spec: AttackSpec, defence: Defence, batch: Batch, class_names: Sequence[str]
+    judge: Judge, spec: AttackSpec, defence: Defence, batch: Batch, class_names: Sequence[str], sources: Sources
 ) -> torch.Tensor:
     """The points that an attack comes to, `[B,3,H,W]`."""
+    if spec.source is not None:
+        run = partial(attack_to_the_end, spec)
+        return judge.attack(spec, sources[spec.source_name], batch, run=run, class_names=class_names)
     if spec.attacker is None:  # such as a corruption, which looks at no classifier
         return judge.attack(spec, defence, batch)
     attack = attack_to_the_end if spec.attacker == "unaware" else attack_expected

@@ -173,7 +173,7 @@ def verdict_flags(result: SetResult, specs: Sequence[AttackSpec]) -> list[Flag]:
             attacks = {spec.name: spec for spec in of_threat if spec.attacker == attacker}
             flags += _weak_attack_flag(result, attacks) + _black_box_flag(result, attacks)
         flags += _attacker_flags(result, of_threat)
-    return flags + _draws_flag(result)
+    return flags + _transfer_flags(result, specs) + _draws_flag(result)
 
 
 def _weak_attack_flag(result: SetResult, attacks: Mapping[str, AttackSpec]) -> list[Flag]:
@@ -225,6 +225,21 @@ def _attacker_flags(result: SetResult, specs: Sequence[AttackSpec]) -> list[Flag
     if gap := _gap(result.verdicts["clean"], worst_case(*left.values())):
         message = f"{gap:.1%} more of the images are right under {threat} than clean: the attacks help"
         flags.append(_flag("above clean", name, message))
+    return flags
+
+
+def _transfer_flags(result: SetResult, specs: Sequence[AttackSpec]) -> list[Flag]:
+    """Flags of images from other models that fool more than attacks of the same ball on the model itself."""
+    flags = []
+    for threat in result.threats:
+        transferred = [spec for spec in specs if spec.norm and spec.source is not None and spec.threat == threat]
+        white = [spec for spec in specs if transferred and spec.threat == transferred[0].change]
+        if not white:
+            continue
+        by_source, by_white = (worst_case(*(result.verdicts[spec.name] for spec in of)) for of in (transferred, white))
+        if gap := _gap(by_source, by_white):
+            message = f"fool {gap:.1%} more of the images than attacks of {white[0].threat} on it, which are weak"
+            flags.append(_flag("transfer", result.name, f"attacks of {threat} {message}"))
     return flags
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from ..attacks.spec import AttackSpec
 from ..tuning.saved import load_pair
 from .bare_models import check_zero_shot, in_float32
-from .defended import Defended, check_whole_images
+from .defended import check_whole_images
 
 if TYPE_CHECKING:
     from ..data.evaluation_sets import EvaluationImages
@@ -26,16 +26,15 @@ Pair = tuple[nn.Module, Any]
 def check_transfer(
     attacks: Sequence[AttackSpec],
     sets: Sequence[EvaluationImages],
-    defended: Defended | None,
     given: Mapping[str, Pair] | None,
 ) -> None:
-    """Raises `ValueError` for sets, defences and models that attacks with a source cannot serve or do not name.
+    """Raises `ValueError` for sets and models that attacks with a source cannot serve or do not name.
 
     Example:
         >>> attacks = [AttackSpec.parse("pgd,eps=4/255,source=robust")]
-        >>> check_transfer(attacks, [], Defended.of("ttc"), None)
+        >>> check_transfer(attacks, [], {"other": (None, None)})
         Traceback (most recent call last):
-        ValueError: You passed PGD-10 ce linf 4/255 from robust with the defence ...
+        ValueError: You passed sources ['other'], which no attack names. ...
     """
     from_sources = [spec for spec in attacks if spec.source is not None]
     idle = sorted(set(given or {}) - {spec.source for spec in from_sources})
@@ -48,11 +47,6 @@ def check_transfer(
         return
 
     title = from_sources[0].name
-    if defended is not None:
-        raise ValueError(
-            f"You passed {title} with the defence {defended.spec.title}, but images from another model are judged by "
-            "bare models here. Leave the source or the defence out."
-        )
     reason = "images are made on another model only where they are classified as a whole"
     check_whole_images(title, sets, reason, "source")
     _check_names_differ(from_sources)

@@ -24,13 +24,14 @@ from hf_pmgaft.attacks.losses import correct
 from hf_pmgaft.attacks.options import parse_options
 from hf_pmgaft.cli import evaluate
 from hf_pmgaft.cli.compare import draw_reports
+from hf_pmgaft.defences.spec import DefenceSpec
 from hf_pmgaft.evaluation import transfer
 from hf_pmgaft.evaluation.heads import NearestClassMean
 from hf_pmgaft.evaluation.plan import Plan, group_of
 from hf_pmgaft.evaluation.report import SetResult
 from hf_pmgaft.evaluation.sanity import verdict_flags
 from hf_pmgaft.fingerprints import fingerprint
-from hf_pmgaft.noise import sample_seeds
+from hf_pmgaft.noise import draw_seeds, sample_seeds
 
 SHORT = {**CE, "num_steps": 4}
 FROM = {**SHORT, "eps": "60/255", "source": "other"}
@@ -212,6 +213,68 @@ def test_no_flag_of_masked_gradients_follows_from_how_images_transfer():
     assert flags({}) == ["weak attack"] and flags({"source": "other"}) == []
 
 
+# ---- Judged behind a defence ----
+
+
+def drawn_at(points, labels, judge, draws: int, seeds) -> torch.Tensor:
+    """How many fresh draws of a defence have points right, `[B]`."""
+    right = [correct(judge(points, draw_seeds(seeds, "verdict", index)), labels) for index in range(draws)]
+    return sum(each.int() for each in right)
+
+
+@pytest.mark.parametrize("defence", ["ensemble,num_crops=1", "random_noise,eps=40/255"])
+def test_a_defence_judges_images_that_the_source_makes_without_it(fitted, other, data, defence):
+    images = torch.stack([data[row]["images"] for row in range(len(data))])
+    labels = torch.tensor([data[row]["labels"] for row in range(len(data))])
+    on_source, bare = (
+        ZeroShotClassifier.from_model(*pair, encode_class_names(*pair, data.class_names, data.prompt_templates))
+        for pair in (other, fitted)
+    )
+    seeds = sample_seeds(0, 0, torch.arange(len(data)))
+    points = attack_to_the_end(AttackSpec.of(FROM), on_source, images, labels, seeds, class_names=data.class_names)
+    judge = DefenceSpec.parse(defence).wrap(bare)
+    with torch.no_grad():
+        clean, expected = (drawn_at(each, labels, judge, 3, seeds) > 1 for each in (images, points))
+    assert 0 < (clean & expected).sum() < clean.sum()
+
+    options = {"defence": defence, "sources": {"other": other}, "draws": 3 if judge.is_random else None}
+    result = run(fitted, data, [FROM], **options).sets[0]
+    assert result.verdicts["robust"] == (clean & expected).int().tolist()
+
+
+@pytest.mark.parametrize("defence", ["ensemble,num_crops=1", "random_noise,eps=40/255"])
+def test_it_stands_beside_the_attackers_and_in_none_of_their_worst_cases(fitted, other, data, defence):
+    report = run(fitted, data, [SHORT, FROM], defence=defence, sources={"other": other})
+    alone = run(fitted, data, [SHORT], defence=defence)
+    result = report.sets[0]
+    assert list(result.attacks) == [*alone.sets[0].attacks, NAME]
+    assert set(result.threats) == {"linf 20/255", "linf 60/255 from other"}
+    assert result.verdicts["robust"] == alone.sets[0].verdicts["robust"]
+    line = "Images from another model were made without the defence, which judges them: threats of their own."
+    assert line in report.defence and line not in alone.defence
+    assert FROM["source"] in report.protocol["sources"]
+    assert [row[0] for row in report.attack_rows()[-2:]] == [NAME, "worst of all attackers, linf 20/255"]
+
+
+def test_a_source_that_fools_more_than_white_box_attacks_is_flagged_beyond_doubt():
+    white, transferred = AttackSpec.of(CE), AttackSpec.of({**CE, "source": "other"})
+
+    def flags(of_white, of_source, count=1000, specs=(white, transferred)):
+        standing = {white.name: of_white, transferred.name: of_source}
+        columns = {name: [row < share * count for row in range(count)] for name, share in standing.items()}
+        threats = {white.threat: of_white, transferred.threat: of_source}
+        result = SetResult("own", 4, count, 1.0, of_white, standing, {"clean": [1] * count, **columns}, threats)
+        return verdict_flags(result, specs)
+
+    (flag,) = flags(0.5, 0.4)
+    assert flag["flag"] == "transfer"
+    assert flag["message"].startswith("attacks of linf 20/255 from other fool 10.0% more of the images")
+    assert flags(0.4, 0.5) == flags(0.5, 0.498) == flags(0.5, 0.4, count=20) == []
+    # Of another radius it says nothing.
+    larger = AttackSpec.of({**CE, "eps": "30/255"})
+    assert flags(0.5, 0.4, specs=[larger, transferred]) == []
+
+
 # ---- What it is called, and what reports hold ----
 
 
@@ -337,7 +400,6 @@ def test_what_no_source_can_be_of_is_refused(text, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"defence": "ttc"}, ValueError, f"{NAME} with the defence TTC.*judged by bare models"),
         ({"sources": {"others": None}}, ValueError, "sources \\['others'\\], which no attack names"),
         ({"attacks": [FROM, {**FROM, "source": "./other"}]}, ValueError, "sources 'other' and './other'.*both call"),
         ({}, OSError, "source 'other' cannot make images.*other"),
