@@ -134,7 +134,8 @@ class AnswerEvaluation:
             places = [place for place in places if not task.score.is_done(worst_scores[place])]
 
         key = file_key(task, eps)
-        self._write(task, eps, key, [place for place in places if place not in self.filed(task, eps)])
+        on_file = self.filed(task, eps)
+        self._write(task, eps, key, [place for place in places if place not in on_file])
         self.company.meet()
         self.verdicts.exchange(self.name, key)
 
