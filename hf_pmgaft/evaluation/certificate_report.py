@@ -136,7 +136,7 @@ class CertificateReport:
             attacked = protocol["empirical"]
             lines.append(
                 f"At most: what {', '.join(attacked['names'])} in L2 leaves standing of the same smoothed model, by "
-                f"majorities of {attacked['draws']} other draws."
+                f"the most frequent class of {attacked['draws']} other draws."
             )
         return lines
 

@@ -17,6 +17,7 @@ from .protocol import describe_attack
 from .report import RobustnessReport
 
 Attack = AttackSpec | Mapping[str, Any] | str
+NEVER = 0.999999  # the alpha of a prediction that abstains at ties alone
 
 
 def ordered_radii(radii: Sequence[float | str]) -> list[float | str]:
@@ -57,6 +58,19 @@ def attacks_at(attacks: Sequence[Attack], radii: Sequence[float | str]) -> list[
     return [AttackSpec.of({**attack, "eps": radius, "norm": "l2"}) for radius in above for attack in given]
 
 
+def smoothing_of(sigma: float | str) -> dict[str, Any]:
+    """The defence that is attacked: what predicts the most frequent class, however small its lead.
+
+    That is what a certificate is about. One that abstained where draws leave a doubt would be wrong more often, and no
+    upper bound.
+
+    Example:
+        >>> smoothing_of("1/4")
+        {'defence': 'smoothing', 'sigma': '1/4', 'alpha': 0.999999}
+    """
+    return {"defence": "smoothing", "sigma": sigma, "alpha": NEVER}
+
+
 def describe_attacks(attacks: Sequence[AttackSpec], sigma: float | str, eot: int | None, draws: int) -> dict[str, Any]:
     """The attacks in the protocol, by all of their attackers; nothing if there are none.
 
@@ -67,7 +81,7 @@ def describe_attacks(attacks: Sequence[AttackSpec], sigma: float | str, eot: int
     """
     if not attacks:
         return {}
-    defended = Defended.of({"defence": "smoothing", "sigma": sigma}, eot=eot, draws=draws)
+    defended = Defended.of(smoothing_of(sigma), eot=eot, draws=draws)
     rows = defended.rows(attacks)
     return {
         "empirical": {

@@ -28,7 +28,7 @@ from ..zero_shot.classifier import ZeroShotClassifier
 from .bare_models import check_zero_shot, classifier_of, in_float32
 from .certificate_report import CertificateReport, CertifiedSet
 from .certificates import agreement, noise_embeds
-from .certified_attacks import attacks_at, describe_attacks, file_of_sigma, ordered_radii, standing
+from .certified_attacks import attacks_at, describe_attacks, file_of_sigma, ordered_radii, smoothing_of, standing
 from .evaluate import evaluate_robustness
 from .judge import Judge, check_finite
 from .plan import Plan
@@ -82,7 +82,8 @@ def certify_sets(
             above 0, by the attacker that it names or else by all three; see [`evaluate_robustness`]. Without any
             there is no upper bound.
         eot (`int`, *optional*): Over how many draws a step of an attack is averaged; 4 if not given.
-        verdict_draws (`int`): By how many draws a point that an attack comes to is judged.
+        verdict_draws (`int`): By how many draws a point that an attack comes to is judged: the most frequent class
+            counts, and a tie is wrong.
         batch_size (`int`): Draws that are encoded at once, and images that are attacked at once.
         max_samples (`int`, *optional*): Images per set, chosen by the seed; all if not given.
         seed (`int`): Of all draws and the choice of images.
@@ -172,7 +173,7 @@ def certify_sets(
             processor,
             sets,
             specs,
-            defence={"defence": "smoothing", "sigma": each},
+            defence=smoothing_of(each),
             eot=eot,
             draws=verdict_draws,
             batch_size=batch_size,
