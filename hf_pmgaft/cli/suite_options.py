@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # what brings in `datasets` comes where it is used, so that -
     from ..data.evaluation_sets import ZeroShotDataset
 
 HELP = {
-    "suite": "A benchmark in place of single sets: paper16, natural_shift, segmentation or a YAML file.",
+    "suite": "A benchmark in place of single sets: paper16, fare13, natural_shift, segmentation or a YAML file.",
     "suite_sets": "Some sets of the suite; all if absent.",
     "data_root": "Folder with a sub-folder per set of the suite, read in place of the Hub.",
     "limit": "Images per set of the suite, by its stored sample ids.",

@@ -36,6 +36,7 @@ FIELDS = {
     "num_images": "size of the split without dropped classes, or [least, most]; a set of another size is refused",
     "accept_any_class_names": "whether class names that a text tower cannot know, such as ids, are taken",
     "in_domain": "whether it is the set that models were trained on",
+    "same_as": "SUITE:SET of a shipped suite, all of whose fields it has but for those that are stated here",
     # Of sets with masks, whose class names may each be several, separated by commas
     "mask_column": "column of masks, which makes it a set of them",
     "ignore_index": "value, or list of values, that stands for no class; 255 if absent",
@@ -157,6 +158,7 @@ def _is_probability(value: Any) -> bool:
 _FLAG = ("true or false", _is_flag)
 _VALUES = ("a number or a list of numbers", _is_values)
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "same_as": _TEXT,
     "path": _TEXT,
     "config": _TEXTS,
     "data_files": _TEXT,
@@ -193,7 +195,7 @@ def _check_entry(name: str, entry: Mapping[str, Any], path: Path) -> None:
     if unknown:
         raise ValueError(f"Set {name!r} of {path} has unknown fields {unknown}. Known are: {', '.join(FIELDS)}.")
     missing = [field for field in ("path", "class_names") if not entry.get(field)]
-    if missing:
+    if missing and "same_as" not in entry:
         raise ValueError(
             f"Set {name!r} of {path} has no {' and no '.join(missing)}. State them: {FIELDS[missing[0]]}."
         )

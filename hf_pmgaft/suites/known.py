@@ -198,9 +198,14 @@ def _of_suite(suite: str, name: str, split: str, revision: str | None) -> KnownS
 
 @cache
 def _places() -> dict[str, str]:
-    """The suite of each bare name."""
+    """The suite of each bare name. Sets that are stated as the same as another suite's are named with theirs."""
     suites = sorted(shipped_suites(), key=lambda suite: suite != FIRST)
-    return {name: suite for suite in reversed(suites) for name in read_suite(suite)}
+    return {
+        name: suite
+        for suite in reversed(suites)
+        for name, entry in read_suite(suite).items()
+        if "same_as" not in entry
+    }
 
 
 def _first(suite: str) -> str:

@@ -53,7 +53,7 @@ def shipped_suites() -> list[str]:
 
     Example:
         >>> shipped_suites()
-        ['embedded', 'natural_shift', 'paper16', 'segmentation']
+        ['embedded', 'fare13', 'natural_shift', 'paper16', 'segmentation']
     """
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
@@ -84,7 +84,7 @@ def _find_file(suite: str | PathLike) -> Path:
 def _read_entry(name: str, entry: dict[str, Any], path: Path) -> dict[str, Any]:
     """The checked fields of one set, with lists read from their files."""
     # Classes
-    entry = dict(entry)
+    entry = _like_another(name, entry, path) if "same_as" in entry else dict(entry)
     entry["class_names"] = _read_list(name, "class_names", entry, path)
     unlisted = [dropped for dropped in entry.get("drop_classes", []) if dropped not in entry["class_names"]]
     if unlisted:
@@ -109,6 +109,18 @@ def _read_entry(name: str, entry: dict[str, Any], path: Path) -> dict[str, Any]:
     if (path.parent / entry["path"]).exists():
         entry["path"] = str(path.parent / entry["path"])
     return entry
+
+
+def _like_another(name: str, entry: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The fields of the set of a shipped suite that an entry names, with those of the entry over them."""
+    suite, _, known = entry["same_as"].partition(":")
+    sets = read_suite(suite) if suite in shipped_suites() and suite != path.stem else {}
+    if known not in sets:
+        raise ValueError(
+            f"Set {name!r} of {path} is to be the same as {entry['same_as']!r}, which is no set of a shipped suite. "
+            f"Write one as SUITE:SET, with a suite of {', '.join(shipped_suites())}."
+        )
+    return {**sets[known], **entry}
 
 
 def _read_list(name: str, field: str, entry: Mapping[str, Any], path: Path) -> list[str]:

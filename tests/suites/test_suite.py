@@ -7,6 +7,7 @@ import pytest
 from support.tiny import CLASS_NAMES, SIZE, make_images
 
 from hf_pmgaft.suites import draw_sample_ids, load_suite, read_suite, shipped_suites
+from hf_pmgaft.suites.known import find_known_set
 
 OWN = """
 shapes:
@@ -92,6 +93,51 @@ def test_a_local_set_of_another_size_is_evaluated_whole_with_a_warning(own, proc
 
 
 def test_the_shipped_suites_are_listed_and_read():
-    assert shipped_suites() == ["embedded", "natural_shift", "paper16", "segmentation"]
+    assert shipped_suites() == ["embedded", "fare13", "natural_shift", "paper16", "segmentation"]
     for name in shipped_suites():
         assert all(entry["path"] and entry["class_names"] for entry in read_suite(name).values())
+
+
+def test_a_set_that_is_the_same_as_another_suites_has_its_fields_but_for_those_stated(tmp_path):
+    (tmp_path / "own.yaml").write_text("textures:\n  same_as: paper16:dtd\n  prompt_template: a {} thing\n")
+    entry, known = read_suite(tmp_path / "own.yaml")["textures"], read_suite("paper16")["dtd"]
+    assert entry == {**known, "same_as": "paper16:dtd", "prompt_template": "a {} thing"}
+
+
+def test_a_set_that_is_the_same_as_a_shipped_one_is_read_as_it(tmp_path, processor):
+    name = next(iter(read_suite("embedded")))
+    (tmp_path / "own.yaml").write_text(f"own:\n  same_as: embedded:{name}\n")
+    (own,), (shipped,) = load_suite(tmp_path / "own.yaml", processor), load_suite("embedded", processor, names=[name])
+    assert own.class_names == shipped.class_names and len(own) == len(shipped)
+    assert own[0]["images"].equal(shipped[0]["images"])
+
+
+@pytest.mark.parametrize("other", ["paper16:nothing", "dtd", "nowhere:dtd", "fare13"])
+def test_a_set_that_is_the_same_as_nothing_is_refused(tmp_path, other):
+    (tmp_path / "own.yaml").write_text(f"textures:\n  same_as: {other}\n")
+    with pytest.raises(ValueError, match=f"is to be the same as '{other}', which is no set"):
+        read_suite(tmp_path / "own.yaml")
+
+
+def test_the_sets_of_robust_clip_are_attacked_at_the_size_of_the_crop():
+    sets = read_suite("fare13")
+    assert list(sets) == [
+        "cifar10",
+        "cifar100",
+        "stl10",
+        "stanford_cars",
+        "caltech101",
+        "oxford_pets",
+        "flowers102",
+        "dtd",
+        "eurosat",
+        "fgvc_aircraft",
+        "pcam",
+        "imagenet_r",
+        "imagenet_sketch",
+    ]
+    assert all(entry["resize"] == "224/224" and not entry.get("native_size") for entry in sets.values())
+    assert sets["imagenet_r"]["path"] == "clip-benchmark/wds_imagenet-r" and len(sets["pcam"]["class_names"]) == 2
+    assert find_known_set("imagenet_r").text == "natural_shift:imagenet_r"  # and not fare13's
+    assert find_known_set("fare13:dtd").entry["resize"] == "224/224"
+    assert sets["cifar10"]["sample_ids"] == read_suite("paper16")["cifar10"]["sample_ids"]
