@@ -44,7 +44,7 @@ from ..files import check_output_file
 from ..fingerprints import fingerprint
 from ..tuning.saved import load_model, needs_base
 from .attack_vlm_checks import OWN, check_card, check_idle, check_numbers, read_targets, tower_names
-from .attack_vlm_protocol import PROTOCOLS, TASKS, settle
+from .attack_vlm_protocol import ATTACKS, PROTOCOLS, TASKS, settle
 from .attack_vlm_report import card_figures, card_report, default_model, describe, show
 from .attack_vlm_tasks import load_tasks
 from .errors import going_on_from, one_line_errors, one_line_stops
@@ -101,7 +101,9 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
 
     threat = parser.add_argument_group("threat")
     threat.add_argument("--eps", nargs="+", help="Radii in the scale of images in [0,1]; 4/255 8/255 if absent.")
-    threat.add_argument("--attack", choices=["pgd", "ensemble"], help="PGD (the default), or many runs of APGD.")
+    threat.add_argument(
+        "--attack", choices=ATTACKS, help="PGD (the default), many runs of APGD, or PGD on the tower alone."
+    )
     threat.add_argument("--num_steps", type=int, help="Steps of a run; 50 if absent.")
     threat.add_argument("--target_steps", type=int, help="Of the ensemble towards a target; 10,000 if absent.")
     threat.add_argument("--restarts", type=int, help="Random starts of PGD, of which the highest loss counts; 1.")
@@ -231,10 +233,12 @@ def put_into_card(args: argparse.Namespace, report: dict, tasks: Sequence[Answer
 
 def make_attack(args: argparse.Namespace) -> AnswerAttack:
     """The attack that a command line asks for."""
-    from ..downstream.answer_attacks import EnsembleAttack, PgdAttack
+    from ..downstream.answer_attacks import EncoderAttack, EnsembleAttack, PgdAttack
 
     if args.attack == "ensemble":
         return EnsembleAttack(args.num_steps, args.target_steps)
+    if args.attack == "encoder":
+        return EncoderAttack(args.num_steps, args.restarts, args.momentum, args.seed)
     return PgdAttack(args.num_steps, args.restarts, args.momentum, args.seed)
 
 

@@ -70,6 +70,11 @@ def check_idle(args: argparse.Namespace) -> None:
 
 def _check_attack(args: argparse.Namespace) -> None:
     """Raises `ValueError` for options of the other attack, and of a score that is not computed."""
+    if args.attack == "encoder" and "targeted" in args.tasks:
+        raise ValueError(
+            "You passed --attack encoder with the task targeted, but it looks at the vision tower alone and never at "
+            "a text. Leave targeted out, or take another attack."
+        )
     if args.attack == "ensemble":
         idle = [name for name, default in (("restarts", 1), ("momentum", 0.0)) if getattr(args, name) != default]
         reason = "The ensemble runs without random starts, by the momentum of APGD"

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 ROBUST_CLIP = "robust_clip"
+ATTACKS = ("pgd", "ensemble", "encoder")
 TASKS = ("targeted", "caption", "vqa", "pope", "scienceqa")
 
 DEFAULTS: dict[str, Any] = {
@@ -66,6 +67,8 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
     stated = PROTOCOLS.get(args.protocol, {})
     passed = [name for name in DEFAULTS if getattr(args, name) is not None]
     values = {**DEFAULTS, **stated}
+    if args.attack == "encoder":  # which has no target
+        values["tasks"] = [name for name in DEFAULTS["tasks"] if name != "targeted"]
     if stated:
         refused = [name for name in passed if name in FIXED and getattr(args, name) != values[name]]
         if refused:

@@ -135,6 +135,8 @@ def card_figures(report: Mapping[str, Any], tasks: Sequence[AnswerTask]) -> str:
 def _title(args: argparse.Namespace, protocol: Mapping[str, Any]) -> str:
     if args.attack == "ensemble":
         attack = f"Ensemble of APGD-{args.num_steps}"
+    elif args.attack == "encoder":
+        attack = f"PGD-{args.num_steps} on the tower alone"
     else:
         attack = f"PGD-{args.num_steps}"
     named = f"{args.protocol}{_changed(args.changed)}: " if args.protocol else ""

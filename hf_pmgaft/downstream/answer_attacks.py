@@ -1,4 +1,4 @@
-"""Attacks on answers as an evaluation runs them: PGD on all answers at once, and the ensemble."""
+"""Attacks on answers as an evaluation runs them: PGD on all answers at once or on the tower, and the ensemble."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from ..attacks.ball import parse_radius
 from ..noise import sample_seeds
 from .answer_walks import AnswerWalks
+from .encoder_attack import attack_encoder
 from .ensemble import Course, stages
 from .llava import VisionLanguageModel, attack_answers
 from .tasks import AnswerTask
@@ -136,16 +137,45 @@ class PgdAttack(AnswerAttack):
             yield places, images, asked.write(images, places)
 
     def describe(self) -> dict[str, Any]:
-        return {
-            "attack": "pgd",
-            "norm": "linf",
-            "loss": "cross-entropy of the answer's tokens under the language model, their mean",
-            "num_steps": self.num_steps,
-            "step_size": f"{2.5 / self.num_steps:g} of the radius" if self.num_steps > 1 else "the radius",
-            "random_start": True,
-            "restarts": self.restarts,
-            "momentum": self.momentum,
-        }
+        loss = "cross-entropy of the answer's tokens under the language model, their mean"
+        return {"attack": "pgd", "loss": loss, **_describe_walk(self)}
+
+
+@dataclass(frozen=True)
+class EncoderAttack(AnswerAttack):
+    """PGD on the vision tower alone, whatever is asked and answered; see [`attack_encoder`].
+
+    Args:
+        num_steps (`int`), restarts (`int`), momentum (`float`): Options of PGD.
+        seed (`int`): Of the noise.
+    """
+
+    num_steps: int = 50
+    restarts: int = 1
+    momentum: float = 0.0
+    seed: int = 0
+
+    def run(
+        self, asked: AskedImages, eps: str, lots: Iterable[Sequence[int]], clean: Mapping[int, str]
+    ) -> Iterator[tuple[list[int], torch.Tensor, list[Filed]]]:
+        for lot in lots:
+            places = list(lot)
+            images = attack_encoder(
+                asked.model,
+                asked.stack(places),
+                eps=eps,
+                seeds=asked.seeds(self.seed, places),
+                num_steps=self.num_steps,
+                restarts=self.restarts,
+                momentum=self.momentum,
+            )
+            yield places, images, asked.write(images, places)
+
+    def describe(self) -> dict[str, Any]:
+        loss = (
+            "squared L2 distance of the tower's tokens that the language model reads from the clean ones, their mean"
+        )
+        return {"attack": "encoder", "loss": loss, **_describe_walk(self)}
 
 
 @dataclass(frozen=True)
@@ -198,6 +228,17 @@ class EnsembleAttack(AnswerAttack):
             "random_start": False,
             "precision": "float32 in all runs, where the authors' first ones are in float16",
         }
+
+
+def _describe_walk(attack: PgdAttack | EncoderAttack) -> dict[str, Any]:
+    return {
+        "norm": "linf",
+        "num_steps": attack.num_steps,
+        "step_size": f"{2.5 / attack.num_steps:g} of the radius" if attack.num_steps > 1 else "the radius",
+        "random_start": True,
+        "restarts": attack.restarts,
+        "momentum": attack.momentum,
+    }
 
 
 def text_of(filed: Filed) -> str:

@@ -18,6 +18,7 @@ from hf_pmgaft.cli import attack_vlm, emoji_questions
 from hf_pmgaft.cli.emoji_questions import DESCRIBE, GROUP, NAME
 from hf_pmgaft.downstream import llava as module
 from hf_pmgaft.downstream.answer_attacks import PgdAttack
+from hf_pmgaft.downstream.encoder_attack import attack_encoder
 from hf_pmgaft.noise import sample_seeds
 
 
@@ -100,6 +101,30 @@ def test_texts_are_those_about_the_rounded_image(tmp_path, llava):
         found = attack_answers(llava, images, task.questions, task.answers, eps="2/255", num_steps=4, seeds=seeds)
         for text, now in zip(cells["2/255"]["texts"], llava.write(found, task.questions), strict=True):
             assert text in (None, now)  # an image that was wrong before is not attacked
+
+
+def test_the_tower_alone_is_attacked_whatever_is_asked(tmp_path, llava, capsys):
+    file = tmp_path / "report.json"
+    flags = ["--num_images", "3", "--num_steps", "4", "--eps", "4/255", "--output_file", str(file)]
+    attack_vlm.main([*flags, "--attack", "encoder"])
+    report = json.loads(file.read_text())
+    assert "PGD-4 on the tower alone in L-inf" in capsys.readouterr().out
+    assert report["protocol"]["attack"]["attack"] == "encoder"
+    assert "squared L2 distance" in report["protocol"]["attack"]["loss"]
+    assert not any(name.startswith("target") for name in report["towers"]["own tower"])
+
+    args = attack_vlm.parse([*flags, "--attack", "encoder"])
+    rows, images, tasks = attack_vlm.load_tasks(args, llava)
+    found = attack_encoder(
+        llava, torch.stack(images), eps="4/255", num_steps=4, seeds=sample_seeds(0, 0, torch.tensor(rows))
+    )
+    for task in tasks:
+        cells = report["towers"]["own tower"][task.name]["4/255"]
+        for text, now in zip(cells["texts"], llava.write(found, task.questions), strict=True):
+            assert text in (None, now)
+
+    with pytest.raises(SystemExit, match="--attack encoder with the task targeted"):
+        attack_vlm.main([*flags, "--attack", "encoder", "--tasks", "targeted"])
 
 
 def test_figures_do_not_depend_on_the_batch_nor_on_a_kill(robust, tmp_path, monkeypatch):

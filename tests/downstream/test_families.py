@@ -3,12 +3,17 @@
 import copy
 import functools
 import importlib.util
+import json
+from contextlib import closing
 
 import pytest
 import torch
 import transformers
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
 from PIL import Image
 from support.llava import equal_weights
+from support.paths import EMOJI
 from support.vlm_families import (
     MAKERS,
     QUESTIONS,
@@ -21,8 +26,14 @@ from support.vlm_families import (
 from transformers import BlipConfig
 
 from hf_pmgaft import VisionLanguageModel, attack_answers, swap_vision_tower, vision_tower
+from hf_pmgaft.cli import attack_vlm
+from hf_pmgaft.downstream.answer_attacks import PgdAttack
+from hf_pmgaft.downstream.answer_evaluation import AnswerEvaluation
 from hf_pmgaft.downstream.families import FAMILIES, family_named
 from hf_pmgaft.downstream.llava import load_vlm
+from hf_pmgaft.downstream.scores import VqaScore
+from hf_pmgaft.downstream.tasks import AnswerTask
+from hf_pmgaft.evaluation.verdicts import Verdicts
 
 ANSWERS = ["cat", "money bag, tagged coin"]
 # Through a resize, pixels of 8 bits differ from floating point numbers by half a level, and there are three at most.
@@ -42,6 +53,11 @@ def vlm(kind) -> VisionLanguageModel:
 @functools.cache
 def opened(kind: str) -> VisionLanguageModel:
     return VisionLanguageModel(*family_or_skip(kind))
+
+
+@pytest.fixture
+def qwen() -> VisionLanguageModel:
+    return opened("qwen2_5_vl")
 
 
 def images_for(vlm: VisionLanguageModel) -> torch.Tensor:
@@ -147,6 +163,57 @@ def test_a_saved_model_is_opened_by_its_folder(vlm, tmp_path):
     assert again.model.dtype == torch.float32 and not again.model.training
 
 
+# ---- Evaluation ----
+
+
+def test_a_stopped_evaluation_goes_on_where_it_was(vlm, tmp_path, monkeypatch):
+    images, right = images_for(vlm), [["yes"], ["no"]]
+    task = AnswerTask("asked", "vqa", QUESTIONS, right, VqaScore(right), max_new_tokens=4)
+    task.score.is_done = lambda score: False  # what random weights write is wrong
+
+    def run(verdicts):
+        attack = PgdAttack(num_steps=2)
+        return AnswerEvaluation(vlm, [3, 8], images, "own", verdicts, ["4/255"], attack, batch_size=1).run(task)
+
+    whole = run(Verdicts(None, {}))
+    write, written = vlm.write, []
+
+    def stopping(shown, *rest):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(len(shown))
+        return write(shown, *rest)
+
+    monkeypatch.setattr(vlm, "write", stopping)
+    file = tmp_path / "texts.jsonl"
+    with pytest.raises(KeyboardInterrupt), closing(Verdicts(file, {})) as verdicts:
+        run(verdicts)
+    monkeypatch.setattr(vlm, "write", lambda *args: written.append(1) or write(*args))
+    with closing(Verdicts(file, {})) as verdicts:
+        assert run(verdicts) == whole
+    assert len(written) == 4
+
+
+def test_the_command_attacks_files_of_several_sizes(qwen, tmp_path, capsys):
+    qwen.model.save_pretrained(tmp_path / "model")
+    qwen.processor.save_pretrained(tmp_path / "model")
+    pictures = [as_file(make_pictures()[0]), as_file(make_pictures(24)[1])]
+    columns = {"image": pictures, "question": ["what?", "which?"], "answers": [["cat"], ["dog"]]}
+    features = Features({"image": ImageFeature(), "question": Value("string"), "answers": [Value("string")]})
+    Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "set.parquet")
+
+    flags = ["--model", str(tmp_path / "model"), "--eval_set", str(tmp_path / "set.parquet"), "--tasks", "vqa"]
+    flags += ["--question_column", "question", "--answer_column", "answers", "--num_steps", "2", "--eps", "4/255"]
+    attack_vlm.main([*flags, "--max_new_tokens", "3", "--output_file", str(tmp_path / "report.json")])
+
+    protocol = json.loads((tmp_path / "report.json").read_text())["protocol"]
+    assert protocol["images"]["sizes"] == ["20x28", "24x24"]
+    assert protocol["images"]["attacked_at"] == "the file's size"
+    assert protocol["images"]["image_processor"] == "Qwen2VLImageProcessor"
+    with pytest.raises(SystemExit, match="whose vision tower is a Qwen2_5_Vision"):
+        attack_vlm.main([*flags, "--towers", str(EMOJI / "model")])
+
+
 # ---- Towers ----
 
 KINDS_OF_TOWERS = {"clip_vision_model": make_clip, "siglip_vision_model": make_siglip}
@@ -185,11 +252,6 @@ def test_a_tower_of_another_family_is_refused_and_nothing_changes():
 
 
 # ---- What cannot work ----
-
-
-@pytest.fixture
-def qwen() -> VisionLanguageModel:
-    return opened("qwen2_5_vl")
 
 
 def test_an_unknown_family_is_refused_before_its_weights_are_read(tmp_path):
