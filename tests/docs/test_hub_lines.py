@@ -61,6 +61,7 @@ def put_others(hub) -> None:
     hub.put("you/clip-pmgaft", {**own, "README.md": str(card).encode()})
     hub.put("llava-hf/llava-1.5-7b-hf", files_of(EMOJI / "llava"))
     hub.put("user/robust-clip-vit-large-patch14-336", own)
+    hub.put("openai/clip-vit-large-patch14-336", own)  # that of its LLaVA
 
     images = load_images(str(EMOJI / "data"), "animals", "test").select(range(8))
     images.push_to_hub("user/birds", split="test")
