@@ -5,10 +5,12 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 # A file's tests share what it made, so they stay in one process. In their order, a long file is not the last alone.
 IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# The second installation. The processor of SmolVLM asks for num2words.
+ZOO := zoo 9 torch torchvision num2words --editable ".[test,zoo]"
 # Threads that wait do not spin, which matters when other work shares the cores.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test test-all test-third test-zoo test-minimum wheel-test recipes lint docs clean
+.PHONY: demo test test-all test-third test-zoo test-minimum wheel-test recipes families lint docs clean
 
 .venv/done: setup.py
 	$(PYTHON) -m venv .venv
@@ -28,10 +30,9 @@ test-all: .venv/done  ## run the slow ones too: compilation, launchers, more kil
 test-third: .venv/done  ## run a third of the slow ones, which the commit decides
 	$(BIN)/python -m pytest $(IN_TWO) -m slow --third $$(git rev-parse HEAD) --ignore tests/integration/test_wheel.py
 
-# What reads images, models of others and the Hub; the rest does not know which libraries decode them. The processor of
-# SmolVLM asks for num2words.
+# What reads images, models of others and the Hub; the rest does not know which libraries decode them.
 test-zoo:  ## run them with the newest torch, torchvision and open_clip: 8 GB outside the checkout
-	environment=$$(.ci/environment zoo 9 torch torchvision num2words --editable ".[test,zoo]") && \
+	environment=$$(.ci/environment $(ZOO)) && \
 	$$environment/bin/python -m pytest $(IN_TWO) --must-have torchvision --must-have open_clip --must-have num2words \
 		tests/data tests/models tests/downstream tests/hub tests/zero_shot tests/evaluation \
 		tests/borders/test_open_clip_configs.py tests/borders/test_open_clip_models.py
@@ -45,6 +46,10 @@ wheel-test: .venv/done  ## build the wheel, and use it in an empty environment o
 
 recipes: .venv/done  ## run every recipe over the Hub of the tests, and write docs/recipes.md
 	$(BIN)/python -m pytest -m slow tests/integration/test_recipes.py -k whole_job --write
+
+families:  ## run every family of vision-language models, and write docs/vision_language_families.md
+	environment=$$(.ci/environment $(ZOO)) && \
+	$$environment/bin/python -m pytest tests/downstream/test_family_table.py -k row --write --must-have torchvision
 
 lint: .venv/done  ## style, and that imports point down
 	$(BIN)/ruff check .

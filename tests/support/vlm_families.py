@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
 
@@ -69,6 +70,11 @@ def make_siglip() -> nn.Module:
     """A SigLIP, which has a head that the models on one leave out."""
     text = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=32)
     return transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=_tower())).eval()
+
+
+def as_file(image: torch.Tensor) -> Image.Image:
+    """A picture in [0,1] as the file that holds it."""
+    return Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
 
 
 def make_random(config: Any) -> nn.Module:
