@@ -7,8 +7,10 @@ from .data.evaluation_sets import RetrievalDataset as RetrievalDataset
 from .data.evaluation_sets import ZeroShotDataset as ZeroShotDataset
 from .data.segmentation_sets import SegmentationDataset as SegmentationDataset
 from .data.sources import load_images as load_images
+from .downstream.encoder_attack import attack_encoder as attack_encoder
 from .downstream.llava import VisionLanguageModel as VisionLanguageModel
 from .downstream.llava import attack_answers as attack_answers
+from .downstream.llava import load_vlm as load_vlm
 from .downstream.open_clip import load_open_clip as load_open_clip
 from .downstream.open_clip import save_open_clip as save_open_clip
 from .downstream.open_clip import to_open_clip as to_open_clip

@@ -319,6 +319,11 @@ def load_vlm(name: str) -> VisionLanguageModel:
     Raises:
         OSError: for a name that is neither here nor on the Hub.
         TypeError, ImportError: if it is of a family that does not work, which is seen before its weights are read.
+
+    Example:
+        >>> from hf_pmgaft.embedded import emoji_folder
+        >>> load_vlm(str(emoji_folder() / "llava")).image_size
+        40
     """
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)

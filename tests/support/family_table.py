@@ -175,8 +175,7 @@ Tiny models of each family, with random weights and processors made by the tests
 
 ```python
 import torch
-from hf_pmgaft import attack_answers
-from hf_pmgaft.downstream.llava import load_vlm
+from hf_pmgaft import attack_answers, load_vlm
 
 model = load_vlm("examples/emoji/llava")
 images, question = torch.ones(2, 3, 40, 40), ["describe it"] * 2
