@@ -25,7 +25,7 @@ from .losses import LOSSES
 from .options import OF_ATTACKERS, complete, defaults_of, parse_options, resolve, try_attack
 from .pgd import default_step_size
 from .sea import sea
-from .typographic import band_of, check_typography
+from .typographic import Written, band_of, check_typography, write_words
 from .walk import Walk
 
 _NAMES = {"apgd_t": "APGD-T", "fab_t": "FAB-T", "square": "Square"}
@@ -268,6 +268,19 @@ class AttackSpec:
                 )
             attack = partial(first_fooled, attack)
         return attack(classifier, images, labels, seeds=seeds, **options)
+
+    def write(
+        self,
+        classifier: Callable[[torch.Tensor], torch.Tensor],
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        seeds: torch.Tensor,
+        *,
+        class_names: Sequence[str],
+    ) -> Written:
+        """As [`AttackSpec.run`] of a typographic attack; tells what stands on each image, and how much that covers."""
+        options = {**self._own_options, "class_names": class_names}
+        return write_words(classifier, images, labels, seeds=seeds, **options)
 
     def run_dense(
         self,

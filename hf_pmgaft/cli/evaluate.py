@@ -413,7 +413,13 @@ def unseen_attacks(eps: str, norm: str, edge: int) -> list[dict[str, Any]]:
 
 def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None:
     """Prints a report, and writes what a command line asks for."""
-    for rows in (report.rows(), report.attack_rows(), report.corruption_rows(), *report.class_rows()):
+    for rows in (
+        report.rows(),
+        report.attack_rows(),
+        report.corruption_rows(),
+        report.written_rows(),
+        *report.class_rows(),
+    ):
         if len(rows) > 1:
             print(render(rows, args.format), end="\n\n")
     print(f"Protocol {report.protocol_hash}; {report.verdict}; seed {report.protocol['seed']}.")

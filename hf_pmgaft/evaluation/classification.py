@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 
 from ..attacks.expected import attack_to_the_end
 from ..attacks.losses import correct
 from ..attacks.spec import AttackSpec
+from ..attacks.typographic import Written
 from ..attacks.walk import Ended
 from ..defences import Defence
 from ..zero_shot.classifier import ZeroShotClassifier
@@ -18,6 +20,7 @@ from .outcomes import worst_case
 from .plan import Plan, group_of
 from .reader import Reader
 from .verdicts import CLEAN, FOOLED, PIXELS, STANDS, STANDS_ROUNDED, Judged, Verdicts
+from .written import written_key
 
 Classifier = ZeroShotClassifier | Defence
 Sources = Mapping[str, ZeroShotClassifier]
@@ -91,7 +94,12 @@ def judged_classification(
             values = verdicts.of(plan.name, name)
             columns.append([values.get(row, STANDS) != FOOLED for row in plan.rows])
         rounded = worst_case(*columns)
-    return [Judged(plan.name, len(plan.texts), list(plan.rows), clean, masks, rounded)]
+    written = {}
+    for spec in plan.attacks:
+        if spec.attack == "typographic":
+            values = verdicts.of(plan.name, written_key(spec.name))
+            written[spec.name] = [values[row] for row in plan.rows if row in values]
+    return [Judged(plan.name, len(plan.texts), list(plan.rows), clean, masks, rounded, written=written or None)]
 
 
 @torch.no_grad()
@@ -127,6 +135,9 @@ def _attacked(
 
     class_names = plan.data.class_names
     for batch in judge.batches(reader, spec.name, candidates, plan.rows, _stands, device=device):
+        if spec.attack == "typographic":
+            yield _written(judge, spec, seen, classifier, plan, reader, batch)
+            continue
         if to_the_end:
             run = partial(attack_to_the_end, spec)
             adversarial = judge.attack(spec, seen, batch, run=run, class_names=class_names)
@@ -135,6 +146,33 @@ def _attacked(
         with torch.no_grad():
             stands = correct(classifier(adversarial), batch.labels)
         yield Ended(batch.rows, batch.images, batch.labels, adversarial, ~stands)
+
+
+@torch.no_grad()
+def _written(
+    judge: Judge,
+    spec: AttackSpec,
+    seen: Callable[[torch.Tensor], torch.Tensor],
+    classifier: Classifier,
+    plan: Plan,
+    reader: Reader,
+    batch: Batch,
+) -> Ended:
+    """Writes on a batch, and notes which images are taken for the class that is written on them, and the share of
+    their pixels that the text covers."""
+    found: list[Written] = []
+
+    def run(*given: Any, **options: Any) -> torch.Tensor:
+        found.append(spec.write(*given, **options))
+        return found[0].images
+
+    points = judge.attack(spec, seen, batch, run=run, class_names=plan.data.class_names)
+    (written,) = found
+    logits = classifier(points)
+    is_read = (logits.argmax(dim=1) == written.classes).int().tolist()
+    covered = [round(share, 6) for share in written.covered.tolist()]
+    judge.note(reader, written_key(spec.name), batch.rows, [list(pair) for pair in zip(is_read, covered, strict=True)])
+    return Ended(batch.rows, batch.images, batch.labels, points, ~correct(logits, batch.labels))
 
 
 @torch.no_grad()

@@ -49,6 +49,7 @@ from .sanity import PROBE_SIZE, Flag, noise_flag, probe, verdict_flags
 from .segmentation import check_segmentation, describe_segmentation, judge_segmentation, judged_segmentation
 from .transfer import check_transfer, open_sources
 from .verdicts import CLEAN, PIXELS, VERDICTS, Judged, Verdicts
+from .written import written_figures
 
 DEFAULT_ATTACK = {"attack": "pgd", "eps": "1/255", "norm": "linf", "num_steps": 20, "loss": "margin"}
 
@@ -429,6 +430,7 @@ def _result(judged: Judged, plan: Plan, headline: str) -> SetResult:
         figure=figure,
         class_names=judged.class_names,
         draws=draws,
+        written=written_figures(judged.written),
     )
 
 

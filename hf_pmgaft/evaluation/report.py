@@ -21,6 +21,9 @@ from .figure_checks import check_figures
 from .outcomes import interval, ious
 from .tables import Rows, percent, render, span
 from .verdicts import VERDICTS
+from .written import written_rows
+
+OPTIONAL = ("class_names", "draws", "written")  # entries of a set that are left out where there are none
 
 
 @dataclass
@@ -46,6 +49,10 @@ class SetResult:
             mean share of right draws (`mean_share`), the share of images that every draw has right (`every_draw`), and
             the figure by the first half of the draws (`first_half`). Of smoothing also the share of images on which it
             abstains (`abstained`).
+        written (`dict[str, dict[str, float]]`, *optional*): By typographic attack, on how many `images` it wrote:
+            those that were right before, or all by the verdict of last iterates. The share of these that is taken for
+            the class whose name, or in whose place random letters, stand there (`read`), and the mean share of their
+            pixels that the text covers (`covered`). Under a random defence it is not told.
 
     Example:
         >>> result = SetResult("food", 10, num_samples=150, clean_accuracy=0.74, robust_accuracy=0.43, attacks={})
@@ -65,6 +72,7 @@ class SetResult:
     figure: Figure = field(default_factory=Figure)
     class_names: list[str] | None = None
     draws: dict[str, dict[str, float]] | None = None
+    written: dict[str, dict[str, float]] | None = None
 
     def __post_init__(self):
         self.figure = Figure.of(self.figure)
@@ -113,7 +121,7 @@ class SetResult:
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has."""
         entry = {**asdict(self), "figure": self.figure.title, "robust_interval_95": self.robust_interval}
-        return {key: value for key, value in entry.items() if value is not None or key not in ("class_names", "draws")}
+        return {key: value for key, value in entry.items() if value is not None or key not in OPTIONAL}
 
 
 @dataclass
@@ -363,6 +371,10 @@ class RobustnessReport:
             means = {severity: self.mean_threat(threat) for severity, threat in threats.items()}
             rows.append([kind, *(percent(means.get(severity)) for severity in severities)])
         return rows
+
+    def written_rows(self) -> Rows:
+        """A row per typographic attack: what stands, what is read, and the area covered. No rows if there is none."""
+        return written_rows(self.sets)
 
     def class_rows(self) -> list[Rows]:
         """For each set that is segmented a table with a row per class: its IoU clean and under the headline."""

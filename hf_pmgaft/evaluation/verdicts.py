@@ -54,6 +54,8 @@ class Judged:
         class_names (`list[str]`, *optional*): Of the classes that outcomes name by number.
         drawn (`dict`, *optional*): Under a random defence what draws say of each image, clean and by attack; see
             `hf_pmgaft.evaluation.majority`.
+        written (`dict`, *optional*): By typographic attack, what became of the images that it wrote on; see
+            `hf_pmgaft.evaluation.written`.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Judged:
     figure: Figure = field(default_factory=Figure)
     class_names: list[str] | None = None
     drawn: dict[str, list] | None = None
+    written: dict[str, list[list[float]]] | None = None
 
 
 class Verdicts:

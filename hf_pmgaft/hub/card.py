@@ -340,6 +340,10 @@ def _results(before: RobustnessReport | None, after: RobustnessReport) -> str:
     if len(standing) > 2:  # the header and more than one attack
         lines += ["", "What each attack left standing in %, mean over the sets:", "", render(standing, "markdown")]
 
+    written = after.written_rows()
+    if written:
+        lines += ["", "Of images that were written on, in %, mean over the sets:", "", render(written, "markdown")]
+
     # What is not in them
     for name, reason in after.provenance.get("missing", {}).items():
         lines += ["", f"**{name} is missing** from these figures: {reason}"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 LIGHT = 55  # percent above which a cell's colour is so light that its number is black
+LONGEST = 28  # characters of a name
 FRAME = "#3aa6a6"
 
 
@@ -45,8 +46,8 @@ def transfer_map(report: TransferReport, file: str | os.PathLike) -> Figure:
         values = [[report.clean_accuracy(target) for target in names]]
         values += [[report.accuracy(source, target, threat) for target in names] for source in names]
         picture = _draw_cells(axis, 100 * np.array(values))
-        axis.set_xticks(range(len(names)), [shorten(name) for name in names], rotation=20, ha="right")
-        axis.set_yticks(range(len(names) + 1), [CLEAN, *(f"made on {shorten(name)}" for name in names)])
+        axis.set_xticks(range(len(names)), [shorten(name, LONGEST) for name in names], rotation=20, ha="right")
+        axis.set_yticks(range(len(names) + 1), [CLEAN, *(f"made on {shorten(name, LONGEST)}" for name in names)])
         axis.set(title=threat, xlabel="judged by")
     figure.colorbar(picture, ax=list(panels), label="accuracy in %")
     save_png(figure, file)

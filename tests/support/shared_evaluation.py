@@ -126,4 +126,4 @@ def judged(folder: Path, kind: str) -> dict[str, Counter]:
 
 def goes_before(key: str) -> bool:
     """Whether a verdict follows such a line, so that who is killed in between writes it again."""
-    return key == PIXELS or key.endswith((" embeds", " 8 bit"))
+    return key == PIXELS or key.endswith((" embeds", " 8 bit", " written"))
