@@ -52,6 +52,7 @@ class CLIPure(Defence):
     """
 
     title = "CLIPure"
+    needs_classes = False
 
     def __init__(
         self, classifier: ZeroShotClassifier, null_embed: torch.Tensor, *, num_steps: int = 10, step_size: float = 0.01

@@ -28,6 +28,7 @@ class Defence:
         title (`str`): What tables call it.
         is_random (`bool`): Whether logits follow from `seeds`, too: `[B]`, int64, one per image and draw.
         has_embeds (`bool`): Whether [`Defence.embed`] is there, or logits alone.
+        needs_classes (`bool`): Whether it looks at classes, or ends in one: captions are none, and are not ranked.
         attackers (`tuple`): Those of `ATTACKERS` that differ: without `"straight_through"` where that has the same
             gradient as `"through"`, whatever the image.
 
@@ -47,6 +48,7 @@ class Defence:
     title: ClassVar[str] = ""
     is_random: ClassVar[bool] = False
     has_embeds: ClassVar[bool] = True
+    needs_classes: ClassVar[bool] = True
     attackers: ClassVar[tuple[str, ...]] = ATTACKERS
 
     def __init__(self, classifier: ZeroShotClassifier):

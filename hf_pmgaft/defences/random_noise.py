@@ -31,6 +31,7 @@ class RandomNoise(PixelDefence):
 
     title = "random noise"
     is_random = True
+    needs_classes = False
 
     def __init__(self, classifier: ZeroShotClassifier, *, eps: float | str = "4/255"):
         super().__init__(classifier)

@@ -46,6 +46,7 @@ class TTC(PixelDefence):
 
     title = "TTC"
     is_random = True
+    needs_classes = False
 
     def __init__(
         self,

@@ -108,12 +108,6 @@ class Defended:
             rows += [spec.by(attacker, None if attacker == "unaware" else eot) for attacker in attackers]
         return rows
 
-    def wrap(self, classifier: Any, model: Any, processor: Any, data: EvaluationImages, has_head: bool) -> Defence:
-        """The defended classifier of a set."""
-        if has_head:
-            return self.spec.wrap(classifier, model, processor)
-        return self.spec.wrap(classifier, model, processor, data.class_names, data.prompt_templates)
-
     def describe(self) -> dict[str, Any]:
         """The defence in the protocol."""
         entry = self.spec.to_dict()
@@ -163,7 +157,7 @@ def check_defended(
         return
 
     title = defended.spec.title
-    check_whole_images(f"the defence {title}", sets, "defences here classify whole images", "defence")
+    _check_sets(defended.spec, sets)
     _check_draws(defended, attacks, verdict)
     if attack_precision != "fp32" or compile is not None:
         given = f"compile={compile!r}" if attack_precision == "fp32" else f"attack_precision={attack_precision!r}"
@@ -173,13 +167,34 @@ def check_defended(
         )
 
 
+def _check_sets(spec: DefenceSpec, sets: Sequence[EvaluationImages]) -> None:
+    """Raises `ValueError` for sets that a defence cannot serve: pixels, targets, and captions if it needs classes."""
+    from ..data.evaluation_sets import RetrievalDataset
+
+    captioned = [data for data in sets if isinstance(data, RetrievalDataset)]
+    others = [data for data in sets if data not in captioned]
+    check_whole_images(f"the defence {spec.title}", others, "defences here look at whole images", "defence")
+    if captioned and DEFENCES[spec.name].needs_classes:
+        fitting = sorted(name for name, cls in DEFENCES.items() if not cls.needs_classes)
+        raise ValueError(
+            f"You passed the defence {spec.title} with the set {captioned[0].name!r}, which retrieves captions, but "
+            f"it needs the classes of an image. Pass one of {', '.join(fitting)}, or leave the set out."
+        )
+    targets = [data.name for data in captioned if data.target is not None]
+    if targets:
+        raise ValueError(
+            f"You passed the defence {spec.title} with {targets[0]!r}, whose images are pulled to a target. Attacks "
+            "on defences only push away from the right captions. Leave the target or the defence out."
+        )
+
+
 def check_whole_images(passed: str, sets: Sequence[EvaluationImages], reason: str, kind: str) -> None:
     """Raises `ValueError` for sets whose images are not classified as a whole, with which something cannot go.
 
     Example:
         >>> from hf_pmgaft import ZeroShotDataset
         >>> food = ZeroShotDataset(dataset, processor, name="food")
-        >>> check_whole_images("the defence ttc", [food], "defences here classify whole images", "defence")
+        >>> check_whole_images("the defence ttc", [food], "defences here look at whole images", "defence")
     """
     from ..data.evaluation_sets import RetrievalDataset
     from ..data.segmentation_sets import SegmentationDataset

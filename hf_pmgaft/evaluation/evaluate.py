@@ -36,6 +36,7 @@ from .attack_precision import check_attack_precision, in_attack_precision
 from .classification import judge_classification, judged_classification
 from .compiled import CompiledEncoder, check_compile
 from .defended import Defended, at_one_draw, check_defended
+from .draw_rules import Rule
 from .heads import Head
 from .judge import Judge
 from .majority import draw_figures, judge_random, judged_random
@@ -245,10 +246,10 @@ def evaluate_robustness(
 
     # Figures
     headline = attacks[0].threat
-    if is_random:
-        judged = {plan.name: judged_random(plan, verdicts, defended.rule, headline, eight_bit) for plan in plans}
-    else:
-        judged = {plan.name: _judged(plan, verdicts, headline, any_iterate, eight_bit, classifiers) for plan in plans}
+    rule = defended.rule if is_random else None
+    judged = {
+        plan.name: _judged(plan, verdicts, headline, any_iterate, eight_bit, classifiers, rule) for plan in plans
+    }
     results = {plan.name: [_result(row, plan, headline) for row in judged[plan.name]] for plan in plans}
     for plan in plans:
         digests = verdicts.of(plan.name, PIXELS)
@@ -330,7 +331,14 @@ class _Classifiers:
         classifier = self._bare(plan)
         if self.defended is None:
             return classifier
-        return self.defended.wrap(classifier, self.model, self.processor, plan.data, has_head=self.head is not None)
+        has_names = self.head is None and plan.gallery is None
+        return self.defended.spec.wrap(
+            classifier,
+            self.model,
+            self.processor,
+            plan.data.class_names if has_names else None,
+            plan.data.prompt_templates if self.head is None else None,
+        )
 
     def _bare(self, plan: Plan) -> ZeroShotClassifier:
         if self.head is not None:
@@ -379,22 +387,32 @@ def _judge(
     defended: Defended | None,
     sources: Mapping[str, ZeroShotClassifier],
 ) -> None:
-    if defended is not None and defended.is_random:
+    if plan.gallery is not None:
+        judge_retrieval(judge, classifier, plan, reader, defended.draws if defended is not None else None)
+    elif defended is not None and defended.is_random:
         judge_random(judge, classifier, plan, reader, defended.rule, defended.draws, sources)
-    elif plan.gallery is None:
-        judge_classification(judge, classifier, plan, reader, sources)
     else:
-        judge_retrieval(judge, classifier, plan, reader)
+        judge_classification(judge, classifier, plan, reader, sources)
 
 
 def _judged(
-    plan: Plan, verdicts: Verdicts, headline: str, any_iterate: bool, eight_bit: bool, classifiers: _Classifiers
+    plan: Plan,
+    verdicts: Verdicts,
+    headline: str,
+    any_iterate: bool,
+    eight_bit: bool,
+    classifiers: _Classifiers,
+    rule: Rule | None,
 ) -> list[Judged]:
     if plan.is_segmented:
         return judged_segmentation(plan, verdicts, headline, any_iterate, eight_bit)
-    if plan.gallery is None:
-        return judged_classification(plan, verdicts, headline, any_iterate, eight_bit)
-    return judged_retrieval(plan, verdicts, headline, any_iterate, eight_bit, classifiers.text_embeds(plan))
+    if plan.gallery is not None:
+        # What draws make of an image is worst on the clean one and at all points, too.
+        adds_up = any_iterate or rule is not None
+        return judged_retrieval(plan, verdicts, headline, adds_up, eight_bit, classifiers.text_embeds(plan))
+    if rule is not None:
+        return judged_random(plan, verdicts, rule, headline, eight_bit)
+    return judged_classification(plan, verdicts, headline, any_iterate, eight_bit)
 
 
 def _result(judged: Judged, plan: Plan, headline: str) -> SetResult:

@@ -50,6 +50,20 @@ def text_to_image_ranks(texts: torch.Tensor, images: torch.Tensor, own: Sequence
     return torch.cat(ranks).cpu()
 
 
+def majority_rank(by_draw: torch.Tensor) -> torch.Tensor:
+    """The rank that more than half of the draws of each query do not exceed, `[N,Q] -> [Q]`; of one draw its own.
+
+    So a query is right at any k if more than half of its draws are. A tie is wrong.
+
+    Example:
+        >>> majority_rank(torch.tensor([[1, 3], [2, 9], [7, 3]])).tolist()
+        [2, 3]
+        >>> majority_rank(torch.tensor([[1], [6]])).tolist()
+        [6]
+    """
+    return by_draw.sort(dim=0).values[len(by_draw) // 2]
+
+
 @dataclass(frozen=True)
 class Goal:
     """The aim of a query: to find its own, or to keep a target out; and which of two ranks is the worse one.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..attacks.expected import attack_expected, attack_to_the_end
 from ..attacks.spec import AttackSpec
 from ..data.evaluation_sets import RetrievalDataset
+from ..defences import Defence
 from ..modes import at_least_float32
+from ..noise import draw_seeds
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import check_takes_captions
 from .figure import Figure
@@ -23,7 +27,7 @@ from .gallery import RECALL_AT
 from .heads import Head
 from .judge import Batch, Judge, check_finite
 from .plan import Plan, group_of
-from .ranks import Goal, text_to_image_ranks
+from .ranks import Goal, majority_rank, text_to_image_ranks
 from .reader import Reader
 from .verdicts import CLEAN, PIXELS, Judged, Verdicts
 
@@ -59,14 +63,22 @@ def check_retrieval(
 # ---- Verdicts ----
 
 
-def judge_retrieval(judge: Judge, classifier: ZeroShotClassifier, plan: Plan, reader: Reader) -> None:
+def judge_retrieval(
+    judge: Judge, classifier: ZeroShotClassifier | Defence, plan: Plan, reader: Reader, draws: int | None = None
+) -> None:
     """Notes ranks and embeddings of the images, clean and under each attack.
 
     Embeddings, unit norm, are kept with the ranks, so that text-to-image recall follows without a second attack.
+
+    Args:
+        judge (`Judge`), plan (`Plan`), reader (`Reader`): As of the evaluation.
+        classifier (`ZeroShotClassifier` or `Defence`): Of captions in place of classes; attacks on a defence name
+            their attackers.
+        draws (`int`, *optional*): Of a random defence, how many give a rank; see [`majority_rank`].
     """
     goal = Goal.of(plan.gallery)
     device = classifier.device
-    notes = _Notes(judge, classifier, goal, reader)
+    notes = _Notes(judge, classifier, goal, reader, draws)
     judge.check_images(reader, plan.rows)
 
     looked_at = judge.batches(reader, CLEAN, plan.rows, plan.rows, goal.is_first, device=device, with_digests=True)
@@ -76,12 +88,33 @@ def judge_retrieval(judge: Judge, classifier: ZeroShotClassifier, plan: Plan, re
 
     for spec in plan.attacks:
         for batch in judge.batches(reader, spec.name, plan.rows, plan.rows, goal.is_first, device=device):
-            watched = _WorstRank(classifier, spec, batch, goal)
-            # The gallery needs every image attacked to the end, so no walk ends where it fools one.
-            adversarial = judge.attack(spec, watched, batch, targeted=goal.is_pull)
+            adversarial, worst = _attacked(judge, spec, classifier, batch, goal, plan.texts)
             if judge.eight_bit:
                 notes.add(spec.name + _ROUNDED, batch, spec.round_to_8_bits(batch.images, adversarial))
-            notes.add(spec.name, batch, adversarial, watched.worst if judge.any_iterate else None)
+            notes.add(spec.name, batch, adversarial, worst)
+
+
+def _attacked(
+    judge: Judge,
+    spec: AttackSpec,
+    classifier: ZeroShotClassifier | Defence,
+    batch: Batch,
+    goal: Goal,
+    captions: Sequence[str],
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Adversarial images of a batch, and their worst ranks on the way where these count.
+
+    The gallery needs every image attacked to the end, so no walk ends where it fools one.
+    """
+    seen = classifier if spec.attacker is None else classifier.seen_by(spec.attacker)
+    if spec.attacker == "unaware":  # whose points on the way say nothing of the defence
+        return judge.attack(spec, seen, batch, run=partial(attack_to_the_end, spec), class_names=captions), None
+    if spec.attacker is not None and classifier.is_random:
+        return judge.attack(spec, seen, batch, run=partial(attack_expected, spec), class_names=captions), None
+
+    watched = _WorstRank(seen, spec, batch, goal)
+    adversarial = judge.attack(spec, watched, batch, targeted=goal.is_pull)
+    return adversarial, watched.worst if judge.any_iterate else None
 
 
 @dataclass(frozen=True)
@@ -89,31 +122,43 @@ class _Notes:
     """Notes what a classifier makes of images: their ranks, and their embeddings if captions are queries too."""
 
     judge: Judge
-    classifier: ZeroShotClassifier
+    classifier: ZeroShotClassifier | Defence
     goal: Goal
     reader: Reader
+    draws: int | None
 
     @torch.no_grad()
     def add(self, key: str, batch: Batch, images: torch.Tensor, worst: torch.Tensor | None = None) -> None:
         """Notes images of a batch under a key, with the worse of their rank and `worst`, `[B]`."""
-        embeds = self.classifier.embed(images)
-        logits = self.classifier.logits(embeds)
-        check_finite(logits, self.reader.name, batch.rows)
-        ranks = self.goal.ranks(logits, batch.labels)
+        by_draw = self._embeds(batch, images)
+        ranks = majority_rank(torch.stack([self._ranks(embeds, batch) for embeds in by_draw]))
         if worst is not None:
             ranks = self.goal.worse(ranks, worst)
 
         # Embeddings before ranks: a row that has a rank is done.
         if not self.goal.is_pull:
-            packed = _pack(F.normalize(at_least_float32(embeds), dim=-1))
-            self.judge.note(self.reader, key + _EMBEDS, batch.rows, packed)
+            packed = [_pack(F.normalize(at_least_float32(embeds), dim=-1)) for embeds in by_draw]
+            values = packed[0] if self.draws is None else [list(of_image) for of_image in zip(*packed, strict=True)]
+            self.judge.note(self.reader, key + _EMBEDS, batch.rows, values)
         self.judge.note(self.reader, key, batch.rows, ranks.tolist())
+
+    def _embeds(self, batch: Batch, images: torch.Tensor) -> list[torch.Tensor]:
+        """Embeddings `[B,D]` by each draw of a random defence that no attack saw, or the only ones."""
+        if self.draws is None:
+            return [self.classifier.embed(images)]
+        seeds = self.judge.seeds(batch)
+        return [self.classifier.embed(images, draw_seeds(seeds, "verdict", index)) for index in range(self.draws)]
+
+    def _ranks(self, embeds: torch.Tensor, batch: Batch) -> torch.Tensor:
+        logits = self.classifier.logits(embeds)
+        check_finite(logits, self.reader.name, batch.rows)
+        return self.goal.ranks(logits, batch.labels)
 
 
 class _WorstRank:
     """A classifier that keeps the worst rank of each image over the points inside its threat that pass by."""
 
-    def __init__(self, classifier: ZeroShotClassifier, spec: AttackSpec, batch: Batch, goal: Goal):
+    def __init__(self, classifier: Callable[[torch.Tensor], torch.Tensor], spec: AttackSpec, batch: Batch, goal: Goal):
         self.classifier = classifier
         self.spec = spec
         self.batch = batch
@@ -162,8 +207,10 @@ def judged_retrieval(
     own = gallery.images_of_captions()
     by_text = {}
     for key in keys:
-        images = _unpack(noted(key + _EMBEDS)).to(texts.device)
-        by_text[key] = text_to_image_ranks(texts, images, own)
+        values = noted(key + _EMBEDS)
+        by_draw = [values] if isinstance(values[0], str) else zip(*values, strict=True)
+        images = [_unpack(packed).to(texts.device) for packed in by_draw]
+        by_text[key] = majority_rank(torch.stack([text_to_image_ranks(texts, drawn, own) for drawn in images]))
     ranks = _worst(plan, by_text, leading, any_iterate)
     figures = [Figure.recall("T2I", k) for k in RECALL_AT]
     return rows + _judged(plan, figures, ranks, list(range(len(texts))), len(plan.rows))

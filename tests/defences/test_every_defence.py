@@ -6,8 +6,10 @@ import pytest
 import torch
 from support import families, tiny
 
+from hf_pmgaft import ZeroShotDataset
 from hf_pmgaft.defences import DEFENCES
 from hf_pmgaft.defences.spec import DefenceSpec
+from hf_pmgaft.evaluation.heads import LinearProbe
 from hf_pmgaft.models.backbones import get_encoder
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
@@ -120,3 +122,26 @@ def test_other_families_are_defended_or_refused(name, family):
     defence = defended(name, model)
     logits = defence(images, seeds=SEEDS[:2])
     assert logits.shape == (2, 4) and logits.isfinite().all()
+
+
+@every_defence
+def test_a_head_is_defended_or_refused(name):
+    model, processor = tiny.make_model(), tiny.make_processor()
+    data = ZeroShotDataset(tiny.make_images(16), processor, name="own")
+    spec = DefenceSpec.of({"defence": name, **OPTIONS.get(name, {})})
+    if name == "r_tpt":
+        with pytest.raises(ValueError, match="R-TPT tunes the prompts of class names, and a head"):
+            spec.check(model, processor, has_head=True)
+        return
+    spec.check(model, processor, has_head=True)
+    bare = LinearProbe(data).fit(model, processor, data)
+    defence = spec.wrap(bare, model, processor)
+    images = torch.stack([data[row]["images"] for row in range(4)])
+    with torch.no_grad():
+        logits = defence(images, seeds=SEEDS)
+        if defence.has_embeds:
+            expected = bare.logits(defence.embed(images, seeds=SEEDS))
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    assert logits.shape == (4, 4) and logits.isfinite().all()
+    if name != "clipure_released":
+        assert (logits - bare(images)).abs().max() > 1e-3

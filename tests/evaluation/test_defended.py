@@ -397,7 +397,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_computed(fitted, 
 def test_only_classes_of_whole_images_are_defended(fitted, data):
     captions = RetrievalDataset.__new__(RetrievalDataset)
     captions.name = "pairs"
-    with pytest.raises(ValueError, match="defence identity with the set 'pairs', which retrieves captions"):
+    with pytest.raises(ValueError, match="identity with the set 'pairs', which retrieves captions, but it needs"):
         evaluate_robustness(*fitted, [data, captions], [SHORT], defence="identity")
 
 
