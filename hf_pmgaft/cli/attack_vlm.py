@@ -43,7 +43,7 @@ from ..evaluation.verdicts import Verdicts
 from ..files import check_output_file
 from ..fingerprints import fingerprint
 from ..tuning.saved import load_model, needs_base
-from .attack_vlm_checks import OWN, check_card, check_idle, check_numbers, read_targets, tower_names
+from .attack_vlm_checks import OWN, check_card, check_idle, check_numbers, json_object, read_targets, tower_names
 from .attack_vlm_protocol import ATTACKS, PROTOCOLS, TASKS, settle
 from .attack_vlm_report import card_figures, card_report, default_model, describe, show
 from .attack_vlm_tasks import load_tasks
@@ -65,6 +65,11 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     parser = make_parser("attack-vlm", __doc__, script)
     models = parser.add_argument_group("models")
     models.add_argument("--model", help="Hub id or folder of a vision-language model; the embedded LLaVA if absent.")
+    models.add_argument(
+        "--image_options",
+        type=json_object,
+        help="Options of the model's image processor as JSON, such as '{\"crop_to_patches\": false}' of InternVL.",
+    )
     models.add_argument(
         "--towers", nargs="+", default=[], help="Hub ids, folders or files of CLIPs to put in, one by one."
     )
@@ -142,7 +147,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     from ..plots import answer_gallery
 
     # Model, images, tasks and towers
-    model = load_vlm(args.model or default_model())
+    model = load_vlm(args.model or default_model(), args.image_options)
     rows, images, tasks = load_tasks(args, model)
     towers = load_towers(args, names, model.model)
 

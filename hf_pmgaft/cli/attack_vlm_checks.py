@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..attacks import parse_radius
 from ..attacks.pgd import check_momentum
@@ -15,6 +16,22 @@ from .parser import check_different
 
 OWN = "own tower"
 EMOJI_TARGETS = ("warning", "money bag")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Reads options that are written as JSON.
+
+    Example:
+        >>> json_object('{"crop_to_patches": false}')
+        {'crop_to_patches': False}
+    """
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON ({error})") from error
+    if not isinstance(options, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON object. Write it as {{"name": value}}')
+    return options
 
 
 def check_numbers(args: argparse.Namespace) -> None:

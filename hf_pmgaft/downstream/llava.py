@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..registry import check_choice
 from .answers import contains
 from .families import family_named, family_of
 from .gradient_check import check_gradient
-from .pixels import FilePixels, TowerPixels
+from .pixels import FilePixels, TowerPixels, check_no_options
 
 # Where no loss is computed.
 _IGNORED = -100
@@ -55,13 +55,15 @@ class VisionLanguageModel:
     Args:
         model (`PreTrainedModel`): An `AutoModelForImageTextToText` of a family of `FAMILIES`, in float32.
         processor (`ProcessorMixin`): Its processor, whose chat template turns questions into prompts.
+        image_options (`dict`, *optional*): Options of the image processor in place of its own, such as
+            `{"crop_to_patches": False}` of InternVL or `{"do_pan_and_scan": True}` of Gemma 3.
 
     Attributes:
         pixels: How images become what the model takes, [`TowerPixels`] or [`FilePixels`].
 
     Raises:
         TypeError: if the model is of no such family, or no gradient comes through its processor.
-        ValueError: if the model is not in float32.
+        ValueError: if the model is not in float32, or an image option has no effect.
         ImportError: if the family needs torchvision or a newer transformers.
 
     Example:
@@ -72,7 +74,7 @@ class VisionLanguageModel:
         ['symbols']
     """
 
-    def __init__(self, model: nn.Module, processor: Any):
+    def __init__(self, model: nn.Module, processor: Any, image_options: Mapping[str, Any] | None = None):
         self.family = family_of(model)
         if model.dtype != torch.float32:
             raise ValueError(
@@ -82,7 +84,13 @@ class VisionLanguageModel:
         self.model = model
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.pixels = TowerPixels(model, processor) if self.family.own_size else FilePixels(self.family, processor)
+        self.image_options = dict(image_options or {})
+        self.pixels: TowerPixels | FilePixels
+        if self.family.own_size:
+            check_no_options(self.image_options)
+            self.pixels = TowerPixels(model, processor)
+        else:
+            self.pixels = FilePixels(self.family, processor, self.image_options)
 
         self.padding = self.tokenizer.pad_token_id
         if self.padding is None:
@@ -138,7 +146,7 @@ class VisionLanguageModel:
             text = self.prompt(question)
             # A template may have written what the tokenizer begins with.
             begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
-            options = {"add_special_tokens": False} if begins else {}
+            options = {"add_special_tokens": False, **self.image_options} if begins else self.image_options
             blank = Image.new("RGB", (width, height))
             tokens = self.processor(images=blank, text=text, return_tensors="pt", **options)
             types = tokens[self.family.token_types][0] if self.family.token_types else None
@@ -313,8 +321,12 @@ class VisionLanguageModel:
         return tokens
 
 
-def load_vlm(name: str) -> VisionLanguageModel:
+def load_vlm(name: str, image_options: Mapping[str, Any] | None = None) -> VisionLanguageModel:
     """Opens a vision-language model in float32, by its Hub id or folder, on the device of this process.
+
+    Args:
+        name (`str`): Hub id or folder.
+        image_options (`dict`, *optional*): See [`VisionLanguageModel`].
 
     Raises:
         OSError: for a name that is neither here nor on the Hub.
@@ -332,7 +344,7 @@ def load_vlm(name: str) -> VisionLanguageModel:
     family_named(config.model_type)
     model = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
     processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
-    return VisionLanguageModel(model.to(PartialState().device).eval(), processor)
+    return VisionLanguageModel(model.to(PartialState().device).eval(), processor, image_options)
 
 
 # The name that it had when it opened LLaVAs alone.

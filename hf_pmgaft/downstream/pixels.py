@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from ..models.processors import pixel_statistics
 from .families import Family, image_processor_of_torchvision
 from .towers import vision_tower
 
+# What decides on the scale of images, which is the package's.
+SCALE = {"do_rescale", "rescale_factor", "input_data_format", "return_tensors", "device"}
 # Height and width that stand for an image's where none is known yet.
 USUAL_SIZE = (224, 224)
 
@@ -70,6 +72,7 @@ class FilePixels:
     Args:
         family (`Family`): The row of the model.
         processor: Its image processor is torchvision's kind.
+        image_options (`dict`): Options of the image processor in place of its own.
 
     Attributes:
         reader: Makes images in [0,1] of files, for [`ImageRows`].
@@ -78,16 +81,18 @@ class FilePixels:
 
     Raises:
         TypeError: if the image processor is of another kind.
+        ValueError: if it has no such option.
     """
 
     image_size = None
     usual_size = USUAL_SIZE
 
-    def __init__(self, family: Family, processor: Any):
+    def __init__(self, family: Family, processor: Any, image_options: Mapping[str, Any]):
         self.family = family
         self.image_processor = image_processor_of_torchvision(processor)
-        # What the whole processor passes on to it.
-        self.options = dict(getattr(processor, "images_kwargs", {}))
+        _check_options(self.image_processor, image_options)
+        # The whole processor passes on its own ones.
+        self.options = {**getattr(processor, "images_kwargs", {}), **image_options}
         self.reader = FileReader()
         self._layouts: dict[tuple[int, int], dict[str, torch.Tensor]] = {}
 
@@ -143,6 +148,25 @@ class FilePixels:
         images = [[image] for image in levels] if self.family.one_each else list(levels)
         made = self.image_processor(images, return_tensors="pt", input_data_format="channels_first", **self.options)
         return {name: made[name] for name in ("pixel_values", *self.family.by_size)}
+
+
+def check_no_options(image_options: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for options of an image processor that makes no pixel values."""
+    if image_options:
+        raise ValueError(
+            f"You passed the image options {dict(image_options)}, but images come at the tower's size, where they "
+            "have no effect. Leave them out."
+        )
+
+
+def _check_options(image_processor: Any, image_options: Mapping[str, Any]) -> None:
+    known = sorted({*image_processor.valid_kwargs.__annotations__} - SCALE)
+    unknown = [name for name in image_options if name not in known]
+    if unknown:
+        raise ValueError(
+            f"You passed the image options {unknown}, but a {type(image_processor).__name__} has none of these to "
+            f"set. Choose from {known}."
+        )
 
 
 class FileReader:

@@ -194,6 +194,7 @@ def test_a_set_of_ones_own_brings_captions_questions_and_answers(tmp_path):
         (["--targets", "cat " * 80, "--max_new_tokens", "90"], "longer than the model's context"),
         (["--model", str(EMOJI / "model")], "is a clip, but the attack goes through the language model"),
         (["--model", "nowhere"], "error: "),
+        (["--image_options", '{"do_resize": false}'], "images come at the tower's size"),
         (["--towers", str(EMOJI / "llava"), str(EMOJI / "llava")], "a tower twice"),
         (["--targets", str(EMOJI / "model" / "config.json")], "holds no list of targets"),
         (["--towers", "SMALLER"], "does not fit"),

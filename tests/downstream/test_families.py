@@ -154,6 +154,36 @@ def test_a_saved_model_is_opened_by_its_folder(vlm, tmp_path):
     assert again.model.dtype == torch.float32 and not again.model.training
 
 
+@pytest.mark.parametrize(
+    "kind, options, size, tiles",
+    [
+        ("internvl", {"crop_to_patches": False}, (20, 28), 1),
+        ("gemma3", {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 8}, (16, 40), 4),
+        ("idefics3", {"do_image_splitting": False}, (20, 28), 1),
+    ],
+)
+def test_options_of_the_image_processor_are_its_own(kind, options, size, tiles):
+    vlm = VisionLanguageModel(*family_or_skip(kind), options)
+    images = make_pictures(40)[:, :, : size[0], : size[1]]
+    made = vlm.processor(images=as_file(images[0]), text=vlm.prompt("?"), return_tensors="pt", **options)
+
+    judged = vlm.pixels.inputs(vlm.pixels.as_judged(images[:1]))["pixel_values"]
+    assert judged.flatten(0, -4).shape[0] == tiles
+    torch.testing.assert_close(judged, made["pixel_values"], rtol=0, atol=1e-6)
+    assert torch.isfinite(loss_of(vlm, images)).all()
+    assert vlm.pixels.described()["options"].items() >= options.items()
+
+
+def test_options_that_have_no_effect_are_refused(qwen):
+    with pytest.raises(ValueError, match=r"\['crop_to_patches'\], but a Qwen2VLImageProcessor has none of these"):
+        VisionLanguageModel(qwen.model, qwen.processor, {"crop_to_patches": False})
+    with pytest.raises(ValueError, match="do_rescale"):
+        VisionLanguageModel(qwen.model, qwen.processor, {"do_rescale": False})
+    llava = opened("llava")
+    with pytest.raises(ValueError, match="images come at the tower's size"):
+        VisionLanguageModel(llava.model, llava.processor, {"do_resize": False})
+
+
 # ---- Evaluation ----
 
 
@@ -171,12 +201,14 @@ def test_the_command_attacks_files_of_several_sizes(qwen, tmp_path, capsys):
 
     flags = ["--model", str(tmp_path / "model"), "--eval_set", str(tmp_path / "set.parquet"), "--tasks", "vqa"]
     flags += ["--question_column", "question", "--answer_column", "answers", "--num_steps", "2", "--eps", "4/255"]
+    flags += ["--image_options", '{"do_normalize": false}']
     attack_vlm.main([*flags, "--max_new_tokens", "3", "--output_file", str(tmp_path / "report.json")])
 
     protocol = json.loads((tmp_path / "report.json").read_text())["protocol"]
     assert protocol["images"]["sizes"] == ["20x28", "24x24"]
     assert protocol["images"]["attacked_at"] == "the file's size"
     assert protocol["images"]["image_processor"] == "Qwen2VLImageProcessor"
+    assert protocol["images"]["options"] == {"do_normalize": False}
     with pytest.raises(SystemExit, match="whose vision tower is a Qwen2_5_Vision"):
         attack_vlm.main([*flags, "--towers", str(EMOJI / "model")])
 

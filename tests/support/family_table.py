@@ -167,6 +167,8 @@ Tiny models of each family, with random weights and processors made by the tests
   the image. Prompts see both ways there, and answers what came before, as in decoding.
 - InternVL, LLaVA-NeXT, LLaVA-OneVision, Idefics 3 and SmolVLM cut an image into tiles, as their processors do if not
   told otherwise, and Gemma 3 does not. Each pixel gets the gradient of all tiles that it is in.
+- `--image_options '{{"crop_to_patches": false}}'` makes one tile of an InternVL's image, `do_pan_and_scan` several of
+  a Gemma 3's, and `do_image_splitting` one of an Idefics 3's. The report names what was set.
 - Idefics 3 and SmolVLM resize by Lanczos on a CPU and bicubically on a GPU. These are two threats; the report names
   the device. SmolVLM's processor needs `num2words`.
 - Images of a batch are of one size. An evaluation makes batches of equal sizes.
