@@ -10,7 +10,7 @@ ZOO := zoo 9 torch torchvision num2words --editable ".[test,zoo]"
 # Threads that wait do not spin, which matters when other work shares the cores.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test test-all test-third test-zoo test-minimum wheel-test recipes families lint docs clean
+.PHONY: demo test test-all test-third test-zoo test-browser test-minimum wheel-test recipes families lint docs clean
 
 .venv/done: setup.py
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,13 @@ test-zoo:  ## run them with the newest torch, torchvision and open_clip: 8 GB ou
 	$$environment/bin/python -m pytest $(IN_TWO) --must-have torchvision --must-have open_clip --must-have num2words \
 		tests/data tests/models tests/downstream tests/hub tests/zero_shot tests/evaluation \
 		tests/borders/test_open_clip_configs.py tests/borders/test_open_clip_models.py
+
+test-browser: .venv/browser-done  ## look at the pages in chromium, which must be installed
+	$(BIN)/python -m pytest tests/pages --must-have playwright --must-have chromium --must-have axe --must-have html5lib
+
+.venv/browser-done: .venv/done
+	$(BIN)/pip install --quiet --editable ".[browser]"
+	touch $@
 
 test-minimum: .venv/done  ## run the tests on the oldest versions that setup.py allows: 8 GB outside the checkout
 	environment=$$(.ci/environment minimum 9 $$($(BIN)/python tests/support/minimum.py)) && \

@@ -37,7 +37,9 @@ extras = {
     "zoo": ["open_clip_torch>=3.3", "torchvision"],
 }
 extras["docs"] = ["sphinx>=8", "myst-parser>=4", "furo>=2024.8.6"]
-extras["test"] = ["pytest>=8", "pytest-xdist>=3.8", "setuptools>=77.0.1", "tensorboard>=2.19"]
+# What drives Debian's chromium in tests of pages, and checks whether they are accessible.
+extras["browser"] = ["playwright>=1.50", "axe-core-python>=0.1"]
+extras["test"] = ["html5lib>=1.1", "pytest>=8", "pytest-xdist>=3.8", "setuptools>=77.0.1", "tensorboard>=2.19"]
 extras["test"] += extras["deepspeed"] + extras["eval"] + extras["metric"] + extras["vlm"]
 extras["dev"] = [*extras["test"], "ruff>=0.14", "import-linter>=2.13", "mypy>=1.18"]
 
@@ -58,6 +60,7 @@ setup(
             "*/*.pyi",
             "hub/templates/*.md",
             "metrics/*/*.py",
+            "pages/templates/*",
             "few_shots/*.yaml",
             "recipes/*.yaml",
             "recipes/*.json",
@@ -83,6 +86,7 @@ setup(
         "pyyaml>=6.0.1",
         "tqdm>=4.66.3",
         "lazy_loader>=0.4",
+        "jinja2>=3.1",
     ],
     extras_require=extras,
 )

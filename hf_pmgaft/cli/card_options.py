@@ -13,12 +13,11 @@ from ..evaluation.report import RobustnessReport
 def check_card_options(args: argparse.Namespace) -> None:
     """Raises `ValueError` for options that have no effect without --update_card, or cannot be followed."""
     if args.update_card is None:
-        idle = {"--push": args.push, "--report": args.report, "--benchmarks": args.benchmarks}
+        idle = {"--push": args.push, "--report": args.report and not args.html, "--benchmarks": args.benchmarks}
         passed = [flag for flag, value in idle.items() if value]
         if passed:
-            raise ValueError(
-                f"You passed {', '.join(passed)} without --update_card, where it has no effect. Pass both."
-            )
+            either = "--update_card or --html" if passed == ["--report"] else "--update_card"
+            raise ValueError(f"You passed {', '.join(passed)} without {either}, where it has no effect. Pass both.")
         return
     check_push(args, otherwise="evaluate without --update_card and put the report in afterwards (--report)")
     read_benchmarks(args.benchmarks)

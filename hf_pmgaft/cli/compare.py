@@ -3,6 +3,7 @@
     pmgaft compare robustness_before.json robustness.json
     pmgaft compare one.json two.json --ignore versions.torch --format markdown --plots pictures
     pmgaft compare llava_before.json llava.json   # of pmgaft attack-vlm
+    pmgaft compare one.json two.json --html page.html
 
 Differences are in points, with 95 % intervals paired by image and McNemar's test. Reports of different protocols are
 refused; --ignore names keys of the protocol that may differ.
@@ -21,7 +22,7 @@ from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
 from ..files import check_output_file, check_output_folder, write_whole
 from .errors import one_line_errors
-from .parser import make_parser
+from .parser import make_parser, short_names
 
 
 def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argparse.Namespace:
@@ -36,6 +37,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     parser.add_argument("--format", default="text", choices=FORMATS, help="How the table is printed.")
     parser.add_argument("--output_file", help="JSON file for the comparison.")
     parser.add_argument("--plots", help="Folder for pictures: bars per set, accuracy against radius, clean against.")
+    parser.add_argument("--html", help="HTML file for the comparison as a page to look at.")
     return parser.parse_args(argv)
 
 
@@ -43,7 +45,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
 def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     """Compares the reports that a command line names."""
     args = parse(argv, script)
-    compare(*args.reports, args.ignore, args.format, args.output_file, args.plots)
+    compare(*args.reports, args.ignore, args.format, args.output_file, args.plots, args.html)
 
 
 def compare(
@@ -53,6 +55,7 @@ def compare(
     style: str = "text",
     output_file: str | None = None,
     plots: str | None = None,
+    html: str | None = None,
 ) -> None:
     """Prints by how much the second report's model does better, image by image.
 
@@ -62,23 +65,25 @@ def compare(
         style (`str`): One of `hf_pmgaft.evaluation.tables.FORMATS`.
         output_file (`str`, *optional*): JSON file for the comparison.
         plots (`str`, *optional*): Folder for pictures.
+        html (`str`, *optional*): HTML file for the page.
 
     Raises:
         ValueError: if the reports follow different protocols, or are of different images or one file, or a place
             cannot be written to.
     """
     check_output_file("--output_file", output_file)
+    check_output_file("--html", html)
     check_output_folder("--plots", plots)
-    if output_file is not None and Path(output_file).resolve() in (Path(first).resolve(), Path(second).resolve()):
-        raise ValueError(
-            f"You passed --output_file {output_file}, which is one of the reports and would be written over. Pass "
-            "another name."
-        )
+    for flag, file in {"--output_file": output_file, "--html": html}.items():
+        if file is not None and Path(file).resolve() in (Path(first).resolve(), Path(second).resolve()):
+            raise ValueError(
+                f"You passed {flag} {file}, which is one of the reports and would be written over. Pass another name."
+            )
     if Path(first).resolve() == Path(second).resolve():
         raise ValueError(f"You passed {first} twice, which differs from itself in nothing. Pass two reports.")
     answers = [load_answer_report(name) for name in (first, second)]
     if all(answers):
-        comparison, protocol_hash = _compared_answers(answers, ignore, plots), answers[0]["protocol_hash"]
+        comparison, protocol_hash = _compared_answers(answers, ignore, {"--plots": plots, "--html": html}), answers[0]["protocol_hash"]
     else:
         reports = {name: RobustnessReport.load(name) for name in (first, second)}
         comparison = compare_reports(reports[first], reports[second], ignore)
@@ -90,26 +95,26 @@ def compare(
         write_whole(output_file, json.dumps(comparison.to_dict(), indent=1) + "\n")
     if plots:
         draw_reports(reports, Path(plots))
+    if html:
+        from ..pages import save_comparison_page
+
+        named = dict(zip(short_names("report", [first, second]), reports.values(), strict=True))
+        save_comparison_page(named, comparison, html)
+        print(f"The page is in {html}.")
 
 
-def _compared_answers(reports: Sequence[Mapping], ignore: Sequence[str], plots: str | None) -> AnswerComparison:
-    if plots:
-        raise ValueError("You passed --plots with reports of attack-vlm, of which there are none. Leave it out.")
+def _compared_answers(
+    reports: Sequence[Mapping], ignore: Sequence[str], places: Mapping[str, str | None]
+) -> AnswerComparison:
+    for flag, place in places.items():
+        if place:
+            raise ValueError(f"You passed {flag} with reports of attack-vlm, of which there are none. Leave it out.")
     return compare_answers(*reports, ignore)
 
 
 def draw_reports(reports: Mapping[str, RobustnessReport], folder: Path) -> None:
     """Draws one or several reports: bars, a curve for every norm of a ball, and clean against robust accuracy."""
-    from ..plots import clean_against_robust, robustness_bars, robustness_curve
+    from ..plots import report_pictures
 
-    robustness_bars(reports, folder / "bars.png")
-
-    first = next(iter(reports.values()))
-    norms = {attack.norm for attack in first.attacks if attack.source is None} - {None}
-    for norm in sorted(norms):
-        for figure in first.figures:
-            suffix = "" if figure.kind == "accuracy" else f"_{figure.key.lower()}"
-            robustness_curve(reports, folder / f"curve_{norm}{suffix}.png", norm=norm, figure=figure)
-
-    if len(reports) > 1:
-        clean_against_robust(reports, folder / "clean_against_robust.png")
+    for name, draw in report_pictures(reports).items():
+        draw(folder / f"{name}.png")

@@ -8,6 +8,7 @@ any image-caption sets.
     pmgaft evaluate --caption_column label,tags --num_steps 20
     pmgaft evaluate --model outputs/clip-pmgaft-emoji --defence random_noise,eps=4/255 --attacks pgd,num_steps=20
     pmgaft evaluate --attacks pgd,loss=ce pgd,loss=ce,source=outputs/clip-pmgaft-emoji
+    pmgaft evaluate --model outputs/clip-pmgaft-emoji --html report.html
 
 An attack is a name and its options: pgd,num_steps=100,loss=ce,restarts=5 or fgsm, cw, apgd, apgd_t, fab, fab_t,
 square, autoattack,version=standard, patch,size=16, corruption,kind=jpeg,severity=3, typographic,height=0.2,
@@ -39,6 +40,7 @@ from ..embedded import emoji_folder
 from ..evaluation.attack_precision import PRECISIONS
 from ..evaluation.defended import DEFAULT_EOT, Defended
 from ..evaluation.draw_rules import Majority, Prediction
+from ..evaluation.examples import MOST_EXAMPLES
 from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
 from ..evaluation.verdicts import VERDICTS
@@ -164,9 +166,12 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     out.add_argument(
         "--plots", help="Folder for pictures: bars per set, accuracy against radius, clean against robust."
     )
+    out.add_argument("--html", help="HTML file for the report as a page to look at, with pictures of attacked images.")
     out.add_argument("--update_card", metavar="MODEL", help="Put the figures into the card of this folder or Hub id.")
     out.add_argument("--push", action="store_true", help="With --update_card, commit to the model on the Hub.")
-    out.add_argument("--report", help="With --update_card, a report that is there already, in place of evaluating.")
+    out.add_argument(
+        "--report", help="With --update_card or --html, a report that is there already, in place of evaluating."
+    )
     out.add_argument(
         "--benchmarks", help="With --update_card, YAML: {SET: {FIGURE: [DATASET, TASK]}} for .eval_results."
     )
@@ -187,13 +192,14 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     Defended.of(args.defence, eot=args.eot, draws=args.draws)
     check_output_file("--output_file", args.output_file)
     check_output_file("--verdict_file", args.verdict_file)
+    check_output_file("--html", args.html)
     check_output_folder("--plots", args.plots)
     if args.compare:
-        compare(*args.compare, args.ignore, args.format, args.output_file, args.plots)
+        compare(*args.compare, args.ignore, args.format, args.output_file, args.plots, args.html)
         return
     check_card_options(args)
     if args.report:
-        put_into_card(RobustnessReport.load(args.report), args)
+        show_again(RobustnessReport.load(args.report), args)
         return
 
     from ..evaluation.evaluate import evaluate_robustness
@@ -243,6 +249,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             defence=args.defence,
             eot=args.eot,
             draws=args.draws,
+            examples=MOST_EXAMPLES if args.html else 0,
         )
     report.provenance.update(provenance)
     if state.is_main_process:
@@ -433,6 +440,24 @@ def show(report: RobustnessReport, args: argparse.Namespace, model: str) -> None
         report.save(args.output_file)
     if args.plots:
         draw_reports({model: report}, Path(args.plots))
+    if args.html:
+        write_page(report, args.html, model)
+
+
+def show_again(report: RobustnessReport, args: argparse.Namespace) -> None:
+    """Puts a report that was there already where a command line asks for it."""
+    if args.html:
+        write_page(report, args.html, report.provenance.get("model", {}).get("name", Path(args.report).stem))
+    if args.update_card:
+        put_into_card(report, args)
+
+
+def write_page(report: RobustnessReport, file: str, model: str) -> None:
+    """Writes the page of a report, and says where it is."""
+    from ..pages import save_report_page
+
+    save_report_page(report, file, model)
+    print(f"The page is in {file}.")
 
 
 if __name__ == "__main__":

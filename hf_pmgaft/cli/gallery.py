@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,7 +36,7 @@ from ..zero_shot import ZeroShotClassifier, encode_class_names
 from ..zero_shot.readout_spec import ReadoutSpec
 from ..zero_shot.views import text_attention
 from .errors import flags_named, one_line_errors
-from .parser import add_base_options, check_different, make_parser
+from .parser import add_base_options, make_parser, short_names
 from .segmentation_gallery import draw_pixels, look_at_pixels
 from .set_options import FLAGS, HELP, add_mask_options, mask_options_of, options_of
 
@@ -103,7 +102,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     options = {**options_of(text, args, [text]), **mask_options_of(text, args, [text])}
     template = args.prompt_template or (None if args.eval_set else "an emoji of {}")
     models = args.models or [str(emoji_folder() / "model")]
-    names = row_names(models)
+    names = short_names("model", models)
 
     looks = {}
     for name, model in zip(names, models, strict=True):
@@ -132,13 +131,6 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
         title=f"Attention to the text of the true class, clean and under {attack.name}",
     )
     print(f"The picture is in {args.output_file}.")
-
-
-def row_names(models: Sequence[str]) -> list[str]:
-    """What the models are called in the picture: the last two parts of their paths, if these tell them apart."""
-    check_different("model", models)
-    short = ["/".join(Path(model).parts[-2:]) for model in models]
-    return short if len(set(short)) == len(short) else list(models)
 
 
 def look(

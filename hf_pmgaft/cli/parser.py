@@ -54,6 +54,21 @@ def check_different(what: str, names: Sequence[str]) -> None:
         raise ValueError(f"You passed a {what} twice: {list(names)}. Name each once.")
 
 
+def short_names(what: str, names: Sequence[str]) -> list[str]:
+    """What models or reports are called in pictures: the last two parts of their paths, if these tell them apart.
+
+    Raises:
+        ValueError: for one that is named twice.
+
+    Example:
+        >>> short_names("model", ["outputs/plain", "a/b/robust"])
+        ['outputs/plain', 'b/robust']
+    """
+    check_different(what, names)
+    short = ["/".join(Path(name).parts[-2:]) for name in names]
+    return short if len(set(short)) == len(short) else list(names)
+
+
 def make_parser(command: str, description: str | None, script: str | None) -> argparse.ArgumentParser:
     """A parser that takes no abbreviations and prints the description as it stands.
 

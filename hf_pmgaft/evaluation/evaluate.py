@@ -37,6 +37,7 @@ from .classification import judge_classification, judged_classification
 from .compiled import CompiledEncoder, check_compile
 from .defended import Defended, at_one_draw, check_defended
 from .draw_rules import Rule
+from .examples import Album
 from .heads import Head
 from .judge import Judge
 from .majority import draw_figures, judge_random, judged_random
@@ -79,6 +80,7 @@ def evaluate_robustness(
     eot: int | None = None,
     draws: int | None = None,
     sources: Mapping[str, tuple[nn.Module, Any]] | None = None,
+    examples: int = 0,
 ) -> RobustnessReport:
     """Clean and robust accuracy of zero-shot predictions, or of another head, recall of retrieval, or mean IoU of
     segmentation, in float32 and eval mode.
@@ -132,6 +134,8 @@ def evaluate_robustness(
             100. A tie is wrong.
         sources (`dict`, *optional*): By the name that attacks give as their `source`, a model with its processor, on
             the device of `model`, where it should not be loaded by that name.
+        examples (`int`): How many images `report.examples` shows, clean and attacked; at least one of each set, unless
+            it is 0. What a verdict file holds is not attacked again, and not shown.
 
     Raises:
         TypeError: if the model is DeepSpeed's engine, or has no text tower and no head is passed; if a source has
@@ -167,6 +171,7 @@ def evaluate_robustness(
         attacks = defended.rows(attacks)
     check_count("batch_size", batch_size)
     check_count("num_workers", num_workers, least=0)
+    check_count("examples", examples, least=0)
     check_attack_precision(attack_precision, attacks)
     pixel_statistics(processor)
     for data in sets:
@@ -220,6 +225,8 @@ def evaluate_robustness(
     # Verdicts of this process, and then of all
     any_iterate = verdict == "any_iterate"
     judge = Judge(verdicts, any_iterate, eight_bit, batch_size, seed, progress and rank == 0)
+    if examples:
+        judge.album = Album(plans, attacks[0].threat, examples, seed)
     probed: list[_Probed] = []
     with judge.company, closing(verdicts), without_tf32(), ExitStack() as stack:
         for each in (model, *(of_source.model for of_source in on_sources.values())):
@@ -230,7 +237,10 @@ def evaluate_robustness(
         for plan in plans:
             with Reader(plan.labelled, num_workers) as reader:
                 if plan.is_segmented:
-                    judge_segmentation(judge, classifiers.segmenter(plan), plan, reader)
+                    segmenter = classifiers.segmenter(plan)
+                    judge_segmentation(judge, segmenter, plan, reader)
+                    if judge.album is not None:
+                        judge.album.look(plan, segmenter)
                     continue
                 classifier = in_attack_precision(classifiers.of(plan), attack_precision)
                 seen = {
@@ -238,6 +248,8 @@ def evaluate_robustness(
                     for name, of_source in on_sources.items()
                 }
                 _judge(judge, classifier, plan, reader, defended, seen)
+                if judge.album is not None:
+                    judge.album.look(plan, classifier)
                 if probes and rank == 0:
                     probed.append(_probe(classifier, plan, reader, attacks[0], seed))
         judge.company.meet()
@@ -257,7 +269,10 @@ def evaluate_robustness(
     rows = [result for of_set in results.values() for result in of_set]
     origins = {data.name: data.source for data in sets if data.source}
     provenance = {"sets": origins} if origins else {}
-    return RobustnessReport(protocol, rows, described, _flags(probed, results, plans), provenance)
+    report = RobustnessReport(protocol, rows, described, _flags(probed, results, plans), provenance)
+    if judge.album is not None:
+        report.examples = judge.album.choose(gather(judge.album.examples(plans, results)))
+    return report
 
 
 # ---- Checks ----

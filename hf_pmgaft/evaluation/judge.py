@@ -24,6 +24,7 @@ from ..distributed import process_share
 from ..noise import sample_seeds
 from ..zero_shot.segmenter import Segmenter
 from .company import Company
+from .examples import Album
 from .image_progress import Classifier, Progress
 from .loaded import Loaded
 from .lots import Lots, by_size, split
@@ -42,10 +43,12 @@ class Batch:
     """Some rows of a set: their images `[B,3,H,W]` in [0,1], their labels `[B,...]`, and the bar that shows them.
 
     Args:
+        name (`str`): Of the set.
         digests (`list[str]`, *optional*): A digest of each image with its labels, where they were asked for.
         usage (`Usage`): Where passes are counted.
     """
 
+    name: str
     rows: list[int]
     images: torch.Tensor
     labels: torch.Tensor
@@ -66,6 +69,7 @@ class Judge:
         seed (`int`): Of the attacks' noise.
         progress (`bool`): Whether bars are shown.
         company (`Company`): Who judges together.
+        album (`Album`, *optional*): Where some of the attacked images are kept.
 
     Attributes:
         usage (`dict`): How full the batches of this process were, by set and key.
@@ -88,6 +92,7 @@ class Judge:
     seed: int
     progress: bool
     company: Company = field(default_factory=Company)
+    album: Album | None = None
     usage: dict[tuple[str, str], Usage] = field(default_factory=dict)
 
     def check_images(self, reader: Reader, rows: Sequence[int]) -> None:
@@ -136,7 +141,9 @@ class Judge:
             stream = reader.stream_without_haste(lots) if is_shared else reader.stream(lots, with_digests)
             for loaded in stream:
                 loaded = loaded.to(device)
-                yield Batch(loaded.rows, loaded.images, loaded.labels, loaded.digests, work.progress, usage)
+                yield Batch(
+                    reader.name, loaded.rows, loaded.images, loaded.labels, loaded.digests, work.progress, usage
+                )
                 work.show(loaded.rows, lots)
 
     def walks(
@@ -175,7 +182,7 @@ class Judge:
             )
             arriving = (self._lot(loaded.to(device)) for loaded in reader.stream(lots))
             for ended in _together(batches.run(arriving), self.batch_size):
-                self._check_threat(spec, ended.rows, ended.images, ended.points)
+                self._check_and_keep(spec, reader.name, ended.rows, ended.images, ended.labels, ended.points)
                 yield ended
                 work.show(ended.rows, lots)
 
@@ -204,7 +211,7 @@ class Judge:
         seeds = self.seeds(batch)
         watched = batch.progress.watched(classifier, batch.usage)
         adversarial = (run or spec.run)(watched, batch.images, batch.labels, seeds, **options)
-        self._check_threat(spec, batch.rows, batch.images, adversarial)
+        self._check_and_keep(spec, batch.name, batch.rows, batch.images, batch.labels, adversarial)
         return adversarial
 
     def attack_pixels(self, spec: AttackSpec, segmenter: Segmenter, batch: Batch) -> torch.Tensor:
@@ -212,7 +219,7 @@ class Judge:
         seeds = self.seeds(batch)
         watched = batch.progress.watched(segmenter, batch.usage)
         adversarial = spec.run_dense(watched, batch.images, batch.labels, seeds, any_iterate=self.any_iterate)
-        self._check_threat(spec, batch.rows, batch.images, adversarial)
+        self._check_and_keep(spec, batch.name, batch.rows, batch.images, batch.labels, adversarial)
         return adversarial
 
     def seeds(self, batch: Batch) -> torch.Tensor:
@@ -258,13 +265,22 @@ class Judge:
     def _seeds(self, rows: Sequence[int], device: torch.device) -> torch.Tensor:
         return sample_seeds(self.seed, 0, torch.tensor(rows, device=device))
 
-    def _check_threat(
-        self, spec: AttackSpec, rows: Sequence[int], images: torch.Tensor, adversarial: torch.Tensor
+    def _check_and_keep(
+        self,
+        spec: AttackSpec,
+        name: str,
+        rows: Sequence[int],
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        adversarial: torch.Tensor,
     ) -> None:
+        """Raises `RuntimeError` for what the threat does not allow; keeps what may be shown of a set."""
         outside = ~spec.allows(images, adversarial)
         if outside.any():
             rows = [row for row, out in zip(rows, outside.tolist(), strict=True) if out]
             raise RuntimeError(f"{spec.name} left its ball or [0,1] on the images of rows {rows}.")
+        if self.album is not None:
+            self.album.keep(name, spec, rows, images, labels, adversarial)
 
 
 @dataclass

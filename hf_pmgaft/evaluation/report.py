@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..attacks.spec import AttackSpec
 from ..files import write_whole
@@ -24,6 +24,9 @@ from .verdicts import VERDICTS
 from .written import written_rows
 
 OPTIONAL = ("class_names", "draws", "written")  # entries of a set that are left out where there are none
+
+if TYPE_CHECKING:
+    from .examples import Example
 
 
 @dataclass
@@ -99,8 +102,8 @@ class SetResult:
         return self.interval("robust")
 
     def value(self, key: str) -> float:
-        """The figure of `"clean"`, `"robust"`, or a threat."""
-        return {"clean": self.clean_accuracy, "robust": self.robust_accuracy, **self.threats}[key]
+        """The figure of `"clean"`, `"robust"`, an attack or a threat."""
+        return {"clean": self.clean_accuracy, "robust": self.robust_accuracy, **self.attacks, **self.threats}[key]
 
     def interval(self, key: str) -> tuple[float, float]:
         """Its 95 % interval: Wilson's of a share of images, the bootstrap's over images of what is pooled."""
@@ -137,6 +140,8 @@ class RobustnessReport:
             sets of it that could not be evaluated, with the reason. It is no part of the protocol.
         picture (`bytes`, *optional*): A PNG of sample images that a notebook shows below the table. Whoever has one
             sets it; it is no part of the report, which is compared and saved without it.
+        examples (list of `Example`): A few images as attacks left them, if the evaluation was asked for some. Neither
+            are they a part of the report.
 
     Example:
         >>> sets = [SetResult("food", 10, 150, 0.74, 0.43, {}), SetResult("pets", 37, 150, 0.58, 0.3, {})]
@@ -154,6 +159,7 @@ class RobustnessReport:
 
     def __post_init__(self):
         self.picture: bytes | None = None
+        self.examples: list[Example] = []
 
     # ---- Which protocol ----
 

@@ -21,6 +21,7 @@ LINE_COLOURS = ("#2463a6", "#d9822b", "#4c9a5a", "#8a5fb0", "#b5455c", "#3aa6a6"
 MARKERS = "osD^v<>"  # one fewer than colours, so that both come together again only after 56 lines
 RIGHT, WRONG = "#1a7f37", "#b42318"
 HEAT = "inferno"
+Place = str | os.PathLike | BinaryIO  # where a picture goes
 
 
 def new_figure(rows: int, columns: int, size: tuple[float, float], **ratios: Any) -> tuple[Figure, np.ndarray]:
@@ -32,7 +33,7 @@ def new_figure(rows: int, columns: int, size: tuple[float, float], **ratios: Any
     return figure, figure.subplots(rows, columns, squeeze=False, **ratios)
 
 
-def save_png(figure: Figure, file: str | os.PathLike | BinaryIO) -> None:
+def save_png(figure: Figure, file: Place) -> None:
     """Writes a figure as PNG, without the margin around it; the folder of a file is made if need be."""
     is_on_disk = isinstance(file, (str, os.PathLike))
     if is_on_disk:

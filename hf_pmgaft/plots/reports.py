@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from ..evaluation.figure import Figure as ReportFigure
 from ..evaluation.intervals import interval_of_mean
 from ..evaluation.report import RobustnessReport
-from .figures import draw_bars, draw_point, line_style, new_figure, open_frame, save_png
+from .figures import Place, draw_bars, draw_point, line_style, new_figure, open_frame, save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +71,7 @@ def training_curves(log_history: Sequence[Mapping[str, Any]], file: str | os.Pat
     return figure
 
 
-def robustness_bars(reports: Mapping[str, RobustnessReport], file: str | os.PathLike) -> Figure:
+def robustness_bars(reports: Mapping[str, RobustnessReport], file: Place) -> Figure:
     """Clean and robust accuracy, or recalls, per set, with 95 % intervals, and their means; a panel each, a bar per
     report.
 
@@ -114,7 +115,7 @@ def robustness_bars(reports: Mapping[str, RobustnessReport], file: str | os.Path
 
 def robustness_curve(
     reports: Mapping[str, RobustnessReport],
-    file: str | os.PathLike,
+    file: Place,
     norm: str = "linf",
     figure: ReportFigure | str | None = None,
 ) -> Figure:
@@ -176,7 +177,7 @@ def robustness_curve(
     return picture
 
 
-def clean_against_robust(reports: Mapping[str, RobustnessReport], file: str | os.PathLike) -> Figure:
+def clean_against_robust(reports: Mapping[str, RobustnessReport], file: Place) -> Figure:
     """Shows what robustness costs: a point per report, mean clean against mean robust accuracy, with 95 % intervals.
 
     Robust is the worst case over the attacks of the headline threat, which the axis names. The intervals are those of
@@ -216,6 +217,34 @@ def clean_against_robust(reports: Mapping[str, RobustnessReport], file: str | os
     figure.legend(fontsize=9, loc="outside right upper")
     save_png(figure, file)
     return figure
+
+
+def report_pictures(reports: Mapping[str, RobustnessReport]) -> dict[str, Callable[[Place], Figure]]:
+    """What draws each picture of some reports, by its name: bars, a curve for every norm of a ball, and of several
+    reports clean against robust accuracy.
+
+    Args:
+        reports (`dict` of `RobustnessReport`): By name; the same attacks on the same sets.
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotDataset, evaluate_robustness
+        >>> food = ZeroShotDataset(dataset, processor, name="food")
+        >>> report = evaluate_robustness(model, processor, [food], ["fgsm,eps=4/255"], progress=False)
+        >>> list(report_pictures({"tiny CLIP": report}))
+        ['bars', 'curve_linf']
+    """
+    pictures = {"bars": partial(robustness_bars, reports)}
+
+    first = next(iter(reports.values()))
+    norms = {attack.norm for attack in first.attacks if attack.source is None} - {None}
+    for norm in sorted(norms):
+        for figure in first.figures:
+            suffix = "" if figure.kind == "accuracy" else f"_{figure.key.lower()}"
+            pictures[f"curve_{norm}{suffix}"] = partial(robustness_curve, reports, norm=norm, figure=figure)
+
+    if len(reports) > 1:
+        pictures["clean_against_robust"] = partial(clean_against_robust, reports)
+    return pictures
 
 
 # ---- Curves and bars ----

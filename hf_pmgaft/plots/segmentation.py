@@ -66,7 +66,7 @@ def segmentation_gallery(
         axis_row[0].set_ylabel("\n".join(textwrap.wrap(name, 18)), parse_math=False)
         for axis, classes in zip(axis_row, maps, strict=True):
             classes = classes.cpu()
-            show_image(axis, _coloured(classes))
+            show_image(axis, coloured(classes))
             shown |= set(classes.unique().tolist())
 
     _draw_legend(figure, sorted(number for number in shown if number >= 0), class_names)
@@ -76,8 +76,13 @@ def segmentation_gallery(
     return figure
 
 
-def _coloured(classes: torch.Tensor) -> torch.Tensor:
-    """Class numbers `[H,W]` as an image `[3,H,W]`."""
+def coloured(classes: torch.Tensor) -> torch.Tensor:
+    """Class numbers `[H,W]` as an image `[3,H,W]`, grey where they are negative.
+
+    Example:
+        >>> coloured(torch.tensor([[0, -1]])).shape
+        torch.Size([3, 1, 2])
+    """
     image = torch.full((3, *classes.shape), IGNORED_GREY)
     for number in classes.unique().tolist():
         if number >= 0:

@@ -10,6 +10,7 @@ from support.patches import tokens_by_hand, vary_layer_norms
 from hf_pmgaft import plots
 from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.cli import gallery
+from hf_pmgaft.cli.parser import short_names
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
@@ -79,10 +80,10 @@ def test_a_readout_that_is_none_is_refused(tmp_path):
 
 
 def test_models_are_named_by_the_parts_that_tell_them_apart():
-    assert gallery.row_names(["outputs/plain", "a/b/robust"]) == ["outputs/plain", "b/robust"]
-    assert gallery.row_names(["x/a/merged", "y/a/merged"]) == ["x/a/merged", "y/a/merged"]
+    assert short_names("model", ["outputs/plain", "a/b/robust"]) == ["outputs/plain", "b/robust"]
+    assert short_names("model", ["x/a/merged", "y/a/merged"]) == ["x/a/merged", "y/a/merged"]
     with pytest.raises(ValueError, match="twice"):
-        gallery.row_names(["a", "a"])
+        short_names("model", ["a", "a"])
 
 
 def test_help_teaches(capsys):

@@ -1,0 +1,109 @@
+"""Pictures of a page, as data that stands in it."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from PIL import Image
+
+from ..evaluation.examples import Example
+from ..evaluation.report import RobustnessReport
+from ..plots import report_pictures
+from ..plots.segmentation import class_colour, coloured
+
+LARGEST = 160  # pixels along an edge of an example, to which larger ones are made smaller
+EXACT = 64  # up to which they are stored without loss
+GAP = 4  # pixels between the panels of an example
+CHARTS = {
+    "bars": "Bars: clean and robust figures of each set, and their mean",
+    "curve": "Curve: the mean over the sets against the radius of the attack",
+    "clean_against_robust": "Scatter: clean against robust figures, a point for each report",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in a page.
+
+    Args:
+        source (`str`): As data.
+        alt (`str`): What it shows, for who does not see it.
+        panels (`list[str]`): What stands side by side in it.
+        classes (`dict[str, str]`): By the name of a class its colour.
+    """
+
+    source: str
+    alt: str
+    panels: Sequence[str] = ()
+    classes: Mapping[str, str] = field(default_factory=dict)
+
+
+def charts_of(reports: Mapping[str, RobustnessReport]) -> list[Picture]:
+    """Bars, curves and points of some reports, as matplotlib draws them. Their figures stand in tables, too."""
+    charts = []
+    for name, draw in report_pictures(reports).items():
+        file = io.BytesIO()
+        draw(file)
+        kind = name if name in CHARTS else name.partition("_")[0]
+        alt = f"{CHARTS[kind]}. Its figures stand in the tables of this page."
+        charts.append(Picture(_as_data(file.getvalue(), "png"), alt))
+    return charts
+
+
+def picture_of(example: Example) -> Picture:
+    """An example as one picture: clean image, perturbation, attacked image; of segmentation image and masks.
+
+    Example:
+        >>> example = Example("food", 3, "FGSM ce linf 4/255", True, images[:2], "pear", ("pear", "ball"))
+        >>> picture = picture_of(example)
+        >>> picture.source[:22], picture.panels[0]
+        ('data:image/png;base64,', 'clean')
+    """
+    clean, attacked = example.images.float()
+    if example.masks is None:
+        delta = attacked - clean
+        factor = 0.5 / delta.abs().max().clamp_min(1e-8).item()
+        panels = {"clean": clean, f"perturbation × {factor:.2g}": 0.5 + factor * delta, "attacked": attacked}
+    else:
+        mask, seen, seen_attacked = map(coloured, example.masks)
+        panels = {"image": clean, "mask": mask, "seen clean": seen, "seen attacked": seen_attacked}
+
+    names = example.class_names or {}
+    return Picture(
+        source=_strip(list(panels.values()), is_exact=example.masks is not None),
+        alt=f"Side by side, of the image in row {example.row} of {example.dataset}: {', '.join(panels)}",
+        panels=list(panels),
+        classes={name: _hex(class_colour(number)) for number, name in names.items()},
+    )
+
+
+def _strip(panels: Sequence[torch.Tensor], is_exact: bool) -> str:
+    """Panels `[3,H,W]` of one size beside each other, as data."""
+    height, width = panels[0].shape[-2:]
+    scale = min(1.0, LARGEST / max(height, width))
+    size = (max(1, round(scale * width)), max(1, round(scale * height)))
+
+    strip = Image.new("RGB", (len(panels) * (size[0] + GAP) - GAP, size[1]), "white")
+    for place, panel in enumerate(panels):
+        pixels = panel.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+        image = Image.fromarray(pixels)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.NEAREST if is_exact else Image.Resampling.LANCZOS)
+        strip.paste(image, (place * (size[0] + GAP), 0))
+
+    kind = "png" if max(size) <= EXACT else "webp"
+    file = io.BytesIO()
+    strip.save(file, kind, **({} if kind == "png" else {"quality": 80}))
+    return _as_data(file.getvalue(), kind)
+
+
+def _as_data(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
+
+
+def _hex(colour: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in colour)

@@ -1,0 +1,81 @@
+"""Pages in a real browser: accessible, readable without JavaScript, and with no request to anywhere."""
+
+import pytest
+import torch
+from support.browser import broken_rules, open_browser
+from support.sets import MARGIN
+
+from hf_pmgaft import RobustnessReport, compare_reports
+from hf_pmgaft.evaluation.examples import Example
+from hf_pmgaft.evaluation.report import SetResult
+from hf_pmgaft.pages import save_comparison_page, save_report_page
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A page with all that pages can have, and one of a comparison."""
+    folder = tmp_path_factory.mktemp("pages")
+    attack = {**MARGIN, "eps": "4/255", "norm": "linf"}
+    protocol = {"attacks": [attack], "headline": "linf 4/255", "verdict": "any iterate"}
+    threats = {"linf 4/255": 0.5}
+    verdicts = {"sample_id": [0, 1, 2, 3], "clean": [1, 1, 1, 0], "robust": [1, 1, 0, 0]}
+    sets = [SetResult(name, 4, 4, 0.75, 0.5, {}, verdicts, threats=threats) for name in ("food", "pets")]
+    flag = {"flag": "noise", "set": "food", "message": "random noise fools 3 of 32 images"}
+    report = RobustnessReport(protocol, sets, flags=[flag], provenance={"missing": {"cars": "it is gated."}})
+    images, masks = torch.rand(2, 3, 24, 32), torch.arange(3).repeat(3, 24, 11)[..., :32]
+    names = dict(enumerate(["sky", "cat", "hat"]))
+    report.examples = [
+        Example("food", 0, "PGD", True, images, "pear", ("pear", "ball")),
+        Example("food", 1, "PGD", False, images, "ball"),
+        Example("pets", 2, "PGD", False, images, "sky, cat", ("80 %", "60 %"), masks, names),
+    ]
+    save_report_page(report, folder / "report.html", "tiny")
+    save_comparison_page({"a": report, "b": report}, compare_reports(report, report), folder / "comparison.html")
+    return folder
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["report", "comparison"])
+def test_no_rule_of_axe_is_broken_and_nothing_is_asked_for(browser, folder, name, scheme):
+    context = browser.new_context(color_scheme=scheme)
+    page, requests = context.new_page(), []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((folder / f"{name}.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert broken_rules(page) == []
+    assert [url for url in requests if not url.startswith("data:")] == [(folder / f"{name}.html").as_uri()]
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    context.close()
+
+
+def test_the_checker_finds_what_is_broken(browser):
+    page = browser.new_page()
+    page.set_content("<html lang='en'><title>t</title><main><h1>t</h1><img src='data:,'></main></html>")
+    assert [rule.partition(":")[0] for rule in broken_rules(page)] == ["image-alt"]
+
+
+def test_a_page_is_read_without_javascript_and_fits_a_phone(browser, folder):
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 360, "height": 640})
+    page = context.new_page()
+    page.goto((folder / "report.html").as_uri())
+    text = page.inner_text("main")
+    assert "75.0 % without an attack" in text and "Random noise fools images" in text
+    page.click("text=The whole protocol")
+    assert '"headline": "linf 4/255"' in page.inner_text("main")
+    assert page.locator("body").bounding_box()["width"] <= 360
+    context.close()
+
+
+def test_folded_parts_are_printed(browser, folder, tmp_path):
+    page = browser.new_page()
+    page.goto((folder / "report.html").as_uri())
+    page.emulate_media(media="print")
+    assert page.locator("pre").first.is_visible()
+    page.pdf(path=tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
