@@ -40,7 +40,6 @@ from ..embedded import emoji_folder
 from ..evaluation.attack_precision import PRECISIONS
 from ..evaluation.defended import DEFAULT_EOT, Defended
 from ..evaluation.draw_rules import Majority, Prediction
-from ..evaluation.examples import MOST_EXAMPLES
 from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
 from ..evaluation.verdicts import VERDICTS
@@ -65,6 +64,7 @@ if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used
 GROUPS = ("animals", "smileys", "food", "travel", "activities", "objects", "symbols", "flags")
 HEADS = ("linear_probe", "nearest_class_mean")
 UNSEEN = ("pixels", "words")
+PAGE_EXAMPLES = 24  # images on the page of a report
 # RobustBench's radii for images of 32 pixels; the L2 one grows with the edge, the L1 one with the area.
 L2_EPS, L1_EPS = 0.5, 12.0
 
@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             defence=args.defence,
             eot=args.eot,
             draws=args.draws,
-            examples=MOST_EXAMPLES if args.html else 0,
+            examples=PAGE_EXAMPLES if args.html else 0,
         )
     report.provenance.update(provenance)
     if state.is_main_process:

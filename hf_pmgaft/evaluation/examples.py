@@ -15,7 +15,6 @@ from .outcomes import count_right
 from .plan import Plan, sample_ids
 from .report import SetResult
 
-MOST_EXAMPLES = 24
 CANDIDATES = 4  # for each image that is shown, so that there are some that fell and some that stood
 SEGMENTED_FELL = 0.5  # a segmented image fell if the attack left less than this share of its right pixels
 
