@@ -83,7 +83,8 @@ def compare(
         raise ValueError(f"You passed {first} twice, which differs from itself in nothing. Pass two reports.")
     answers = [load_answer_report(name) for name in (first, second)]
     if all(answers):
-        comparison, protocol_hash = _compared_answers(answers, ignore, {"--plots": plots, "--html": html}), answers[0]["protocol_hash"]
+        comparison = _compared_answers(answers, ignore, {"--plots": plots, "--html": html})
+        protocol_hash = answers[0]["protocol_hash"]
     else:
         reports = {name: RobustnessReport.load(name) for name in (first, second)}
         comparison = compare_reports(reports[first], reports[second], ignore)

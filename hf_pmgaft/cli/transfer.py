@@ -31,8 +31,7 @@ from ..registry import check_count
 from ..tuning.saved import load_one_of_several
 from .errors import flags_named, going_on_from, one_line_errors, one_line_stops
 from .evaluate import GROUPS
-from .gallery import row_names
-from .parser import add_base_options, make_parser
+from .parser import add_base_options, make_parser, short_names
 from .set_options import FLAGS, HELP, options_of
 
 
@@ -82,7 +81,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     args = parse(argv, script)
     if args.max_samples is not None:
         check_count("--max_samples", args.max_samples)
-    names = row_names(args.models)
+    names = short_names("model", args.models)
     if len(names) < 2:
         raise ValueError("You passed one of --models, between which nothing transfers. Pass two or more.")
     check_output_file("--output_file", args.output_file)

@@ -25,6 +25,8 @@ FLAGS = {
     "masked gradients": "An attack past the defence's gradient does better than the one through it. The defence hides "
     "gradients more than it protects.",
     "above clean": "The model is right more often under attack than without. The attacks are no attacks.",
+    "transfer": "Images made on another model fool more than attacks on this one, which see its gradients. These are "
+    "too weak.",
     "few draws": "Half as many draws of the defence would give another figure. More draws are needed.",
 }
 
