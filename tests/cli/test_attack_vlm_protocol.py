@@ -5,6 +5,7 @@ import json
 
 import pytest
 from datasets import Dataset
+from PIL import Image
 from support.borders import outcomes
 from support.launch import torchrun
 from support.tiny import make_images
@@ -34,7 +35,7 @@ def report_of(folder, *flags) -> dict:
 
 
 def test_the_papers_protocol_has_its_radii_scores_and_attack(tmp_path, capsys):
-    report = report_of(tmp_path, *ROBUST_CLIP, "--verdict_file", str(tmp_path / "texts.jsonl"))
+    report = report_of(tmp_path, *ROBUST_CLIP)
     protocol = report["protocol"]
     assert protocol["eps"] == ["2/255", "4/255"] and protocol["attack"]["attack"] == "ensemble"
     assert protocol["protocol"]["name"] == "robust_clip"
@@ -61,15 +62,30 @@ def test_the_papers_protocol_has_its_radii_scores_and_attack(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "CIDEr-D (own tokenizer)" in printed and "robust_clip with another num_images" in printed
     assert "by the bootstrap over images" in printed
-    texts = (tmp_path / "texts.jsonl").read_text()
-    assert report_of(tmp_path, *ROBUST_CLIP, "--verdict_file", str(tmp_path / "texts.jsonl")) == report
-    assert (tmp_path / "texts.jsonl").read_text() == texts  # nothing was written again
+
+
+def test_an_ensemble_that_was_killed_goes_on_where_it_was(tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    flags = [*ROBUST_CLIP, "--tasks", "vqa", "--verdict_file", str(texts)]
+    report, whole = report_of(tmp_path, *flags), texts.read_text()
+    assert report_of(tmp_path, *flags) == report and texts.read_text() == whole  # nothing was written again
+
+    lines = whole.splitlines(keepends=True)
+    texts.write_text("".join(lines[:-3]) + lines[-3][:20])
+    assert report_of(tmp_path, *flags) == report
+    assert len(texts.read_text().splitlines()) == len(lines)
+
+
+def test_pictures_show_what_the_ensemble_kept(tmp_path):
+    report_of(tmp_path, *ROBUST_CLIP, "--tasks", "vqa", "--gallery", str(tmp_path / "seen.png"))
+    with Image.open(tmp_path / "seen.png") as picture:
+        assert picture.format == "PNG"
 
 
 def test_without_changes_the_protocol_is_the_papers():
     args = attack_vlm.parse(["--protocol", "robust_clip"])
     assert (args.num_images, args.num_steps, args.target_images, args.target_steps) == (500, 100, 25, 10_000)
-    assert args.caption_score == "cider" and args.cider_threshold == 10 and args.changed == []
+    assert args.seed == 42 and args.caption_score == "cider" and args.cider_threshold == 10 and args.changed == []
     assert attack_vlm.parse(["--protocol", "robust_clip", "--eps", "2/255", "4/255"]).changed == []
     assert len(TARGETS) == 6
 
@@ -193,6 +209,24 @@ def test_scienceqa_is_answered_by_the_likeliest_letter(tmp_path, monkeypatch):
     by_text = report_of(tmp_path, *flags, "--eps", "4/255", "--choice_rule", "text")
     assert "greedy" in by_text["protocol"]["tasks"]["scienceqa"]["answered"]
     assert "A. red" in choice_prompt("is it red?", ["red", "blue"])
+
+
+def test_the_official_rule_is_that_of_the_score(tmp_path, monkeypatch):
+    monkeypatch.setattr(VisionLanguageModel, "write", lambda self, images, *_: ["Yes!"] * len(images))
+    flags = ["--tasks", "vqa", "--eval_set", save_set(tmp_path), *COLUMNS[:4], *SMALL, "--eps", "4/255"]
+    by_rule = {rule: report_of(tmp_path, *flags, "--vqa_rule", rule) for rule in ("always", "official")}
+    for rule, report in by_rule.items():
+        assert report["protocol"]["tasks"]["vqa"]["normalised"] == rule
+    right = {rule: report["towers"]["own tower"]["vqa"]["clean"]["vqa_accuracy"] for rule, report in by_rule.items()}
+    assert right["always"] > 0 and right["official"] == 0  # the one answer is "yes"
+
+
+def test_the_papers_questions_ask_for_short_answers_and_captions(tmp_path):
+    flags = [*ROBUST_CLIP, "--eval_set", save_set(tmp_path), "--tasks", "caption", "vqa", *COLUMNS[:4]]
+    tasks = report_of(tmp_path, *flags, "--caption_column", "question")["protocol"]["tasks"]
+    assert "Provide a short caption for this image." in tasks["caption"]["prompts"][0]
+    assert "Answer the question using a single word or phrase." in tasks["vqa"]["prompts"][0]
+    assert "at most 20 tokens" in tasks["caption"]["answered"] and "at most 5 tokens" in tasks["vqa"]["answered"]
 
 
 def test_a_model_that_answers_nothing_is_flagged(tmp_path, capsys, monkeypatch):

@@ -125,6 +125,9 @@ def test_the_ensemble_is_at_least_as_strong_as_each_of_its_runs_on_every_image(l
     scores = {place: captions.score.of(filed["text"], place) for place, (_, filed) in done.items()}
     assert any(score < 0.5 for score in scores.values())  # some leave early, and some are attacked to the end
     assert any(filed["tried"][-1] == LAST.name for _, filed in done.values())
+    for place, score in scores.items():
+        if score < 0.5:  # nothing was tried after the stage that brought it there
+            assert done[place][1]["by"] == done[place][1]["tried"][-1]
 
     for number in range(2):
         alone = AnswerTask(
