@@ -21,6 +21,7 @@ from ..tuning.base import attachment_of
 from ..tuning.prompt_tokens import with_text_tokens
 from ..zero_shot.classifier import ZeroShotClassifier
 from ..zero_shot.text import ClassPrompts, tokenize
+from .augmix import augmix
 from .crops import resized_crops
 from .defence import Defence, check_given
 
@@ -29,12 +30,13 @@ ADAM_EPS = 1e-8
 
 
 class RTPT(Defence):
-    """Robust test-time prompt tuning (Sheng et al., CVPR 2025, arXiv 2504.11195), on crops alone.
+    """Robust test-time prompt tuning (Sheng et al., CVPR 2025, arXiv 2504.11195).
 
     Views of an image are the image and V - 1 random crops of it, resized and mirrored. One step of AdamW on the
     context of the prompts, which begins anew for each image as "a photo of a", lowers the mean entropy of the surest
     views. Logits are then the mean over views by weights `softmax(r / temperature)`, where r of a view is the mean of
-    its highest cosines to other views. The authors have AugMix on top of crops for sets other than ImageNet's.
+    its highest cosines to other views. For sets other than ImageNet's the authors have AugMix on top of the crops:
+    `augmix=True`, in which posterise and equalise have the identity for their derivative, which is zero.
 
     `through` has the step and the weights in the graph; `straight_through` takes the tuned prompts and the weights as
     constants.
@@ -48,6 +50,7 @@ class RTPT(Defence):
         share (`float`): Of the views, how many are the surest.
         neighbours (`int`): How many of the highest cosines count.
         temperature (`float`): See above.
+        augmix (`bool`): Whether crops are mixed with operations on them, see `hf_pmgaft.defences.augmix`.
 
     Raises:
         ValueError: for too few views, and numbers that leave nothing to do.
@@ -77,6 +80,7 @@ class RTPT(Defence):
         share: float = 0.1,
         neighbours: int = 20,
         temperature: float = 0.01,
+        augmix: bool = False,
     ):
         super().__init__(classifier)
         self.context = context
@@ -87,6 +91,7 @@ class RTPT(Defence):
         self.share = parse_factor(share)
         self.neighbours = check_count("neighbours", neighbours)
         self.temperature = parse_factor(temperature)
+        self.augmix = augmix
 
         if num_views <= neighbours:
             raise ValueError(
@@ -162,9 +167,11 @@ class RTPT(Defence):
             return context, self.encode_classes(context)
 
     def views(self, image: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
-        """Views `[V,3,S,S]` of one image `[1,3,H,W]`, of the model's size S: first it itself, then crops."""
+        """Views `[V,3,S,S]` of one image `[1,3,H,W]`, of the model's size S: first it itself, then crops,
+        each mixed with operations on it if so asked."""
         plain = self.classifier.at_model_size(image)
-        return torch.cat([plain, resized_crops(image, seed, self.num_views - 1, plain.shape[-1])[0]])
+        crops = resized_crops(image, seed, self.num_views - 1, plain.shape[-1])[0]
+        return torch.cat([plain, augmix(crops, seed) if self.augmix else crops])
 
     def vote(
         self, views: torch.Tensor, untuned: tuple[torch.Tensor, torch.Tensor], attacker: str = "through"

@@ -9,6 +9,7 @@ from support import families, tiny
 from support.defended import GOLDEN, double, is_golden, toy
 
 from hf_pmgaft.defences import RTPT
+from hf_pmgaft.defences.augmix import augmix
 from hf_pmgaft.defences.spec import DefenceSpec
 from hf_pmgaft.tuning import make_tuning
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
@@ -105,6 +106,22 @@ def test_an_untuned_context_is_the_template_of_its_words():
     _, class_embeds = tiny_defence(model=model).untuned()
     expected = encode_class_names(model, processor, tiny.CLASS_NAMES, "a photo of a {}.")
     torch.testing.assert_close(class_embeds, expected)
+
+
+def test_augmix_is_on_top_of_the_crops_and_the_first_view_stays_plain():
+    images, seed = torch.rand(1, 3, tiny.SIZE, tiny.SIZE), torch.tensor([7])
+    plain, mixed = tiny_defence(), tiny_defence("r_tpt,num_views=24,augmix=true")
+    crops, views = plain.views(images, seed), mixed.views(images, seed)
+    assert torch.equal(views[0], crops[0])
+    torch.testing.assert_close(views[1:], augmix(crops[1:], seed))
+    assert ((views[1:] - crops[1:]).flatten(1).abs().amax(1) > 0).all()
+
+    spec = DefenceSpec.parse("r_tpt,augmix=true")
+    assert spec.options["augmix"] is True and spec.title == "R-TPT (augmix=True)"
+    point = images.clone().requires_grad_()
+    for attacker in ("through", "straight_through"):
+        total = mixed(point, seed, attacker)[0, 0]
+        assert (torch.autograd.grad(total, point)[0] != 0).any()
 
 
 def test_every_image_begins_anew_and_the_model_stays_as_it_was():
