@@ -26,6 +26,7 @@ autodoc_member_order = "bysource"
 LINK = re.compile(r"\[`([^`]+)`\](?:\([^)]*\))?")
 FENCE = re.compile(r"^(\s*)```(\w*)\s*$")
 HEADING = re.compile(r"^(\s*)    > (.*)$")
+PART = re.compile(r"<!-- page: (\S+) -->.*?<!-- end of page -->", re.S)
 
 
 def to_restructured_text(app, what, name, obj, options, lines):
@@ -61,6 +62,12 @@ def add_group(lines, indent, title):
     lines += ["", f"{indent}**{title}**", "", f"{indent}Args:"]
 
 
+def put_parts_in(app, name, source):
+    """Puts HTML that a study made where a page marks what stands for it on GitHub."""
+    source[0] = PART.sub(r"```{raw} html\n:file: \1\n```", source[0])
+
+
 def setup(app):
+    app.connect("source-read", put_parts_in)
     # Before napoleon, whose priority is 500.
     app.connect("autodoc-process-docstring", to_restructured_text, priority=400)

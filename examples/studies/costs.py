@@ -13,7 +13,8 @@ two restarts, on 20 images of each set (of the LLaVA to 200 steps, on the same 5
 smaller radius or a weaker attack fooled stays fooled.
 
 Finished runs are kept in --output_dir, which the leaderboard shares, and not made again. Table and figures of each
-seed go to results/costs.json, the picture to results/costs.png; of --stronger to costs_stronger.json and .png.
+seed go to results/costs.json, the picture to results/costs.png, a table to sort to results/costs.html; of --stronger
+to costs_stronger.json, .png and .html.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import leaderboard as board
+
+from hf_pmgaft.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 NONE = "none"
@@ -71,14 +74,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stronger", action="store_true", help="Stronger attacks, on fewer images.")
     parser.add_argument("--jobs", type=int, default=2, help="Runs at once, each with one thread.")
     parser.add_argument("--output_dir", default="outputs/leaderboard", help="Where runs and their reports go.")
-    parser.add_argument("--file", help="JSON and PNG of the figures, without ending; in results/ if absent.")
+    parser.add_argument("--file", help="JSON, PNG and HTML of the figures, without ending; in results/ if absent.")
     args = parser.parse_args(argv)
     args.split = "test"
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Trains and measures what is missing, prints the table, and writes figures and picture."""
+    """Trains and measures what is missing, prints the table, and writes figures, picture and page."""
     args = parse(argv)
     board.check_places(args)
     kind = "stronger" if args.stronger else "costs"
@@ -110,6 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     summary = {"table": lines, "seeds": args.seeds, "protocols": protocols(args, kind, folders, every)}
     board.write(Path(f"{file}.json"), {**summary, "figures": summarized(figures)})
     draw(figures, titles, f"{file}.png")
+    write_whole(f"{file}.html", page(summarized(figures), titles))
 
 
 # ---- What was measured ----
@@ -241,6 +245,29 @@ def table(figures: Figures, titles: Mapping[str, str]) -> list[str]:
             shown.append(f"{statistics.fmean(values):.1f}{tail}")
         lines.append([task, radius, *shown])
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def page(figures: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    """The figures as a part of a page, from what the JSON has of them.
+
+    There is a point for each method and task, but those whose figure is the attack's success.
+    """
+    from study_pages import Point, number, study_part
+
+    rows, points = [["figure in %", "radius", *titles.values()]], {}
+    for task, of_radii in figures.items():
+        for radius, of_methods in of_radii.items():
+            cells = [of_methods[name] for name in titles]
+            spreads = [each["std"] if len(each["by_seed"]) > 1 else None for each in cells]
+            shown = [number(each["mean"], spread) for each, spread in zip(cells, spreads, strict=True)]
+            rows.append([task, radius, *shown])
+        if task.endswith("success"):
+            continue
+        for place, (name, title) in enumerate(titles.items()):
+            clean, robust = of_radii["clean"][name], of_radii[board.EPS][name]
+            spreads = (clean["std"], robust["std"])
+            points[f"{title}, {task}"] = Point(clean["mean"], robust["mean"], *spreads, group=place)
+    return study_part(rows, points, "clean in %", f"at {board.EPS} in %")
 
 
 def draw(figures: Figures, titles: Mapping[str, str], file: str) -> None:

@@ -1,7 +1,7 @@
 """Ranks every method on the embedded default, each at its best of 8 configurations.
 
     python examples/studies/leaderboard.py search    # the configurations of leaderboard.yaml, on the validation style
-    python examples/studies/leaderboard.py           # the chosen ones, on the test style: table and picture
+    python examples/studies/leaderboard.py           # the chosen ones, on the test style: table, picture and page
     python examples/studies/leaderboard.py rank --split validation --seeds 0   # as in choosing a recipe of one's own
 
 A method's configuration is chosen by the mean of clean and robust accuracy (PGD-20 with the margin loss at 4/255) over
@@ -115,7 +115,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--split", default="test", choices=EVALUATIONS, help="Drawing style to rank on; of a run what for."
     )
-    parser.add_argument("--file", help="JSON and PNG of the ranking, without ending; beside the runs if absent.")
+    parser.add_argument("--file", help="JSON, PNG and HTML of the ranking, without ending; beside the runs if absent.")
     run = parser.add_argument_group("run: one training and its evaluations, as the others start them")
     run.add_argument("--configuration", type=int, default=0, help="Number of the configuration.")
     run.add_argument("--seed", type=int, default=0, help="Seed of training.")
@@ -323,12 +323,12 @@ def read(file: Path) -> dict[str, Any]:
 def check_places(args: argparse.Namespace) -> None:
     """Raises `ValueError` if the files of the figures cannot be written."""
     if args.file is not None:
-        check_output_file("--file", f"{args.file}.json")
-        check_output_file("--file", f"{args.file}.png")
+        for ending in ("json", "png", "html"):
+            check_output_file("--file", f"{args.file}.{ending}")
 
 
 def rank(args: argparse.Namespace) -> None:
-    """Trains the chosen configurations with every seed, measures them, and writes table, figures and picture."""
+    """Trains the chosen configurations with every seed, measures them, and writes table, figures, picture and page."""
     check_places(args)
     file, columns = RUNS[args.split], list(EVALUATIONS[args.split])
     todo = {name: [(name, chosen(name), seed) for seed in args.seeds] for name in args.methods}
@@ -352,13 +352,19 @@ def rank(args: argparse.Namespace) -> None:
         row["ahead_on_both"] = [name for name in rows if all(ahead(row, rows[name], column) for column in both)]
 
     # What is shown and kept
-    lines = table(sorted(rows.values(), key=lambda row: (row["autoattack_rank"], -row["autoattack"])), columns)
+    lines = table(in_order(rows), columns)
     print("\n".join(lines))
     kept = {name: {key: value for key, value in row.items() if key != "verdicts"} for name, row in rows.items()}
     result = {"table": lines, "rows": kept, "seeds": args.seeds, "protocols": protocol}
     name = args.file or str(file).removesuffix("_runs.json")
     write(Path(f"{name}.json"), result)
     draw(rows, Path(f"{name}.png"))
+    write_whole(f"{name}.html", page(kept, columns))
+
+
+def in_order(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The methods by rank."""
+    return sorted(rows.values(), key=lambda row: (row["autoattack_rank"], -row["autoattack"]))
 
 
 def common_protocol(keys: Iterable[str], split: str) -> dict[str, str]:
@@ -492,6 +498,29 @@ def table(rows: list[dict[str, Any]], columns: Iterable[str]) -> list[str]:
         lines.append([cell for column in columns for cell in cells[column]] + costs)
     lines.insert(1, ["---"] * len(lines[0]))
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def page(rows: dict[str, dict[str, Any]], columns: Iterable[str]) -> str:
+    """The leaderboard as a part of a page, from the rows that its JSON has."""
+    from study_pages import Point, number, study_part
+
+    head = ["method", "rank", "AutoAttack", "clean", "rank by clean", *(["shift"] if "shift" in columns else [])]
+    lines = [[*head, "trained parameters", "CPU seconds", "peak MiB"]]
+    for row in in_order(rows):
+        figures = {name: number(row[name], row[f"{name}_std"] if row["seeds"] > 1 else None) for name in columns}
+        ranks = {name: number(row[f"{name}_rank"], style="d") for name in ("autoattack", "clean")}
+        cells = [ranks["autoattack"], figures["autoattack"], figures["clean"], ranks["clean"]]
+        cells += [figures["shift"]] if "shift" in columns else []
+        costs = [number(row[key], style=",.0f") for key in ("parameters", "seconds", "peak_mib")]
+        lines.append([row["title"].replace("*", ""), *cells, *(costs if row["parameters"] else [""] * 3)])
+
+    points = {
+        row["title"].replace("*", ""): Point(
+            row["clean"], row["autoattack"], row["clean_std"], row["autoattack_std"], group=place
+        )
+        for place, row in enumerate(rows.values())
+    }
+    return study_part(lines, points, "clean accuracy in %", f"accuracy under APGD-CE and APGD-T at {EPS} in %")
 
 
 def draw(rows: dict[str, dict[str, Any]], picture: Path) -> None:

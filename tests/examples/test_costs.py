@@ -106,3 +106,4 @@ def test_every_part_is_measured_and_shown(costs, monkeypatch, tmp_path, kind, ca
     assert written["protocols"]["retrieval"] == report.protocol_hash and len(written["protocols"]["shift"]) == 12
     assert "| I2T R@1 | clean |" in capsys.readouterr().out
     assert (tmp_path / "out.png").stat().st_size > 5000
+    assert (tmp_path / "out.html").read_text() == costs.page(figures, {"none": "none"})

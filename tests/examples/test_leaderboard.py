@@ -73,6 +73,7 @@ def test_ranking_is_made_from_the_kept_runs(tmp_path, monkeypatch, capsys):
     assert ranks == {"none": (3, 1), "tecoa": (1, 1), "fare": (1, 3), "clean": (3, 3)}
     assert rows["tecoa"]["ahead_on_both"] == ["clean"] and rows["none"]["ahead_on_both"] == []
     assert (tmp_path / "board.png").stat().st_size > 1000 and not (tmp_path / "nothing").exists()
+    assert (tmp_path / "board.html").read_text() == board.page(rows, ("autoattack", "clean"))
     table = capsys.readouterr().out
     assert "| 1 | TeCoA | 100.0 | 100.0 | 1 | 10 | 1 | 5 |" in table and "shift" not in table
 
