@@ -17,6 +17,7 @@ from ..prompts import prompt_name
 
 READABLE = 6  # pixels of the smallest font that counts as readable
 OUTLINE = 1  # pixels around the letters, in black or white
+HEIGHTS = tuple(number / 10 for number in range(1, 11))  # shares of an image's height that are proposed
 _NO_CHARACTER = "\U0010fffe"  # which no font may have
 
 
@@ -43,23 +44,63 @@ class Layout(NamedTuple):
         return self.width * self.height
 
 
-def check_writable(class_names: Sequence[str], width: int, band: int, font: str | None = None) -> None:
-    """Raises `ValueError` for class names that cannot be written into a box of a picture.
+def band_of(height: float, edge: int) -> int:
+    """How many rows of an image with so many text may take, at a share of its height.
+
+    Example:
+        >>> band_of(0.2, 224)
+        44
+    """
+    return int(height * edge + 1e-6)
+
+
+def least_height(
+    class_names: Sequence[str], size: tuple[int, int], font: str | None = None, least: float = HEIGHTS[0]
+) -> float | None:
+    """The smallest of `HEIGHTS` from `least` on at which all names can be written; `None` if there is none.
+
+    Args:
+        class_names (`list[str]`), font (`str`, *optional*): As of [`check_writable`].
+        size (`tuple[int, int]`): Height and width of the images, in pixels.
+
+    Example:
+        >>> least_height(["tree frog", "newt"], (40, 40)), least_height(["hippopotamus"], (40, 40))
+        (0.2, None)
+    """
+    edge, width = size
+    texts = [prompt_name(name) for name in class_names]
+    for height in HEIGHTS:
+        band = band_of(height, edge)
+        if height >= least and all(lay_out(text, width, band, font) is not None for text in texts):
+            return height
+    return None
+
+
+def check_writable(class_names: Sequence[str], size: tuple[int, int], height: float, font: str | None = None) -> None:
+    """Raises `ValueError` for class names that cannot be written on images, and says what would do.
 
     Args:
         class_names (`list[str]`): They are written as they stand in prompts: in lower case, without `_`, `-` and `/`.
-        width, band (`int`): The largest box, in pixels.
+        size (`tuple[int, int]`): Height and width of the images, in pixels.
+        height (`float`): The largest share of the height that the text takes.
         font (`str`, *optional*): File of the font; Pillow's own if not given.
 
     Example:
-        >>> check_writable(["tree frog", "newt"], width=64, band=16)
-        >>> check_writable(["crème brûlée"], width=64, band=32)
+        >>> check_writable(["tree frog", "newt"], (64, 64), height=0.25)
+        >>> check_writable(["crème brûlée"], (64, 64), height=0.5)
         Traceback (most recent call last):
         ValueError: You passed class names with the characters èéû, which the font of Pillow has not: ...
-        >>> check_writable(["tree frog", "newt"], width=24, band=8)
+        >>> check_writable(["tree frog", "newt"], (32, 24), height=0.2)
         Traceback (most recent call last):
-        ValueError: You passed 'tree frog', which has no place in 24 x 8 pixels in letters of 6 pixels, ...
+        ValueError: You passed 'tree frog', which has no place in 24 x 6 pixels in letters of 6 pixels, ... Pass
+        height=0.5, the least that all of them have place in.
+        >>> check_writable(["hippopotamus"], (40, 40), height=0.2)
+        Traceback (most recent call last):
+        ValueError: You passed 'hippopotamus', ... No height is enough. Attack images that are at least 43 pixels wide,
+        or leave the set out.
     """
+    edge, width = size
+    band = band_of(height, edge)
     missing = sorted({character for name in class_names for character in _missing(prompt_name(name), font)})
     if missing:
         raise ValueError(
@@ -71,8 +112,8 @@ def check_writable(class_names: Sequence[str], width: int, band: int, font: str 
     if too_long:
         raise ValueError(
             f"You passed {too_long[0]!r}, which has no place in {width} x {band} pixels in letters of {READABLE} "
-            f"pixels, the smallest that can be read; so do {len(too_long)} of {len(class_names)} class names. Pass a "
-            "larger height, or attack larger images."
+            f"pixels, the smallest that can be read; so do {len(too_long)} of {len(class_names)} class names. "
+            f"{_what_would_do(class_names, size, font)}"
         )
 
 
@@ -148,6 +189,19 @@ def colours(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         raise ValueError(f"You passed the colour {name!r}, which is none. Pass a name such as white or red.") from None
     is_light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
     return (red, green, blue), (0.0,) * 3 if is_light else (1.0,) * 3
+
+
+def _what_would_do(class_names: Sequence[str], size: tuple[int, int], font: str | None) -> str:
+    """The height to pass for class names that have no place at another one, or how wide images must be."""
+    height = least_height(class_names, size, font)
+    if height is not None:
+        return f"Pass height={height:g}, the least that all of them have place in."
+    words = {word for name in class_names for word in prompt_name(name).split()}
+    boxes = [_box(word, 0, READABLE, font) for word in words]
+    needed = max(size[1], *(right - left for left, _, right, _ in boxes))
+    if needed == size[1]:
+        return "No height is enough. Attack larger images, or leave the set out."
+    return f"No height is enough. Attack images that are at least {needed} pixels wide, or leave the set out."
 
 
 def _tight(layout: Layout, font: str | None) -> Layout:

@@ -20,12 +20,12 @@ from .dense import ByLargestLogit, Segments, walk_dense
 from .dense_checks import check_dense, check_whole, is_of_pixels
 from .dense_losses import DENSE_LOSSES
 from .early_stopped import early_stopped_pgd
-from .lettering import READABLE
+from .lettering import READABLE, band_of
 from .losses import LOSSES
 from .options import OF_ATTACKERS, complete, defaults_of, parse_options, resolve, try_attack
 from .pgd import default_step_size
 from .sea import sea
-from .typographic import Written, band_of, check_typography, write_words
+from .typographic import Written, check_typography, write_words
 from .walk import Walk
 
 _NAMES = {"apgd_t": "APGD-T", "fab_t": "FAB-T", "square": "Square"}

@@ -14,7 +14,7 @@ from ..noise import uniform_noise
 from ..prompts import prompt_name
 from ..registry import check_choice, check_count
 from .inputs import check_classes, check_inputs, check_logits, check_not_nan
-from .lettering import check_writable, colours, draw, lay_out, random_letters
+from .lettering import band_of, check_writable, colours, draw, lay_out, random_letters
 from .losses import correct, margin
 
 LETTERS = ("random", "word")
@@ -133,7 +133,7 @@ def write_words(
         raise ValueError(f"You passed images of {images.shape[1]} channels, but letters have a colour. Pass three.")
     band, width = band_of(height, images.shape[-2]), images.shape[-1]
     check_classes(labels, len(class_names))
-    check_writable(class_names, width, band, font)
+    check_writable(class_names, images.shape[-2:], height, font)
 
     adversarial = images.detach().clone()
     classes, covered = labels.clone(), torch.zeros(len(images), device=images.device)
@@ -176,16 +176,6 @@ def check_typography(height: float, letters: str, colour: str) -> None:
         )
     check_choice("letters", letters, LETTERS)
     colours(colour)
-
-
-def band_of(height: float, edge: int) -> int:
-    """How many rows of an image with so many text may take, at a share of its height.
-
-    Example:
-        >>> band_of(0.2, 224)
-        44
-    """
-    return int(height * edge + 1e-6)
 
 
 def _wrong_classes(labels: torch.Tensor, seeds: torch.Tensor, class_names: Sequence[str], count: int) -> torch.Tensor:

@@ -27,13 +27,14 @@ the images.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 
 from ..attacks import CORRUPTIONS, SEVERITIES, WITHOUT_BALL, parse_radius
+from ..attacks.lettering import least_height
 from ..attacks.options import parse_options
 from ..compilation import COMPILE_MODES
 from ..embedded import emoji_folder
@@ -65,6 +66,7 @@ GROUPS = ("animals", "smileys", "food", "travel", "activities", "objects", "symb
 HEADS = ("linear_probe", "nearest_class_mean")
 UNSEEN = ("pixels", "words")
 PAGE_EXAMPLES = 24  # images on the page of a report
+WORD_HEIGHT = 0.2  # of the image, unless some names have no place in that
 # RobustBench's radii for images of 32 pixels; the L2 one grows with the edge, the L1 one with the area.
 L2_EPS, L1_EPS = 0.5, 12.0
 
@@ -234,7 +236,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             model.to(state.device),
             processor,
             sets,
-            attacks_of(args, sets[0].shape[-1]),
+            attacks_of(args, sets[0].shape[-1], height_of_words(sets) if args.unseen == "words" else None),
             head=head,
             verdict=args.verdict,
             eight_bit=args.eight_bit,
@@ -361,8 +363,14 @@ def _check_idle(args: argparse.Namespace) -> None:
 # ---- Attacks ----
 
 
-def attacks_of(args: argparse.Namespace, edge: int) -> list[dict[str, Any]]:
-    """The attacks that a command line names, on images with so many pixels along an edge."""
+def attacks_of(
+    args: argparse.Namespace, edge: int, of_words: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """The attacks that a command line names, on images with so many pixels along an edge.
+
+    Args:
+        of_words (`dict`, *optional*): Options of words that are written on images, see [`height_of_words`].
+    """
     if args.attacks:
         named = [parse_options(text) for text in args.attacks]
     else:
@@ -381,8 +389,24 @@ def attacks_of(args: argparse.Namespace, edge: int) -> list[dict[str, Any]]:
     if args.unseen:
         attacks += unseen_attacks(args.eps[0], args.norm, edge)
     if args.unseen == "words":
-        attacks += [{"attack": "typographic", "letters": letters} for letters in ("word", "random")]
+        attacks += [
+            {"attack": "typographic", "letters": letters, **(of_words or {})} for letters in ("word", "random")
+        ]
     return attacks
+
+
+def height_of_words(sets: Sequence[EvaluationImages]) -> dict[str, float]:
+    """The height of words that are written on all sets where 20 % is too little for some names; else nothing.
+
+    Where no height is enough, the check of the attack says so.
+    """
+    from ..data.evaluation_sets import ZeroShotDataset
+
+    classified = [data for data in sets if isinstance(data, ZeroShotDataset)]
+    heights = [least_height(data.class_names, data.shape[-2:], least=WORD_HEIGHT) for data in classified]
+    needed = [height for height in heights if height is not None]
+    highest = max(needed, default=WORD_HEIGHT)
+    return {} if highest == WORD_HEIGHT else {"height": highest}
 
 
 def unseen_attacks(eps: str, norm: str, edge: int) -> list[dict[str, Any]]:

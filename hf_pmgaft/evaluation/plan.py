@@ -11,7 +11,6 @@ from ..attacks.dense_checks import check_dense, check_whole
 from ..attacks.lettering import check_writable
 from ..attacks.passes import Passes, most_passes
 from ..attacks.spec import AttackSpec
-from ..attacks.typographic import band_of
 from ..data.evaluation_sets import EvaluationImages, RetrievalDataset, ZeroShotDataset
 from ..data.segmentation_sets import SegmentationDataset
 from ..registry import check_count
@@ -174,9 +173,8 @@ def _check_writable(spec: AttackSpec, data: EvaluationImages) -> None:
     """Raises `ValueError` for a set with class names that an attack writes on its images and cannot."""
     if spec.attack != "typographic":
         return
-    height, width = data.shape[-2:]
     try:
-        check_writable(data.class_names, width, band_of(spec.options["height"], height), spec.options["font"])
+        check_writable(data.class_names, data.shape[-2:], spec.options["height"], spec.options["font"])
     except ValueError as error:
         raise ValueError(f"{spec.name} on the set {data.name!r}: {error}") from error
 

@@ -1,5 +1,7 @@
 """Names of wrong classes on pictures: which, where, how large, and what cannot be written."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hf_pmgaft import AttackSpec
 from hf_pmgaft.attacks import typographic
-from hf_pmgaft.attacks.lettering import draw, lay_out, random_letters
+from hf_pmgaft.attacks.lettering import check_writable, draw, lay_out, least_height, random_letters
 from hf_pmgaft.attacks.typographic import band_of, write_words
 
 NAMES = ["tree frog", "Newt_eft", "cat", "owl"]
@@ -234,7 +236,10 @@ def test_the_threat_is_text_in_so_many_rows():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"height": 0.1}, "'tree frog', which has no place in 48 x 4 pixels in letters of 6 pixels.*4 of 4 class"),
+        (
+            {"height": 0.1},
+            "'tree frog', which has no place in 48 x 4 pixels.*of 6 pixels.*4 of 4 class.* Pass height=0.2, the least",
+        ),
         ({"height": 0.0}, "height=0.0, which is no share"),
         ({"letters": "words"}, r"no letters 'words'. Choose one of \['random', 'word'\]"),
         ({"colour": "reddish"}, "the colour 'reddish', which is none"),
@@ -272,3 +277,23 @@ def test_without_names_there_is_nothing_to_write():
 def test_a_radius_is_refused():
     with pytest.raises(ValueError, match="'typographic' takes no eps"):
         AttackSpec.parse("typographic,eps=4/255")
+
+
+@pytest.mark.parametrize("names", [["tree frog", "newt"], ["a very long name of many words"]])
+@pytest.mark.parametrize("size", [(40, 40), (64, 30)])
+def test_the_height_that_an_error_names_is_enough_and_less_is_not(names, size):
+    height = least_height(names, size)
+    check_writable(names, size, height)
+    with pytest.raises(ValueError, match=rf"Pass height={height:g}, the least"):
+        check_writable(names, size, height - 0.1)
+    assert least_height(names, size, least=0.9) == 0.9
+
+
+def test_the_width_that_an_error_names_is_enough_and_less_is_not():
+    names = ["hippopotamus", "newt"]
+    with pytest.raises(ValueError, match="No height is enough. Attack images that are at least") as refused:
+        check_writable(names, (30, 30), 1.0)
+    width = int(re.search(r"at least (\d+) pixels", str(refused.value))[1])
+    check_writable(names, (40, width), 0.5)
+    with pytest.raises(ValueError, match=f"at least {width} pixels"):
+        check_writable(names, (40, width - 1), 1.0)

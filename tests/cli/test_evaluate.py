@@ -5,17 +5,21 @@ import signal
 import subprocess
 import sys
 
+import datasets
 import pytest
 import torch
+from PIL import Image
 from support.hub_server import READER
 from support.paths import EXAMPLES
 from support.stops import at_call
 from support.tiny import make_images
 
+from hf_pmgaft import ZeroShotDataset
 from hf_pmgaft.attacks import CORRUPTIONS
 from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.cli import evaluate
 from hf_pmgaft.evaluation.compiled import CompiledEncoder
+from hf_pmgaft.evaluation.plan import Plan
 from hf_pmgaft.evaluation.reader import Reader
 from hf_pmgaft.evaluation.report import RobustnessReport
 from hf_pmgaft.evaluation.verdicts import Verdicts
@@ -207,6 +211,29 @@ def test_words_are_unseen_threats_where_they_are_asked_for_and_all_others_are_as
     assert [AttackSpec.of(spec).name for spec in attacks[2][-2:]] == ["typographic word 20%", "typographic random 20%"]
     named = evaluate.attacks_of(evaluate.parse(["--attacks", "typographic,height=0.5"]), 64)
     assert AttackSpec.of(named[0]).threat == "typographic word 50%"
+
+
+def test_words_are_as_high_as_the_names_of_all_sets_need(processor):
+    def set_of(names, edge):
+        pixels = datasets.Dataset.from_dict(
+            {"image": [Image.new("RGB", (edge, edge))], "label": [0]},
+            features=datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}),
+        )
+        return ZeroShotDataset(pixels, processor, prompt_templates="{}", name=names[0], native_size=True)
+
+    short, long, never = (
+        set_of(["newt", "frog"], 64),
+        set_of(["a tree frog", "newt"], 32),
+        set_of(["hippopotamus", "newt"], 40),
+    )
+    assert evaluate.height_of_words([short]) == {}
+    of_words = evaluate.height_of_words([short, long, never])
+    args = evaluate.parse(["--unseen", "words"])
+    words = [AttackSpec.of(spec) for spec in evaluate.attacks_of(args, 64, of_words)[-2:]]
+    assert [spec.threat for spec in words] == ["typographic word 30%", "typographic random 30%"]
+    Plan.of(long, words)
+    with pytest.raises(ValueError, match="on the set 'hippopotamus'.*pixels wide, or leave the set out"):
+        Plan.of(never, words)
 
 
 def test_unseen_threats_to_a_headline_in_l1_are_attacked_by_what_knows_l1():
