@@ -56,8 +56,8 @@ if TYPE_CHECKING:  # what brings in transformers' models comes where it is used,
 
     from ..downstream.answer_attacks import AnswerAttack
     from ..downstream.answer_evaluation import AnswerEvaluation
-    from ..downstream.llava import VisionLanguageModel
     from ..downstream.tasks import AnswerTask
+    from ..downstream.vlm import VisionLanguageModel
 
 
 def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argparse.Namespace:
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     check_output_file("--verdict_file", args.verdict_file)
     check_output_file("--gallery", args.gallery)
     check_card(args)
-    from ..downstream.llava import load_vlm
+    from ..downstream.vlm import load_vlm
     from ..plots import answer_gallery
 
     # Model, images, tasks and towers

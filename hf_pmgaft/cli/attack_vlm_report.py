@@ -21,8 +21,8 @@ from .attack_vlm_checks import OWN
 
 if TYPE_CHECKING:  # what brings in transformers' models comes where it is used, so that --help is quick
     from ..downstream.answer_attacks import AnswerAttack
-    from ..downstream.llava import VisionLanguageModel
     from ..downstream.tasks import AnswerTask
+    from ..downstream.vlm import VisionLanguageModel
 
 EMBEDDED = "the embedded LLaVA"
 INTERVALS = "Intervals are 95 %: Wilson's of a mean of scores from 0 to 1, else by the bootstrap over images."

@@ -14,8 +14,8 @@ from .attack_vlm_protocol import CAPTION_PROMPT, ROBUST_CLIP, SHORT_ANSWER, toke
 
 if TYPE_CHECKING:  # what brings in transformers' models comes where it is used, so that --help is quick
     from ..data.rows import ImageRows
-    from ..downstream.llava import VisionLanguageModel
     from ..downstream.tasks import AnswerTask
+    from ..downstream.vlm import VisionLanguageModel
 
 TOKENS_OF_A_LETTER = 2  # and its end
 Question = tuple[str, list[str]]  # and its right answers

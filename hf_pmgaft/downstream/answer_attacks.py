@@ -11,11 +11,12 @@ import torch
 
 from ..attacks.ball import parse_radius
 from ..noise import sample_seeds
+from .answer_pgd import attack_answers
 from .answer_walks import AnswerWalks
 from .encoder_attack import attack_encoder
 from .ensemble import Course, stages
-from .llava import VisionLanguageModel, attack_answers
 from .tasks import AnswerTask
+from .vlm import VisionLanguageModel
 
 # What is filed of a text that was written about an image: the text, or what an ensemble says of it.
 Filed = Any
@@ -57,7 +58,8 @@ class AskedImages:
         questions = [self.task.questions[place] for place in places]
         if self.task.options is None:
             return self.model.write(images, questions, self.task.max_new_tokens)
-        return likeliest(self.model, images, questions, [self.task.options[place] for place in places])
+        judged = self.model.pixels.as_judged(images)
+        return likeliest(self.model, judged, questions, [self.task.options[place] for place in places])
 
 
 @torch.no_grad()

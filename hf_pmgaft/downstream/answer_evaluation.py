@@ -13,8 +13,8 @@ from ..evaluation.lots import Lots, by_size
 from ..evaluation.verdicts import Verdicts
 from ..progress import progress_bar
 from .answer_attacks import AnswerAttack, AskedImages, Filed, PgdAttack, text_of
-from .llava import VisionLanguageModel
 from .tasks import AnswerTask
+from .vlm import VisionLanguageModel
 
 CLEAN = "clean"
 WORST_OF_RADII = "per image the worst of the clean image and all radii so far, of adversarial images rounded to 8 bits"
@@ -37,7 +37,7 @@ class AnswerEvaluation:
         company (`Company`, *optional*): The processes that evaluate together.
 
     Example:
-        >>> from hf_pmgaft.downstream.llava import load_vlm
+        >>> from hf_pmgaft.downstream.vlm import load_vlm
         >>> from hf_pmgaft.downstream.scores import VqaScore
         >>> from hf_pmgaft.embedded import emoji_folder
         >>> from hf_pmgaft.evaluation.verdicts import Verdicts

@@ -11,9 +11,10 @@ from ..attacks.losses import gradient_of
 from ..attacks.usage import Usage
 from ..attacks.walk import State
 from ..modes import frozen
+from .answer_pgd import as_8_bit_files
 from .ensemble import Course, Stage
-from .llava import VisionLanguageModel, as_8_bit_files
 from .tasks import AnswerTask
+from .vlm import VisionLanguageModel
 
 Place = tuple[Course, Stage]  # a walk: of which image, and which one
 Write = Callable[[torch.Tensor, Sequence[int]], list[str]]

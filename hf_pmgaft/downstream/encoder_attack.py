@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from ..attacks.pgd import pgd
 from ..registry import check_choice
-from .llava import VisionLanguageModel, as_8_bit_files, check_attacked_images
+from .answer_pgd import as_8_bit_files, check_attacked_images
+from .vlm import VisionLanguageModel
 
 DISTANCES = ("cosine", "l2")
 
@@ -47,7 +48,7 @@ def attack_encoder(
         RuntimeError: if an image leaves the ball.
 
     Example:
-        >>> from hf_pmgaft.downstream.llava import load_vlm
+        >>> from hf_pmgaft.downstream.vlm import load_vlm
         >>> from hf_pmgaft.embedded import emoji_folder
         >>> llava, images = load_vlm(str(emoji_folder() / "llava")), torch.ones(1, 3, 40, 40)
         >>> attacked = attack_encoder(llava, images, eps="4/255", num_steps=2)

@@ -10,7 +10,7 @@ from ..modes import frozen, without_tf32
 from ..noise import uniform_noise
 
 if TYPE_CHECKING:
-    from .llava import VisionLanguageModel
+    from .vlm import VisionLanguageModel
 
 EDGE = 64  # of the image, in pixels
 QUESTION, ANSWER = "What is it?", "a"

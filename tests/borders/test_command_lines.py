@@ -11,7 +11,7 @@ from support.tiny import make_images
 from hf_pmgaft import cli
 from hf_pmgaft.cli import attack_vlm, gallery
 from hf_pmgaft.cli.train import split_launcher_options
-from hf_pmgaft.downstream import llava
+from hf_pmgaft.downstream import vlm
 
 CLIP, LLAVA = str(EMOJI / "model"), str(EMOJI / "llava")
 
@@ -54,7 +54,7 @@ def test_command_lines_that_are_refused_before_a_model_is_opened(given, outcome,
     (tmp_path / "bad.json").write_text("{")
     monkeypatch.setattr(gallery, "load_one_of_several", None)
     monkeypatch.setattr(attack_vlm, "load_model", None)
-    monkeypatch.setattr(llava.AutoModelForImageTextToText, "from_pretrained", None)
+    monkeypatch.setattr(vlm.AutoModelForImageTextToText, "from_pretrained", None)
 
     words = [word.strip("'") for word in given.split()]
     with pytest.raises(SystemExit) as ended:

@@ -16,7 +16,7 @@ from transformers import CLIPModel, LlavaForConditionalGeneration, LlavaProcesso
 from hf_pmgaft import VisionLanguageModel, attack_answers, vision_tower
 from hf_pmgaft.cli import attack_vlm, emoji_questions
 from hf_pmgaft.cli.emoji_questions import DESCRIBE, GROUP, NAME
-from hf_pmgaft.downstream import llava as module
+from hf_pmgaft.downstream import answer_pgd, vlm
 from hf_pmgaft.downstream.answer_attacks import PgdAttack
 from hf_pmgaft.downstream.encoder_attack import attack_encoder
 from hf_pmgaft.noise import sample_seeds
@@ -59,13 +59,13 @@ def report_of(folder, *flags) -> dict:
 
 
 def test_every_tower_is_reported_and_the_rest_of_the_model_left_alone(robust, tmp_path, capsys, monkeypatch):
-    kept, load = [], module.load_vlm
+    kept, load = [], vlm.load_vlm
 
-    def load_vlm(name):
-        kept.append(load(name))
+    def load_vlm(*args):
+        kept.append(load(*args))
         return kept[0]
 
-    monkeypatch.setattr(module, "load_vlm", load_vlm)
+    monkeypatch.setattr(vlm, "load_vlm", load_vlm)
     report = report_of(tmp_path, "--towers", robust, "--gallery", str(tmp_path / "seen.png"))
 
     name, printed = Path(robust).name, capsys.readouterr().out
@@ -206,7 +206,7 @@ def test_what_cannot_work_ends_with_one_line_before_any_work(argv, message, monk
         raise AssertionError("it began to work")
 
     monkeypatch.setattr(VisionLanguageModel, "write", working)
-    monkeypatch.setattr(module, "pgd", working)
+    monkeypatch.setattr(answer_pgd, "pgd", working)
     if "SMALLER" in argv:
         model.save_pretrained(tmp_path)
         argv = ["--towers", str(tmp_path)]

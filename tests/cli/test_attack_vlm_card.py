@@ -10,7 +10,7 @@ from transformers import CLIPModel
 
 from hf_pmgaft import PMGAFTConfig
 from hf_pmgaft.cli import attack_vlm
-from hf_pmgaft.downstream.llava import VisionLanguageModel
+from hf_pmgaft.downstream.vlm import VisionLanguageModel
 from hf_pmgaft.hub.card import save_model_card
 from hf_pmgaft.objectives import make_objective
 from hf_pmgaft.tuning import make_tuning

@@ -12,8 +12,8 @@ from support.tiny import make_images
 
 from hf_pmgaft.cli import attack_vlm, emoji_questions
 from hf_pmgaft.cli.attack_vlm_protocol import TARGETS
-from hf_pmgaft.downstream.llava import VisionLanguageModel
 from hf_pmgaft.downstream.science_qa import choice_prompt
+from hf_pmgaft.downstream.vlm import VisionLanguageModel
 
 SMALL = ["--num_images", "3", "--num_steps", "1"]
 ROBUST_CLIP = ["--protocol", "robust_clip", *SMALL, "--target_steps", "1", "--target_images", "2"]

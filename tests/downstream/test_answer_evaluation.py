@@ -10,9 +10,9 @@ from hf_pmgaft.cli import emoji_questions
 from hf_pmgaft.cli.emoji_questions import GROUP, NAME
 from hf_pmgaft.downstream.answer_attacks import EnsembleAttack, PgdAttack, likeliest
 from hf_pmgaft.downstream.answer_evaluation import AnswerEvaluation
-from hf_pmgaft.downstream.llava import load_vlm
 from hf_pmgaft.downstream.scores import ChoiceScore, SuccessScore, VqaScore, YesNoScore
 from hf_pmgaft.downstream.tasks import AnswerTask
+from hf_pmgaft.downstream.vlm import load_vlm
 from hf_pmgaft.evaluation.verdicts import Verdicts
 
 ROWS = [3, 5]

@@ -13,7 +13,7 @@ from hf_pmgaft.cli import emoji_questions
 from hf_pmgaft.cli.emoji_questions import NAME
 from hf_pmgaft.downstream import encoder_attack as module
 from hf_pmgaft.downstream.encoder_attack import attack_encoder
-from hf_pmgaft.downstream.llava import load_vlm
+from hf_pmgaft.downstream.vlm import load_vlm
 
 
 @functools.cache

@@ -13,9 +13,9 @@ from hf_pmgaft.cli.emoji_questions import DESCRIBE, NAME
 from hf_pmgaft.downstream.answer_attacks import AskedImages, EnsembleAttack
 from hf_pmgaft.downstream.answer_walks import AnswerWalks
 from hf_pmgaft.downstream.ensemble import LAST, Course, Stage, stages
-from hf_pmgaft.downstream.llava import load_vlm
 from hf_pmgaft.downstream.scores import CiderScore, SuccessScore, VqaScore
 from hf_pmgaft.downstream.tasks import AnswerTask
+from hf_pmgaft.downstream.vlm import load_vlm
 
 EPS = "4/255"
 ROWS = [3, 5, 11, 40, 77]

@@ -27,8 +27,11 @@ from transformers import BlipConfig
 
 from hf_pmgaft import VisionLanguageModel, attack_answers, swap_vision_tower, vision_tower
 from hf_pmgaft.cli import attack_vlm
+from hf_pmgaft.downstream.answer_attacks import AskedImages
 from hf_pmgaft.downstream.families import FAMILIES, family_named
-from hf_pmgaft.downstream.llava import load_vlm
+from hf_pmgaft.downstream.scores import ChoiceScore
+from hf_pmgaft.downstream.tasks import AnswerTask
+from hf_pmgaft.downstream.vlm import load_vlm
 
 ANSWERS = ["cat", "money bag, tagged coin"]
 # A resize of 8 bits rounds by half a level, and there are three at most, which pass it on; 1.45 levels were seen.
@@ -189,6 +192,16 @@ def test_options_that_have_no_effect_are_refused(qwen):
 
 def test_a_stopped_evaluation_goes_on_where_it_was(vlm, tmp_path):
     assert resumes(vlm, tmp_path / "texts.jsonl")
+
+
+def test_a_choice_is_made_by_the_image_of_8_bits(qwen, monkeypatch):
+    images, loss, seen = make_pictures(), qwen.answer_loss, []
+    choices = [["cat", "dog"]] * 2
+    task = AnswerTask("asked", "choice", QUESTIONS, [["cat"]] * 2, ChoiceScore([0, 0], [2, 2]), options=choices)
+    monkeypatch.setattr(qwen, "answer_loss", lambda shown, *rest, **options: seen.append(shown) or loss(shown, *rest))
+    asked = AskedImages(qwen, task, images, [0, 1], 2)
+    assert set(asked.write(images, [0, 1])) <= {"cat", "dog"}
+    assert [shown.dtype for shown in seen] == [torch.uint8] * 2
 
 
 def test_the_command_attacks_files_of_several_sizes(qwen, tmp_path, capsys):

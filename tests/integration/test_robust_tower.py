@@ -19,7 +19,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from hf_pmgaft import cli, load_model, swap_vision_tower, vision_tower
-from hf_pmgaft.downstream.llava import load_vlm
+from hf_pmgaft.downstream.vlm import load_vlm
 
 CLIP, LLAVA = "openai/clip-vit-large-patch14-336", "llava-hf/llava-1.5-7b-hf"
 # The true shape of CLIP's ViT-L/14 at 336 pixels, but for 22 of its 24 blocks.

@@ -21,7 +21,7 @@ from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.cli import emoji_questions
 from hf_pmgaft.cli.emoji_questions import DESCRIBE, GROUP, NAME
 from hf_pmgaft.data import read_image
-from hf_pmgaft.downstream import llava as module
+from hf_pmgaft.downstream import answer_pgd as module
 from hf_pmgaft.downstream.answers import contains
 
 TARGET = "money bag"
