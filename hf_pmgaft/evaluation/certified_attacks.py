@@ -89,6 +89,7 @@ def describe_attacks(attacks: Sequence[AttackSpec], sigma: float | str, eot: int
             "names": list(dict.fromkeys(spec.name.replace(f" {spec.threat}", "", 1) for spec in rows)),
             "eot": defended.eot,
             "draws": defended.draws,
+            "verdict": "the most frequent class of the draws, a tie is wrong",
         }
     }
 

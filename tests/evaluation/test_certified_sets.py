@@ -124,6 +124,7 @@ def test_the_protocol_holds_all_that_the_figures_depend_on(fitted, data, attacke
     assert (protocol["draws"], protocol["selection"], protocol["alpha"]) == (60, 20, 0.001)
     assert protocol["sigma"] == [SIGMA] and protocol["radii"] == RADII
     assert protocol["empirical"]["draws"] == 20 and protocol["empirical"]["eot"] == 2
+    assert protocol["empirical"]["verdict"] == "the most frequent class of the draws, a tie is wrong"
     assert protocol["sets"]["own"]["num_samples"] == 8 and protocol["sets"]["own"]["images"]
     text = " ".join(attacked.statement)
     assert "confidence of 99.9 %" in text and "60 draws" in text and "PGD-4 ce" in text and "20 other draws" in text

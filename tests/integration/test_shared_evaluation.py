@@ -9,7 +9,10 @@ import pytest
 import torch
 from support.processes import Group
 from support.shared_evaluation import (
+    CERTIFIED,
     KINDS,
+    MADE_BEFORE,
+    MATRIX,
     SIZE,
     evaluate,
     evaluate_again_after_an_error,
@@ -18,9 +21,13 @@ from support.shared_evaluation import (
     goes_before,
     judged,
     lines,
+    measure_further,
     reports,
 )
-from support.tiny import fit_model
+from support.tiny import fit_model, make_images, make_model, make_processor
+
+from hf_pmgaft import ZeroShotDataset
+from hf_pmgaft.evaluation import train_universal
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +72,32 @@ def test_several_processes_report_what_one_reports(root, alone, processes, worke
     folder = run(root, f"of {processes}", processes, workers=workers)
     check_same(folder, alone, processes)
     assert len([*folder.glob("any iterate.jsonl*")]) == processes
+
+
+def test_certificates_and_images_that_were_made_before_are_those_of_one_process(root):
+    model, processor = make_model(), make_processor()
+    model.load_state_dict(torch.load(root / "fitted.pt", weights_only=True))
+    others = ZeroShotDataset(make_images(16, seed=2), processor, None, "a photo of the {}", name="others")
+    noise = train_universal(model, processor, others, eps="40/255", epochs=3, batch_size=8, progress=False)
+    noise.save(root / "noise.safetensors")
+
+    alone = run(root, "further alone", 1, measure_further)
+    folder = run(root, "further", 2, measure_further)
+    for kind in (MADE_BEFORE, CERTIFIED, MATRIX):
+        assert reports(folder, kind) == reports(alone, kind) * 2
+        counts = {key: Counter(dict.fromkeys(rows, times(kind))) for key, rows in judged(alone, kind).items()}
+        assert judged(folder, kind) == counts
+        assert len([*folder.glob(f"{kind}.jsonl*")]) == 2
+
+    (made,), (certified, _), (matrix,) = (reports(alone, kind)[0]["sets"] for kind in (MADE_BEFORE, CERTIFIED, MATRIX))
+    assert len(made["threats"]) == 2 and all(0 < figure < 1 for figure in made["threats"].values())
+    assert 0 < certified["certified_accuracy"]["0.2"] <= 1
+    assert 0 < sum(matrix["right"]["linf 20/255"]["other"]["fitted"]) < SIZE
+
+
+def times(kind: str) -> int:
+    """How often a row of an image has an entry: once for each set that holds it."""
+    return 2 if kind == CERTIFIED else 1
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -1,6 +1,7 @@
 """Evaluations that several processes share: of classes under both verdicts, and of captions, one after the other."""
 
 import contextlib
+import copy
 import json
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ import torch
 from hf_pmgaft import ZeroShotDataset
 from hf_pmgaft.data import RetrievalDataset
 from hf_pmgaft.distributed import process_share
-from hf_pmgaft.evaluation import evaluate_robustness
+from hf_pmgaft.evaluation import certify_sets, evaluate_robustness, transfer_matrix
 from hf_pmgaft.evaluation.verdicts import PIXELS, Verdicts
 from support.sets import make_large
 from support.tiny import make_images, make_model, make_processor
@@ -30,6 +31,9 @@ KINDS = {
 
 RANDOM = "random defence"
 OF_RANDOM = {"attacks": [PGD, APGD_T], "defence": "random_noise,eps=30/255", "eot": 2, "draws": 3}
+MADE_BEFORE = "made before"  # on another model, and for all images at once
+OF_MADE_BEFORE = {"attacks": [{**PGD, "source": "other"}]}
+CERTIFIED, MATRIX = "certified", "matrix"
 
 
 def make_set(kind: str, processor) -> ZeroShotDataset | RetrievalDataset:
@@ -55,9 +59,53 @@ def evaluate(folder: Path, workers: int = 0, kinds: tuple[str, ...] = tuple(KIND
             "progress": False,
             "verdict_file": folder / f"{kind}.jsonl",
         }
-        options.update(OF_RANDOM if kind == RANDOM else KINDS[kind])
+        if kind == MADE_BEFORE:
+            options["sources"] = {"other": (make_other(model), processor)}
+            noise = f"universal,eps=40/255,file={folder.parent / 'noise.safetensors'}"
+            options["attacks"] = [*OF_MADE_BEFORE["attacks"], noise]
+        else:
+            options.update(OF_RANDOM if kind == RANDOM else KINDS[kind])
         report = evaluate_robustness(model, processor, [make_set(kind, processor)], **options)
         (folder / f"{kind}-{process_share()[0]}.json").write_text(json.dumps(report.to_dict()))
+
+
+def make_other(model: torch.nn.Module) -> torch.nn.Module:
+    """A model near another one, on which images are made."""
+    other, generator = copy.deepcopy(model), torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in other.vision_model.parameters():
+            parameter += 0.1 * parameter.std() * torch.randn(parameter.shape, generator=generator)
+    return other
+
+
+def measure_further(folder: Path) -> None:
+    """Images made before, certificates of two lists, and a transfer matrix; a report of each by each process."""
+    evaluate(folder, kinds=(MADE_BEFORE,))
+    model, processor = make_model(), make_processor()
+    model.load_state_dict(torch.load(folder.parent / "fitted.pt", weights_only=True))
+    lists = [
+        ZeroShotDataset(make_images(SIZE, seed=9), processor, None, text, name=text)
+        for text in ("a photo of the {}", "{}")
+    ]
+    options = {"progress": False, "batch_size": 4}
+
+    certified = certify_sets(
+        model,
+        processor,
+        lists,
+        sigma=0.4,
+        draws=50,
+        selection=10,
+        attacks=["fgsm,attacker=through"],
+        radii=[0.2],
+        verdict_draws=5,
+        verdict_file=folder / f"{CERTIFIED}.jsonl",
+        **options,
+    )
+    models = {"fitted": (model, processor), "other": (make_other(model), processor)}
+    matrix = transfer_matrix(models, lists[:1], [PGD], verdict_file=folder / f"{MATRIX}.jsonl", **options)
+    for name, report in ((CERTIFIED, certified), (MATRIX, matrix)):
+        (folder / f"{name}-{process_share()[0]}.json").write_text(json.dumps(report.to_dict()))
 
 
 def evaluate_broken(folder: Path) -> None:
