@@ -6,13 +6,13 @@ import sys
 
 from tqdm.auto import notebook_tqdm, std_tqdm, tqdm
 
-LOG_INTERVAL = 60.0  # seconds between two lines of a bar in a log file
+LOG_INTERVAL = 30.0  # seconds between two lines of a bar in a log file
 
 
 def progress_bar(
     title: str, total: int | None = None, done: int = 0, unit: str = "img", shown: bool = True, delay: float = 0.0
 ) -> tqdm:
-    """A bar of so many things to do, of which some are done. A log file gets a line a minute.
+    """A bar of so many things to do, of which some are done. A log file gets a line every 30 seconds.
 
     Work that is done within `delay` seconds has no bar.
 
@@ -36,4 +36,9 @@ def announce(text: str) -> None:
 
 def is_drawn_over() -> bool:
     """Whether a bar is drawn over itself where it is shown: in a terminal or a notebook, and not in a log file."""
-    return sys.stderr.isatty() or notebook_tqdm is not std_tqdm
+    return is_terminal() or notebook_tqdm is not std_tqdm
+
+
+def is_terminal() -> bool:
+    """Whether bars are shown in a terminal, where one stays below the other."""
+    return sys.stderr.isatty()

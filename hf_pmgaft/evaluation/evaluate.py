@@ -25,7 +25,7 @@ from ..models.precision import check_has_values, other_dtypes
 from ..models.processors import check_image_size, pixel_statistics
 from ..modes import frozen, full_precision, without_tf32
 from ..noise import sample_seeds
-from ..progress import announce
+from ..progress import announce, is_terminal
 from ..registry import check_choice, check_count
 from ..tuning.peft_adapter import check_takes_images
 from ..zero_shot.classifier import ZeroShotClassifier
@@ -39,6 +39,7 @@ from .defended import Defended, at_one_draw, check_defended
 from .draw_rules import Rule
 from .examples import Album
 from .heads import Head
+from .image_progress import WholeProgress
 from .judge import Judge
 from .majority import draw_figures, judge_random, judged_random
 from .outcomes import Outcome, summed, worst_case
@@ -227,8 +228,12 @@ def evaluate_robustness(
     judge = Judge(verdicts, any_iterate, eight_bit, batch_size, seed, progress and rank == 0)
     if examples:
         judge.album = Album(plans, attacks[0].threat, examples, seed)
+    if judge.progress and not is_terminal():
+        judge.whole = _whole_progress(plans, attacks[0].threat)
     probed: list[_Probed] = []
     with judge.company, closing(verdicts), without_tf32(), ExitStack() as stack:
+        if judge.whole is not None:
+            stack.callback(judge.whole.close)
         for each in (model, *(of_source.model for of_source in on_sources.values())):
             stack.enter_context(full_precision(each))
             stack.enter_context(frozen(each))
@@ -392,6 +397,13 @@ def _key(plan: Plan) -> str:
 
 
 # ---- The task of a set ----
+
+
+def _whole_progress(plans: Sequence[Plan], headline: str) -> WholeProgress:
+    """The bar of all sets and attacks."""
+    images = {plan.name: len(plan.rows) for plan in plans}
+    total = sum(len(plan.rows) * (1 + len(plan.attacks)) for plan in plans)
+    return WholeProgress(images, total, {plan.name: plan.leading_to(headline) for plan in plans})
 
 
 def _judge(

@@ -25,7 +25,7 @@ from ..noise import sample_seeds
 from ..zero_shot.segmenter import Segmenter
 from .company import Company
 from .examples import Album
-from .image_progress import Classifier, Progress
+from .image_progress import Classifier, Progress, WholeProgress
 from .loaded import Loaded
 from .lots import Lots, by_size, split
 from .reader import Reader
@@ -70,6 +70,7 @@ class Judge:
         progress (`bool`): Whether bars are shown.
         company (`Company`): Who judges together.
         album (`Album`, *optional*): Where some of the attacked images are kept.
+        whole (`WholeProgress`, *optional*): The bar of all sets and attacks, in place of one for each.
 
     Attributes:
         usage (`dict`): How full the batches of this process were, by set and key.
@@ -93,6 +94,7 @@ class Judge:
     progress: bool
     company: Company = field(default_factory=Company)
     album: Album | None = None
+    whole: WholeProgress | None = None
     usage: dict[tuple[str, str], Usage] = field(default_factory=dict)
 
     def check_images(self, reader: Reader, rows: Sequence[int]) -> None:
@@ -240,7 +242,8 @@ class Judge:
         todo = [row for row in candidates if row not in values]
         done = len(candidates) - len(todo)
         right = len(todo) + sum(row in values and share_right(values[row]) for row in candidates)
-        with Progress(f"{reader.name}: {key}", len(candidates), done, right, len(rows), self.progress) as progress:
+        counts = {"total": len(candidates), "done": done, "right": right, "images": len(rows)}
+        with Progress(reader.name, key, **counts, shown=self.progress, whole=self.whole) as progress:
             work = _Work(todo, values, share_right, progress)
             yield work
             self.company.meet()

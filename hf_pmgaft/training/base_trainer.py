@@ -20,7 +20,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..engines import adapt_to_processes, copy_trained, load_whole_models, local_part
@@ -28,11 +27,11 @@ from ..files import free_space, save_tensors, write_whole, writing_into
 from ..hub.upload import EXTRA_STATE
 from ..models.processors import save_processor
 from ..modes import frozen, full_precision, without_tf32
-from ..progress import is_drawn_over
 from ..tuning.saved import TRAINING_CONFIG
 from . import checkpoints
-from .callbacks import LogFileProgress, StopOnSignal, WatchBudget, WeightAverage
+from .callbacks import StopOnSignal, WatchBudget, WeightAverage
 from .checks import check_training
+from .progress_bars import show_accuracies
 from .run_folder import TRAINED, RunFolder, settings_of
 from .running_means import RunningMeans
 from .stream_trainer import StreamTrainer
@@ -59,8 +58,7 @@ class BaseTrainer(StreamTrainer):
         super().__init__(model=model, args=args, **kwargs)
         args.enable_jit_checkpoint = stop_on_signal
 
-        if not is_drawn_over() and self.pop_callback(ProgressCallback) is not None:
-            self.add_callback(LogFileProgress)
+        show_accuracies(self)
 
         self.folder = RunFolder(self.args.output_dir, settings_of(self.args))
         self.means = RunningMeans(self.args.device)

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from transformers import ProgressCallback, TrainerCallback
+from transformers import TrainerCallback
 from transformers.training_args import OptimizerNames
 
 from ..distributed import max_over_processes
-from ..progress import LOG_INTERVAL
 from ..signals import catching_signals
 
 logger = logging.getLogger(__name__)
@@ -143,12 +142,3 @@ class WatchBudget(TrainerCallback):
                 f"logged steps. With a mean norm of {statistics.fmean(self.norms):.1f}, that divided SGD's learning "
                 "rate. Pass max_grad_norm=0 for gradients as they are."
             )
-
-
-class LogFileProgress(ProgressCallback):
-    """Trainer's progress bar where it is written into a file, which gets a line a minute."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:
-            self.training_bar.mininterval = self.training_bar.maxinterval = LOG_INTERVAL
