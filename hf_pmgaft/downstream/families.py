@@ -27,7 +27,7 @@ class Family:
         one_each (`bool`): Whether a list of images is read as those of one text, so that each needs a list of its own.
         projector (`str`): Path to the module that takes the tower's tokens to the language model's width.
         prompt (`str`, *optional*): What a question becomes where the processor has no chat template.
-        transformers (`tuple[int, int]`): The oldest release with which the family is known to work.
+        transformers (`tuple[int, int]`): The oldest release with which the family was seen to work.
 
     Example:
         >>> FAMILIES["qwen2_5_vl"].by_size
@@ -41,7 +41,7 @@ class Family:
     one_each: bool = False
     projector: str = "model.multi_modal_projector"
     prompt: str | None = None
-    transformers: tuple[int, int] = (5, 24)
+    transformers: tuple[int, int] = (5, 19)
 
 
 _QWEN = Family(by_size=("image_grid_thw",), token_types="mm_token_type_ids", projector="model.visual.merger")
@@ -49,16 +49,17 @@ _IDEFICS = Family(by_size=("pixel_attention_mask",), one_each=True, projector="m
 
 # By the `model_type` of the configuration.
 FAMILIES: dict[str, Family] = {
-    "llava": Family(own_size=True, transformers=(5, 19)),
+    "llava": Family(own_size=True),
     # Prompts see both ways, type 0; answers see what came before, type 1. The checkpoints have no template.
     "paligemma": Family(token_types="token_type_ids", answer_type=1, prompt="<image>{question}"),
-    "gemma3": Family(token_types="token_type_ids"),
+    # Before 5.23 the processor has its options elsewhere: the numbers of pan-and-scan, and InternVL's tiles.
+    "gemma3": Family(token_types="token_type_ids", transformers=(5, 23)),
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": _QWEN,
     "llava_next": Family(by_size=("image_sizes",)),
     "llava_onevision": Family(by_size=("image_sizes", "batch_num_images")),
-    "internvl": Family(),
+    "internvl": Family(transformers=(5, 23)),
     "idefics3": _IDEFICS,
     "smolvlm": _IDEFICS,
 }
@@ -88,7 +89,7 @@ def family_named(kind: str) -> Family:
         least = ".".join(str(number) for number in family.transformers)
         raise ImportError(
             f"The model is a {kind}, which needs transformers {least} or newer, but {transformers.__version__} is "
-            "installed, where its processor was not seen to let gradients through. Run `pip install -U transformers`."
+            "installed, with which it was not seen to work. Run `pip install -U transformers`."
         )
     if not family.own_size and importlib.util.find_spec("torchvision") is None:
         raise ImportError(

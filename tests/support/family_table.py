@@ -132,8 +132,8 @@ def _table(header: list[str], rows: dict[str, list[str]]) -> str:
 TEXT = """# Which vision-language models can be attacked
 
 `pmgaft attack-vlm --model NAME` and `VisionLanguageModel` take any `AutoModelForImageTextToText` of the families
-below, in float32. A LLaVA works with Pillow alone. The others need torchvision and transformers 5.24 or newer, and are
-refused by name without:
+below, in float32. A LLaVA works with Pillow alone. The others need torchvision, and are refused by
+name without:
 
 ```bash
 pip install torchvision
@@ -141,7 +141,8 @@ pip install torchvision
 
 ## What was seen
 
-Tiny models of each family, with random weights and processors made by the tests, with
+Tiny models of each family, with random weights and processors made by the tests. They also passed their tests with
+transformers 5.23.0, and all but InternVL and Gemma 3, which need 5.23, with 5.19.0. The table is of
 {versions}.
 
 {seen}
