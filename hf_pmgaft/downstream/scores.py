@@ -117,11 +117,11 @@ class CiderScore(Score):
     """
 
     figure = "cider_d"
-    title = "CIDEr-D (own tokenizer)"
 
     def __init__(self, references: Sequence[Sequence[str]], leaves_below: float = 0.0):
         self.leaves_below = leaves_below
         self._cider = CiderD([[caption_tokens(text) for text in of_image] for of_image in references])
+        self.title = f"CIDEr-D (own tokenizer, {len(references)} images)"
         self._corpus = f"references of the {len(references)} evaluated images"
 
     def of(self, text: str, place: int) -> float:

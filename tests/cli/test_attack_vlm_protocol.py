@@ -60,7 +60,7 @@ def test_the_papers_protocol_has_its_radii_scores_and_attack(tmp_path, capsys):
         assert len(worst[0]) == (2 if figure == "success" else 3) and figure in of_radii[0]
 
     printed = capsys.readouterr().out
-    assert "CIDEr-D (own tokenizer)" in printed and "robust_clip with another num_images" in printed
+    assert "CIDEr-D (own tokenizer, 3 images)" in printed and "robust_clip with another num_images" in printed
     assert "by the bootstrap over images" in printed
 
 

@@ -8,6 +8,7 @@ from support.llava import pixels_of
 from support.paths import EMOJI
 from support.vlm_golden import GOLDEN
 
+from hf_pmgaft.attacks.apgd_steps import DenseSteps
 from hf_pmgaft.cli import emoji_questions
 from hf_pmgaft.cli.emoji_questions import DESCRIBE, NAME
 from hf_pmgaft.downstream.answer_attacks import AskedImages, EnsembleAttack
@@ -83,6 +84,14 @@ def test_captions_have_five_references_and_answers_the_five_most_frequent():
     assert [stage.answer for stage in of_answers] == ["d", "b", "c", None, "maybe", "Word"]
     (of_target,) = stages(AnswerTask("target", "target", ["?"], [["cat"]], score), 0)
     assert of_target.answer == "cat" and of_target.is_targeted
+
+
+def test_words_that_images_are_pulled_to_are_no_answers_to_go_on_with():
+    tried = [Stage("answer 0", "cat"), Stage("towards maybe", "maybe", is_targeted=True), LAST]
+    course = Course(0, IMAGE, tried, lambda score: score <= 0, text="clean", score=0.9)
+    course.note(course.next_stage(), "a dog", 0.8, IMAGE + 1)
+    course.note(course.next_stage(), "maybe", 0.5, IMAGE + 2)
+    assert course.answer_of(LAST) == "cat" and torch.equal(course.start_of(LAST), IMAGE + 2)
 
 
 # ---- On the embedded LLaVA ----
@@ -169,6 +178,16 @@ def test_batches_are_full_while_images_wait(llava, images, captions):
         *range(5)
     ]
     assert walks.usage.waiting_fill == 1.0 and walks.usage.passes > 10
+
+
+def test_a_run_is_apgd_from_a_step_of_one_radius_on_answers_with_their_end(llava, images, captions, monkeypatch):
+    walks = AnswerWalks(llava, captions, None, eps=EPS, radius=4 / 255, num_steps=7, size=2)
+    assert walks.steps == DenseSteps(4 / 255, "linf", 7, first_step=1.0)
+
+    counted, loss = [], llava.answer_loss
+    monkeypatch.setattr(llava, "answer_loss", lambda *args, **how: counted.append(how) or loss(*args, **how))
+    run(llava, images, captions, EnsembleAttack(num_steps=1))
+    assert counted and all(how == {"end_token": True} for how in counted)
 
 
 def test_a_targeted_run_lowers_the_loss_of_its_target(llava, images):
