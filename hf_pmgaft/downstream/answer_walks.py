@@ -77,8 +77,7 @@ class AnswerWalks:
         with frozen(self.model.model):
             while True:
                 self._fill(lots)
-                has_room = len(self._walks) < self.size
-                if self._ended and (has_room or len(self._ended) >= self.size):
+                if self._ended:
                     self._look()
                 elif self._walks:
                     self._step()
@@ -161,8 +160,8 @@ class AnswerWalks:
     # ---- What a walk came to ----
 
     def _look(self) -> None:
-        """Reads what the model writes about the points of walks that have ended, as many as a batch holds."""
-        looked_at, self._ended = self._ended[: self.size], self._ended[self.size :]
+        """Reads what the model writes about the points of walks that have ended."""
+        looked_at, self._ended = self._ended, []
         courses = [course for (course, _), _ in looked_at]
         images = as_8_bit_files(
             torch.stack([course.image for course in courses]), torch.stack([point for _, point in looked_at]), self.eps

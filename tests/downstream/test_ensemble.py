@@ -12,6 +12,7 @@ from hf_pmgaft.attacks.apgd_steps import DenseSteps
 from hf_pmgaft.cli import emoji_questions
 from hf_pmgaft.cli.emoji_questions import DESCRIBE, NAME
 from hf_pmgaft.downstream.answer_attacks import AskedImages, EnsembleAttack
+from hf_pmgaft.downstream.answer_pgd import as_8_bit_files
 from hf_pmgaft.downstream.answer_walks import AnswerWalks
 from hf_pmgaft.downstream.ensemble import LAST, Course, Stage, stages
 from hf_pmgaft.downstream.scores import CiderScore, SuccessScore, VqaScore
@@ -92,6 +93,49 @@ def test_words_that_images_are_pulled_to_are_no_answers_to_go_on_with():
     course.note(course.next_stage(), "a dog", 0.8, IMAGE + 1)
     course.note(course.next_stage(), "maybe", 0.5, IMAGE + 2)
     assert course.answer_of(LAST) == "cat" and torch.equal(course.start_of(LAST), IMAGE + 2)
+
+
+class Hill:
+    """A model whose loss is highest where images are 1.3 grey levels brighter, past which a step of 4 goes."""
+
+    def __init__(self, image: torch.Tensor):
+        self.model = torch.nn.Linear(1, 1)
+        self.top = image.mean() + 1.3 / 255
+        self.visited: list[torch.Tensor] = []
+
+    def answer_loss(self, points, questions, answers, end_token):
+        self.visited.append(points.detach()[0].clone())
+        return 1 - (points.mean(dim=(1, 2, 3)) - self.top).abs()
+
+
+class Lower(SuccessScore):
+    """Every text scores lower than the one before, so that all images are kept."""
+
+    score = 1.0
+
+    def of(self, text, place):
+        self.score /= 2
+        return self.score
+
+
+def test_the_best_point_of_a_run_is_judged_and_the_last_run_begins_at_the_worst_image():
+    image = torch.full((3, 4, 4), 100 / 255)
+    model = Hill(image)
+    task = AnswerTask("caption", "caption", ["?"], [["a cat"]], Lower("cat"))
+    walks = AnswerWalks(
+        model, task, lambda images, places: ["x"] * len(images), eps=EPS, radius=4 / 255, num_steps=3, size=1
+    )
+    course = Course(0, image, stages(task, 0), task.score.is_done, text="clean", score=1.0)
+    kept, note = [], course.note
+    course.note = lambda stage, text, score, point: kept.append(point) or note(stage, text, score, point)
+    assert list(walks.run([[course]])) == [[course]]
+
+    first, last = model.visited[:4], model.visited[4:]  # the start and three steps of either run
+    assert len(last) == 4 and torch.equal(first[0], image)
+    losses = [1 - (point.mean() - model.top).abs() for point in first]
+    best = first[losses.index(max(losses))]
+    assert losses.index(max(losses)) not in (0, 3) and torch.equal(kept[0], as_8_bit_files(image, best, EPS))
+    assert torch.equal(last[0], kept[0]) and not torch.equal(last[0], image)
 
 
 # ---- On the embedded LLaVA ----
@@ -190,18 +234,12 @@ def test_a_run_is_apgd_from_a_step_of_one_radius_on_answers_with_their_end(llava
     assert counted and all(how == {"end_token": True} for how in counted)
 
 
-def test_a_targeted_run_lowers_the_loss_of_its_target(llava, images):
-    class Lower(SuccessScore):
-        """Every text scores lower than the one before, so that all images are kept."""
-
-        score = 1.0
-
-        def of(self, text, place):
-            self.score /= 2
-            return self.score
-
+def test_a_targeted_run_lowers_the_loss_of_its_target(llava, images, monkeypatch):
+    passes, loss = [], llava.answer_loss
+    monkeypatch.setattr(llava, "answer_loss", lambda *args, **how: passes.append(len(args[0])) or loss(*args, **how))
     task = AnswerTask("target", "target", [NAME] * 5, [["warning"]] * 5, Lower("warning"))
     done = run(llava, images, task, EnsembleAttack(num_steps=1, target_steps=6))
+    assert passes == [3] * 7 + [2] * 7  # the start and six steps, in full batches
     attacked = torch.stack([done[place][0] for place in range(5)])
     before, after = (llava.answer_loss(points, [NAME] * 5, ["warning"] * 5) for points in (images, attacked))
     assert (after < before).all()
