@@ -19,7 +19,7 @@ clean accuracy.
 A deterministic model is wrong where any step of an attack was; a random one where most draws at its end are. This can
 only favour a random defence over the undefended tower.
 
-Trained towers are kept in --output_dir, which the leaderboard shares. What was measured goes to
+Trained towers, and logs, are kept in --output_dir, which the leaderboard shares. What was measured goes to
 results/defences_runs.json as it comes, and is not measured again; tables and figures go to results/defences.json, the
 picture to results/defences.png. Passes are counted at the vision tower, seconds are those of the processor.
 """
@@ -184,7 +184,7 @@ def start(args: argparse.Namespace, runs: list[Run]) -> None:
 
 def file_of(args: argparse.Namespace, run: Run) -> Path:
     """The file in which a measurement's process leaves what it came to."""
-    return args.results / "defences_runs" / f"{run.file_name}.json"
+    return Path(args.output_dir) / "defences" / f"{run.file_name}.json"
 
 
 def write_one(args: argparse.Namespace) -> None:

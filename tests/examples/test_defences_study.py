@@ -120,3 +120,27 @@ def test_figures_of_fewer_images_do_not_come_beside_the_others(study, capsys):
     with pytest.raises(SystemExit):
         study.parse(["--max_samples", "1"])
     assert "Pass another --results" in capsys.readouterr().err
+
+
+def test_measurements_run_by_themselves_are_kept_once_and_a_failure_is_told_at_the_end(study, monkeypatch, tmp_path):
+    commands = []
+
+    def run(command, **options):
+        commands.append(command)
+        is_first = len(commands) == 1
+        if not is_first:
+            study.write_one(study.parse(command[2:]))
+        return study.subprocess.CompletedProcess(command, returncode=int(is_first))
+
+    monkeypatch.setattr(study.subprocess, "run", run)
+    monkeypatch.setattr(study, "measure", lambda args, run: {"key": run.key, "most": args.max_samples})
+    few = ["--jobs", "1", "--towers", "none", "--parts", "pgd", "--defences", "none", "anti-adversary, small"]
+    places = ["--results", str(tmp_path / "results"), "--output_dir", str(tmp_path / "outputs"), "--max_samples", "2"]
+    args = study.parse([*few, *places])
+    args.results.mkdir()
+    with pytest.raises(SystemExit, match="none-none-pgd.json ended with code 1: see its log"):
+        study.start(args, study.wanted(args))
+    key = "none/anti-adversary, small/pgd"
+    assert study.read_runs(args) == {key: {"key": key, "most": 2}}
+    assert [file.name for file in args.results.iterdir()] == ["defences_runs.json"]
+    assert (tmp_path / "outputs" / "defences" / "none-none-pgd.log").exists()
