@@ -137,7 +137,7 @@ def test_measurements_run_by_themselves_are_kept_once_and_a_failure_is_told_at_t
     few = ["--jobs", "1", "--towers", "none", "--parts", "pgd", "--defences", "none", "anti-adversary, small"]
     places = ["--results", str(tmp_path / "results"), "--output_dir", str(tmp_path / "outputs"), "--max_samples", "2"]
     args = study.parse([*few, *places])
-    args.results.mkdir()
+
     with pytest.raises(SystemExit, match="none-none-pgd.json ended with code 1: see its log"):
         study.start(args, study.wanted(args))
     key = "none/anti-adversary, small/pgd"
