@@ -63,7 +63,8 @@ class Album:
         >>> plan = Plan.of(ZeroShotDataset(dataset, processor, name="food"), [spec])
         >>> album = Album([plan], headline="linf 4/255", most=4, seed=0)
         >>> album.keep("food", spec, [0, 1], images[:2], labels[:2], images[:2])
-        >>> result = SetResult("food", 4, 2, 1, 0.5, {}, {"sample_id": [0, 1], "clean": [1, 1], spec.name: [0, 1]})
+        >>> result = SetResult("food", 4, 2, 1, 0.5, {}, {"sample_id": [0, 1], "clean": [1, 1], "robust": [0, 1]})
+        >>> result.verdicts[spec.name] = [0, 1]
         >>> [(example.row, example.fell) for example in album.examples([plan], {"food": [result]})]
         [(0, True), (1, False)]
     """
@@ -124,34 +125,47 @@ class Album:
             result = results[plan.name][-1 if plan.is_segmented else 0]
             places = {row: place for place, row in enumerate(result.verdicts["sample_id"])}
             rows = sorted(row for name, row in self._pairs if name == plan.name)
-            right = [row for row in rows if count_right(result.verdicts["clean"][places[row]])]
-            chosen += [self._example(plan, row, result.verdicts, places[row]) for row in right]
+            for row in rows:
+                outcomes = {key: column[places[row]] for key, column in result.verdicts.items()}
+                if count_right(outcomes["clean"]) and self._has_worst(plan.name, row, outcomes):
+                    chosen.append(self._example(plan, row, outcomes))
         return self.choose(chosen)
 
     def choose(self, examples: Sequence[Example]) -> list[Example]:
-        """As many examples of each set as there is room for, those that fell first; by row."""
+        """As many examples of each set as there is room for, those that fell first; by row.
+
+        An image comes once, also where processes have it as different attacks left it.
+        """
         chosen = []
         for name in dict.fromkeys(example.dataset for example in examples):
-            of_set = sorted((each for each in examples if each.dataset == name), key=lambda example: example.row)
+            by_row = {example.row: example for example in examples if example.dataset == name}
+            of_set = [by_row[row] for row in sorted(by_row)]
             fell = [example for example in of_set if example.fell]
             stood = [example for example in of_set if not example.fell]
             count = max((self.quota + 1) // 2, self.quota - len(stood))
             chosen += fell[:count] + stood[: self.quota - len(fell[:count])]
         return chosen
 
-    def _example(self, plan: Plan, row: int, verdicts: Mapping[str, list[Any]], place: int) -> Example:
-        pairs = self._pairs[plan.name, row]
-        attack = min(pairs, key=lambda name: count_right(verdicts[name][place]))
-        outcomes = [verdicts[key][place] for key in ("clean", attack)]
+    def _worst(self, name: str, row: int, outcomes: Mapping[str, Any]) -> str:
+        """The attack that left least right, of those whose image was kept."""
+        return min(self._pairs[name, row], key=lambda attack: count_right(outcomes[attack]))
+
+    def _has_worst(self, name: str, row: int, outcomes: Mapping[str, Any]) -> bool:
+        """Whether the image that decided the verdict was kept, and is not from an earlier run."""
+        return count_right(outcomes[self._worst(name, row, outcomes)]) <= count_right(outcomes["robust"])
+
+    def _example(self, plan: Plan, row: int, outcomes: Mapping[str, Any]) -> Example:
+        attack = self._worst(plan.name, row, outcomes)
         seen = self._said.get((plan.name, row, attack))
-        found = {"dataset": plan.name, "row": row, "attack": attack, "images": pairs[attack]}
+        found = {"dataset": plan.name, "row": row, "attack": attack, "images": self._pairs[plan.name, row][attack]}
         if plan.is_segmented:
-            return _segmented(plan, self._labels[plan.name, row], seen, outcomes, found)
+            before_and_after = (outcomes["clean"], outcomes[attack])
+            return _segmented(plan, self._labels[plan.name, row], seen, before_and_after, found)
 
         label = int(self._labels[plan.name, row].flatten()[0])
         return Example(
             **found,
-            fell=not outcomes[1],
+            fell=not outcomes[attack],
             truth=plan.texts[label],
             said=None if seen is None else (plan.texts[int(seen[0])], plan.texts[int(seen[1])]),
         )

@@ -9,6 +9,8 @@ from support.sets import CE, MARGIN, make_data
 from support.tiny import CLASS_NAMES
 
 from hf_pmgaft import AttackSpec, RobustnessReport, SegmentationDataset, evaluate_robustness
+from hf_pmgaft.evaluation.examples import Album, Example
+from hf_pmgaft.evaluation.plan import Plan
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
 SMALL = {**MARGIN, "eps": "14/255"}
@@ -46,8 +48,22 @@ def test_examples_are_the_images_that_the_verdicts_are_of(fitted, data, verdict)
 
 def test_an_image_is_shown_as_the_attack_that_fooled_it_left_it(fitted, data):
     idle = {**CE, "num_steps": 1, "step_size": 0.0, "random_start": False}
-    for example in run(fitted, data, [idle, MARGIN], verdict="last_iterate").examples:
-        assert not example.fell or example.attack == AttackSpec.of(MARGIN).name
+    examples = run(fitted, data, [idle, MARGIN], verdict="last_iterate").examples
+    fell = [example for example in examples if example.fell]
+    assert fell and {example.attack for example in fell} == {AttackSpec.of(MARGIN).name}
+
+
+def test_an_image_that_an_earlier_run_fooled_is_not_shown_as_one_that_stood(fitted, data, tmp_path):
+    file = tmp_path / "verdicts.jsonl"
+    idle = {**CE, "num_steps": 1, "step_size": 0.0, "random_start": False}
+    result = run(fitted, data, [MARGIN, idle], verdict="last_iterate", verdict_file=file, examples=0).sets[0]
+
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if AttackSpec.of(idle).name not in line or '"protocol"' in line))
+    examples = run(fitted, data, [MARGIN, idle], verdict="last_iterate", verdict_file=file).examples
+    rows = [example.row for example in examples]
+    robust = dict(zip(result.verdicts["sample_id"], result.verdicts["robust"], strict=True))
+    assert rows and not any(example.fell for example in examples) and all(robust[row] for row in rows)
 
 
 def test_nothing_is_attacked_twice_and_figures_are_the_same(fitted, data, attacked):
@@ -74,6 +90,13 @@ def test_every_set_has_one_and_together_they_are_no_more_than_asked_for(fitted):
         report = evaluate_robustness(*fitted, sets, [SMALL], progress=False, probes=False, examples=most)
         names = [example.dataset for example in report.examples]
         assert {name: names.count(name) for name in sets} == dict.fromkeys(sets, each)
+
+
+def test_what_two_processes_kept_of_one_image_is_shown_once(data):
+    album = Album([Plan.of(data, [AttackSpec.of(SMALL)])], "linf 14/255", most=4, seed=0)
+    images = torch.rand(2, 3, 4, 4)
+    kept = [Example("own", row, attack, False, images, "disc") for attack in ("ce", "margin") for row in (3, 1)]
+    assert [example.row for example in album.choose(kept)] == [1, 3]
 
 
 def test_what_a_verdict_file_holds_is_not_shown(fitted, data, tmp_path):
