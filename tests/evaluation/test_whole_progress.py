@@ -54,6 +54,14 @@ def test_attacks_beside_the_headline_lower_nothing(whole):
     assert whole.text == "clean 100.0%"
 
 
+def test_an_attack_that_runs_on_every_image_anew_raises_nothing():
+    whole = WholeProgress({"food": 10}, total=30, leading={"food": ["strong", "weak"]}, shown=False)
+    for key, wrong in (("strong", 6), ("weak", 2)):
+        with part(whole, "food", key, 10) as attack:
+            attack.add(10, wrong=wrong)
+    assert whole.text == "robust at most 40.0%"
+
+
 def test_images_on_file_and_those_that_are_left_out_count_as_done(whole):
     with part(whole, "food", "clean", 10, done=4, right=9) as clean:
         assert whole.bar.n == 4 and whole.text == "clean 75.0%"
