@@ -83,6 +83,12 @@ def test_the_pixels_are_those_that_the_processor_makes_of_the_file(vlm):
         torch.testing.assert_close(attacked[name], expected, rtol=0, atol=rounding if name == "pixel_values" else 0)
 
 
+def test_where_nothing_rounds_the_pixels_are_equal(vlm):
+    flat = torch.full_like(images_for(vlm)[:1], 200 / 255)
+    attacked, judged = vlm.pixels.inputs(flat), vlm.pixels.inputs(vlm.pixels.as_judged(flat))
+    torch.testing.assert_close(attacked["pixel_values"], judged["pixel_values"], rtol=0, atol=1e-5)
+
+
 def test_prompts_are_those_of_the_chat_template(vlm):
     image = images_for(vlm)[0]
     size = tuple(image.shape[-2:])
@@ -114,10 +120,10 @@ def decoded_loss(vlm, image, question, answer) -> float:
     inputs = vlm.processor(
         images=as_file(image), text=vlm.prompt(question), return_tensors="pt", add_special_tokens=False
     )
-    known = ("input_ids", "attention_mask", "pixel_values", vlm.family.token_types, *vlm.family.by_size)
+    told = {name: value for name, value in inputs.items() if name not in ("labels", "num_crops")}
     start, ids = inputs["input_ids"].shape[1], vlm.answer_ids(answer).tolist()
     written = vlm.model.generate(
-        **{name: inputs[name] for name in known if name},
+        **told,
         max_new_tokens=len(ids),
         do_sample=False,
         prefix_allowed_tokens_fn=lambda row, so_far: [ids[len(so_far) - start]],
@@ -192,6 +198,14 @@ def test_options_that_have_no_effect_are_refused(qwen):
 
 def test_a_stopped_evaluation_goes_on_where_it_was(vlm, tmp_path):
     assert resumes(vlm, tmp_path / "texts.jsonl")
+
+
+def test_texts_are_about_the_image_of_8_bits(qwen, monkeypatch):
+    make, seen = qwen.pixels.inputs, []
+    monkeypatch.setattr(qwen.pixels, "inputs", lambda images: seen.append(images.clone()) or make(images))
+    images = (make_pictures() + 0.3 / 255).clamp(0, 1)
+    qwen.write(images, QUESTIONS, 2)
+    assert torch.equal(seen[0], (make_pictures() * 255).round().to(torch.uint8))
 
 
 def test_a_choice_is_made_by_the_image_of_8_bits(qwen, monkeypatch):

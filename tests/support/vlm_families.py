@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
 
@@ -89,12 +90,19 @@ def make_random(config: Any) -> nn.Module:
     return model
 
 
-def make_tokenizer(special: list[str] | None = None, **named: str) -> PreTrainedTokenizerFast:
-    """The byte-level one of the embedded LLaVA, which gives back every text, with a family's tokens."""
+def make_tokenizer(special: list[str] | None = None, begins: bool = True, **named: str) -> PreTrainedTokenizerFast:
+    """The byte-level one of the embedded LLaVA, which gives back every text, with a family's tokens.
+
+    Texts begin with a token of their own if `begins`, unless they are tokenized without special tokens.
+    """
     tokenizer = PreTrainedTokenizerFast.from_pretrained(EMOJI / "llava", **named)
     tokens = [*named.values(), *(special or [])]
     tokenizer.add_special_tokens({"bos_token": "<bos>", "pad_token": "<pad>", "extra_special_tokens": tokens})
     tokenizer.model_max_length, tokenizer.chat_template = CONTEXT, None
+    if begins:
+        start = ("<bos>", tokenizer.bos_token_id)
+        template = TemplateProcessing(single="<bos> $A", pair="<bos> $A $B", special_tokens=[start])
+        tokenizer.backend_tokenizer.post_processor = template
     return tokenizer
 
 
@@ -249,7 +257,7 @@ def _siglip_processor() -> Any:
 def _paligemma_processor() -> Any:
     images = transformers.SiglipImageProcessor(size=SQUARE)
     images.image_seq_length = (EDGE // PATCH) ** 2
-    return transformers.PaliGemmaProcessor(images, make_tokenizer(image_token="<image>"))
+    return transformers.PaliGemmaProcessor(images, make_tokenizer(begins=False, image_token="<image>"))
 
 
 def _gemma3_processor() -> Any:
