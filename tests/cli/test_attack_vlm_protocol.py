@@ -196,7 +196,7 @@ def test_popes_questions_are_made_of_what_is_in_the_images(tmp_path):
     prompts = report["protocol"]["tasks"]["pope random"]["prompts"]
     assert any("Is there a square in the image?" in prompt for prompt in prompts)
     assert report["protocol"]["tasks"]["pope random"]["questions"] == 8  # one or two objects are in each image
-    other = report_of(tmp_path, *ROBUST_CLIP, *flags, "--seed", "3")["protocol"]
+    other = report_of(tmp_path, *ROBUST_CLIP, *flags, "--seed", "1")["protocol"]
     assert other["images"]["rows"] == report["protocol"]["images"]["rows"] == [0, 1, 2, 3]
     assert other["tasks"]["pope random"]["asked"] != report["protocol"]["tasks"]["pope random"]["asked"]
 
