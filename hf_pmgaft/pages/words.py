@@ -44,6 +44,8 @@ def summary(name: str, report: RobustnessReport) -> str:
     of_means = report.of()
     attacks = " and ".join(spec.name for spec in report.headline_attacks)
     over = report.mean_title if len(of_means.sets) > 1 else of_means.sets[0].name
+    if len(of_means.figures) > 1:
+        over = f"mean of {len(of_means.sets)} figures"
     return (
         f"{of_means.measure} of {name} is {percent(report.mean_clean_accuracy)} % without an attack, and "
         f"{percent(report.mean_robust_accuracy)} % under {attacks} ({over}). A stronger attack can only lower the "

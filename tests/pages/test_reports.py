@@ -172,7 +172,7 @@ def test_a_segmented_set_shows_masks_with_the_names_of_their_colours(pair, tmp_p
 def test_captioned_sets_show_texts(emoji, tmp_path):
     report = run(emoji, make_captioned(emoji[1], 12), [PGD], max_samples=None)
     page = write(report, tmp_path)
-    assert "Recall of tiny" in page.text and "I2T R@1" in page.text
+    assert "Recall of tiny" in page.text and "(mean of 6 figures)" in page.text and "I2T R@1" in page.text
     assert all(f"Clean: {example.said[0]}." in page.text for example in report.examples)
 
 
