@@ -110,5 +110,5 @@ def test_another_attack_keeps_what_is_not_its_own():
     assert args.attack_kwargs == {"start_std": 0.001} and args.step_size == "1eps"
 
 
-def test_there_are_nineteen_recipes():
-    assert len(recipe_names()) == 19
+def test_there_are_twenty_recipes():
+    assert len(recipe_names()) == 20
