@@ -185,6 +185,7 @@ def test_slopes_fit_a_line_through_steps_that_grow(benchmark, tmp_path, capsys, 
     assert "attack step" in printed and "100 classes" in printed
 
 
+@pytest.mark.slow
 def test_settings_take_recipes_in_turn_and_environments_apart(benchmark, tmp_path, capsys, monkeypatch):
     from benchmarks import settings
 
