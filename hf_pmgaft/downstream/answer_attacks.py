@@ -106,8 +106,8 @@ class AnswerAttack(ABC):
 
 
 @dataclass(frozen=True)
-class PgdAttack(AnswerAttack):
-    """PGD on the mean loss of all answers of an image; see [`attack_answers`].
+class _OneWalk(AnswerAttack):
+    """PGD once for each image of a lot, on a loss that subclasses choose.
 
     Args:
         num_steps (`int`), restarts (`int`), momentum (`float`): Options of PGD.
@@ -119,24 +119,36 @@ class PgdAttack(AnswerAttack):
     momentum: float = 0.0
     seed: int = 0
 
+    @abstractmethod
+    def attack(self, asked: AskedImages, places: Sequence[int], **options: Any) -> torch.Tensor:
+        """Adversarial images of places, `[B,3,H,W]`; `options` are those of [`attack_answers`]."""
+
     def run(
         self, asked: AskedImages, eps: str, lots: Iterable[Sequence[int]], clean: Mapping[int, str]
     ) -> Iterator[tuple[list[int], torch.Tensor, list[Filed]]]:
         for lot in lots:
             places = list(lot)
-            images = attack_answers(
-                asked.model,
-                asked.stack(places),
-                [asked.task.questions[place] for place in places],
-                [asked.task.answers[place] for place in places],
+            images = self.attack(
+                asked,
+                places,
                 eps=eps,
-                targeted=asked.task.is_targeted,
                 seeds=asked.seeds(self.seed, places),
                 num_steps=self.num_steps,
                 restarts=self.restarts,
                 momentum=self.momentum,
             )
             yield places, images, asked.write(images, places)
+
+
+@dataclass(frozen=True)
+class PgdAttack(_OneWalk):
+    """PGD on the mean loss of all answers of an image; see [`attack_answers`]. Its options are those of PGD."""
+
+    def attack(self, asked: AskedImages, places: Sequence[int], **options: Any) -> torch.Tensor:
+        questions = [asked.task.questions[place] for place in places]
+        answers = [asked.task.answers[place] for place in places]
+        targeted = asked.task.is_targeted
+        return attack_answers(asked.model, asked.stack(places), questions, answers, targeted=targeted, **options)
 
     def describe(self) -> dict[str, Any]:
         loss = "cross-entropy of the answer's tokens under the language model, their mean"
@@ -144,34 +156,11 @@ class PgdAttack(AnswerAttack):
 
 
 @dataclass(frozen=True)
-class EncoderAttack(AnswerAttack):
-    """PGD on the vision tower alone, whatever is asked and answered; see [`attack_encoder`].
+class EncoderAttack(_OneWalk):
+    """PGD on the vision tower alone, whatever is asked and answered; see [`attack_encoder`]."""
 
-    Args:
-        num_steps (`int`), restarts (`int`), momentum (`float`): Options of PGD.
-        seed (`int`): Of the noise.
-    """
-
-    num_steps: int = 50
-    restarts: int = 1
-    momentum: float = 0.0
-    seed: int = 0
-
-    def run(
-        self, asked: AskedImages, eps: str, lots: Iterable[Sequence[int]], clean: Mapping[int, str]
-    ) -> Iterator[tuple[list[int], torch.Tensor, list[Filed]]]:
-        for lot in lots:
-            places = list(lot)
-            images = attack_encoder(
-                asked.model,
-                asked.stack(places),
-                eps=eps,
-                seeds=asked.seeds(self.seed, places),
-                num_steps=self.num_steps,
-                restarts=self.restarts,
-                momentum=self.momentum,
-            )
-            yield places, images, asked.write(images, places)
+    def attack(self, asked: AskedImages, places: Sequence[int], **options: Any) -> torch.Tensor:
+        return attack_encoder(asked.model, asked.stack(places), **options)
 
     def describe(self) -> dict[str, Any]:
         loss = (
@@ -232,7 +221,7 @@ class EnsembleAttack(AnswerAttack):
         }
 
 
-def _describe_walk(attack: PgdAttack | EncoderAttack) -> dict[str, Any]:
+def _describe_walk(attack: _OneWalk) -> dict[str, Any]:
     return {
         "norm": "linf",
         "num_steps": attack.num_steps,
