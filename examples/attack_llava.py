@@ -1,4 +1,4 @@
-"""Attacks what a LLaVA writes through its vision tower, before and after another tower is put in.
+"""Attacks what a vision-language model writes, before and after another vision tower is put in.
 
     python examples/attack_llava.py --towers outputs/clip-pmgaft-emoji
     python examples/attack_llava.py --towers outputs/clip-pmgaft-emoji --num_images 8 --gallery llava.png

@@ -18,7 +18,7 @@ COMMANDS = {
     "transfer": ("transfer", "make images on each of several models, and judge them by all"),
     "universal": ("universal", "make one perturbation for all images"),
     "gallery": ("gallery", "draw where models look, clean and attacked"),
-    "attack-vlm": ("attack_vlm", "attack what a LLaVA writes"),
+    "attack-vlm": ("attack_vlm", "attack what a vision-language model writes"),
     "convert": ("convert", "take checkpoints from open_clip, and to it"),
     "recipes": ("recipes", "list the recipes, or print one"),
     "reproduce": ("reproduce", "say what a recipe runs, costs and should give, and do it"),

@@ -1,4 +1,4 @@
-"""Attacks what a LLaVA writes through its vision tower, before and after another tower is put in.
+"""Attacks what a vision-language model writes, before and after another vision tower is put in.
 
     pmgaft attack-vlm --towers outputs/clip-pmgaft-emoji
     pmgaft attack-vlm --towers outputs/clip-pmgaft-emoji --num_images 8 --gallery llava.png
@@ -18,9 +18,9 @@ Tasks, by PGD on the cross-entropy of an answer under the language model (float3
 accuracy, the ensemble attack (--attack ensemble), targets on 25 images by 10,000 steps; POPE and ScienceQA are not
 attacked.
 
-A tower of --towers, a CLIP of the one that LLaVA was built on, takes the place of LLaVA's own; language model and
-projector stay as they are. Judged is the adversarial image as an 8-bit file holds it, and per image the worst of the
-clean image and all radii so far.
+A tower of --towers, tuned from the CLIP or SigLIP that the model was built on, takes the place of the model's own;
+language model and projector stay as they are. Judged is the adversarial image as an 8-bit file holds it, and per image
+the worst of the clean image and all radii so far.
 
 Without --model and --eval_set it asks the tiny LLaVA of the package about emoji in a drawing style that no training
 saw. With --verdict_file, a run that was killed goes on where it was, and towers may be added later. Several processes
