@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..attacks.ball import parse_radius
 from ..defences.certificate import Certificate
-from ..files import write_whole
 from .certificates import certified_accuracy
 from .intervals import wilson_interval
+from .stored import StoredReport
 from .tables import Rows, percent, span
 
 
@@ -90,7 +86,7 @@ class CertifiedSet:
 
 
 @dataclass
-class CertificateReport:
+class CertificateReport(StoredReport):
     """What [`certify_sets`] found, with the protocol that it followed.
 
     Attributes:
@@ -107,15 +103,14 @@ class CertificateReport:
         ['food', '0.25', '2', '100.0', '50.0', '50.0', '50.0']
     """
 
+    KIND: ClassVar[str] = "report of certificates"
+    FILE: ClassVar[str] = "certificates.json"
+    AGAIN: ClassVar[str] = "Certify again"
+
     protocol: dict[str, Any]
     sets: list[CertifiedSet]
     model: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def protocol_hash(self) -> str:
-        """Reports with equal hashes differ in the model alone."""
-        return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def radii(self) -> list[float | str]:
@@ -199,35 +194,12 @@ class CertificateReport:
             "sets": sets,
         }
 
-    def save(self, file: str | os.PathLike) -> None:
-        """Writes the report as JSON, whole or not at all; its folder is made if need be."""
-        write_whole(file, json.dumps(self.to_dict(), indent=1) + "\n")
-
     @classmethod
-    def load(cls, file: str | os.PathLike) -> CertificateReport:
-        """Reads a report that `save` wrote.
-
-        Raises:
-            OSError: if it cannot be read.
-            ValueError: if it is none, or its protocol is not the one of its hash.
-        """
-        try:
-            data = json.loads(Path(file).read_text(encoding="utf-8"))
-            derived = ("clean_accuracy", "certified_accuracy")
-            sets = [CertifiedSet(**{k: v for k, v in entry.items() if k not in derived}) for entry in data["sets"]]
-            if not sets:
-                raise ValueError("it has no sets")
-            report = cls(data["protocol"], sets, data["model"], data.get("provenance", {}))
-            written_hash = data["protocol_hash"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{file} is no whole report of certificates ({type(error).__name__}: {error}). Certify again."
-            ) from error
-        if written_hash != report.protocol_hash:
-            raise ValueError(
-                f"{file} was changed: its protocol is not that of its hash {written_hash}. Certify again."
-            )
-        return report
+    def from_dict(cls, data: Mapping[str, Any]) -> CertificateReport:
+        """The report that `to_dict` gave."""
+        derived = ("clean_accuracy", "certified_accuracy")
+        sets = [CertifiedSet(**{k: v for k, v in entry.items() if k not in derived}) for entry in data["sets"]]
+        return cls(data["protocol"], sets, data["model"], data.get("provenance", {}))
 
 
 def names_of(sets: Sequence[CertifiedSet]) -> list[str]:

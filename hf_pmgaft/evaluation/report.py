@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..attacks.spec import AttackSpec
-from ..files import write_whole
 from .defence_notes import defence_notes
 from .figure import Figure, plain_key
 from .figure_checks import check_figures
 from .outcomes import interval, ious
+from .stored import StoredReport
 from .tables import Rows, percent, render, span
 from .verdicts import VERDICTS
 from .written import written_rows
@@ -128,7 +124,7 @@ class SetResult:
 
 
 @dataclass
-class RobustnessReport:
+class RobustnessReport(StoredReport):
     """The figures that `evaluate_robustness` measured, with the protocol that it followed.
 
     Attributes:
@@ -151,6 +147,10 @@ class RobustnessReport:
         0.365
     """
 
+    KIND: ClassVar[str] = "robustness report"
+    FILE: ClassVar[str] = "robustness.json"
+    AGAIN: ClassVar[str] = "Evaluate again; a verdict file goes on where it was interrupted"
+
     protocol: dict[str, Any]
     sets: list[SetResult]
     model: dict[str, Any] = field(default_factory=dict)
@@ -162,12 +162,6 @@ class RobustnessReport:
         self.examples: list[Example] = []
 
     # ---- Which protocol ----
-
-    @property
-    def protocol_hash(self) -> str:
-        """Reports with equal hashes differ in the model alone."""
-        text = json.dumps(self.protocol, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def attacks(self) -> list[AttackSpec]:
@@ -432,48 +426,13 @@ class RobustnessReport:
             "sets": [result.to_dict() for result in self.sets],
         }
 
-    def save(self, file: str | os.PathLike) -> None:
-        """Writes the report as JSON, whole or not at all; its folder is made if need be."""
-        write_whole(file, json.dumps(self.to_dict(), indent=1) + "\n")
-
     @classmethod
-    def load(cls, file: str | os.PathLike) -> RobustnessReport:
-        """Reads a report that `save` wrote.
-
-        Raises:
-            OSError: if it cannot be read.
-            ValueError: if the file was cut off, is no report, its protocol is not the one of its hash, or its figures
-                are no shares of images, or not those of its verdicts.
-        """
-        if Path(file).is_dir():
-            raise ValueError(
-                f"{file} is a folder and no report. Pass the file, such as {Path(file) / 'robustness.json'}."
-            )
-
-        # What was cut off, or never was a report
-        try:
-            data = json.loads(Path(file).read_text(encoding="utf-8-sig"))
-            sets = [SetResult.stored(entry) for entry in data["sets"]]
-            for result in sets:
-                check_figures(result)
-            if not sets:
-                raise ValueError("it has no sets")
-            report = cls(
-                data["protocol"], sets, data.get("model", {}), data.get("flags", []), data.get("provenance", {})
-            )
-            written_hash = data["protocol_hash"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{file} is no whole robustness report ({type(error).__name__}: {error}). Evaluate again; a verdict "
-                "file goes on where it was interrupted."
-            ) from error
-
-        # What was changed by hand
-        if written_hash != report.protocol_hash:
-            raise ValueError(
-                f"{file} was changed: its protocol is not that of its hash {written_hash}. Evaluate again."
-            )
-        return report
+    def from_dict(cls, data: Mapping[str, Any]) -> RobustnessReport:
+        """The report that `to_dict` gave, if its figures are shares of images, and those of its verdicts."""
+        sets = [SetResult.stored(entry) for entry in data["sets"]]
+        for result in sets:
+            check_figures(result)
+        return cls(data["protocol"], sets, data.get("model", {}), data.get("flags", []), data.get("provenance", {}))
 
 
 def has_other_statistics(before: RobustnessReport, after: RobustnessReport) -> bool:

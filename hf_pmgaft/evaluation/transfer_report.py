@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..attacks.spec import AttackSpec
-from ..files import write_whole
 from .intervals import interval_of_mean, wilson_interval
+from .stored import StoredReport
 from .tables import Rows, percent, span
 
 CLEAN = "no attack"
@@ -50,7 +47,7 @@ class TransferSet:
 
 
 @dataclass
-class TransferReport:
+class TransferReport(StoredReport):
     """What [`transfer_matrix`] found, with the protocol that it followed.
 
     Attributes:
@@ -71,15 +68,14 @@ class TransferReport:
         ['b', '100.0 (34.2 to 100.0)', '50.0 (9.5 to 90.5)']
     """
 
+    KIND: ClassVar[str] = "transfer report"
+    FILE: ClassVar[str] = "transfer.json"
+    AGAIN: ClassVar[str] = "Evaluate again"
+
     protocol: dict[str, Any]
     sets: list[TransferSet]
     models: dict[str, dict[str, Any]]
     provenance: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def protocol_hash(self) -> str:
-        """Reports with equal hashes differ in the models alone."""
-        return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def names(self) -> list[str]:
@@ -154,34 +150,11 @@ class TransferReport:
             "sets": [asdict(each) for each in self.sets],
         }
 
-    def save(self, file: str | os.PathLike) -> None:
-        """Writes the report as JSON, whole or not at all; its folder is made if need be."""
-        write_whole(file, json.dumps(self.to_dict(), indent=1) + "\n")
-
     @classmethod
-    def load(cls, file: str | os.PathLike) -> TransferReport:
-        """Reads a report that `save` wrote.
-
-        Raises:
-            OSError: if it cannot be read.
-            ValueError: if it is none, or its protocol is not the one of its hash.
-        """
-        try:
-            data = json.loads(Path(file).read_text(encoding="utf-8"))
-            sets = [TransferSet(**entry) for entry in data["sets"]]
-            if not sets:
-                raise ValueError("it has no sets")
-            report = cls(data["protocol"], sets, data["models"], data.get("provenance", {}))
-            written_hash = data["protocol_hash"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{file} is no whole transfer report ({type(error).__name__}: {error}). Evaluate again."
-            ) from error
-        if written_hash != report.protocol_hash:
-            raise ValueError(
-                f"{file} was changed: its protocol is not that of its hash {written_hash}. Evaluate again."
-            )
-        return report
+    def from_dict(cls, data: Mapping[str, Any]) -> TransferReport:
+        """The report that `to_dict` gave."""
+        sets = [TransferSet(**entry) for entry in data["sets"]]
+        return cls(data["protocol"], sets, data["models"], data.get("provenance", {}))
 
 
 def _mean(right: list[int]) -> float:
