@@ -10,9 +10,9 @@ from typing import Any
 
 from ..attacks import parse_radius
 from ..attacks.pgd import check_momentum
+from ..short_names import check_different
 from .attack_vlm_protocol import DEFAULTS, PROTOCOLS, ROBUST_CLIP, TARGETS
 from .card_options import check_push
-from .parser import check_different
 
 OWN = "own tower"
 EMOJI_TARGETS = ("warning", "money bag")

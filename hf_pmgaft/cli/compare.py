@@ -21,8 +21,9 @@ from ..evaluation.comparison import compare_reports
 from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
 from ..files import check_output_file, check_output_folder, write_whole
+from ..short_names import short_names
 from .errors import one_line_errors
-from .parser import make_parser, short_names
+from .parser import make_parser
 
 
 def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argparse.Namespace:

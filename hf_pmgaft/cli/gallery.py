@@ -31,12 +31,13 @@ from ..attacks.spec import AttackSpec
 from ..embedded import emoji_folder
 from ..files import check_output_file
 from ..models.backbones import get_backbone
+from ..short_names import short_names
 from ..tuning.saved import load_one_of_several
 from ..zero_shot import ZeroShotClassifier, encode_class_names
 from ..zero_shot.readout_spec import ReadoutSpec
 from ..zero_shot.views import text_attention
 from .errors import flags_named, one_line_errors
-from .parser import add_base_options, make_parser, short_names
+from .parser import add_base_options, make_parser
 from .segmentation_gallery import draw_pixels, look_at_pixels
 from .set_options import FLAGS, HELP, add_mask_options, mask_options_of, options_of
 

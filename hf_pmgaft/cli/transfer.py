@@ -28,10 +28,11 @@ from ..evaluation.transfer_report import TransferReport
 from ..files import check_output_file, check_output_folder
 from ..models.record import model_record
 from ..registry import check_count
+from ..short_names import short_names
 from ..tuning.saved import load_one_of_several
 from .errors import flags_named, going_on_from, one_line_errors, one_line_stops
 from .evaluate import GROUPS
-from .parser import add_base_options, make_parser, short_names
+from .parser import add_base_options, make_parser
 from .set_options import FLAGS, HELP, options_of
 
 

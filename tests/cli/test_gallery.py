@@ -10,7 +10,6 @@ from support.patches import tokens_by_hand, vary_layer_norms
 from hf_pmgaft import plots
 from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.cli import gallery
-from hf_pmgaft.cli.parser import short_names
 from hf_pmgaft.data import ZeroShotDataset
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 
@@ -77,13 +76,6 @@ def test_of_a_set_with_masks_the_command_shows_what_pixels_are_taken_for(tmp_pat
 def test_a_readout_that_is_none_is_refused(tmp_path):
     with pytest.raises(SystemExit, match="no readout 'clip'"):
         gallery.main(["--eval_set", str(write_masked(tmp_path / "scenes")), "--readout", "clip"])
-
-
-def test_models_are_named_by_the_parts_that_tell_them_apart():
-    assert short_names("model", ["outputs/plain", "a/b/robust"]) == ["outputs/plain", "b/robust"]
-    assert short_names("model", ["x/a/merged", "y/a/merged"]) == ["x/a/merged", "y/a/merged"]
-    with pytest.raises(ValueError, match="twice"):
-        short_names("model", ["a", "a"])
 
 
 def test_help_teaches(capsys):
