@@ -34,7 +34,7 @@ from ..tuning.saved import load_pair
 from .errors import flags_named, going_on_from, one_line_errors, one_line_stops
 from .evaluate import GROUPS
 from .parser import add_model_options, make_parser
-from .set_options import FLAGS, HELP, options_of
+from .set_options import FLAGS, add_column_options, options_of
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
     from ..data.evaluation_sets import ZeroShotDataset
@@ -49,10 +49,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     sets.add_argument(
         "--eval_sets", nargs="+", help="Sets, each known (dtd, ...) or NAME[:config][@split][#revision]."
     )
-    sets.add_argument("--eval_class_names", nargs="+", help=HELP["eval_class_names"])
-    sets.add_argument("--eval_image_column", nargs="+", help=HELP["eval_image_column"])
-    sets.add_argument("--eval_label_column", nargs="+", help=HELP["eval_label_column"])
-    sets.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
+    add_column_options(sets)
     sets.add_argument("--prompt_template", nargs="+", help="How class names become prompts; each is judged by itself.")
     sets.add_argument(
         "--class_lists",

@@ -55,7 +55,7 @@ from .card_options import check_card_options, put_into_card
 from .compare import compare, draw_reports
 from .errors import flags_named, going_on_from, one_line_errors, one_line_stops
 from .parser import add_model_options, make_parser
-from .set_options import FLAGS, HELP, add_mask_options, mask_options_of, options_of
+from .set_options import FLAGS, HELP, add_column_options, add_mask_options, mask_options_of, options_of
 from .suite_options import HELP as SUITE_HELP
 from .suite_options import end_with_missing, load_suite_sets
 
@@ -82,10 +82,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
         nargs="+",
         help="Sets, each known (dtd, ...) or NAME[:config][@split][#revision]; the emoji groups if absent.",
     )
-    sets.add_argument("--eval_class_names", nargs="+", help=HELP["eval_class_names"])
-    sets.add_argument("--eval_image_column", nargs="+", help=HELP["eval_image_column"])
-    sets.add_argument("--eval_label_column", nargs="+", help=HELP["eval_label_column"])
-    sets.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
+    add_column_options(sets)
     add_mask_options(sets)
     sets.add_argument("--readout", default="sclip", help=HELP["readout"])
     sets.add_argument("--suite", help=SUITE_HELP["suite"])

@@ -39,7 +39,7 @@ from ..zero_shot.views import text_attention
 from .errors import flags_named, one_line_errors
 from .parser import add_base_options, make_parser
 from .segmentation_gallery import draw_pixels, look_at_pixels
-from .set_options import FLAGS, HELP, add_mask_options, mask_options_of, options_of
+from .set_options import FLAGS, HELP, add_column_options, add_mask_options, mask_options_of, options_of
 
 if TYPE_CHECKING:  # what brings in `datasets` and pandas comes where it is used, so that --help is quick
     from ..data.evaluation_sets import ZeroShotDataset
@@ -56,10 +56,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
 
     images = parser.add_argument_group("images")
     images.add_argument("--eval_set", help="NAME[:config][@split]; the emojis of food if absent.")
-    images.add_argument("--eval_class_names", nargs=1, metavar="FILE", help=HELP["eval_class_names"])
-    images.add_argument("--eval_image_column", nargs=1, metavar="COLUMN", help=HELP["eval_image_column"])
-    images.add_argument("--eval_label_column", nargs=1, metavar="COLUMN", help=HELP["eval_label_column"])
-    images.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
+    add_column_options(images, several=False)
     add_mask_options(images)
     images.add_argument("--readout", default="sclip", help=HELP["readout"])
     images.add_argument("--prompt_template", help="How class names become prompts.")

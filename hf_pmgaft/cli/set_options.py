@@ -35,6 +35,26 @@ HELP = {
 }
 
 
+def add_column_options(parser: Any, several: bool = True) -> None:
+    """Adds what a command line may say of the columns and class names of sets.
+
+    Args:
+        several (`bool`): Whether the command line may name several sets.
+
+    Example:
+        >>> from argparse import ArgumentParser
+        >>> parser = ArgumentParser()
+        >>> add_column_options(parser)
+        >>> parser.parse_args(["--eval_label_column", "fine", "dtd=texture"]).eval_label_column
+        ['fine', 'dtd=texture']
+    """
+    nargs = "+" if several else 1
+    parser.add_argument("--eval_class_names", nargs=nargs, metavar="FILE", help=HELP["eval_class_names"])
+    parser.add_argument("--eval_image_column", nargs=nargs, metavar="COLUMN", help=HELP["eval_image_column"])
+    parser.add_argument("--eval_label_column", nargs=nargs, metavar="COLUMN", help=HELP["eval_label_column"])
+    parser.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
+
+
 def add_mask_options(parser: Any) -> None:
     """Adds what a command line may say of sets with masks.
 

@@ -33,7 +33,7 @@ from ..tuning.saved import load_one_of_several
 from .errors import flags_named, going_on_from, one_line_errors, one_line_stops
 from .evaluate import GROUPS
 from .parser import add_base_options, make_parser
-from .set_options import FLAGS, HELP, options_of
+from .set_options import FLAGS, add_column_options, options_of
 
 
 def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argparse.Namespace:
@@ -48,10 +48,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     sets.add_argument(
         "--eval_sets", nargs="+", help="Sets, each known (dtd, ...) or NAME[:config][@split][#revision]."
     )
-    sets.add_argument("--eval_class_names", nargs="+", help=HELP["eval_class_names"])
-    sets.add_argument("--eval_image_column", nargs="+", help=HELP["eval_image_column"])
-    sets.add_argument("--eval_label_column", nargs="+", help=HELP["eval_label_column"])
-    sets.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
+    add_column_options(sets)
     sets.add_argument("--prompt_template", help="How class names become prompts.")
     sets.add_argument("--max_samples", type=int, help="Images per set, chosen by the seed; all if absent.")
     sets.add_argument("--num_workers", type=int, default=0, help="Processes that read images ahead.")

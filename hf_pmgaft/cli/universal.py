@@ -27,7 +27,7 @@ from ..registry import check_count
 from ..tuning.saved import load_one_of_several, load_pair
 from .errors import flags_named, one_line_errors
 from .parser import add_model_options, make_parser
-from .set_options import FLAGS, HELP, options_of
+from .set_options import FLAGS, add_column_options, options_of
 
 
 def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argparse.Namespace:
@@ -41,10 +41,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
 
     images = parser.add_argument_group("images")
     images.add_argument("--train_set", help="NAME[:config][@split]; the emojis of food if absent.")
-    images.add_argument("--eval_class_names", nargs=1, metavar="FILE", help=HELP["eval_class_names"])
-    images.add_argument("--eval_image_column", nargs=1, metavar="COLUMN", help=HELP["eval_image_column"])
-    images.add_argument("--eval_label_column", nargs=1, metavar="COLUMN", help=HELP["eval_label_column"])
-    images.add_argument("--accept_any_class_names", action="store_true", help=HELP["accept_any_class_names"])
+    add_column_options(images, several=False)
     images.add_argument("--prompt_template", help="How class names become prompts.")
     images.add_argument("--max_samples", type=int, help="Images, chosen by the seed; all if absent.")
     images.add_argument("--num_workers", type=int, default=0, help="Processes that read images ahead.")
