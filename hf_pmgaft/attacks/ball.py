@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import torch
@@ -152,6 +153,42 @@ def round_inside(images: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
     centre = at_least_float32(images)
     outward = (at_least_float32(rounded) - centre).abs() > (walk - centre).abs()
     return torch.where(outward, torch.nextafter(rounded, images), rounded)
+
+
+def round_levels_inside(images: torch.Tensor, points: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
+    """Rounds points to the levels of 8 bits so that none leaves the ball around its image of such levels.
+
+    Each pixel goes to its nearest level. Where that leads out of the ball, those that were rounded outwards most go a
+    level back towards the image, as few as it takes.
+
+    Args:
+        images (`torch.Tensor`): `[B,C,H,W]` in [0,1], on levels of 8 bits.
+        points (`torch.Tensor`): `[B,C,H,W]` in [0,1], inside the balls.
+        eps (`float`), norm (`str`): `"l1"`, `"l2"` or `"linf"`.
+
+    Example:
+        >>> images = torch.zeros(1, 1, 1, 3)
+        >>> points = torch.tensor([[[[1.6, 0.7, 0.2]]]]) / 255  # of length 1.76, rounded 2.24
+        >>> (255 * round_levels_inside(images, points, eps=1.8 / 255, norm="l2")).round().flatten().tolist()
+        [1.0, 1.0, 0.0]
+    """
+    levels = (images.double() * 255).round().flatten(1)
+    change = points.double().flatten(1) * 255 - levels
+    steps = change.abs().round()
+    if norm == "linf":
+        steps = steps.clamp(max=math.floor(255 * eps + 1e-3))
+    else:
+        power = {"l1": 1, "l2": 2}[norm]
+        too_much = (steps**power).sum(1, keepdim=True) - (255 * eps) ** power
+
+        # By how much each was rounded outwards, and what a level less would take off
+        outwards, order = (steps - change.abs()).sort(dim=1, descending=True, stable=True)
+        ordered = steps.gather(1, order)
+        saved = (ordered**power - (ordered - 1) ** power).where(outwards > 0, 0.0)
+        saved_before = saved.cumsum(1) - saved
+        ordered = torch.where((outwards > 0) & (saved_before < too_much), ordered - 1, ordered)
+        steps = torch.empty_like(steps).scatter(1, order, ordered)
+    return ((levels + change.sign() * steps) / 255).view_as(images).to(images.dtype)
 
 
 def uniform_point(

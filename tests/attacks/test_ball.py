@@ -5,7 +5,7 @@ import torch
 from support.attacked import length
 
 from hf_pmgaft.attacks import inside, parse_radius
-from hf_pmgaft.attacks.ball import project, round_inside, uniform_point
+from hf_pmgaft.attacks.ball import distance, project, round_inside, round_levels_inside, uniform_point
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,28 @@ def test_rounding_to_half_precision_never_leaves_the_ball(dtype):
     assert rounded.dtype == dtype
     assert ((rounded.float() - images.float()).abs() <= (walk - images.float()).abs()).all()
     assert ((walk.to(dtype).float() - images.float()).abs() > (walk - images.float()).abs()).any()  # as plain rounding
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("l1", 3.0), ("l2", 0.3), ("linf", 2.6 / 255), ("l2", 20.0)])
+def test_rounding_to_levels_stays_in_the_ball_and_near_the_point(norm, eps):
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (6, 3, 8, 8)) / 255
+    change = torch.randn_like(images)
+    points = (images + change * (eps / distance(change, 0 * change, norm)).view(-1, 1, 1, 1)).clamp(0, 1)
+    rounded = round_levels_inside(images, points, eps, norm)
+
+    levels, changes = (255 * rounded.double()).round(), (255 * (rounded.double() - images.double())).round()
+    torch.testing.assert_close(rounded.double(), levels / 255, rtol=0, atol=1e-7)
+    assert (distance(0 * changes, changes, norm) <= 255 * eps).all() and (0 <= levels).all() and (levels <= 255).all()
+    assert ((rounded - points).abs() < 1 / 255 + 1e-6).all()  # no pixel goes further than to the level beside it
+    if norm != "linf":  # and the ball is used: one more of the changes that were taken back would leave it
+        nearest = (255 * points.double()).round()
+        taken_back = (nearest != levels).flatten(1).sum(1)
+        assert (taken_back < 0.5 * images[0].numel()).all()
+
+
+def test_a_point_whose_nearest_levels_are_inside_goes_to_them():
+    images = torch.full((1, 1, 1, 3), 100 / 255)
+    points = torch.tensor([[[[101.4, 98.6, 100.2]]]]) / 255
+    rounded = round_levels_inside(images, points, 2 / 255, "l2")
+    assert (255 * rounded).round().flatten().tolist() == [101, 99, 100]
