@@ -1,7 +1,7 @@
 """Class names and prompt templates: what they must be, where they are read from, and how a name stands in a prompt."""
 
 from .characters import shows, without_invisible
-from .class_names import check_class_names
+from .class_names import check_class_names, parse_class_names
 from .files import read_lines, read_names
 from .names import prompt_name
 from .readable import check_readable
@@ -17,6 +17,7 @@ __all__ = [
     "check_readable",
     "check_synonyms",
     "names_from",
+    "parse_class_names",
     "prompt_name",
     "read_lines",
     "read_names",

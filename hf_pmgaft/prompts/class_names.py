@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from .characters import check_visible
@@ -54,3 +55,32 @@ def check_class_names(class_names: Sequence[str] | str) -> list[str]:
                 "the same and no image could be told apart. Give each class its own name."
             )
     return names
+
+
+def parse_class_names(text: str, most: int | None = None) -> list[str]:
+    r"""Reads class names as people type them: one a line or, in one line, with commas between them.
+
+    Names in lines may hold commas, unless a line ends with one. Empty names are dropped, and space around them.
+
+    Args:
+        text (`str`): What was typed.
+        most (`int`, *optional*): How many there may be.
+
+    Raises:
+        ValueError: for fewer than two names, one name twice, or too many, as [`check_class_names`] does.
+
+    Example:
+        >>> parse_class_names("cat, dog, hot dog,")
+        ['cat', 'dog', 'hot dog']
+        >>> parse_class_names("Paris, France\nRome, Italy")
+        ['Paris, France', 'Rome, Italy']
+    """
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    has_lists = len(lines) < 2 or any(line.endswith(",") for line in lines)
+    names = [name for line in lines for name in line.split(",")] if has_lists else lines
+    names = [name.strip() for name in names if name.strip()]
+    if not names:
+        raise ValueError("You passed no class names. Write two or more, one a line or with commas between them.")
+    if most is not None and len(names) > most:
+        raise ValueError(f"You passed {len(names):,} class names, where at most {most:,} are taken. Leave some out.")
+    return check_class_names(names)

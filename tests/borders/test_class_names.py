@@ -7,7 +7,7 @@ import pytest
 from support.borders import Refused, check, outcomes
 
 import hf_pmgaft
-from hf_pmgaft.prompts import check_class_names
+from hf_pmgaft.prompts import check_class_names, parse_class_names
 
 CAT_DOG = ["cat", "dog"]
 
@@ -60,3 +60,23 @@ def test_a_set_takes_names_by_their_labels(images, processor):
     assert data.class_names == ["x", "z", "y", "w"]
     with pytest.raises(ValueError, match="says nothing of the order"):
         hf_pmgaft.ZeroShotDataset(images, processor, {"w", "x", "y", "z"})
+
+
+TYPED = {
+    "commas": ("cat, dog,hot dog", ["cat", "dog", "hot dog"]),
+    "lines": ("cat\ndog\nhot dog\n", ["cat", "dog", "hot dog"]),
+    "lines as Windows ends them, some of them empty": ("cat\r\n\r\n dog \r\n", CAT_DOG),
+    "commas in lines": ("Paris, France\nRome, Italy", ["Paris, France", "Rome, Italy"]),
+    "commas that go on in the next line": ("cat, dog,\nhot dog", ["cat", "dog", "hot dog"]),
+    "a comma too many": ("cat,, dog,", CAT_DOG),
+    "nothing": (" \n ", Refused("You passed no class names")),
+    "commas alone": (",,", Refused("You passed no class names")),
+    "one name": ("cat", Refused("at least 2")),
+    "one name twice": ("cat, dog, Cat", Refused("Classes 0 and 2 share the name 'Cat'")),
+    "more than there may be": ("a, b, c, d", Refused("You passed 4 class names, where at most 3 are taken")),
+}
+
+
+@outcomes(TYPED)
+def test_class_names_as_people_type_them(given, outcome):
+    check(lambda: parse_class_names(given, most=3), outcome)
