@@ -23,6 +23,7 @@ from .masks import read_mask as read_mask
 from .parquet_rows import with_images as with_images
 from .parts import load_split as load_split
 from .parts import split_size as split_size
+from .pictures import open_picture as open_picture
 from .rows import ImageRows as ImageRows
 from .rows import LabelledImages as LabelledImages
 from .rows import check_resize as check_resize
