@@ -1,3 +1,5 @@
+from .attacked_image import AttackedImage as AttackedImage
+from .attacked_image import Seen as Seen
 from .certificate_report import CertificateReport as CertificateReport
 from .certificate_report import CertifiedSet as CertifiedSet
 from .certificates import certified_accuracy as certified_accuracy
@@ -13,6 +15,9 @@ from .heads import NearestClassMean as NearestClassMean
 from .plan import sample_ids as sample_ids
 from .report import RobustnessReport as RobustnessReport
 from .report import SetResult as SetResult
+from .single_image import PictureClassifier as PictureClassifier
+from .single_image import attack_image as attack_image
+from .single_image import classify_image as classify_image
 from .transfer_matrix import transfer_matrix as transfer_matrix
 from .transfer_report import TransferReport as TransferReport
 from .transfer_report import TransferSet as TransferSet
