@@ -58,20 +58,24 @@ class StoredReport:
         """
         if Path(file).is_dir():
             raise ValueError(f"{file} is a folder and no report. Pass the file, such as {Path(file) / cls.FILE}.")
+        return cls.from_json(Path(file).read_bytes(), str(file))
 
+    @classmethod
+    def from_json(cls, content: bytes, name: str) -> Self:
+        """The report of a file's content; `name` is what errors call it. Raises as [`StoredReport.load`] does."""
         # What was cut off, or never was a report
         try:
-            data = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+            data = json.loads(content.decode("utf-8-sig"))
             if not data["sets"]:
                 raise ValueError("it has no sets")
             report = cls.from_dict(data)
             written_hash = data["protocol_hash"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
-                f"{file} is no whole {cls.KIND} ({type(error).__name__}: {error}). {cls.AGAIN}."
+                f"{name} is no whole {cls.KIND} ({type(error).__name__}: {error}). {cls.AGAIN}."
             ) from error
 
         # What was changed by hand
         if written_hash != report.protocol_hash:
-            raise ValueError(f"{file} was changed: its protocol is not that of its hash {written_hash}. {cls.AGAIN}.")
+            raise ValueError(f"{name} was changed: its protocol is not that of its hash {written_hash}. {cls.AGAIN}.")
         return report

@@ -43,6 +43,7 @@ FILES = {
     "cut off": (WHOLE[:300], Refused("is no whole robustness report")),
     "empty": ("", Refused("is no whole robustness report")),
     "a list": ("[]", Refused("is no whole robustness report")),
+    "a hundred thousand brackets": ("[" * 100_000, Refused("is no whole robustness report (RecursionError")),
     "binary": (b"\x00\xff\xfe", Refused("is no whole robustness report")),
     "a card": ("---\nlicense: mit\n---\n# A model", Refused("is no whole robustness report")),
     "a verdict file": ('{"protocol": {}, "model": {}}\n', Refused("is no whole robustness report (KeyError: 'sets')")),
@@ -95,3 +96,9 @@ def test_a_report_is_not_compared_with_itself(tmp_path, monkeypatch):
     make_report().save("one.json")
     with pytest.raises(ValueError, match="You passed one.json twice"):
         compare("one.json", f"{tmp_path}/one.json")
+
+
+def test_errors_of_a_content_name_what_they_were_told_and_no_path():
+    assert RobustnessReport.from_json(WHOLE.encode(), "mine.json").mean_robust_accuracy == 0.5
+    with pytest.raises(ValueError, match=r"^mine.json is no whole robustness report \(KeyError: 'sets'\)"):
+        RobustnessReport.from_json(b"{}", "mine.json")
