@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..fingerprints import differences
+from .figure import Figure
 from .intervals import Z_95, PairedDifference
-from .outcomes import paired
+from .outcomes import count_right, paired
 from .report import RobustnessReport, SetResult
 from .tables import Rounded, Rows, points, span_of_points
 
@@ -90,6 +91,55 @@ def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: S
     return Comparison(sets, means)
 
 
+@dataclass(frozen=True)
+class Disagreement:
+    """The images of a set, or its queries, that one of two models has right and the other one wrong.
+
+    Args:
+        name (`str`), dataset (`str`): Of the row of the reports, and of its set.
+        figure (`Figure`): What is right.
+        rows (`list[int]`): All that were judged, by their `sample_id`.
+        gained (`list[int]`): Those that the second model alone has right. Of segmentation, of which it has more right
+            pixels.
+        lost (`list[int]`): Those that the first one alone has right.
+    """
+
+    name: str
+    dataset: str
+    figure: Figure
+    rows: list[int]
+    gained: list[int]
+    lost: list[int]
+
+
+def disagreements(first: RobustnessReport, second: RobustnessReport, key: str = "robust") -> list[Disagreement]:
+    """Finds the images that one model has right and the other one wrong, for each row of two reports.
+
+    Args:
+        first, second (`RobustnessReport`): Of one protocol, as `compare_reports` takes them.
+        key (`str`): Under what: `"clean"`, `"robust"`, or the name of an attack. Rows without it are left out.
+
+    Raises:
+        ValueError: if the reports are not of the same images, or no row has that key.
+
+    Example:
+        >>> def report(robust):
+        ...     verdicts = {"sample_id": [3, 5, 8], "robust": robust}
+        ...     return RobustnessReport({"attacks": []}, [SetResult("food", 4, 3, 1, sum(robust) / 3, {}, verdicts)])
+        >>> (of_food,) = disagreements(report([1, 1, 0]), report([0, 1, 1]))
+        >>> of_food.gained, of_food.lost
+        ([8], [3])
+    """
+    pairs = [(a, b) for a, b in zip(first.sets, second.sets, strict=True) if key in _common_keys(a, b)]
+    if not pairs:
+        keys = [name for a, b in zip(first.sets, second.sets, strict=True) for name in _common_keys(a, b)]
+        raise ValueError(
+            f"You asked for the images that one model alone has right under {key!r}, which the reports do not have. "
+            f"Choose one of {', '.join(dict.fromkeys(keys))}."
+        )
+    return [_disagreement(a, b, key) for a, b in pairs]
+
+
 def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any], ignore: Sequence[str] = ()) -> list[str]:
     """The keys in which two protocols differ, but for those that may and what is under them.
 
@@ -102,10 +152,23 @@ def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any], ignore: 
 
 def _differences_of_set(first: SetResult, second: SetResult) -> dict[str, PairedDifference]:
     """By figure (`clean`, `robust` and each attack) the paired difference of two results on the same images."""
+    keys = _common_keys(first, second)
+    return {key: paired(first.figure, first.verdicts[key], second.verdicts[key]) for key in keys}
+
+
+def _common_keys(first: SetResult, second: SetResult) -> list[str]:
+    """Under what both results have verdicts; raises `ValueError` if these are not of the same images."""
     if first.verdicts.get("sample_id") != second.verdicts.get("sample_id") or not first.verdicts:
         raise ValueError(f"The reports hold no verdicts of the same images of {first.name!r}. Evaluate both anew.")
-    keys = [key for key in first.verdicts if key in second.verdicts and key != "sample_id"]
-    return {key: paired(first.figure, first.verdicts[key], second.verdicts[key]) for key in keys}
+    return [key for key in first.verdicts if key in second.verdicts and key != "sample_id"]
+
+
+def _disagreement(first: SetResult, second: SetResult, key: str) -> Disagreement:
+    rows = first.verdicts["sample_id"]
+    before, after = (list(map(count_right, result.verdicts[key])) for result in (first, second))
+    gained = [row for row, a, b in zip(rows, before, after, strict=True) if b > a]
+    lost = [row for row, a, b in zip(rows, before, after, strict=True) if a > b]
+    return Disagreement(first.name, first.dataset, first.figure, rows, gained, lost)
 
 
 def _is_under(key: str, parents: Sequence[str]) -> bool:

@@ -7,6 +7,7 @@ import torch
 from support.sets import CE, MARGIN
 
 from hf_pmgaft import RobustnessReport, compare_reports, evaluate_robustness
+from hf_pmgaft.evaluation.comparison import disagreements
 from hf_pmgaft.evaluation.report import SetResult
 
 
@@ -71,3 +72,38 @@ def test_means_of_recalls_are_named_by_their_figure():
 def test_a_comparison_is_saved_as_plain_types():
     saved = compare_reports(report([0, 0, 1, 0]), report([1, 1, 0, 0])).to_dict()
     assert saved["sets"]["food"]["robust"]["gained"] == 2 and len(saved["means"]["robust"]) == 3
+
+
+# ---- Images that one model alone has right ----
+
+
+def test_disagreements_are_the_rows_that_the_comparison_counts():
+    first, second = report([0, 0, 1, 0]), report([1, 1, 0, 0])
+    comparison = compare_reports(first, second)
+    found = disagreements(first, second)
+    assert [each.name for each in found] == ["food", "pets"]
+    for each in found:
+        pair = comparison.sets[each.name]["robust"]
+        assert (each.gained, each.lost) == ([0, 1], [2]) and (len(each.gained), len(each.lost)) == (2, 1)
+        assert (pair.gained, pair.lost) == (2, 1)
+    assert all(not each.gained and not each.lost for each in disagreements(first, second, "clean"))
+
+
+def test_of_segmentation_they_are_images_of_which_one_has_more_pixels_right():
+    def segmented(robust):
+        verdicts = {"sample_id": [4, 7, 9], "clean": [[60, 64]] * 3, "robust": robust}
+        share = sum(right for right, _ in robust) / 192
+        result = SetResult("scenes pixel accuracy", 4, 3, 180 / 192, share, {}, verdicts, figure="pixel accuracy")
+        return RobustnessReport({"attacks": []}, [result])
+
+    (found,) = disagreements(segmented([[30, 64], [8, 64], [5, 64]]), segmented([[31, 64], [8, 64], [4, 64]]))
+    assert (found.dataset, found.gained, found.lost) == ("scenes", [4], [9])
+
+
+def test_disagreements_need_a_key_of_the_reports_and_the_same_images():
+    first, second = report([0, 0, 1, 0]), report([1, 1, 0, 0])
+    with pytest.raises(ValueError, match=r"under 'PGD-3', which the reports do not have. Choose one of clean, robust"):
+        disagreements(first, second, "PGD-3")
+    second.sets[1].verdicts = {**second.sets[1].verdicts, "sample_id": [0, 1, 2, 5]}
+    with pytest.raises(ValueError, match="no verdicts of the same images of 'pets'"):
+        disagreements(first, second)
