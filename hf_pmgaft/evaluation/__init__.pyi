@@ -6,7 +6,9 @@ from .certificates import certified_accuracy as certified_accuracy
 from .certificates import certify as certify
 from .certified_sets import certify_sets as certify_sets
 from .comparison import Comparison as Comparison
+from .comparison import Disagreement as Disagreement
 from .comparison import compare_reports as compare_reports
+from .comparison import disagreements as disagreements
 from .evaluate import evaluate_robustness as evaluate_robustness
 from .figure import Figure as Figure
 from .heads import Head as Head

@@ -102,6 +102,11 @@ class Disagreement:
         gained (`list[int]`): Those that the second model alone has right. Of segmentation, of which it has more right
             pixels.
         lost (`list[int]`): Those that the first one alone has right.
+
+    Example:
+        >>> found = Disagreement("food", "food", Figure(), rows=[3, 5, 8], gained=[8], lost=[3])
+        >>> len(found.gained) - len(found.lost)
+        0
     """
 
     name: str

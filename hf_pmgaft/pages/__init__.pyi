@@ -1,2 +1,4 @@
+from .reports import comparison_page as comparison_page
+from .reports import report_page as report_page
 from .reports import save_comparison_page as save_comparison_page
 from .reports import save_report_page as save_report_page

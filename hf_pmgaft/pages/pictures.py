@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from PIL import Image
 
+from ..data.evaluation_sets import ZeroShotDataset
 from ..evaluation.examples import Example
 from ..evaluation.report import RobustnessReport
 from ..plots import report_pictures
@@ -79,6 +80,19 @@ def picture_of(example: Example) -> Picture:
         panels=list(panels),
         classes={name: _hex(class_colour(number)) for number, name in names.items()},
     )
+
+
+def picture_of_row(data: ZeroShotDataset, row: int) -> Picture:
+    """A row of a set as a model sees it, with the name of its class.
+
+    Example:
+        >>> picture_of_row(ZeroShotDataset(dataset, processor, name="food"), row=2).alt
+        'blue square, row 2 of food'
+    """
+    example = data[row]
+    truth = data.class_names[int(example["labels"])]
+    source = _strip([example["images"].float()], is_exact=False)
+    return Picture(source, alt=f"{truth}, row {row} of {data.name}", panels=[f"{truth}, row {row}"])
 
 
 def _strip(panels: Sequence[torch.Tensor], is_exact: bool) -> str:

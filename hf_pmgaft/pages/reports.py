@@ -12,10 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from .. import __version__
+from ..data.evaluation_sets import ZeroShotDataset
 from ..evaluation.comparison import Comparison
 from ..evaluation.report import RobustnessReport, SetResult
 from ..evaluation.tables import Rows, percent, render, span
 from ..files import write_whole
+from .disagreements import shown_disagreements
 from .pictures import charts_of, picture_of
 from .words import comparison_summary, flags_in_words, summary
 
@@ -39,19 +41,7 @@ def save_report_page(report: RobustnessReport, file: str | os.PathLike, name: st
         >>> open("report.html").readline()
         '<!doctype html>\\n'
     """
-    examples = [(example, picture_of(example)) for example in report.examples]
-    _save(
-        file,
-        "report.html",
-        title=f"How robust is {name}?",
-        summary=summary(name, report),
-        report=report,
-        flags=flags_in_words(report),
-        charts=charts_of({name: report}),
-        fell=[pair for pair in examples if pair[0].fell],
-        stood=[pair for pair in examples if not pair[0].fell],
-        is_segmented=any(example.masks is not None for example in report.examples),
-    )
+    write_whole(file, report_page(report, name))
 
 
 def save_comparison_page(
@@ -70,14 +60,67 @@ def save_comparison_page(
         >>> report = evaluate_robustness(model, processor, [food], ["fgsm,eps=4/255"], progress=False)
         >>> save_comparison_page({"before": report, "after": report}, compare_reports(report, report), "both.html")
     """
+    write_whole(file, comparison_page(reports, comparison))
+
+
+def report_page(report: RobustnessReport, name: str) -> str:
+    """The page of a report; see [`save_report_page`].
+
+    Example:
+        >>> report = RobustnessReport({"attacks": [], "headline": "linf 4/255", "verdict": "any iterate"}, [])
+        >>> report.sets = [SetResult("food", 10, 150, 0.74, 0.43, {}, threats={"linf 4/255": 0.43})]
+        >>> report.protocol["attacks"] = [{"attack": "fgsm", "eps": "4/255", "norm": "linf", "loss": "ce"}]
+        >>> "74.0 % without an attack, and 43.0 % under FGSM" in report_page(report, "tiny CLIP")
+        True
+    """
+    examples = [(example, picture_of(example)) for example in report.examples]
+    return _render(
+        "report.html",
+        title=f"How robust is {name}?",
+        summary=summary(name, report),
+        report=report,
+        flags=flags_in_words(report),
+        charts=charts_of({name: report}),
+        fell=[pair for pair in examples if pair[0].fell],
+        stood=[pair for pair in examples if not pair[0].fell],
+        is_segmented=any(example.masks is not None for example in report.examples),
+    )
+
+
+def comparison_page(
+    reports: Mapping[str, RobustnessReport],
+    comparison: Comparison,
+    key: str = "robust",
+    sets: Mapping[str, ZeroShotDataset] | None = None,
+) -> str:
+    """The page of two reports that are compared; see [`save_comparison_page`].
+
+    Args:
+        reports (`dict` of `RobustnessReport`), comparison (`Comparison`): The two, by name, and what they differ in.
+        key (`str`): Under what the page says which images one model alone has right: `"clean"`, `"robust"`, or the
+            name of an attack.
+        sets (`dict` of `ZeroShotDataset`, *optional*): By name those that are at hand, from which it shows images.
+
+    Raises:
+        ValueError: if the reports have no such key.
+
+    Example:
+        >>> from hf_pmgaft import ZeroShotDataset, compare_reports, evaluate_robustness
+        >>> food = ZeroShotDataset(dataset, processor, name="food")
+        >>> report = evaluate_robustness(model, processor, [food], ["fgsm,eps=4/255"], progress=False)
+        >>> page = comparison_page({"before": report, "after": report}, compare_reports(report, report), "clean")
+        >>> "Images that one model alone has right" in page
+        True
+    """
     first, second = reports
-    _save(
-        file,
+    return _render(
         "comparison.html",
         title=f"{first} and {second}",
         summary=comparison_summary(first, second, comparison),
         reports=reports,
         comparison=comparison,
+        under=_under(key, reports[first]),
+        disagreements=shown_disagreements(reports, key, sets),
         flags={name: flags_in_words(report) for name, report in reports.items()},
         charts=charts_of(reports),
     )
@@ -104,8 +147,17 @@ def rows_of_set(result: SetResult, headline: str) -> Rows:
 # ---- Templates ----
 
 
-def _save(file: str | os.PathLike, template: str, **values: Any) -> None:
-    write_whole(file, _templates().get_template(template).render(version=__version__, **values) + "\n")
+def _render(template: str, **values: Any) -> str:
+    return _templates().get_template(template).render(version=__version__, **values) + "\n"
+
+
+def _under(key: str, report: RobustnessReport) -> str:
+    """Under what images are right or wrong, in words."""
+    if key == "clean":
+        return "without an attack"
+    if key == "robust":
+        return f"in the worst case under {' and '.join(spec.name for spec in report.headline_attacks)}"
+    return f"after {key}"
 
 
 @cache

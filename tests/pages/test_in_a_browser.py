@@ -1,14 +1,18 @@
 """Pages in a real browser: accessible, readable without JavaScript, and with no request to anywhere."""
 
+import copy
+
 import pytest
 import torch
 from support.browser import broken_rules, open_browser
 from support.sets import MARGIN
+from support.tiny import make_images, make_processor
 
-from hf_pmgaft import RobustnessReport, compare_reports
+from hf_pmgaft import RobustnessReport, ZeroShotDataset, compare_reports
 from hf_pmgaft.evaluation.examples import Example
 from hf_pmgaft.evaluation.report import SetResult
-from hf_pmgaft.pages import save_comparison_page, save_report_page
+from hf_pmgaft.fingerprints import digest_of_list
+from hf_pmgaft.pages import comparison_page, save_report_page
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +40,23 @@ def folder(tmp_path_factory):
         Example("pets", 2, "PGD", False, images, "sky, cat", ("80 %", "60 %"), masks, names),
     ]
     save_report_page(report, folder / "report.html", "tiny")
-    save_comparison_page({"a": report, "b": report}, compare_reports(report, report), folder / "comparison.html")
+    write_comparison(report, folder / "comparison.html")
     return folder
+
+
+def write_comparison(report, file):
+    """Of a report with one that has other images right: of one set there are pictures, of the other one rows."""
+    second = copy.deepcopy(report)
+    for result in second.sets:
+        result.verdicts["robust"] = [0, 1, 1, 0]
+    data = ZeroShotDataset(make_images(4), make_processor(), name="food")
+    entry = {"sample_ids": digest_of_list(range(4)), "class_names": digest_of_list(data.class_names)}
+    reports = {"a": report, "b": second}
+    for each in reports.values():
+        each.protocol["sets"] = {"food": entry}
+    page = comparison_page(reports, compare_reports(*reports.values()), sets={"food": data})
+    assert "row 2 of food" in page and "alone: 1 of 4, rows 2." in page
+    file.write_text(page, encoding="utf-8")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,24 +1,29 @@
 """Pages of reports: the figures of the JSON, pictures, words, and no markup from names."""
 
+import base64
 import copy
+import io
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.emoji import PGD
 from support.emoji import make_data as make_captioned
 from support.html_pages import Page
 from support.masked import NAMES, make_masked
 from support.paths import ROOT
 from support.sets import MARGIN, make_data
-from support.tiny import fit_model
+from support.tiny import fit_model, make_images
 
-from hf_pmgaft import RobustnessReport, SegmentationDataset, compare_reports, evaluate_robustness
+from hf_pmgaft import RobustnessReport, SegmentationDataset, ZeroShotDataset, compare_reports, evaluate_robustness
 from hf_pmgaft.evaluation.examples import Example
 from hf_pmgaft.evaluation.report import SetResult
-from hf_pmgaft.pages import save_comparison_page, save_report_page
+from hf_pmgaft.pages import comparison_page, save_comparison_page, save_report_page
+from hf_pmgaft.pages.disagreements import shown_disagreements
 from hf_pmgaft.pages.words import FLAGS
 
 EVIL = "<script>alert('x')</script>&"
@@ -216,6 +221,91 @@ def test_a_comparison_has_both_reports_and_their_differences(report, pair, tmp_p
         assert {each.sets[0].clean_accuracy, *each.sets[0].robust_interval} <= values
     assert "after is ahead of <script>" in page.text and page.all("script") == []
     assert len(page.all("img")) == 3  # bars, a curve, and clean against robust
+
+
+# ---- Images that one model alone has right ----
+
+
+@pytest.fixture(scope="module")
+def two(pair) -> dict[str, RobustnessReport]:
+    """Reports of a model and of a worse one, of 30 images each of two sets."""
+    shaken = copy.deepcopy(pair[0])
+    torch.manual_seed(0)
+    with torch.no_grad():
+        shaken.visual_projection.weight.add_(10 * torch.randn_like(shaken.visual_projection.weight))
+    sets = sets_at_hand(pair[1])
+    models = {"one": pair[0], "two": shaken}
+    options = {"progress": False, "probes": False, "max_samples": 30}
+    return {name: evaluate_robustness(model, pair[1], sets, ATTACKS[:1], **options) for name, model in models.items()}
+
+
+def sets_at_hand(processor, seed=9) -> dict[str, ZeroShotDataset]:
+    options = {"prompt_templates": "a photo of the {}"}
+    return {name: ZeroShotDataset(make_images(40, seed), processor, name=name, **options) for name in ("own", "other")}
+
+
+def wanted_rows(two, key) -> set[tuple[str, int]]:
+    """By set the rows that one model alone has right."""
+    rows = set()
+    for a, b in zip(two["one"].sets, two["two"].sets, strict=True):
+        columns = zip(a.verdicts["sample_id"], a.verdicts[key], b.verdicts[key], strict=True)
+        rows |= {(a.name, row) for row, first, second in columns if first != second}
+    return rows
+
+
+@pytest.fixture
+def without_charts(monkeypatch):
+    """Charts take seconds, and are looked at elsewhere."""
+    monkeypatch.setattr("hf_pmgaft.pages.reports.charts_of", lambda reports: [])
+
+
+@pytest.mark.parametrize("key", ["clean", "robust"])
+def test_a_comparison_shows_the_images_that_one_model_alone_has_right(without_charts, two, pair, tmp_path, key):
+    sets = sets_at_hand(pair[1])
+    page = write_comparison(two, tmp_path, key, sets)
+    pictures = {attrs["alt"].split(", ")[1]: attrs["src"] for attrs in page.all("img")}
+    wanted = {f"row {row} of {name}" for name, row in wanted_rows(two, key)}
+    assert 4 < len(wanted) and set(pictures) <= wanted
+    assert len(pictures) == len(page.all("img")) == min(24, len(wanted)) and "Without pictures" not in page.text
+    assert ("Right without an attack" in page.text) == (key == "clean")
+
+    name, row = min(wanted_rows(two, key))
+    image = Image.open(io.BytesIO(base64.b64decode(pictures[f"row {row} of {name}"].partition(",")[2])))
+    levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    assert torch.equal(levels, (sets[name][row]["images"] * 255).round().byte())
+
+
+def test_rows_stand_in_place_of_images_of_other_sets_and_nothing_that_a_report_names_is_opened(
+    without_charts, two, pair, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: pytest.fail("a set was opened"))
+    reports = copy.deepcopy(two)
+    for report in reports.values():
+        report.provenance["sets"] = {"other": {"path": str(tmp_path), "name": "user/other"}}
+    page = write_comparison(reports, tmp_path, "robust", {"own": sets_at_hand(pair[1], seed=1)["own"]})
+    assert "Without pictures: the set 'own' here has other images than the report's" in page.text
+    assert "Without pictures: the set 'other' is not at hand here." in page.text and page.all("img") == []
+    listed = [int(row) for line in re.findall(r", rows ([\d, ]+)\.", page.text) for row in line.split(", ")]
+    assert sorted(listed) == sorted(row for _, row in wanted_rows(two, "robust"))
+
+    # Where no set was looked for, none is missed.
+    assert "Without pictures" not in write_comparison(reports, tmp_path).text
+
+
+def test_pictures_are_shared_out_among_sets_and_the_rest_are_numbers(two, pair):
+    sets = sets_at_hand(pair[1])
+    shown = shown_disagreements(two, "robust", sets, most=3)
+    counts = [len(side.pictures) for each in shown for side in each.sides]
+    assert sum(counts) == 3 and max(counts) <= 2
+    for side in (side for each in shown for side in each.sides):
+        numbers = [int(number) for number in side.numbers.split(", ") if number]
+        assert numbers == side.rows[len(side.pictures) :]
+
+
+def write_comparison(two, folder: Path, *options) -> Page:
+    text = comparison_page(two, compare_reports(*two.values()), *options)
+    (folder / "both.html").write_text(text, encoding="utf-8")
+    return Page(folder / "both.html")
 
 
 # ---- Form ----
