@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+NAME = "emoji"  # of the embedded model and, with a configuration after it, of the sets
 
 
 def emoji_folder() -> Path:
@@ -30,3 +31,34 @@ def emoji_folder() -> Path:
         f"You asked for the embedded default, but neither {candidates[0]} nor {candidates[1]} holds its model. "
         "Install the package again from its wheel or repository, or pass a model and data sets of your own."
     )
+
+
+def find_embedded(text: str) -> str:
+    """Turns `emoji` into the embedded model, `emoji:food@test` into an embedded set, and leaves other names alone.
+
+    A file or folder of that name comes first.
+
+    Example:
+        >>> Path(find_embedded("emoji")).name, Path(find_embedded("emoji:food@test")).name
+        ('model', 'data:food@test')
+        >>> find_embedded("user/clip")
+        'user/clip'
+    """
+    if text == NAME and not Path(NAME).exists():
+        return str(emoji_folder() / "model")
+    if text.startswith(f"{NAME}:") and not Path(NAME).exists():
+        return f"{emoji_folder() / 'data'}{text.removeprefix(NAME)}"
+    return text
+
+
+def name_embedded(text: str) -> str:
+    """The name by which [`find_embedded`] finds a model or set, if it is an embedded one.
+
+    Example:
+        >>> name_embedded(find_embedded("emoji:food@test")), name_embedded("user/clip")
+        ('emoji:food@test', 'user/clip')
+    """
+    model, data = str(emoji_folder() / "model"), f"{emoji_folder() / 'data'}:"
+    if text.startswith(data):
+        return f"{NAME}:{text.removeprefix(data)}"
+    return NAME if text == model else text

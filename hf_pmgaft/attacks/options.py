@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import yaml
 
 from ..registry import check_choice, check_count, check_kind, read_choice
 from . import ATTACKS, DENSE_ATTACKS, TRAINING_ATTACKS
@@ -52,6 +54,30 @@ def parse_options(text: str) -> dict[str, Any]:
         {'attack': 'pgd', 'num_steps': 100, 'loss': 'ce'}
     """
     return read_choice("attack", text, example="pgd,num_steps=100")
+
+
+def write_options(choice: Mapping[str, Any]) -> str:
+    """The text that [`parse_options`] reads as this dict. Options at their defaults are left out.
+
+    Raises:
+        ValueError: for a value with a comma, which such a text cannot hold.
+
+    Example:
+        >>> write_options({"attack": "pgd", "eps": "4/255", "norm": "linf", "num_steps": 100, "loss": "margin"})
+        'pgd,eps=4/255,num_steps=100,loss=margin'
+    """
+    defaults = defaults_of(choice["attack"])
+    parts = [choice["attack"]]
+    for key, value in choice.items():
+        if key == "attack" or (key in defaults and defaults[key] == value):
+            continue
+        written = yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+        if "," in written:
+            raise ValueError(
+                f"The attack {choice['attack']!r} has {key}={value!r}, whose comma ends it. Pass another."
+            )
+        parts.append(f"{key}={written}")
+    return ",".join(parts)
 
 
 def training_attack(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., torch.Tensor], dict[str, Any]]:

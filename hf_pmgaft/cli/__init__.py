@@ -12,6 +12,7 @@ from typing import Any
 COMMANDS = {
     "train": ("train", "make a CLIP robust, and say what was gained and lost"),
     "evaluate": ("evaluate", "measure clean and robust accuracy, or recall"),
+    "attack": ("attack", "attack one picture, and write what fools a model"),
     "few-shot": ("few_shot", "train methods on few shots of each class, and compare them"),
     "certify": ("certify", "certify how far a smoothed model keeps its answers"),
     "compare": ("compare", "compare two reports image by image"),

@@ -5,6 +5,7 @@ from .certificate_report import CertifiedSet as CertifiedSet
 from .certificates import certified_accuracy as certified_accuracy
 from .certificates import certify as certify
 from .certified_sets import certify_sets as certify_sets
+from .command_lines import command_line as command_line
 from .comparison import Comparison as Comparison
 from .comparison import Disagreement as Disagreement
 from .comparison import compare_reports as compare_reports

@@ -78,6 +78,8 @@ class PictureClassifier:
             DEFAULT_PROMPT_TEMPLATES if prompt_templates is None else prompt_templates
         )
         check_zero_shot(model, processor)
+        self.processor = processor
+        self.processor = processor
         self.image_processor = image_processor_of(processor)
         check_crop(self.image_processor)
         check_image_size(processor, get_encoder(model).image_size(unwrap_peft(model)))
@@ -137,7 +139,7 @@ class PictureClassifier:
             RuntimeError: if the attack returns what its threat does not allow.
         """
         # Checks, before anything is computed
-        spec, parts = _checked(attack, target, len(self.class_names))
+        spec, parts = check_attack(attack, target, len(self.class_names))
         self._check_name("label", label)
         self._check_name("target", target)
         _check_target(target, label)
@@ -177,7 +179,7 @@ class PictureClassifier:
         Raises:
             ValueError: for an attack that cannot serve.
         """
-        _, parts = _checked(attack, None, len(self.class_names))
+        _, parts = check_attack(attack, None, len(self.class_names))
         return sum(most_passes(part, len(self.class_names)).forward for part in parts)
 
     # ---- Steps ----
@@ -364,8 +366,17 @@ def _levels(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return exact[0], torch.tensor(exact[1])
 
 
-def _checked(attack: Attack, target: str | None, num_classes: int) -> tuple[AttackSpec, list[AttackSpec]]:
-    """A checked attack, and the single ones that it stands for."""
+def check_attack(attack: Attack, target: str | None, num_classes: int) -> tuple[AttackSpec, list[AttackSpec]]:
+    """Returns a checked attack, and the single ones that it stands for.
+
+    Raises:
+        ValueError: for one on segmentation, on a defended model or with a source, and for one that knows no target.
+
+    Example:
+        >>> spec, parts = check_attack("autoattack,eps=4/255,version=fast", None, num_classes=10)
+        >>> spec.name, len(parts)
+        ('AutoAttack fast linf 4/255', 2)
+    """
     spec = AttackSpec.of(attack)
     check_whole(spec)
     if {"source", "attacker", "eot"} & set(spec.options):
