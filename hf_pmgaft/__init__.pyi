@@ -21,6 +21,7 @@ from .evaluation.evaluate import evaluate_robustness as evaluate_robustness
 from .evaluation.heads import LinearProbe as LinearProbe
 from .evaluation.heads import NearestClassMean as NearestClassMean
 from .evaluation.report import RobustnessReport as RobustnessReport
+from .evaluation.single_image import attack_image as attack_image
 from .models.backbones import get_encoder as get_encoder
 from .models.resolution import at_resolution as at_resolution
 from .objectives import OBJECTIVES as OBJECTIVES

@@ -19,8 +19,8 @@ OLD_NAMES = """
     attack_answers compare_reports encode_class_names evaluate_robustness export_class_embeds fold_into_clip load_model
     load_open_clip save_open_clip swap_vision_tower to_open_clip vision_tower
 """.split()
-NEW_NAMES = ["AdversarialStep", "AttackSpec", "SegmentationDataset", "attack_encoder", "get_encoder", "load_images"]
-NEW_NAMES += ["load_suite", "load_vlm"]
+NEW_NAMES = ["AdversarialStep", "AttackSpec", "SegmentationDataset", "attack_encoder", "attack_image", "get_encoder"]
+NEW_NAMES += ["load_images", "load_suite", "load_vlm"]
 GOOD = """
 from hf_pmgaft import AttackSpec, PMGAFTConfig, ZeroShotDataset, evaluate_robustness, load_model
 from hf_pmgaft.data import parse_set

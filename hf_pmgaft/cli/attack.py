@@ -22,9 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 
-from ..data.pictures import MAX_PIXELS, open_picture
 from ..embedded import find_embedded
-from ..evaluation.single_image import PictureClassifier, check_attack
 from ..evaluation.tables import FORMATS
 from ..files import check_output_folder
 from ..progress import progress_bar
@@ -32,7 +30,6 @@ from ..prompts import check_class_names, check_prompt_templates, names_from, par
 from ..registry import check_count
 from ..short_names import short_names
 from ..tuning.saved import load_one_of_several
-from .attack_report import Attacked, show, write
 from .errors import flags_named, one_line_errors
 from .parser import add_base_options, make_parser
 from .set_options import FLAGS, HELP, options_of
@@ -80,7 +77,7 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     images.add_argument("--eval_class_names", nargs=1, metavar="FILE", help=HELP["eval_class_names"])
     images.add_argument("--eval_image_column", nargs=1, metavar="COLUMN", help=HELP["eval_image_column"])
     images.add_argument("--eval_label_column", nargs=1, metavar="COLUMN", help=HELP["eval_label_column"])
-    images.add_argument("--max_pixels", type=int, default=MAX_PIXELS, help="Pixels that a file may have.")
+    images.add_argument("--max_pixels", type=int, help="Pixels that a file may have; 25 million if absent.")
 
     attack = parser.add_argument_group("attack")
     attack.add_argument("--attack", default=DEFAULT_ATTACK, help="NAME[,option=value...].")
@@ -100,6 +97,9 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     _check(args)
     places = [find_embedded(model) for model in args.models]
     names = short_names("model", places)
+
+    from ..evaluation.single_image import PictureClassifier
+    from .attack_report import Attacked, show, write
 
     # The picture, of a file before a model is opened
     asked = None if args.image is None else ask_about_file(args)
@@ -140,10 +140,13 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Raises `ValueError` for what cannot work, before a file is read."""
+    from ..evaluation.single_image import check_attack
+
     check_output_folder("--output_folder", args.output_folder)
     check_count("--row", args.row, least=0)
     check_count("--top", args.top)
-    check_count("--max_pixels", args.max_pixels)
+    if args.max_pixels is not None:
+        check_count("--max_pixels", args.max_pixels)
     check_attack(args.attack, args.target, num_classes=1000)
     if args.prompt_template is not None:
         check_prompt_templates(args.prompt_template)
@@ -186,6 +189,8 @@ def ask_about_file(args: argparse.Namespace) -> Asked:
     Raises:
         ValueError: for no class names, and a file that is no picture.
     """
+    from ..data.pictures import MAX_PIXELS, open_picture
+
     if args.class_names is None:
         raise ValueError(f"You passed the picture {args.image!r} without --class_names. Pass two or more.")
     class_names = read_class_names(args.class_names)
@@ -195,7 +200,7 @@ def ask_about_file(args: argparse.Namespace) -> Asked:
         class_names=class_names,
         prompt_templates=[EMOJI_TEMPLATE] if is_embedded else args.prompt_template,
         label=args.label,
-        picture=open_picture(args.image, args.max_pixels),
+        picture=open_picture(args.image, args.max_pixels or MAX_PIXELS),
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from support.borders import Refused, check, outcomes
 from support.paths import EMOJI
 
-from hf_pmgaft.cli import attack_vlm, compare, convert, evaluate, gallery, train
+from hf_pmgaft.cli import attack, attack_vlm, compare, convert, evaluate, gallery, train
 from hf_pmgaft.files import check_output_file, check_output_folder, write_whole
 
 # `file` is a file, `folder` a folder, `linked` a link to nothing in a folder that there is.
@@ -91,6 +91,7 @@ FAILURES = {
     "evaluate with verdicts": (evaluate, ["--model", "nothing", "--verdict_file", "new/verdicts.jsonl"]),
     "compare": (compare, ["a.json", "b.json", "--output_file", "new/report.json", "--plots", "pictures"]),
     "gallery": (gallery, ["--models", "nothing", "--output_file", "new/gallery.png"]),
+    "attack": (attack, ["--models", "nothing", "--output_folder", "new/pictures"]),
     "attack-vlm": (attack_vlm, ["--towers", "nothing", "--output_file", "new/a.json", "--gallery", "new/b.png"]),
 }
 

@@ -68,7 +68,9 @@ def test_a_bug_report_says_what_is_not_installed(pmgaft):
     assert "- evaluate: not installed" in printed and "- pyautoattack: not installed" in printed
 
 
-def test_the_gallery_and_the_embedded_llava_work(pmgaft, tmp_path):
+def test_one_picture_the_gallery_and_the_embedded_llava_work(pmgaft, tmp_path):
+    pmgaft("attack", "--attack", "pgd,eps=4/255,num_steps=1")
+    assert (tmp_path / "attacked" / "emoji-model.png").stat().st_size > 1000
     pmgaft("gallery", "--num_images", "1", "--num_steps", "1")
     assert (tmp_path / "gallery.png").stat().st_size > 1000
     flags = ["--num_images", "1", "--num_steps", "1", "--tasks", "targeted"]
