@@ -20,7 +20,8 @@ class Seen:
     """What one model makes of one picture.
 
     Args:
-        probabilities (`dict[str, float]`): By class name, in the order that was passed: the softmax of the logits.
+        probabilities (`dict[str, float]`): By class name, in the order that was passed: the softmax of the logits,
+            also of a model that was trained with a sigmoid.
         attention (`torch.Tensor`, *optional*): `[h,w]`, cosines of the patch tokens with the text of one class
             (TGA-ZSR, arXiv 2410.21802); none of an encoder without such tokens, and where no class was passed.
         logits (`dict[str, float]`): By class name.

@@ -13,6 +13,7 @@ from torch import nn
 from ..attacks.ball import round_levels_inside
 from ..attacks.dense_checks import check_whole
 from ..attacks.expected import attack_to_the_end
+from ..attacks.inputs import check_images
 from ..attacks.losses import margin
 from ..attacks.passes import most_passes
 from ..attacks.spec import AttackSpec
@@ -192,7 +193,7 @@ class PictureClassifier:
     def _pixels(self, picture: Any) -> torch.Tensor:
         """`[3,H,W]` in [0,1], at the size at which the model sees it."""
         if isinstance(picture, torch.Tensor):
-            return picture.detach().float().clamp(0, 1)
+            return _of_set(picture)
         made = self.image_processor(images=open_picture(picture), return_tensors="pt", do_normalize=False)
         return torch.as_tensor(made["pixel_values"][0]).clamp(0, 1)
 
@@ -356,6 +357,16 @@ class _Watched:
 def _margin(seen: Seen, label: str, target: str | None) -> float:
     """Above 0 the model stands: by how much the label leads or, if there is one, the target lags."""
     return seen.margin(label) if target is None else -seen.margin(target)
+
+
+def _of_set(image: torch.Tensor) -> torch.Tensor:
+    """An image as a set gives it, checked."""
+    if image.ndim != 3 or len(image) != 3 or not image.is_floating_point():
+        raise ValueError(
+            f"You passed a tensor of shape {tuple(image.shape)} and {image.dtype} as a picture. Pass one image "
+            "[3,H,W] of floating point numbers in [0,1], or a PIL image."
+        )
+    return check_images(image.detach().float()[None])[0]
 
 
 def _levels(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,14 +8,19 @@ import pytest
 import torch
 from PIL import Image
 from support.attacked import length
+from support.families import DUAL
+from support.families import make as make_of_family
 from support.sets import make_data
 from support.tiny import CLASS_NAMES, make_images
+from support.tuned import shake
 from transformers import pipeline
 
-from hf_pmgaft import AttackSpec, evaluate_robustness
+from hf_pmgaft import AttackSpec, evaluate_robustness, load_model
 from hf_pmgaft.data import open_picture
 from hf_pmgaft.evaluation import PictureClassifier, attack_image, classify_image
-from hf_pmgaft.evaluation import single_image as module
+from hf_pmgaft.models import get_backbone
+from hf_pmgaft.tuning import make_tuning
+from hf_pmgaft.tuning.saved import save_weights
 from hf_pmgaft.zero_shot import ZeroShotClassifier, encode_class_names
 from hf_pmgaft.zero_shot.views import text_attention
 
@@ -128,7 +133,7 @@ def test_what_is_seen_is_what_the_classifier_says(classifier, fitted, picture):
     image = processor.image_processor(picture, return_tensors="pt", do_normalize=False)["pixel_values"]
     with torch.no_grad():
         logits = zero_shot(image)[0]
-        _, patches = module.get_backbone(model).image_and_patch_embeds(model, zero_shot.pixel_values(image))
+        _, patches = get_backbone(model).image_and_patch_embeds(model, zero_shot.pixel_values(image))
     assert list(seen.probabilities) == CLASS_NAMES
     assert torch.equal(torch.tensor(list(seen.logits.values())), logits)
     assert torch.equal(torch.tensor(list(seen.probabilities.values())), logits.softmax(0))
@@ -141,6 +146,41 @@ def test_a_model_in_half_precision_is_judged_in_float32_and_left_as_it_was(fitte
     attacked = attack_image(model, processor, picture, CLASS_NAMES, PGD, prompt_templates=TEMPLATE)
     whole = attack_image(copy.deepcopy(model).float(), processor, picture, CLASS_NAMES, PGD, prompt_templates=TEMPLATE)
     assert attacked.png() == whole.png() and model.dtype == torch.float16
+
+
+@pytest.mark.parametrize("name", sorted(DUAL))
+def test_every_family_is_attacked_and_shows_attention_where_it_has_patches(name, processor, picture):
+    model = make_of_family(name)
+    attacked = attack_image(model, processor, picture, CLASS_NAMES, "fgsm,eps=16/255", prompt_templates=TEMPLATE)
+    has_patches = get_backbone(model).patches is not None
+    for seen in (attacked.before, attacked.after):
+        assert sum(seen.probabilities.values()) == pytest.approx(1)
+        assert (seen.attention.shape == (4, 4)) if has_patches else (seen.attention is None)
+    assert attacked.after.margin(attacked.label) < attacked.before.margin(attacked.label)
+    assert has_patches == (name != "VisionTextDualEncoderModel")
+
+
+TUNED = {
+    "text_context": {"num_tokens": 2},
+    "deep_prompts": {"num_tokens": 2, "depth": 1},
+    "peft": {"r": 2, "target_modules": ["q_proj", "v_proj"]},
+}
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_what_a_tuning_saved_is_attacked_as_it_was_loaded(name, fitted, picture, tmp_path):
+    fitted[0].save_pretrained(tmp_path / "base")
+    tuned = make_tuning(name, TUNED[name]).prepare(copy.deepcopy(fitted[0]))
+    shake(tuned)
+    save_weights(tuned, tmp_path / "tuned", base_model=str(tmp_path / "base"))
+    model = load_model(tmp_path / "tuned", str(tmp_path / "base"))
+
+    attacked = attack_image(model, fitted[1], picture, CLASS_NAMES, PGD, prompt_templates=TEMPLATE)
+    plain = attack_image(*fitted, picture, CLASS_NAMES, PGD, prompt_templates=TEMPLATE)
+    as_tuned = attack_image(tuned, fitted[1], picture, CLASS_NAMES, PGD, prompt_templates=TEMPLATE)
+    assert attacked.before.attention.shape == (4, 4) and attacked.margins[-1] < attacked.margins[0]
+    assert attacked.before.logits == pytest.approx(as_tuned.before.logits, abs=1e-4)
+    assert attacked.before.logits != pytest.approx(plain.before.logits, abs=1e-2)
 
 
 # ---- The way there ----
@@ -285,6 +325,8 @@ def test_a_processor_that_enlarges_the_file_is_told_of(fitted, picture):
 
 
 def test_a_broken_picture_is_refused_by_all(classifier):
+    with pytest.raises(ValueError, match=r"a tensor of shape \(1, 3, 16, 16\) and torch.float32.*one image"):
+        classifier.classify(torch.zeros(1, 3, 16, 16))
     for call in (classifier.classify, lambda value: classifier.attack(value, PGD)):
         with pytest.raises(ValueError, match="no image"):
             call(b"cats and dogs")
