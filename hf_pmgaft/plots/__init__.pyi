@@ -1,3 +1,5 @@
+from .attacked import attacked_picture as attacked_picture
+from .attacked import margin_curves as margin_curves
 from .certificates import certified_curve as certified_curve
 from .galleries import answer_gallery as answer_gallery
 from .galleries import attention_gallery as attention_gallery

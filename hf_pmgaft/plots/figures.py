@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from ..files import writing_into
 
 if TYPE_CHECKING:
-    import torch
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -96,6 +97,27 @@ def show_image(axis: Axes, image: torch.Tensor) -> None:
     """An image `[3,H,W]`, cut to [0,1]."""
     axis.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
     axis.set(xticks=[], yticks=[])
+
+
+def show_heat(axis: Axes, image: torch.Tensor, heat: torch.Tensor) -> None:
+    """The map `[h,w]`, scaled to its range and resized, over the image in grey."""
+    low, high = heat.min(), heat.max()
+    scaled = (heat - low) / (high - low).clamp_min(torch.finfo(heat.dtype).tiny)
+    resized = F.interpolate(scaled[None, None], image.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
+    # White is shown as a light grey, through which bright and dark places of the map can be told.
+    axis.imshow(image.clamp(0, 1).mean(0).numpy(), cmap="gray", vmin=0, vmax=1.4, interpolation="nearest")
+    axis.imshow(resized.numpy(), cmap=HEAT, vmin=0, vmax=1, alpha=0.7, interpolation="bilinear")
+    axis.set(xticks=[], yticks=[])
+
+
+def correlation(first: torch.Tensor, second: torch.Tensor) -> float:
+    """The correlation of two maps over their places.
+
+    Example:
+        >>> round(correlation(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 5.0])), 6)
+        1.0
+    """
+    return torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1].item()
 
 
 def write_prediction(axis: Axes, line: int, prefix: str, predicted: str, is_right: bool) -> None:

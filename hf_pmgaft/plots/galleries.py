@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..attacks.ball import parse_radius
-from .figures import HEAT, new_figure, save_png, shorten, show_image, write_prediction
+from .figures import HEAT, correlation, new_figure, save_png, shorten, show_heat, show_image, write_prediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,10 +122,10 @@ def attention_gallery(
             above, below = axes[row, column]
             for view in range(2):
                 show_image(above[view], pairs[view, column])
-                _show_heat(below[view], pairs[view, column], maps[view, column])
+                show_heat(below[view], pairs[view, column], maps[view, column])
                 predicted = int(predictions[name][view, column])
                 write_prediction(above[view], 0, "", class_names[predicted], predicted == label)
-            _write_under_pair(below, f"correlation {_correlation(*maps[:, column]):.2f}")
+            _write_under_pair(below, f"correlation {correlation(*maps[:, column]):.2f}")
             if row == 0:
                 _write_heading(above, class_names[label])
         _write_row_names(axes[row, 0, :, 0], name)
@@ -170,21 +169,6 @@ def answer_gallery(
 
 
 # ---- Panels of attention ----
-
-
-def _show_heat(axis: Axes, image: torch.Tensor, heat: torch.Tensor) -> None:
-    """The map `[h,w]`, scaled to its range and resized, over the image in grey."""
-    low, high = heat.min(), heat.max()
-    scaled = (heat - low) / (high - low).clamp_min(torch.finfo(heat.dtype).tiny)
-    resized = F.interpolate(scaled[None, None], image.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
-    # White is shown as a light grey, through which bright and dark places of the map can be told.
-    axis.imshow(image.clamp(0, 1).mean(0).numpy(), cmap="gray", vmin=0, vmax=1.4, interpolation="nearest")
-    axis.imshow(resized.numpy(), cmap=HEAT, vmin=0, vmax=1, alpha=0.7, interpolation="bilinear")
-    axis.set(xticks=[], yticks=[])
-
-
-def _correlation(first: torch.Tensor, second: torch.Tensor) -> float:
-    return torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1].item()
 
 
 def _panels(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
