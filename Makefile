@@ -38,10 +38,10 @@ test-zoo:  ## run them with the newest torch, torchvision and open_clip: 8 GB ou
 		tests/borders/test_open_clip_configs.py tests/borders/test_open_clip_models.py
 
 test-browser: .venv/browser-done  ## look at the pages in chromium, which must be installed
-	$(BIN)/python -m pytest tests/pages tests/examples/test_study_pages.py --must-have playwright --must-have chromium --must-have axe --must-have html5lib
+	$(BIN)/python -m pytest tests/demo tests/pages tests/examples/test_study_pages.py --must-have gradio --must-have playwright --must-have chromium --must-have axe --must-have html5lib
 
 .venv/browser-done: .venv/done
-	$(BIN)/pip install --quiet --editable ".[browser]"
+	$(BIN)/pip install --quiet --editable ".[browser,demo]"
 	touch $@
 
 test-minimum: .venv/done  ## run the tests on the oldest versions that setup.py allows: 8 GB outside the checkout

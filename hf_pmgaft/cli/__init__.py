@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": ("compare", "compare two reports image by image"),
     "transfer": ("transfer", "make images on each of several models, and judge them by all"),
     "universal": ("universal", "make one perturbation for all images"),
+    "demo": ("demo", "open a page on which one attacks images and looks at reports"),
     "gallery": ("gallery", "draw where models look, clean and attacked"),
     "attack-vlm": ("attack_vlm", "attack what a vision-language model writes"),
     "convert": ("convert", "take checkpoints from open_clip, and to it"),
