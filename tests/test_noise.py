@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_pmgaft.noise import PURPOSES, draw_seeds, normal_noise, sample_seeds, uniform_noise
+from hf_pmgaft.noise import CACHED, PURPOSES, draw_seeds, normal_noise, sample_seeds, uniform_noise
 
 
 def test_noise_is_uniform_normal_and_independent():
@@ -29,6 +29,19 @@ def test_rows_may_each_have_a_stream_of_their_own(noise):
     apart = torch.cat([noise(seeds[[row]], (3, 2), stream) for row, stream in enumerate(streams)])
     assert torch.equal(together, apart)
     assert len({str(rows.tolist()) for rows in noise(seeds[[0]].expand(4), (3, 2), torch.tensor(streams))}) == 4
+
+
+def test_noise_stays_what_it_was_and_rows_of_large_images_know_nothing_of_each_other():
+    seeds = torch.tensor([5, 2**61 + 3])
+    numbers = (uniform_noise(seeds, (3,)) * 2**24).tolist()
+    assert numbers == [[10341984, 2357212, 12721569], [4484666, 7144715, 4786506]]
+
+    seeds, shape = sample_seeds(0, 0, torch.arange(5)), (CACHED // 2 + 1,)  # hashed row by row
+    for noise in (uniform_noise, normal_noise):
+        apart = torch.cat([noise(seeds[[row]], shape, stream=2) for row in range(5)])
+        assert torch.equal(noise(seeds, shape, stream=2), apart)
+        assert noise(seeds, (7,), stream=2).equal(noise(seeds, shape, stream=2)[:, :7])
+        assert noise(seeds[:0], shape).shape == (0, *shape)
 
 
 def test_seeds_differ_between_runs_steps_and_samples():
