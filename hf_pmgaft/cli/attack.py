@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Raises `ValueError` for what cannot work, before a file is read."""
-    from ..evaluation.single_image import check_attack
+    from ..evaluation.single_image_checks import check_attack
 
     check_output_folder("--output_folder", args.output_folder)
     check_count("--row", args.row, least=0)
@@ -215,7 +215,7 @@ def ask_about_row(args: argparse.Namespace, processor: Any) -> Asked:
     if label is None and not args.label_as_predicted:
         label = data.class_names[data[args.row]["labels"]]
     return Asked(
-        title=f"row {args.row} of {args.eval_set or DEFAULT_SET}",
+        title=f"row {args.row} of {DEFAULT_SET if args.eval_set is None else data.name}",
         class_names=data.class_names if args.class_names is None else read_class_names(args.class_names),
         prompt_templates=data.prompt_templates,
         label=label,

@@ -62,7 +62,7 @@ def write(attacked: Attacked, folder: str) -> dict[str, list[Path]]:
     """
     files = {}
     with whole_folder(folder) as unfinished:
-        for name, stem in zip(attacked.images, _stems(list(attacked.images)), strict=True):
+        for name, stem in zip(attacked.images, stems_of(list(attacked.images)), strict=True):
             image = attacked.images[name]
             (unfinished / f"{stem}.png").write_bytes(image.png())
             (unfinished / f"{stem}-perturbation.png").write_bytes(png_of(image.perturbation_picture))
@@ -104,10 +104,16 @@ def _report(attacked: Attacked, files: Mapping[str, Sequence[Path]]) -> dict[str
     }
 
 
-def _stems(names: Sequence[str]) -> list[str]:
-    """What the files of models are called, each differently."""
+def stems_of(names: Sequence[str]) -> list[str]:
+    """What the files of models are called, each differently.
+
+    Example:
+        >>> stems_of(["emoji/model", "user/clip"])
+        ['emoji-model', 'user-clip']
+    """
     stems = [re.sub(r"[^\w.]+", "-", name).strip("-.") or "model" for name in names]
-    if len({stem.lower() for stem in stems}) < len(stems):
+    files = [f"{stem.lower()}{end}" for stem in stems for end in ("", "-perturbation")]
+    if len(set(files)) < len(files):
         return [f"{number}-{stem}" for number, stem in enumerate(stems, start=1)]
     return stems
 

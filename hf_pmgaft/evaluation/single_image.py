@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +10,7 @@ import torch
 from torch import nn
 
 from ..attacks.ball import round_levels_inside
-from ..attacks.dense_checks import check_whole
 from ..attacks.expected import attack_to_the_end
-from ..attacks.inputs import check_images
 from ..attacks.losses import margin
 from ..attacks.passes import most_passes
 from ..attacks.spec import AttackSpec
@@ -30,11 +27,10 @@ from ..zero_shot.views import text_attention
 from .attacked_image import AttackedImage, Seen, to_picture
 from .bare_models import check_zero_shot, in_float32
 from .levels import to_floats, to_levels
+from .single_image_checks import Attack, check_attack, check_image_of_set, check_name, check_target
 
-TARGETED = ("fgsm", "pgd")  # attacks that go towards a class
 # The number of a forward pass of an attack, from 1, and the margin there.
 OnPass = Callable[[int, float], None]
-Attack = AttackSpec | Mapping[str, Any] | str
 
 
 class PictureClassifier:
@@ -101,7 +97,7 @@ class PictureClassifier:
         Raises:
             ValueError: for a broken picture, and a label that is none of the class names.
         """
-        self._check_name("label", label)
+        check_name("label", label, self.class_names)
         image = self._pixels(picture).to(self.classifier.device)
         with self._at_work():
             return self._look(image, label)
@@ -141,9 +137,9 @@ class PictureClassifier:
         """
         # Checks, before anything is computed
         spec, parts = check_attack(attack, target, len(self.class_names))
-        self._check_name("label", label)
-        self._check_name("target", target)
-        _check_target(target, label)
+        check_name("label", label, self.class_names)
+        check_name("target", target, self.class_names)
+        check_target(target, label)
         check_count("row", row, least=0)
         levels, table = _levels(self._pixels(picture))
         device = self.classifier.device
@@ -152,7 +148,7 @@ class PictureClassifier:
             clean = to_floats(levels, table).to(device)
             if label is None:
                 label = self._look(clean, None).prediction
-                _check_target(target, label)
+                check_target(target, label)
             before = self._look(clean, label)
 
             watched = _Watched(self.classifier, self._number(label), self._number(target), on_pass)
@@ -193,7 +189,7 @@ class PictureClassifier:
     def _pixels(self, picture: Any) -> torch.Tensor:
         """`[3,H,W]` in [0,1], at the size at which the model sees it."""
         if isinstance(picture, torch.Tensor):
-            return _of_set(picture)
+            return check_image_of_set(picture)
         made = self.image_processor(images=open_picture(picture), return_tensors="pt", do_normalize=False)
         return torch.as_tensor(made["pixel_values"][0]).clamp(0, 1)
 
@@ -262,17 +258,6 @@ class PictureClassifier:
 
     def _by_name(self, values: torch.Tensor) -> dict[str, float]:
         return dict(zip(self.class_names, values.tolist(), strict=True))
-
-    def _check_name(self, what: str, name: str | None) -> None:
-        """Raises `ValueError` for a label or target that is none of the class names."""
-        if name is None or name in self.class_names:
-            return
-        near = difflib.get_close_matches(str(name), self.class_names, 1)
-        hint = f", such as {near[0]!r}" if near else ""
-        raise ValueError(
-            f"You passed the {what} {name!r:.80}, which is none of the {len(self.class_names)} class names. Pass one "
-            f"of them{hint}."
-        )
 
 
 def classify_image(
@@ -359,52 +344,9 @@ def _margin(seen: Seen, label: str, target: str | None) -> float:
     return seen.margin(label) if target is None else -seen.margin(target)
 
 
-def _of_set(image: torch.Tensor) -> torch.Tensor:
-    """An image as a set gives it, checked."""
-    if image.ndim != 3 or len(image) != 3 or not image.is_floating_point():
-        raise ValueError(
-            f"You passed a tensor of shape {tuple(image.shape)} and {image.dtype} as a picture. Pass one image "
-            "[3,H,W] of floating point numbers in [0,1], or a PIL image."
-        )
-    return check_images(image.detach().float()[None])[0]
-
-
 def _levels(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The 8-bit levels of an image, and which table leads back to the floats that the processor makes of them."""
     exact = to_levels(image)
     if exact is None:  # it was resized as floats
         return image.mul(255).round().byte(), torch.tensor(0)
     return exact[0], torch.tensor(exact[1])
-
-
-def check_attack(attack: Attack, target: str | None, num_classes: int) -> tuple[AttackSpec, list[AttackSpec]]:
-    """Returns a checked attack, and the single ones that it stands for.
-
-    Raises:
-        ValueError: for one on segmentation, on a defended model or with a source, and for one that knows no target.
-
-    Example:
-        >>> spec, parts = check_attack("autoattack,eps=4/255,version=fast", None, num_classes=10)
-        >>> spec.name, len(parts)
-        ('AutoAttack fast linf 4/255', 2)
-    """
-    spec = AttackSpec.of(attack)
-    check_whole(spec)
-    if {"source", "attacker", "eot"} & set(spec.options):
-        raise ValueError(
-            f"You passed {spec.name}. Here a model is attacked as it is, by its own gradients. Leave source, attacker "
-            "and eot out."
-        )
-    if target is not None and (spec.attack not in TARGETED or spec.options.get("tau") is not None):
-        raise ValueError(
-            f"You passed the target {target!r:.80} with {spec.name}, which goes away from the label alone. Pass "
-            f"{' or '.join(TARGETED)} without tau, or no target."
-        )
-    return spec, spec.expand(num_classes)
-
-
-def _check_target(target: str | None, label: str | None) -> None:
-    if target is not None and target == label:
-        raise ValueError(
-            f"You passed the target {target!r:.80}, which is the class of the picture already. Pass another one."
-        )

@@ -10,7 +10,7 @@ from PIL import Image
 from support.tiny import CLASS_NAMES, fit_model, make_images, make_model, make_processor
 
 from hf_pmgaft import AttackSpec, cli
-from hf_pmgaft.cli import attack
+from hf_pmgaft.cli import attack, attack_report
 from hf_pmgaft.embedded import emoji_folder, find_embedded, name_embedded
 from hf_pmgaft.evaluation import PictureClassifier, attack_image, command_line
 from hf_pmgaft.suites.sets import load_set
@@ -90,7 +90,7 @@ def test_a_row_of_a_set_comes_with_its_classes_label_and_noise(folder, fitted, c
     classifier = PictureClassifier(*fitted, data.class_names, TEMPLATE)
     attacked = classifier.attack(data[6]["images"], PGD, label="blue square", row=6)
     assert (folder / "out/fitted.png").read_bytes() == attacked.png()
-    assert "fitted on row 6 of shapes@train" in printed and "blue square (label)" in printed
+    assert "fitted on row 6 of shapes:" in printed and "blue square (label)" in printed
     assert "Made by" not in printed  # with one model, nothing transfers
 
 
@@ -117,6 +117,12 @@ def test_a_target_and_names_from_a_file_and_a_processor_that_enlarges(folder, fi
     assert "The attack reaches its target 'blue square'" in printed and "blue square (target)" in printed
     assert "Best other logit above that of 'blue square'" in printed
     assert "give it the file without resizing" in printed
+
+
+def test_files_of_models_have_names_of_their_own():
+    assert attack_report.stems_of(["a/b c", "emoji/model"]) == ["a-b-c", "emoji-model"]
+    assert attack_report.stems_of(["a/b", "a-b"]) == ["1-a-b", "2-a-b"]
+    assert attack_report.stems_of(["a", "a-perturbation"]) == ["1-a", "2-a-perturbation"]
 
 
 # ---- The command that makes the same picture ----
