@@ -239,6 +239,7 @@ def evaluate_robustness(
             stack.enter_context(frozen(each))
         if compile is not None:
             classifiers.encode_image = CompiledEncoder(model, compile, batch_size)
+        classifiers.check_defence(plans)
         for plan in plans:
             with Reader(plan.labelled, num_workers) as reader:
                 if plan.is_segmented:
@@ -345,6 +346,13 @@ class _Classifiers:
             if plan.gallery is None and not plan.is_segmented and _key(plan) not in self._prompts:
                 names, templates = plan.data.class_names, plan.data.prompt_templates
                 self._prompts[_key(plan)] = ClassPrompts.of(self.model, self.processor, names, templates)
+
+    def check_defence(self, plans: Sequence[Plan]) -> None:
+        """Puts the defence behind the texts of each set, some of which it may refuse, before any image is judged."""
+        if self.defended is not None and self.head is None:
+            for plan in plans:
+                if plan.gallery is None:
+                    self.of(plan)
 
     def of(self, plan: Plan) -> ZeroShotClassifier | Defence:
         """The classifier of a set, by its class names or captions, or by the head, with its defence."""

@@ -9,10 +9,11 @@ from support.defended import Identity, Quantise
 from support.processes import Group
 from support.sets import CE, MARGIN, make_data
 from support.shared_evaluation import RANDOM, judged, reports
+from support.tiny import make_images
 
 from hf_pmgaft import AttackSpec, RobustnessReport, evaluate_robustness
 from hf_pmgaft.attacks import sample_seeds
-from hf_pmgaft.data import RetrievalDataset
+from hf_pmgaft.data import RetrievalDataset, ZeroShotDataset
 from hf_pmgaft.defences import ATTACKERS, DEFENCES, PixelDefence, RandomNoise
 from hf_pmgaft.defences.spec import DefenceSpec
 from hf_pmgaft.evaluation.defended import DEFAULT_EOT, Defended
@@ -392,6 +393,19 @@ def test_a_random_defence_raises_no_flag_of_a_random_model(fitted, data):
 def test_what_cannot_be_measured_is_refused_before_anything_is_computed(fitted, data, options, message):
     with pytest.raises(ValueError, match=message):
         run(fitted, data, **{"attacks": [SHORT], **options})
+
+
+def test_class_names_that_a_defence_refuses_end_an_evaluation_before_it_judges_any_set(fitted, data, tmp_path):
+    model, processor = fitted
+    positions = model.config.text_config.max_position_embeddings
+    names = [f"{name} {'x ' * (positions - 8)}" for name in data.class_names]  # fit alone, and not behind a context
+    long = ZeroShotDataset(make_images(8), processor, names, "{}", name="long")
+    file = tmp_path / "verdicts.jsonl"
+    with pytest.raises(ValueError, match=rf"R-TPT's prompts .* of the model's {positions}"):
+        evaluate_robustness(
+            model, processor, [data, long], [SHORT], defence="r_tpt", draws=1, eot=1, verdict_file=file, progress=False
+        )
+    assert len(file.read_text().splitlines()) == 1  # whose verdicts it would hold
 
 
 def test_only_classes_of_whole_images_are_defended(fitted, data):
