@@ -5,8 +5,9 @@
     python examples/studies/defences.py --table                          # from what is there
 
 The original, FARE and PMG-AFT as the leaderboard chose them (seed 0), each undefended and behind each defence, on the
-210 images of leaderboard_subset.json: 30 of each of the seven groups that no training saw. R-TPT and smoothing are
-measured on 8 of each, 56 images, and compared with the undefended tower on the same ones.
+210 images of leaderboard_subset.json: 30 of each of the seven groups that no training saw. Smoothing is measured on 8
+of each, 56 images, and R-TPT on 9 of each but the flags, 54 images: behind its context the name of one flag is longer
+than the text tower. Both are compared with the undefended tower on the same images.
 
 Part `pgd`: 20 steps on the margin at 4/255 and 8/255, unaware, through and straight through. A step that knows a
 random defence goes by the mean over 4 draws; by one of R-TPT, each of which has 64 views, and of hedge, each of which
@@ -33,7 +34,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -59,6 +60,7 @@ class Setting(NamedTuple):
         spec (`str`, *optional*): The defence with its options; none at all if absent.
         eot (`int`, *optional*), draws (`int`, *optional*): Draws of a step and of a verdict, of a random defence.
         per_group (`int`): Images of each group.
+        left_out (`tuple`): Groups whose names it cannot take.
         parts (`tuple`): What is measured.
         probes (`bool`): Whether gradients are looked at on a few images, which takes thirty predictions of each.
     """
@@ -67,6 +69,7 @@ class Setting(NamedTuple):
     eot: int | None = None
     draws: int | None = None
     per_group: int = 30
+    left_out: tuple[str, ...] = ()
     parts: tuple[str, ...] = ("pgd", "apgd")
     probes: bool = True
 
@@ -81,7 +84,7 @@ DEFENCES = {
     "views": Setting("ensemble"),
     "CLIPure": Setting("clipure"),
     "CLIPure, released": Setting("clipure_released"),
-    "R-TPT": Setting("r_tpt", eot=1, draws=5, per_group=8, parts=("pgd",), probes=False),
+    "R-TPT": Setting("r_tpt", eot=1, draws=5, per_group=9, left_out=("flags",), parts=("pgd",), probes=False),
     "smoothing": Setting("smoothing,sigma=0.05", eot=4, draws=10_000, per_group=8, parts=("pgd",)),
 }
 # By part the attack, and its radii.
@@ -200,7 +203,7 @@ def measure(args: argparse.Namespace, run: Run) -> dict[str, Any]:
 
     setting = DEFENCES[run.defence]
     model, processor = load_pair(str(folder_of(args, run.tower)))
-    sets = load_sets(processor)
+    sets = load_sets(processor, setting.left_out)
     attack, radii = PARTS[run.part]
     most = setting.per_group if args.max_samples is None else min(setting.per_group, args.max_samples)
 
@@ -240,11 +243,12 @@ def folder_of(args: argparse.Namespace, tower: str) -> Path:
     return board.folder_of(args, tower, board.chosen(tower), SEED)
 
 
-def load_sets(processor: Any) -> list[Any]:
-    """The groups that no training saw, with the rows of the stored subset."""
+def load_sets(processor: Any, left_out: Sequence[str]) -> list[Any]:
+    """The groups that no training saw, but those left out, with the rows of the stored subset."""
     from hf_pmgaft.cli import evaluate as command
 
-    groups = [f"{board.EMOJI / 'data'}:{group}@{STYLE}" for group in board.GROUPS[STYLE]]
+    chosen = [group for group in board.GROUPS[STYLE] if group not in left_out]
+    groups = [f"{board.EMOJI / 'data'}:{group}@{STYLE}" for group in chosen]
     subset = str(board.HERE / "leaderboard_subset.json")
     flags = ["--eval_sets", *groups, "--prompt_template", "an emoji of {}", "--sample_ids", subset]
     sets, _ = command.load_sets(command.parse(flags), processor)

@@ -20,7 +20,7 @@ def tiny_study(study, monkeypatch):
     pair = tiny.fit_model()
     monkeypatch.setattr("hf_pmgaft.tuning.saved.load_pair", lambda name: pair)
 
-    def load_sets(processor):
+    def load_sets(processor, left_out):
         data = (tiny.make_images(8), processor, None, "a photo of the {}")
         return [ZeroShotDataset(*data, name=name, sample_ids=[1, 4]) for name in ("food", "flags")]
 
