@@ -329,8 +329,9 @@ def read_runs(args: argparse.Namespace) -> dict[str, Any]:
 def summarized(runs: Mapping[str, Any]) -> dict[str, Any]:
     """By part, tower and defence: accuracies in %, their intervals, and the paired difference to the bare tower."""
     summary: dict[str, Any] = {}
-    for key, entry in runs.items():
-        run = Run(*key.split("/"))
+    order = [Run(tower, defence, part).key for part in PARTS for tower in TOWERS for defence in DEFENCES]
+    for key in filter(runs.__contains__, order):
+        run, entry = Run(*key.split("/")), runs[key]
         undefended = runs.get(Run(run.tower, NONE, run.part).key)
         figures = {title: accuracy(list(right.values())) for title, right in columns_of(entry).items()}
         if undefended is not None and run.defence != NONE:
@@ -388,11 +389,12 @@ def percent(share: float) -> float:
 
 
 def tables(summary: Mapping[str, Any]) -> list[str]:
-    """A table in Markdown for each attack, radius and tower, and one of costs."""
+    """A table in Markdown for each attack and tower, and one of costs."""
     lines = []
     for part, of_part in summary.items():
-        for eps, (tower, rows) in itertools.product(PARTS[part][1], of_part.items()):
-            lines += [f"{title_of(tower)}, {part} {eps}:", "", *table(rows, eps), ""]
+        radii = PARTS[part][1]
+        for tower, rows in of_part.items():
+            lines += [f"{title_of(tower)}, {part} {' and '.join(radii)}:", "", *table(rows, *radii), ""]
     return [*lines, "Costs:", "", *cost_table(summary)]
 
 
@@ -401,19 +403,20 @@ def title_of(tower: str) -> str:
     return "original" if tower == NONE else board.METHODS[tower]["title"]
 
 
-def table(rows: Mapping[str, Any], eps: str) -> list[str]:
-    """Accuracies of one tower at one radius, a line per defence."""
-    heads = ["defence", "clean", *(attacker.replace("_", " ") for attacker in ATTACKERS)]
-    lines = [[*heads, "worst (95 %)", "points ahead of undefended (95 %)"]]
-    lines.append(["---"] * len(lines[0]))
+def table(rows: Mapping[str, Any], eps: str, *larger: str) -> list[str]:
+    """Accuracies of one tower, a line per defence: at a radius by all attackers, at larger ones by the worst."""
+    heads = ["defence", "clean", *(attacker.replace("_", " ") for attacker in ATTACKERS), "worst", "gain"]
+    heads += [f"{title} at {radius}" for radius in larger for title in ("worst", "gain")]
+    lines = [heads, ["---"] * len(heads)]
     for defence, row in rows.items():
         figures = row["figures"]
         cells = [defence, f"{figures['clean']['accuracy']:.1f}"]
         cells += [cell(figures, eps, attacker) for attacker in ATTACKERS]
-        worst = figures[f"{eps} {WORST}"]
-        cells.append(f"{worst['accuracy']:.1f} ({span(worst['interval_95'])})")
-        ahead = worst.get("against undefended")
-        cells.append("" if ahead is None else f"{ahead['points']:+.1f} ({span(ahead['interval_95'], '+.1f')})")
+        for radius in (eps, *larger):
+            worst = figures[f"{radius} {WORST}"]
+            ahead = worst.get("against undefended")
+            cells.append(f"{worst['accuracy']:.1f} ({span(worst['interval_95'])})")
+            cells.append("" if ahead is None else f"{ahead['points']:+.1f} ({span(ahead['interval_95'], '+.1f')})")
         lines.append(cells)
     return [f"| {' | '.join(cells)} |" for cells in lines]
 

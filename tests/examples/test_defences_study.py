@@ -104,12 +104,16 @@ def test_tables_have_a_line_per_defence_and_the_picture_a_panel_per_tower(study,
         {f"{eps} unaware": unaware, f"{eps} through": through}
         for eps, unaware, through in (("4/255", "111", "110"), ("8/255", "100", "000"))
     )
-    runs = {"none/none/pgd": NONE, "none/views/pgd": entry(**{"clean": "111", **at_4, **at_8})}
+    runs = {"none/views/pgd": entry(**{"clean": "111", **at_4, **at_8}), "none/none/pgd": NONE}  # as they came
     (tmp_path / "defences_runs.json").write_text(json.dumps(runs))
     study.main(["--table", "--results", str(tmp_path)])
     printed = capsys.readouterr().out
-    assert "original, pgd 4/255:" in printed and "original, pgd 8/255:" in printed
-    assert "| views | 100.0 | 100.0 | 66.7 | = through | 66.7 (" in printed and "| +33.3 (" in printed
+    assert (
+        "original, pgd 4/255 and 8/255:" in printed and "| worst | gain | worst at 8/255 | gain at 8/255 |" in printed
+    )
+    line = next(line for line in printed.splitlines() if line.startswith("| views | 100.0 |"))
+    assert line.startswith("| views | 100.0 | 100.0 | 66.7 | = through | 66.7 (")
+    assert line.count("| +33.3 (") == 1 and "| 0.0 (0.0 to 56.1) | " in line  # at 8/255
     assert "| views | 3 |  |  | 4 + 2 | 7.5 | 4 + 2 |" in printed
     written = json.loads((tmp_path / "defences.json").read_text())
     assert written["figures"]["pgd"]["none"]["views"]["figures"]["8/255 worst"]["accuracy"] == 0
