@@ -139,6 +139,10 @@ class Bench:
             data.prompt_templates,
         )
 
+    def readings(self, name: str) -> list[ZeroShotDataset]:
+        """A set by its name, as the processor of each model reads it."""
+        return [self._set(self.set_text(name), model_name) for model_name in self.models]
+
     def _set(self, text: str, model_name: str) -> ZeroShotDataset:
         """A set, as the processor of one model reads it."""
         key = (text, model_name)

@@ -8,6 +8,7 @@ import gradio as gr
 
 from .attack_tab import Handlers, attack_tab, session_of
 from .bench import Bench
+from .reports_tab import reports_tab
 from .settings import Settings
 from .transfer_tab import transfer_tab
 from .visitors import Visitors
@@ -45,6 +46,8 @@ def make_page(settings: Settings, visitors: Visitors, folder: Path) -> gr.Blocks
             result = attack_tab(handlers)
         with gr.Tab("Transfer"):
             transfer_tab(handlers, result)
+        with gr.Tab("Reports"):
+            reports_tab(handlers)
 
         def leave(request: gr.Request) -> None:
             visitors.stop(session_of(request))

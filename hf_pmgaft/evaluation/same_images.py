@@ -12,7 +12,7 @@ from ..fingerprints import digest_of_list
 from .loaded import Example
 from .report import RobustnessReport
 
-MOST_IMAGES = 20_000  # that are read to see that they are a report's
+MOST_IMAGES = 10_000  # that are read to see that they are a report's
 
 
 def check_same_images(

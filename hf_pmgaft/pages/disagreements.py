@@ -97,6 +97,8 @@ def shown_disagreements(
     # Where there can be pictures, which are shared out evenly
     with_pictures: list[tuple[Side, ZeroShotDataset]] = []
     for each in shown:
+        if not each.disagreement.gained and not each.disagreement.lost:
+            continue
         each.reason = _why_not_shown(each.disagreement, (one, two), sets)
         if each.reason is None:
             with_pictures += [(side, sets[each.disagreement.dataset]) for side in each.sides]
@@ -109,9 +111,7 @@ def shown_disagreements(
 def _why_not_shown(
     found: Disagreement, reports: Sequence[RobustnessReport], sets: Mapping[str, ZeroShotDataset]
 ) -> str | None:
-    """Why there are no pictures of a set; nothing if there can be, or if there is nothing to show."""
-    if not found.gained and not found.lost:
-        return None
+    """Why there are no pictures of a set; nothing if there can be."""
     if not found.figure.is_accuracy:
         return "only images that are classified are shown"
     if found.dataset not in sets:

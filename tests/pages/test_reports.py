@@ -292,6 +292,11 @@ def test_rows_stand_in_place_of_images_of_other_sets_and_nothing_that_a_report_n
     assert "Without pictures" not in write_comparison(reports, tmp_path).text
 
 
+def test_where_models_agree_there_is_nothing_to_show_and_no_set_is_missed(two):
+    shown = shown_disagreements({"one": two["one"], "same": two["one"]}, "robust", sets={})
+    assert [(each.reason, [side.rows for side in each.sides]) for each in shown] == [(None, [[], []])] * 2
+
+
 def test_pictures_are_shared_out_among_sets_and_the_rest_are_numbers(two, pair):
     sets = sets_at_hand(pair[1])
     shown = shown_disagreements(two, "robust", sets, most=3)
