@@ -23,6 +23,7 @@ from .visitors import Visitors
 
 PROGRESS = gr.Progress()  # whose default Gradio puts its own in place of
 TOP = 5  # classes that are shown
+AS_IT_IS = "The image as it is"
 SECONDS = 0.2  # between two signs of progress
 FIRST_ATTACK, FIRST_LOSS, FIRST_STEPS = "pgd", "margin", 20
 ONE_AT_A_TIME = {"concurrency_id": "models", "concurrency_limit": 1}
@@ -136,8 +137,8 @@ class Handlers:
             progress(0, desc="Encoding class names, and looking")
             seen = self.bench.classify(picture, class_names, prompts, lambda: run.go_on("the next model"))
         shown: list[Any] = []
-        for name, each in seen.items():
-            shown += [_label(each, f"{name}: the image as it is"), gr.Label(value=None)]
+        for each in seen.values():
+            shown += [_label(each, AS_IT_IS), gr.Label(value=None)]
         return shown
 
     @shown_errors
@@ -212,8 +213,8 @@ class Handlers:
             download = self.new_file(f"adversarial-{form.file_name(name)}.png")
             download.write_bytes(each.png())
             shown += [
-                _label(each.before, f"{name}: the image as it is"),
-                _label(each.after, f"{name}: under {spec}"),
+                _label(each.before, AS_IT_IS),
+                _label(each.after, f"Under {spec}"),
                 _verdict(each),
                 gr.Image(value=str(file), alt_text=f"{name}. {each.verdict}"),
                 gr.DownloadButton(value=str(download), interactive=True),
@@ -361,10 +362,10 @@ def _attack_fields(settings: Settings) -> list[Any]:
 def _model_column(name: str) -> list[Any]:
     """Predictions before and after, the verdict, the pictures and the file of one model."""
     with gr.Column(min_width=320):
-        gr.Markdown(f"### {name}")
-        before = gr.Label(num_top_classes=TOP, label=f"{name}: the image as it is")
-        after = gr.Label(num_top_classes=TOP, label=f"{name}: under attack")
-        verdict = gr.Textbox(lines=3, max_lines=6, interactive=False, label=f"{name}: the 8-bit image in words")
+        gr.Markdown(f"## {name}")
+        before = gr.Label(num_top_classes=TOP, label=AS_IT_IS)
+        after = gr.Label(num_top_classes=TOP, label="Under attack")
+        verdict = gr.Textbox(lines=3, max_lines=6, interactive=False, label="The 8-bit image in words")
         picture = gr.Image(**SHOWN, label=f"{name}: what it saw", alt_text="No attack yet")
         download = gr.DownloadButton(f"Adversarial image of {name}, 8-bit PNG", interactive=False)
     return [before, after, verdict, picture, download]

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
@@ -15,6 +16,8 @@ from ..attacks.spec import AttackSpec
 from ..data.evaluation_sets import ZeroShotDataset
 from ..data.images import read_image
 from ..data.pictures import open_picture
+from ..data.sources import parse_set, split_revision
+from ..embedded import name_embedded
 from ..evaluation.attacked_image import AttackedImage, Seen
 from ..evaluation.command_lines import command_line
 from ..evaluation.plan import sample_ids
@@ -228,9 +231,9 @@ class Bench:
             attack,
             names,
             image=picture.name if picture.set_text is None else None,
-            eval_set=picture.set_text,
+            eval_set=self._told_set(picture.set_text),
             row=picture.row,
-            models=list(self.settings.places.values()),
+            models=self.settings.told_places,
             processor=self.settings.processor,
             base=self.settings.base,
             label=label,
@@ -238,6 +241,13 @@ class Bench:
             prompt_templates=list(templates) or None,
             seed=seed,
         )
+
+    def _told_set(self, text: str | None) -> str | None:
+        """A set as a visitor is told of it."""
+        if text is None or self.settings.shows_paths or name_embedded(text) != text:
+            return text
+        place, _, _ = parse_set(split_revision(text)[0])
+        return set_name(text) if Path(place).exists() else text
 
     def judge(
         self, attacked: AttackedImage, source: str, templates: Sequence[str], go_on: Callable[[], None]

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,11 +103,14 @@ def serving(
         host (`str`), port (`int`), share (`bool`): As of [`launch`].
     """
     visitors = Visitors()
+    host = host or os.environ.get("GRADIO_SERVER_NAME") or LOOPBACK
+    if share or host not in (LOOPBACK, "localhost", "::1"):
+        settings = replace(settings, shows_paths=False)
     with upload_folder() as folder:
         page = _page(settings, visitors)
         try:
             _, address, public = page.launch(
-                server_name=host or os.environ.get("GRADIO_SERVER_NAME") or LOOPBACK,
+                server_name=host,
                 server_port=port,
                 share=share,
                 max_file_size=settings.max_upload,
@@ -126,7 +129,6 @@ def options_of_launch(settings: Settings) -> dict[str, Any]:
         >>> options_of_launch(Settings())["mcp_server"]
         False
     """
-    import gradio
     from starlette.middleware import Middleware
 
     # What is around the files of one upload is little.
@@ -141,11 +143,33 @@ def options_of_launch(settings: Settings) -> dict[str, Any]:
         "ssr_mode": False,
         "pwa": False,
         "mcp_server": False,
-        "footer_links": ["settings"],
+        "footer_links": [],
         "state_session_capacity": 200,
-        "theme": gradio.themes.Default(font=FONT, font_mono=MONOSPACE),
+        "theme": _theme(),
         "app_kwargs": {"middleware": [door]},
     }
+
+
+def _theme() -> gradio.themes.Default:
+    """Gradio's own in the system's fonts, with text that is dark enough, or light enough, to be read."""
+    import gradio
+
+    theme = gradio.themes.Default(primary_hue="blue", font=FONT, font_mono=MONOSPACE)
+    colours = {
+        "block_info_text_color": ("*neutral_600", "*neutral_300"),
+        "block_label_text_color": ("*neutral_700", "*neutral_200"),
+        "block_title_text_color": ("*neutral_700", "*neutral_200"),
+        "body_text_color_subdued": ("*neutral_600", "*neutral_300"),
+        "input_placeholder_color": ("*neutral_500", "*neutral_400"),
+        "button_primary_background_fill": ("*primary_700", "*primary_700"),
+        "button_primary_background_fill_hover": ("*primary_800", "*primary_800"),
+        "button_cancel_background_fill": ("#b91c1c", "#b91c1c"),
+        "button_cancel_background_fill_hover": ("#991b1b", "#991b1b"),
+    }
+    return theme.set(
+        **{name: light for name, (light, _) in colours.items()},
+        **{f"{name}_dark": dark for name, (_, dark) in colours.items()},
+    )
 
 
 def _page(settings: Settings, visitors: Visitors) -> gradio.Blocks:

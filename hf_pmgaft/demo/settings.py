@@ -33,6 +33,8 @@ class Settings:
         max_classes (`int`): The most class names.
         max_pixels (`int`): The most pixels of an image.
         max_upload (`int`): The most bytes of a file.
+        shows_paths (`bool`): Whether the command that a visitor is shown names local models and sets by their places
+            on this machine, so that it runs here, or by the names that the page gives them.
 
     Raises:
         ValueError: for a limit that is none, and for a model that is named twice.
@@ -52,6 +54,7 @@ class Settings:
     max_classes: int = 1000
     max_pixels: int = 25 * MB
     max_upload: int = 32 * MB
+    shows_paths: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "max_classes", "max_pixels", "max_upload"):
@@ -71,6 +74,14 @@ class Settings:
         if robust.joinpath("config.json").is_file() and robust.joinpath("model.safetensors").is_file():
             places[ROBUST] = str(robust)
         return places
+
+    @property
+    def told_places(self) -> Sequence[str]:
+        """The models as a visitor is told of them."""
+        if self.shows_paths:
+            return list(self.places.values())
+        emoji = find_embedded("emoji")
+        return [place if place == emoji or not Path(place).exists() else name for name, place in self.places.items()]
 
     @property
     def set_texts(self) -> Sequence[str]:

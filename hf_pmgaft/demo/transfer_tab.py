@@ -34,10 +34,11 @@ class TransferHandlers:
         with self.visitors.run(session_of(request)) as run:
             progress(0, desc="Looking")
             seen = self.bench.judge(attacked, source, result.templates, lambda: run.go_on("the next model"))
-        shown: list[Any] = [gr.Image(value=attacked.picture, alt_text=f"Made on {source}. {attacked.verdict}")]
-        for name, each in seen.items():
-            shown.append(gr.Label(value=each.probabilities, label=f"{name}, by {attacked.attack.name} on {source}"))
-        return shown
+        return [
+            f"Shown: **{attacked.attack.name}**, made on {source}, judged by all.",
+            gr.Image(value=attacked.picture, alt_text=f"Made on {source}. {attacked.verdict}"),
+            *(gr.Label(value=each.probabilities) for each in seen.values()),
+        ]
 
 
 def transfer_tab(handlers: Handlers, result: gr.State) -> None:
@@ -51,9 +52,14 @@ def transfer_tab(handlers: Handlers, result: gr.State) -> None:
     with gr.Row():
         source = gr.Dropdown(names, value=names[0], label="Made on", elem_id="source")
         judge = gr.Button("Judge by all", variant="primary", elem_id="judge")
+    status = gr.Markdown(elem_id="judged")
     with gr.Row():
-        image = gr.Image(**SHOWN, format="png", label="Adversarial image", alt_text="No image yet")
+        image = gr.Image(**SHOWN, height=240, format="png", label="Adversarial image", alt_text="No image yet")
         labels = [gr.Label(num_top_classes=TOP, label=name, elem_id=f"judged-{i}") for i, name in enumerate(names)]
     judge.click(
-        TransferHandlers(handlers).judge, [source, result], [image, *labels], **ONE_AT_A_TIME, api_name="transfer"
+        TransferHandlers(handlers).judge,
+        [source, result],
+        [status, image, *labels],
+        **ONE_AT_A_TIME,
+        api_name="transfer",
     )

@@ -161,13 +161,13 @@ def test_an_image_of_one_model_is_judged_by_all(visitor, folder):
 
     shown = visitor.attack(visitor.draw(2), label="blue square")
     names = [f"{folder.name}/fitted", f"{folder.name}/other"]
-    _, *judged = visitor.client.predict(names[0], api_name="/transfer")
+    status, _, *judged = visitor.client.predict(names[0], api_name="/transfer")
     own, of_other = ({each["label"]: each["confidence"] for each in label["value"]["confidences"]} for label in judged)
     assert own == pytest.approx(shown.after[0])
     place = str(folder / "other")
     other = PictureClassifier(load_model(place), AutoProcessor.from_pretrained(place), CLASS_NAMES, TEMPLATE)
     assert of_other == pytest.approx(other.classify(shown.files[0]).probabilities, abs=1e-6)
-    assert "PGD-5 margin linf 8/255" in judged[1]["label"]
+    assert status == f"Shown: **PGD-5 margin linf 8/255**, made on {names[0]}, judged by all."
 
 
 def test_there_is_nothing_to_judge_before_an_attack(server, folder):

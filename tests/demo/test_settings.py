@@ -23,6 +23,15 @@ def test_sets_have_the_template_of_the_emoji_or_their_own():
     assert Settings(eval_sets=["dtd"], prompt_template="a {}").template == "a {}"
 
 
+def test_places_on_the_machine_are_told_to_those_who_sit_at_it_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    models = ["emoji", str(tmp_path / "mine"), "user/clip"]
+    embedded = str(emoji_folder() / "model")
+    assert Settings(models=models).told_places == [embedded, str(tmp_path / "mine"), "user/clip"]
+    told = Settings(models=models, shows_paths=False).told_places
+    assert told == [embedded, f"{tmp_path.name}/mine", "user/clip"]
+
+
 @pytest.mark.parametrize("limit", ["max_steps", "max_classes", "max_pixels", "max_upload"])
 def test_a_limit_of_nothing_is_refused(limit):
     with pytest.raises(ValueError, match=f"{limit}=0"):

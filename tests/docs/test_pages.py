@@ -18,7 +18,7 @@ from support.paths import ROOT
 
 import hf_pmgaft
 from hf_pmgaft import OBJECTIVES, TUNINGS, cli, load_model, to_open_clip
-from hf_pmgaft.cli import attack, certify, few_shot, reproduce, transfer, universal
+from hf_pmgaft.cli import attack, certify, demo, few_shot, reproduce, transfer, universal
 
 MAX_LINES, MAX_COLUMNS = 150, 7
 
@@ -323,7 +323,7 @@ def known_flags() -> frozenset[str]:
         for script, *words in calls:
             with contextlib.suppress(SystemExit):
                 parse_script(script, [*words, "--help"], patch)
-        for command in (attack, reproduce, few_shot, universal, certify, transfer):
+        for command in (attack, demo, reproduce, few_shot, universal, certify, transfer):
             with contextlib.suppress(SystemExit):
                 command.parse(["--help"])
     of_accelerate = vars(launch_command_parser().parse_args(["script.py"]))  # whose help leaves some out
