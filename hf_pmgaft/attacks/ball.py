@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 import torch
@@ -156,13 +155,14 @@ def round_inside(images: torch.Tensor, walk: torch.Tensor) -> torch.Tensor:
 
 
 def round_levels_inside(images: torch.Tensor, points: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
-    """Rounds points to the levels of 8 bits so that none leaves the ball around its image of such levels.
+    """Rounds points to the levels of 8 bits so that none leaves the ball around its image.
 
     Each pixel goes to its nearest level. Where that leads out of the ball, those that were rounded outwards most go a
-    level back towards the image, as few as it takes.
+    level back towards the image, as few as it takes. Of an image that is on no levels itself, a ball of less than half
+    a level may hold none; then the point is one of the nearest.
 
     Args:
-        images (`torch.Tensor`): `[B,C,H,W]` in [0,1], on levels of 8 bits.
+        images (`torch.Tensor`): `[B,C,H,W]` in [0,1].
         points (`torch.Tensor`): `[B,C,H,W]` in [0,1], inside the balls.
         eps (`float`), norm (`str`): `"l1"`, `"l2"` or `"linf"`.
 
@@ -172,23 +172,27 @@ def round_levels_inside(images: torch.Tensor, points: torch.Tensor, eps: float, 
         >>> (255 * round_levels_inside(images, points, eps=1.8 / 255, norm="l2")).round().flatten().tolist()
         [1.0, 1.0, 0.0]
     """
-    levels = (images.double() * 255).round().flatten(1)
-    change = points.double().flatten(1) * 255 - levels
-    steps = change.abs().round()
     if norm == "linf":
-        steps = steps.clamp(max=math.floor(255 * eps + 1e-3))
-    else:
-        power = {"l1": 1, "l2": 2}[norm]
-        too_much = (steps**power).sum(1, keepdim=True) - (255 * eps) ** power
+        levels = (points * 255).round()
+        levels = levels.clamp((images * 255 - 255 * eps - 1e-3).ceil(), (images * 255 + 255 * eps + 1e-3).floor())
+        return (levels / 255).clamp(0, 1)
 
-        # By how much each was rounded outwards, and what a level less would take off
-        outwards, order = (steps - change.abs()).sort(dim=1, descending=True, stable=True)
-        ordered = steps.gather(1, order)
-        saved = (ordered**power - (ordered - 1) ** power).where(outwards > 0, 0.0)
-        saved_before = saved.cumsum(1) - saved
-        ordered = torch.where((outwards > 0) & (saved_before < too_much), ordered - 1, ordered)
-        steps = torch.empty_like(steps).scatter(1, order, ordered)
-    return ((levels + change.sign() * steps) / 255).view_as(images).to(images.dtype)
+    power = {"l1": 1, "l2": 2}[norm]
+    centre = (images.double() * 255).flatten(1)
+    centre = centre.round().where((centre - centre.round()).abs() < 1e-3, centre)  # of which float32 is a little off
+    walked = (points.double() * 255).flatten(1) - centre
+    change = (points.double() * 255).flatten(1).round() - centre
+    too_much = (change.abs() ** power).sum(1, keepdim=True) - (255 * eps) ** power
+
+    # By how much each was rounded outwards, and what a level less would take off
+    outwards, order = (change.abs() - walked.abs()).sort(dim=1, descending=True, stable=True)
+    ordered = change.gather(1, order)
+    back = ordered - ordered.sign()
+    saved = (ordered.abs() ** power - back.abs() ** power).where(outwards > 0, 0.0).clamp_min(0)
+    saved_before = saved.cumsum(1) - saved
+    ordered = torch.where((saved > 0) & (saved_before < too_much), back, ordered)
+    change = torch.empty_like(change).scatter(1, order, ordered)
+    return ((centre + change) / 255).clamp(0, 1).view_as(images).to(images.dtype)
 
 
 def uniform_point(

@@ -15,7 +15,7 @@ from ..registry import check_choice
 from . import ATTACKS, DENSE_ATTACKS, SERVED_BY_FIRST_FOOLED, WALKS
 from .any_iterate import first_fooled
 from .autoattack import VERSIONS, components
-from .ball import inside, parse_radius, parse_step_size
+from .ball import inside, parse_radius, parse_step_size, round_levels_inside
 from .dense import ByLargestLogit, Segments, walk_dense
 from .dense_checks import check_dense, check_whole, is_of_pixels
 from .dense_losses import DENSE_LOSSES
@@ -349,12 +349,10 @@ class AttackSpec:
         return valid
 
     def round_to_8_bits(self, images: torch.Tensor, adversarial: torch.Tensor) -> torch.Tensor:
-        """Adversarial images as 8-bit files hold them; in L-inf by the grey levels inside the ball."""
-        levels = (adversarial * 255).round()
-        if self.norm == "linf" or self.attack == "universal":
-            eps = parse_radius(self.options["eps"]) * 255
-            levels = levels.clamp((images * 255 - eps - 1e-3).ceil(), (images * 255 + eps + 1e-3).floor())
-        return (levels / 255).clamp(0, 1)
+        """Adversarial images as 8-bit files hold them, by grey levels inside the ball where there is one."""
+        if self.norm or self.attack == "universal":
+            return round_levels_inside(images, adversarial, self.radius, self.norm or "linf")
+        return ((adversarial * 255).round() / 255).clamp(0, 1)
 
     @property
     def _own_options(self) -> dict[str, Any]:

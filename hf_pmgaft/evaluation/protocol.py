@@ -28,6 +28,9 @@ def make_protocol(
     model: nn.Module, plans: Sequence[Plan], attacks: Sequence[AttackSpec], verdict: str, eight_bit: bool, seed: int
 ) -> dict[str, Any]:
     """The protocol in types that JSON has. Reports of one protocol can be compared."""
+    eight_bit: bool | str = eight_bit
+    if eight_bit and any(spec.norm in ("l1", "l2") for spec in attacks):
+        eight_bit = "inside the ball"  # where earlier versions rounded out of it
     return {
         "attacks": [describe_attack(spec) for spec in attacks],
         "headline": attacks[0].threat,

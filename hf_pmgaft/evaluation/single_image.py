@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..attacks.ball import round_levels_inside
 from ..attacks.expected import attack_to_the_end
 from ..attacks.losses import margin
 from ..attacks.passes import most_passes
@@ -238,8 +237,6 @@ class PictureClassifier:
         else:
             points = attack_to_the_end(spec, watched, clean, watched.labels, seeds, class_names=self.class_names)
         rounded = spec.round_to_8_bits(clean, points)
-        if spec.norm in ("l1", "l2"):
-            rounded = round_levels_inside(clean, points, spec.radius, spec.norm)
         rounded = to_floats((rounded * 255).round().byte(), table.to(clean.device))
         for images in (points, rounded):
             if not spec.allows(clean, images).all():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from support.attacked import length
 
+from hf_pmgaft import AttackSpec
 from hf_pmgaft.attacks import inside, parse_radius
 from hf_pmgaft.attacks.ball import distance, project, round_inside, round_levels_inside, uniform_point
 
@@ -69,3 +70,19 @@ def test_a_point_whose_nearest_levels_are_inside_goes_to_them():
     points = torch.tensor([[[[101.4, 98.6, 100.2]]]]) / 255
     rounded = round_levels_inside(images, points, 2 / 255, "l2")
     assert (255 * rounded).round().flatten().tolist() == [101, 99, 100]
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("l1", 6.0), ("l2", 0.05)])
+def test_images_between_levels_are_rounded_inside_too(norm, eps):
+    torch.manual_seed(0)
+    images = torch.rand(6, 3, 16, 16)
+    points = project(images, images + torch.randn_like(images), eps, "l2") if norm == "l2" else images + eps / 768
+    points = points.clamp(0, 1)
+    nearest = (255 * points).round() / 255
+    assert (distance(images, nearest, norm) > eps).any()
+
+    rounded = round_levels_inside(images, points, eps, norm)
+    assert inside(images, rounded, eps, norm).all()
+    torch.testing.assert_close(255 * rounded, (255 * rounded).round(), rtol=0, atol=1e-4)
+    spec = AttackSpec.of({"attack": "apgd", "norm": norm, "eps": eps})
+    assert torch.equal(spec.round_to_8_bits(images, points), rounded)
