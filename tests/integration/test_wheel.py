@@ -1,17 +1,15 @@
 """The wheel in an empty virtual environment, with no checkout, no Hub and no test tools beside it."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from support.build import build_wheel, copy_of_the_checkout
+from support.environments import install, make_environment, run
 from support.paths import ROOT
 
 pytestmark = pytest.mark.slow
-TORCH = os.environ.get("TORCH") or f"torch=={torch.__version__.partition('+')[0]}"
 QUICK = "--max_steps 4 --per_device_train_batch_size 16 --eval_max_samples 12 --eval_num_steps 3".split()
 
 
@@ -20,19 +18,9 @@ def installed(tmp_path_factory) -> Path:
     """The folder of a virtual environment with torch, the wheel and what it asks for."""
     folder = tmp_path_factory.mktemp("empty")
     wheel = build_wheel(copy_of_the_checkout(folder), folder)
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    for package in (TORCH, str(wheel)):
-        subprocess.run([folder / "venv" / "bin" / "pip", "install", "--quiet", package], check=True)
-    return folder / "venv"
-
-
-def run(command: list[str | Path], folder: Path) -> str:
-    """What a command prints in a folder."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment = {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "home")}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
+    environment = make_environment(folder)
+    install(environment, [str(wheel)])
+    return environment
 
 
 @pytest.fixture

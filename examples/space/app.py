@@ -1,0 +1,3 @@
+from hf_pmgaft.demo import launch
+
+launch()
