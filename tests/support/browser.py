@@ -1,13 +1,14 @@
 """A browser without a window, and what an accessibility checker says of a page in it."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+IMPACTS = ("minor", "moderate", "serious", "critical")
 
 
 @contextmanager
@@ -25,9 +26,9 @@ def open_browser() -> Iterator:
             browser.close()
 
 
-def broken_rules(page) -> list[str]:
-    """The rules of axe that an open page breaks, each with the first place."""
+def broken_rules(page, impacts: Sequence[str] = IMPACTS) -> list[str]:
+    """The rules of axe that an open page breaks, each with the first place; of some impacts alone, if told so."""
     axe = pytest.importorskip("axe_core_python")
     page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
     violations = page.evaluate("axe.run()")["violations"]
-    return [f"{rule['id']}: {rule['nodes'][0]['html']}" for rule in violations]
+    return [f"{rule['id']}: {rule['nodes'][0]['html']}" for rule in violations if rule["impact"] in impacts]
