@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 
-import httpx
 import pytest
 from support.paths import ROOT
 
@@ -53,6 +52,7 @@ def test_neither_the_package_nor_help_imports_gradio():
 
 def test_a_page_is_open_until_it_is_terminated_and_leaves_nothing(tmp_path):
     pytest.importorskip("gradio")
+    httpx = pytest.importorskip("httpx")  # which it brings
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "hf_pmgaft.cli", "demo"]
     process = subprocess.Popen(

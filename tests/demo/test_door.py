@@ -7,13 +7,13 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx
 import pytest
 from support.demo import NAMES, TEMPLATE, Visitor, ask, tiny_page
 
 from hf_pmgaft.demo.door import POLICY, Door
 
 pytest.importorskip("gradio")
+httpx = pytest.importorskip("httpx")  # which Gradio brings
 
 
 @pytest.fixture(scope="module")

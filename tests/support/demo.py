@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from support.tiny import CLASS_NAMES, fit_model, make_images, make_model
 
+httpx = pytest.importorskip("httpx")  # which Gradio brings
 NAMES = "\n".join(CLASS_NAMES)
 TEMPLATE = "a photo of the {}"
 PGD = {"attack": "pgd", "norm": "linf", "radius": 8, "num_steps": 5, "loss": "margin"}
