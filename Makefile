@@ -39,7 +39,7 @@ test-zoo:  ## run them with the newest torch, torchvision and open_clip: 8 GB ou
 
 test-browser: .venv/browser-done  ## look at the pages in chromium, which must be installed
 	$(BIN)/python -m pytest tests/test_docstrings.py -k demo --must-have gradio
-	$(BIN)/python -m pytest tests/demo tests/cli/test_demo.py tests/pages tests/examples/test_study_pages.py --must-have gradio --must-have playwright --must-have chromium --must-have axe --must-have html5lib
+	$(BIN)/python -m pytest tests/demo tests/cli/test_demo.py tests/pages tests/examples/test_study_pages.py --screenshots build/screenshots --must-have gradio --must-have playwright --must-have chromium --must-have axe --must-have html5lib
 
 .venv/browser-done: .venv/done
 	$(BIN)/pip install --quiet --editable ".[browser,demo]"

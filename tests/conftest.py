@@ -24,6 +24,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--must-have", action="append", default=[], metavar="MODULE", help="a test that skips for want of it fails"
     )
+    parser.addoption("--screenshots", metavar="FOLDER", help="keep what browser tests saw in this folder")
     parser.addoption("--write", action="store_true", help="write the pages that tests compare: docs/recipes.md")
 
 

@@ -323,7 +323,15 @@ def attack_tab(handlers: Handlers) -> gr.State:
     unread = {"preprocess": False}  # so that the package opens files and says what is wrong with them
     asked = [image, names, templates]
     draw.click(handlers.draw, [sets, row, draw_seed], [image, names, templates, label, target, drawn], api_name="draw")
-    image.input(handlers.receive, [image], [image, label, target], **unread, **AT_ONCE, api_visibility="private")
+    image.input(
+        handlers.receive,
+        [image],
+        [image, label, target],
+        trigger_mode="always_last",  # so that a file is looked at that comes right after another was taken away
+        **unread,
+        **AT_ONCE,
+        api_visibility="private",
+    )
     names.blur(handlers.refresh, [names], [label, target], **AT_ONCE, api_visibility="private")
     lists.input(handlers.take_names, [lists], [names, label, target], **AT_ONCE, api_visibility="private")
     attack.input(handlers.choose_attack, [attack], [norm, num_steps, loss], **AT_ONCE, api_visibility="private")
