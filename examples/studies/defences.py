@@ -474,7 +474,7 @@ def draw(summary: Mapping[str, Any], picture: Path) -> None:
                 for defence, row in rows.items()
             }
     if panels and len({tuple(panel["clean"]) for panel in panels.values()}) == 1:
-        bars_with_spread(panels, picture)
+        bars_with_spread(panels, picture, columns=1)
 
 
 def bar(figure: Mapping[str, Any]) -> tuple[float, float]:

@@ -33,17 +33,18 @@ def scatter_with_spread(
     return figure
 
 
-def bars_with_spread(panels: Mapping[str, Groups], file: str | os.PathLike) -> Figure:
+def bars_with_spread(panels: Mapping[str, Groups], file: str | os.PathLike, columns: int = 3) -> Figure:
     """A panel per figure, in it a group of bars per method, with whiskers as long as the spreads.
 
     Args:
         panels (`dict`): By title, then by condition, such as `"clean"` and a radius, then by method: a mean in % and
             its spread. A panel may lack conditions, but no method.
         file (`str`): Where the picture goes.
+        columns (`int`): Panels beside each other.
     """
     conditions = list(dict.fromkeys(name for groups in panels.values() for name in groups))
     methods = list(next(iter(next(iter(panels.values())).values())))
-    columns = min(3, len(panels))
+    columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
 
     figure, grid = new_figure(rows, columns, (columns * (0.8 + 0.6 * len(methods)), 0.4 + 3.3 * rows), sharey=True)
