@@ -59,7 +59,11 @@ import pkgutil, importlib, sys
 import hf_pmgaft
 for module in pkgutil.walk_packages(hf_pmgaft.__path__, "hf_pmgaft."):
     if not module.name.startswith("hf_pmgaft.metrics"):
-        importlib.import_module(module.name)
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if error.name != "gradio":  # which the page needs, and tests may lack
+                raise
 print("evaluate" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
