@@ -74,7 +74,7 @@ def write(attacked: Attacked, folder: str) -> dict[str, list[Path]]:
 
 def _report(attacked: Attacked, files: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     """All that was asked and seen, in types that JSON has."""
-    first = next(iter(attacked.classifiers.values()))
+    # Each model under its own attack
     models = {}
     for (name, image), place in zip(attacked.images.items(), attacked.places, strict=True):
         classifier = attacked.classifiers[name]
@@ -87,6 +87,8 @@ def _report(attacked: Attacked, files: Mapping[str, Sequence[Path]]) -> dict[str
             "magnification": image.magnification,
             **image.to_dict(),
         }
+
+    # And on the images that were made on the others
     transfer = {
         source: {
             judge: {"prediction": seen.prediction, "probabilities": seen.probabilities, "fooled": fooled}
@@ -95,6 +97,8 @@ def _report(attacked: Attacked, files: Mapping[str, Sequence[Path]]) -> dict[str
         }
         for source, judged in attacked.transfer.items()
     }
+
+    first = next(iter(attacked.classifiers.values()))
     return {
         "picture": attacked.title,
         "class_names": first.class_names,

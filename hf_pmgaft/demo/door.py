@@ -41,7 +41,7 @@ class Door:
 
     Example:
         >>> door = Door(app=None, max_upload=1000)
-        >>> door.is_open("GET", "/gradio_api/file=/tmp/mine/cat.png"), door.is_open("GET", "/gradio_api/file=http://a/b")
+        >>> door.is_open("GET", "/gradio_api/file=uploads/cat.png"), door.is_open("GET", "/gradio_api/file=http://a/b")
         (True, False)
         >>> door.is_open("POST", "/gradio_api/queue/join"), door.is_open("POST", "/gradio_api/process_recording")
         (True, False)
@@ -91,7 +91,7 @@ def names_url(body: bytes) -> bool:
     Example:
         >>> names_url(b'{"data": [{"path": "http://10.0.0.1/secret", "meta": {"_type": "gradio.FileData"}}]}')
         True
-        >>> names_url(b'{"data": ["a text with http://a/b", {"path": "/tmp/mine/cat.png"}]}')
+        >>> names_url(b'{"data": ["a text with http://a/b", {"path": "uploads/cat.png"}]}')
         False
     """
     try:

@@ -84,7 +84,7 @@ class Server:
         folder (`Path`): Where its files lie.
 
     Example:
-        >>> Server("http://127.0.0.1:7860/", Path("/tmp/pmgaft-demo-1-a")).address
+        >>> Server("http://127.0.0.1:7860/", Path("pmgaft-demo-1-a")).address
         'http://127.0.0.1:7860/'
     """
 
