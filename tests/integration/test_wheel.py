@@ -1,6 +1,7 @@
 """The wheel in an empty virtual environment, with no checkout, no Hub and no test tools beside it."""
 
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ def installed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("empty")
     wheel = build_wheel(copy_of_the_checkout(folder), folder)
     environment = make_environment(folder)
-    install(environment, [str(wheel)])
+    # Protocols name versions, and in the checkout an extra can hold back one of them, as Gradio does Pillow's.
+    same = [f"{package}=={metadata.version(package)}" for package in ("transformers", "datasets", "pillow")]
+    install(environment, [str(wheel), *same])
     return environment
 
 
