@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -11,13 +12,14 @@ from typing import Any
 from jinja2 import TemplateError
 
 from ..data.evaluation_sets import ZeroShotDataset
-from ..evaluation.comparison import compare_reports, disagreements
+from ..evaluation.comparison import check_one_protocol, compare_reports, disagreements
 from ..evaluation.figure import Figure
 from ..evaluation.report import RobustnessReport
 from ..evaluation.same_images import check_same_images
 from ..pages import comparison_page, report_page
 
-MOST_REPORTS = 2
+MOST_REPORTS = 10
+PAIR = 2  # as many may be as large as each is on its own; of more, all together as large as these
 # What a page has room and time for, of one report.
 MOST_SETS, MOST_FIGURES, MOST_ATTACKS = 200, 20, 200
 MOST_IMAGES = 200_000  # of a set
@@ -35,7 +37,7 @@ def read_reports(values: Any, folder: Path, max_bytes: int) -> dict[str, Robustn
     Args:
         values (list of `dict`): What Gradio hands on of the files, unread.
         folder (`Path`): Where uploads lie. What lies elsewhere is no upload.
-        max_bytes (`int`): Of a file.
+        max_bytes (`int`): Of a file. All together may have twice as many.
 
     Raises:
         ValueError: for no file, too many or too large ones, and for what is no report.
@@ -43,17 +45,18 @@ def read_reports(values: Any, folder: Path, max_bytes: int) -> dict[str, Robustn
     Example:
         >>> read_reports([], Path("uploads"), 1000)
         Traceback (most recent call last):
-        ValueError: There is no report. Drop the JSON file of `pmgaft evaluate --output_file`, or two of one protocol.
+        ValueError: There is no report. Drop the JSON file of `pmgaft evaluate --output_file`, or several of one ...
     """
     values = [value for value in values or [] if isinstance(value, Mapping)]
     if not values:
         raise ValueError(
-            "There is no report. Drop the JSON file of `pmgaft evaluate --output_file`, or two of one protocol."
+            "There is no report. Drop the JSON file of `pmgaft evaluate --output_file`, or several of one protocol."
         )
     if len(values) > MOST_REPORTS:
-        raise ValueError(f"You passed {len(values)} reports. Pass one to look at, or two that are to be compared.")
+        raise ValueError(f"You passed {len(values)} reports. Pass one to look at, or up to {MOST_REPORTS} to compare.")
 
     reports: dict[str, RobustnessReport] = {}
+    num_bytes = 0
     for value in values:
         place = value.get("path")
         file = Path(place).resolve() if isinstance(place, str) and place else folder
@@ -62,10 +65,14 @@ def read_reports(values: Any, folder: Path, max_bytes: int) -> dict[str, Robustn
         name = _name(value.get("orig_name"), file)
         if file.stat().st_size > max_bytes:
             raise ValueError(f"{name} has {file.stat().st_size:,} bytes. At most {max_bytes:,} are read.")
+        num_bytes += file.stat().st_size
+        if num_bytes > PAIR * max_bytes:
+            raise ValueError(f"The reports have more than {PAIR * max_bytes:,} bytes together. Pass fewer of them.")
         content = file.read_bytes()
-        check_shape(content, name)
+        check_shape(content, name, len(values))
         report = RobustnessReport.from_json(content, name)
-        reports[name if name not in reports else f"{name} (2)"] = report
+        same = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+        reports[next(each for each in same if each not in reports)] = report
     return reports
 
 
@@ -75,8 +82,10 @@ def _name(original: Any, file: Path) -> str:
     return (name or file.name).removesuffix(".json")[:LONGEST_NAME]
 
 
-def check_shape(content: bytes, name: str) -> None:
+def check_shape(content: bytes, name: str, num_reports: int = 1) -> None:
     """Raises `ValueError` for a report of more than a page has time for, before anything of it is computed.
+
+    Of many reports each may have fewer sets and pixels, so that all have no more than two could.
 
     What is no report at all passes: [`RobustnessReport.from_json`] says what is wrong with it.
 
@@ -98,22 +107,24 @@ def check_shape(content: bytes, name: str) -> None:
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return
 
+    share = max(num_reports, PAIR)
     columns_of_pixels = [each for each, is_of_pixels in zip(verdicts, of_pixels, strict=True) if is_of_pixels]
     limits = {
-        "rows of sets": (len(sets), MOST_SETS),
+        "rows of sets": (len(sets), PAIR * MOST_SETS // share),
         "kinds of figures": (len(set(figures)), MOST_FIGURES),
         "attacks": (len(attacks), MOST_ATTACKS),
         "images in a set": (max(counts, default=0), MOST_IMAGES),
         "characters in the name of a set": (max(map(len, names), default=0), LONGEST_NAME),
         "counts of pixels": (
             sum(len(column) for each in columns_of_pixels for column in each.values()),
-            MOST_OF_PIXELS,
+            PAIR * MOST_OF_PIXELS // share,
         ),
         "images of a set times its classes": (max(map(_num_counts, columns_of_pixels), default=0), MOST_COUNTS),
     }
     for what, (number, most) in limits.items():
         if number > most:
-            raise ValueError(f"{name} has {number:,} {what}. At most {most:,} are shown.")
+            of_many = f" of each of {num_reports} reports" if num_reports > PAIR else ""
+            raise ValueError(f"{name} has {number:,} {what}. At most {most:,} are shown{of_many}.")
 
 
 def _num_counts(columns: Mapping[str, Any]) -> int:
@@ -153,15 +164,17 @@ def page_of(
     key: str = "robust",
     ignore: Sequence[str] = (),
     sets: Mapping[str, Sequence[ZeroShotDataset]] | None = None,
+    pair: tuple[str, str] | None = None,
 ) -> str:
-    """The page of one report, or of two that are compared.
+    """The page of one report, or of several that are compared.
 
     Args:
-        reports (`dict` of `RobustnessReport`): One or two, by name.
+        reports (`dict` of `RobustnessReport`): One or several, by name.
         key (`str`): Under what the images that one model alone has right are shown.
         ignore (`list[str]`): Keys of the protocol that may differ.
         sets (`dict` of lists of `ZeroShotDataset`, *optional*): By name the sets whose images may be shown, each as
             one or several processors read it.
+        pair (`tuple[str, str]`, *optional*): The two that are compared image by image; the first if not given.
 
     Raises:
         ValueError: for reports that cannot be compared or shown.
@@ -179,8 +192,12 @@ def page_of(
             ((name, report),) = reports.items()
             page = report_page(report, _model_of(report, name))
         else:
-            comparison = compare_reports(*reports.values(), ignore)
-            page = comparison_page(reports, comparison, key, sets_of(reports, key, sets or {}))
+            if len(reports) > PAIR:  # of which none is named where there are two
+                check_one_protocol(reports, ignore)
+            pair = pair or tuple(reports)[:PAIR]
+            two = {name: reports[name] for name in pair}
+            comparison = compare_reports(*two.values(), ignore)
+            page = comparison_page(reports, comparison, key, sets_of(two, key, sets or {}), pair)
     except NO_REPORT as error:
         raise ValueError(
             f"{names} cannot be shown as a report ({type(error).__name__}: {error}). Pass the JSON file as "

@@ -1,4 +1,4 @@
-"""The tab *Reports*: what `pmgaft evaluate` wrote, to look at, and two of them compared."""
+"""The tab *Reports*: what `pmgaft evaluate` wrote, to look at, and several of them compared."""
 
 from __future__ import annotations
 
@@ -31,21 +31,34 @@ class ReportHandlers:
         self.new_file = handlers.new_file
 
     @shown_errors
-    def show(self, files: Any, key: Any, ignore: Any, request: gr.Request, progress: Any = PROGRESS) -> list[Any]:
-        """The page of the reports, under what images may be right, and the page as a file."""
+    def show(
+        self,
+        files: Any,
+        key: Any,
+        ignore: Any,
+        first: Any,
+        second: Any,
+        request: gr.Request,
+        progress: Any = PROGRESS,
+    ) -> list[Any]:
+        """The page of the reports, under what images may be right, which two can be compared, and the page as a
+        file."""
         reports = read_reports(files, self.folder, self.bench.settings.max_upload)
+        names = list(reports)
+        pair = pair_of(names, first, second)
         keys = keys_of(reports)
         key = form.text_of("verdict", key)
         if key not in keys:
             key = FIRST_KEY
         with self.visitors.run(session_of(request)):
             progress(0, desc="Drawing")
-            page = page_of(reports, key, keys_in(ignore), self.sets_in(reports))
+            page = page_of(reports, key, keys_in(ignore), self.sets_in(reports), pair)
         file = self.new_file("report.html" if len(reports) == 1 else "comparison.html")
         file.write_text(page, encoding="utf-8")
         return [
             in_a_frame(page, f"The page of {' and '.join(reports)}"),
             gr.Dropdown(choices=keys, value=key),
+            *(gr.Dropdown(choices=names, value=name, visible=len(names) > 2) for name in pair or (None, None)),
             gr.DownloadButton(value=str(file), interactive=True),
         ]
 
@@ -55,6 +68,20 @@ class ReportHandlers:
             return {}
         named = {result.dataset for report in reports.values() for result in report.sets}
         return {name: self.bench.readings(name) for name in self.bench.names_of_sets if name in named}
+
+
+def pair_of(names: Sequence[str], first: Any, second: Any) -> tuple[str, str] | None:
+    """Which two of the reports are compared: those that were chosen, or else the first ones; `None` if there is one.
+
+    Example:
+        >>> pair_of(["a", "b", "c"], "c", "gone"), pair_of(["a", "b", "c"], None, None), pair_of(["a"], "a", "a")
+        (('c', 'a'), ('a', 'b'), None)
+    """
+    if len(names) < 2:
+        return None
+    first = first if first in names else names[0]
+    others = [name for name in names if name != first]
+    return first, second if second in others else others[0]
 
 
 def keys_in(text: Any) -> Sequence[str]:
@@ -70,32 +97,48 @@ def keys_in(text: Any) -> Sequence[str]:
 def reports_tab(handlers: Handlers) -> None:
     """Builds the tab, within the page that is open."""
     gr.Markdown(
-        "Drop the JSON file that `pmgaft evaluate --output_file report.json` wrote, to look at it; or two of one "
-        "protocol, to see by how much the second model is ahead of the first, and which images one of them alone has "
-        "right. Of the sets of this page you see the images, of others the numbers of their rows. Files are read, and "
-        "no place that they name is opened."
+        "Drop the JSON file that `pmgaft evaluate --output_file report.json` wrote, to look at it; or several of one "
+        "protocol, to see them side by side, by how much one model is ahead of another, and which images one of the "
+        "two alone has right. Of the sets of this page you see the images, of others the numbers of their rows. Files "
+        "are read, and no place that they name is opened."
     )
     with gr.Row():
         files = gr.File(
-            file_count="multiple", file_types=[".json"], height=160, label="Reports, one or two", elem_id="reports"
+            file_count="multiple", file_types=[".json"], height=160, label="Reports, one or several", elem_id="reports"
         )
         with gr.Column():
             key = gr.Dropdown(
                 [FIRST_KEY, "clean"],
                 value=FIRST_KEY,
-                label="Of two: images that one model alone has right",
+                label="Of several: images that one model alone has right",
                 info=KEY_INFO,
             )
+            with gr.Row():
+                first, second = (
+                    gr.Dropdown([], value=None, visible=False, label=label, elem_id=label.lower())
+                    for label in ("Compared", "With")
+                )
             ignore = gr.Textbox(
-                label="Of two: what may differ in their protocols",
+                label="Of several: what may differ in their protocols",
                 info="Keys such as versions.torch or device; empty: nothing",
             )
             show = gr.Button("Show", variant="primary", elem_id="show")
     page = gr.HTML(label="Report", elem_id="report")
     download = gr.DownloadButton("This page as a file", interactive=False)
 
-    shown = [page, key, download]
+    shown = [page, key, first, second, download]
     unread = {"preprocess": False}  # so that the package opens files and says what is wrong with them
-    for event, name in ((show.click, "report"), (files.upload, None), (key.input, None)):
+    events = (
+        (show.click, "report"),
+        *((event, None) for event in (files.upload, key.input, first.input, second.input)),
+    )
+    for event, name in events:
         visibility = {"api_name": name} if name else {"api_visibility": "private"}
-        event(ReportHandlers(handlers).show, [files, key, ignore], shown, **unread, **ONE_AT_A_TIME, **visibility)
+        event(
+            ReportHandlers(handlers).show,
+            [files, key, ignore, first, second],
+            shown,
+            **unread,
+            **ONE_AT_A_TIME,
+            **visibility,
+        )

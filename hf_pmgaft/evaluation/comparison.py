@@ -73,13 +73,7 @@ def compare_reports(first: RobustnessReport, second: RobustnessReport, ignore: S
         >>> compare_reports(before, after).sets["food"]["robust"].difference
         0.0
     """
-    differing = differing_keys(first.protocol, second.protocol, ignore)
-    if differing:
-        raise ValueError(
-            f"The reports follow different protocols, so that their figures cannot be compared; they differ in "
-            f"{', '.join(differing)}. Evaluate both models in the same way."
-        )
-
+    _check_protocols("The reports", first, second, ignore)
     sets = {a.name: _differences_of_set(a, b) for a, b in zip(first.sets, second.sets, strict=True)}
     means = {}
     for figure in first.figures:
@@ -145,6 +139,19 @@ def disagreements(first: RobustnessReport, second: RobustnessReport, key: str = 
     return [_disagreement(a, b, key) for a, b in pairs]
 
 
+def check_one_protocol(reports: Mapping[str, RobustnessReport], ignore: Sequence[str] = ()) -> None:
+    """Raises `ValueError` if a report follows another protocol than the first one, naming it and the keys.
+
+    Example:
+        >>> check_one_protocol({"a": RobustnessReport({"seed": 0}, []), "b": RobustnessReport({"seed": 1}, [])})
+        Traceback (most recent call last):
+        ValueError: The reports 'a' and 'b' follow different protocols, ... differ in seed. Evaluate both models ...
+    """
+    (first, one), *others = reports.items()
+    for name, report in others:
+        _check_protocols(f"The reports {first!r} and {name!r}", one, report, ignore)
+
+
 def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any], ignore: Sequence[str] = ()) -> list[str]:
     """The keys in which two protocols differ, but for those that may and what is under them.
 
@@ -153,6 +160,15 @@ def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any], ignore: 
         ['seed']
     """
     return [key for key in differences(first, second) if not _is_under(key, ignore)]
+
+
+def _check_protocols(who: str, first: RobustnessReport, second: RobustnessReport, ignore: Sequence[str]) -> None:
+    differing = differing_keys(first.protocol, second.protocol, ignore)
+    if differing:
+        raise ValueError(
+            f"{who} follow different protocols, so that their figures cannot be compared; they differ in "
+            f"{', '.join(differing)}. Evaluate both models in the same way."
+        )
 
 
 def _differences_of_set(first: SetResult, second: SetResult) -> dict[str, PairedDifference]:

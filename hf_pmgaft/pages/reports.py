@@ -1,4 +1,4 @@
-"""Pages of one report, and of two that are compared."""
+"""Pages of one report, and of several that are compared."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def save_report_page(report: RobustnessReport, file: str | os.PathLike, name: st
 def save_comparison_page(
     reports: Mapping[str, RobustnessReport], comparison: Comparison, file: str | os.PathLike
 ) -> None:
-    """Writes two reports and their paired differences as one HTML file; see [`save_report_page`].
+    """Writes reports and the paired differences of the first two as one HTML file; see [`save_report_page`].
 
     Args:
-        reports (`dict` of `RobustnessReport`): The two, by name, in the order in which they were compared.
-        comparison (`Comparison`): What `compare_reports` gave of them.
+        reports (`dict` of `RobustnessReport`): Two or more of one protocol, by name.
+        comparison (`Comparison`): What `compare_reports` gave of the first two, in this order.
         file (`str` or `PathLike`): Where the page goes, whole or not at all.
 
     Example:
@@ -92,17 +92,22 @@ def comparison_page(
     comparison: Comparison,
     key: str = "robust",
     sets: Mapping[str, ZeroShotDataset] | None = None,
+    pair: tuple[str, str] | None = None,
 ) -> str:
     """The page of two reports that are compared; see [`save_comparison_page`].
 
+    Of more reports it has all figures in one table and one set of pictures, and compares two of them.
+
     Args:
-        reports (`dict` of `RobustnessReport`), comparison (`Comparison`): The two, by name, and what they differ in.
+        reports (`dict` of `RobustnessReport`): Two or more of one protocol, by name.
+        comparison (`Comparison`): What `compare_reports` gave of the two.
         key (`str`): Under what the page says which images one model alone has right: `"clean"`, `"robust"`, or the
             name of an attack.
         sets (`dict` of `ZeroShotDataset`, *optional*): By name those that are at hand, from which it shows images.
+        pair (`tuple[str, str]`, *optional*): The names of the two; the first ones if not given.
 
     Raises:
-        ValueError: if the reports have no such key.
+        ValueError: if the reports have no such key, or are of different sets or attacks.
 
     Example:
         >>> from hf_pmgaft import ZeroShotDataset, compare_reports, evaluate_robustness
@@ -112,18 +117,40 @@ def comparison_page(
         >>> "Images that one model alone has right" in page
         True
     """
-    first, second = reports
+    *others, last = reports
+    first, second = pair or (*others, last)[:2]
     return _render(
         "comparison.html",
-        title=f"{first} and {second}",
+        charts=charts_of(reports),  # which says what is wrong with reports of different sets
+        title=f"{', '.join(others)} and {last}",
         summary=comparison_summary(first, second, comparison),
+        summaries=[summary(name, report) for name, report in reports.items()] if len(reports) > 2 else [],
         reports=reports,
+        pair=(first, second),
         comparison=comparison,
         under=_under(key, reports[first]),
-        disagreements=shown_disagreements(reports, key, sets),
+        disagreements=shown_disagreements({first: reports[first], second: reports[second]}, key, sets),
         flags={name: flags_in_words(report) for name, report in reports.items()},
-        charts=charts_of(reports),
     )
+
+
+def rows_of_reports(reports: Mapping[str, RobustnessReport]) -> Rows:
+    """Figures of several reports side by side, with their 95 % intervals: of each set, clean and under the headline.
+
+    Example:
+        >>> report = RobustnessReport({}, [SetResult("food", 10, 150, 0.74, 0.43, {})])
+        >>> rows_of_reports({"a": report, "b": report})[:2]
+        [['set', 'under', 'a', '95 %', 'b', '95 %'], ['food', 'clean', '74.0', '66.4 to 80.4', '74.0', '66.4 to 80.4']]
+    """
+    rows = [["set", "under", *(title for name in reports for title in (name, "95 %"))]]
+    for results in zip(*(report.sets for report in reports.values()), strict=True):
+        for key in ("clean", "robust"):
+            cells = [(percent(result.value(key)), span(*result.interval(key))) for result in results]
+            rows.append([results[0].name, key, *(cell for pair in cells for cell in pair)])
+    for key in ("clean", "robust"):
+        means = [percent(report.mean(f"{key}_accuracy")) for report in reports.values()]
+        rows.append(["mean of sets", key, *(cell for mean in means for cell in (mean, ""))])
+    return rows
 
 
 def rows_of_set(result: SetResult, headline: str) -> Rows:
@@ -172,5 +199,5 @@ def _templates() -> Environment:
     )
     environment.filters["table"] = lambda rows: Markup(render(rows, "html"))
     environment.filters["json"] = lambda value: json.dumps(value, indent=1)
-    environment.globals["rows_of_set"] = rows_of_set
+    environment.globals |= {"rows_of_set": rows_of_set, "rows_of_reports": rows_of_reports}
     return environment

@@ -191,6 +191,20 @@ def test_two_reports_are_compared_with_the_images_that_one_model_alone_has_right
     assert "config is no whole robustness report" in here.error()
 
 
+def test_several_reports_stand_side_by_side_and_two_are_chosen(visit, kept, reports, folder):
+    third = shutil.copy(reports[0], folder / "third.json")
+    here = visit()
+    here.tab("Reports")
+    here.page.set_input_files("#reports input[type=file]", [*reports, third])
+    frame = here.page.frame_locator("#report iframe")
+    frame.get_by_role("heading", name="first, second and third").wait_for()
+    assert "second is ahead of first" in frame.locator("main").inner_text()
+    here.screenshot(kept / "several.png")
+    here.page.locator("#with input").click()
+    here.page.get_by_role("option", name="third").click()
+    frame.get_by_text("third is ahead of first by +0.0 points").wait_for()
+
+
 def test_radius_0_changes_nothing(visit, food, folder):
     here = visit()
     here.draw(ROW)

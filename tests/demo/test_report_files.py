@@ -44,9 +44,9 @@ def dropped(folder, content, name="mine.json") -> dict:
 
 
 def test_reports_go_by_the_names_of_their_files(report, folder):
-    values = [dropped(folder, report.to_dict(), name) for name in ("a/mine.json", "c:\\b\\mine.json")]
+    values = [dropped(folder, report.to_dict(), name) for name in ("a/mine.json", "c:\\b\\mine.json", "mine")]
     reports = read_reports(values, folder, MOST)
-    assert list(reports) == ["mine", "mine (2)"]
+    assert list(reports) == ["mine", "mine (2)", "mine (3)"]
     assert all(each.to_dict() == report.to_dict() for each in reports.values())
 
 
@@ -66,10 +66,14 @@ def test_without_a_file_there_is_an_error(values, folder):
         read_reports(values, folder, MOST)
 
 
-def test_more_than_two_and_large_ones_are_refused(report, folder):
+def test_more_than_ten_and_large_ones_are_refused(report, folder):
     value = dropped(folder, report.to_dict())
-    with pytest.raises(ValueError, match="You passed 3 reports. Pass one to look at, or two"):
-        read_reports([value] * 3, folder, MOST)
+    with pytest.raises(ValueError, match="You passed 11 reports. Pass one to look at, or up to 10 to compare"):
+        read_reports([value] * 11, folder, MOST)
+    assert len(read_reports([value] * 10, folder, MOST)) == 10
+    size = len(json.dumps(report.to_dict()))
+    with pytest.raises(ValueError, match=f"The reports have more than {2 * size:,} bytes together. Pass fewer"):
+        read_reports([value] * 3, folder, size)
     with pytest.raises(ValueError, match=r"mine has [\d,]+ bytes. At most 100 are read"):
         read_reports([value], folder, 100)
 
@@ -122,6 +126,14 @@ def test_what_a_page_has_no_time_for_is_refused_before_it_is_computed(report):
         check_shape(json.dumps(content).encode(), "mine")
 
 
+def test_of_many_reports_each_may_have_less(report):
+    (own,) = report.to_dict()["sets"]
+    content = with_sets(report, [own] * 41)
+    check_shape(content, "mine", 2)
+    with pytest.raises(ValueError, match="^mine has 41 rows of sets. At most 40 are shown of each of 10 reports"):
+        check_shape(content, "mine", 10)
+
+
 # ---- What is shown ----
 
 
@@ -143,6 +155,20 @@ def test_two_are_compared_with_pictures_of_the_reading_that_is_the_report_s(repo
     page = page_of({"a": report, "b": other}, sets={"own": [others]})
     assert page.count('alt="') == 0 and "has other images than the report" in page
     assert "is not at hand here" in page_of({"a": report, "b": other})
+
+
+def test_of_several_the_pair_is_compared_and_another_protocol_is_named(report, processor):
+    other = copy.deepcopy(report)
+    (result,) = other.sets
+    result.verdicts["robust"] = [1 - right for right in result.verdicts["robust"]]
+    reports, sets = {"a": report, "b": report, "c": other}, {"own": [make_data(processor)]}
+    assert page_of(reports, sets=sets).count('alt="') == 0
+    page = page_of(reports, sets=sets, pair=("c", "b"))
+    assert page.count('alt="') == 24 and "b is ahead of c" in page
+    other.protocol["seed"] = 7
+    with pytest.raises(ValueError, match="The reports 'a' and 'c' follow .* they differ in seed. Evaluate"):
+        page_of(reports)
+    assert "a, b and c" in page_of(reports, ignore=["seed"])
 
 
 def test_keys_that_may_differ_are_passed_on(report):
@@ -184,6 +210,7 @@ def test_whatever_stands_in_a_report_it_is_shown_or_refused_in_a_sentence(report
             reports = read_reports([dropped(folder, content)], folder, MOST)
             page = page_of(reports)
             page_of({**reports, "other": report}, ignore=list(report.protocol))
+            page_of({"one": report, "other": report, **reports}, ignore=list(report.protocol))
             outcomes["shown"] += 1
             assert "<script>" not in page
         except ValueError as error:

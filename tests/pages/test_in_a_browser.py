@@ -23,7 +23,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A page with all that pages can have, and one of a comparison."""
+    """A page with all that pages can have, and those of two and of three reports that are compared."""
     folder = tmp_path_factory.mktemp("pages")
     attack = {**MARGIN, "eps": "4/255", "norm": "linf"}
     protocol = {"attacks": [attack], "headline": "linf 4/255", "verdict": "any iterate"}
@@ -57,10 +57,12 @@ def write_comparison(report, file):
     page = comparison_page(reports, compare_reports(*reports.values()), sets={"food": data})
     assert "row 2 of food" in page and "alone: 1 of 4, rows 2." in page
     file.write_text(page, encoding="utf-8")
+    page = comparison_page({**reports, "c": second}, compare_reports(*reports.values()), sets={"food": data})
+    file.with_name("several.html").write_text(page, encoding="utf-8")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["report", "comparison"])
+@pytest.mark.parametrize("name", ["report", "comparison", "several"])
 def test_no_rule_of_axe_is_broken_and_nothing_is_asked_for(browser, folder, name, scheme):
     context = browser.new_context(color_scheme=scheme)
     page, requests = context.new_page(), []

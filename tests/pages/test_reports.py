@@ -223,6 +223,27 @@ def test_a_comparison_has_both_reports_and_their_differences(report, pair, tmp_p
     assert len(page.all("img")) == 3  # bars, a curve, and clean against robust
 
 
+def test_several_reports_stand_side_by_side_and_two_of_them_are_compared(two, tmp_path):
+    reports = {"a": two["one"], EVIL: two["two"], "c": two["one"]}
+    comparison = compare_reports(two["two"], two["one"])
+    text = comparison_page(reports, comparison, pair=(EVIL, "c"))
+    (tmp_path / "several.html").write_text(text, encoding="utf-8")
+    page = Page(tmp_path / "several.html")
+    values = {value for value, _ in page.numbers}
+    for report in reports.values():
+        assert {report.mean_clean_accuracy, report.mean_robust_accuracy} <= values
+        for result in report.sets:
+            assert {result.robust_accuracy, *result.interval("clean"), *result.robust_interval} <= values
+    assert all(f"accuracy of {name} is " in page.text for name in reports)
+    assert f"c is ahead of {EVIL}" in page.text and f"In points, c minus {EVIL}" in page.text
+    assert page.all("script") == [] and len(page.all("img")) == 3
+
+    reports["c"] = copy.deepcopy(two["one"])
+    reports["c"].sets.pop()
+    with pytest.raises(ValueError, match="The reports 'a' and 'c' differ in their sets"):
+        comparison_page(reports, comparison, pair=("a", EVIL))
+
+
 # ---- Images that one model alone has right ----
 
 
@@ -336,11 +357,12 @@ def test_the_protocol_is_folded(page):
     assert len(page.all("details")) == 3 and all("open" not in attrs for attrs in page.all("details"))
 
 
-@pytest.mark.parametrize("is_comparison", [False, True])
-def test_pages_are_valid(report, tmp_path, is_comparison):
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_pages_are_valid(report, tmp_path, number):
     html5lib = pytest.importorskip("html5lib")
-    if is_comparison:
-        save_comparison_page({"one": report, "two": report}, compare_reports(report, report), tmp_path / "report.html")
+    if number > 1:
+        reports = {f"model {each}": report for each in range(number)}
+        save_comparison_page(reports, compare_reports(report, report), tmp_path / "report.html")
     else:
         save_report_page(report, tmp_path / "report.html", "tiny")
     html5lib.HTMLParser(strict=True).parse((tmp_path / "report.html").read_text(encoding="utf-8"))

@@ -58,6 +58,16 @@ class Visit:
             self.page.locator("#image img").wait_for(state="detached")
         self.page.set_input_files("#image input[type=file]", file)
 
+    def drop(self, place: str, file: Path) -> None:
+        """Drops a text file on the field of a place."""
+        make = """([name, text]) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([text], name, { type: "text/plain" }));
+            return transfer;
+        }"""
+        transfer = self.page.evaluate_handle(make, [file.name, file.read_text(encoding="utf-8")])
+        self.page.locator(f"{place} input[type=file]").dispatch_event("drop", {"dataTransfer": transfer})
+
     def type_names(self, names: Sequence[str]) -> None:
         """Types class names, one a line."""
         self.page.fill("#class_names textarea", "\n".join(names))
