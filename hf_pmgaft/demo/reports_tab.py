@@ -103,9 +103,7 @@ def reports_tab(handlers: Handlers) -> None:
         "are read, and no place that they name is opened."
     )
     with gr.Row():
-        files = gr.File(
-            file_count="multiple", file_types=[".json"], height=160, label="Reports, one or several", elem_id="reports"
-        )
+        files = gr.File(file_count="multiple", height=160, label="Reports, one or several", elem_id="reports")
         with gr.Column():
             key = gr.Dropdown(
                 [FIRST_KEY, "clean"],

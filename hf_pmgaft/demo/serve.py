@@ -24,6 +24,29 @@ LOOPBACK = "127.0.0.1"
 SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_RUN_HISTORY": "False"}
 FONT = ("system-ui", "sans-serif")
 MONOSPACE = ("ui-monospace", "monospace")
+# Gradio's field for an image leaves out what is none by its name, in its own words. Here every file comes in as an
+# image, so that the package says what is wrong with it.
+ANY_FILE = """() => {
+  const isOther = file => !file.type.startsWith("image/");
+  const asImages = files => {
+    const transfer = new DataTransfer();
+    for (const file of files) transfer.items.add(new File([file], file.name, { type: "image/png" }));
+    return transfer;
+  };
+  document.addEventListener("change", ({ target }) => {
+    if (target.matches("#image input[type=file]") && [...target.files].some(isOther)) {
+      target.files = asImages(target.files).files;
+    }
+  }, true);
+  document.addEventListener("drop", event => {
+    const files = [...(event.dataTransfer?.files ?? [])];
+    if (!event.target.closest("#image") || !files.some(isOther)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    const options = { bubbles: true, cancelable: true, dataTransfer: asImages(files) };
+    event.target.dispatchEvent(new DragEvent("drop", options));
+  }, true);
+}"""
 
 
 def build_page(settings: Settings | None = None) -> gradio.Blocks:
@@ -146,6 +169,7 @@ def options_of_launch(settings: Settings) -> dict[str, Any]:
         "footer_links": [],
         "state_session_capacity": 200,
         "theme": _theme(),
+        "js": ANY_FILE,
         "app_kwargs": {"middleware": [door]},
     }
 

@@ -189,6 +189,15 @@ def test_two_reports_are_compared_with_the_images_that_one_model_alone_has_right
     here.page.locator("#reports button[aria-label*='clear' i]").first.click()
     here.page.set_input_files("#reports input[type=file]", emoji_folder() / "model" / "config.json")
     assert "config is no whole robustness report" in here.error()
+    text = folder / "notes.txt"
+    text.write_text("just a text", encoding="utf-8")
+    for put in (
+        lambda: here.page.set_input_files("#reports input[type=file]", text),
+        lambda: here.drop("#reports", text),
+    ):
+        here.page.locator("#reports button[aria-label*='clear' i]").first.click()
+        put()
+        assert "notes.txt is no whole robustness report" in here.error()
 
 
 def test_several_reports_stand_side_by_side_and_two_are_chosen(visit, kept, reports, folder):
@@ -263,12 +272,16 @@ def test_bad_input_is_refused_in_the_package_s_words_and_the_page_goes_on(visit,
     for name, content, message in (
         ("broken.png", png(8, 8)[:45], "a picture that is broken"),
         ("notes.png", b"just a text", "a picture that cannot be opened"),
+        ("notes.txt", b"just a text", "a picture that cannot be opened"),
         ("large.png", png(8000, 5000), "40.0 million pixels; at most 25"),
     ):
         file = tmp_path / name
         file.write_bytes(content)
         here.upload(file)
         assert message in here.error()
+    here.take_away()
+    here.drop("#image", tmp_path / "notes.txt")
+    assert "a picture that cannot be opened" in here.error()
 
     # The same visitor, with an image that is one
     here.draw(ROW)

@@ -53,10 +53,14 @@ class Visit:
 
     def upload(self, file: Path) -> None:
         """Puts a file in place of the image."""
+        self.take_away()
+        self.page.set_input_files("#image input[type=file]", file)
+
+    def take_away(self) -> None:
+        """Leaves no image."""
         if self.page.locator("#image img").count():
             self.page.get_by_label("Remove Image").click()
             self.page.locator("#image img").wait_for(state="detached")
-        self.page.set_input_files("#image input[type=file]", file)
 
     def drop(self, place: str, file: Path) -> None:
         """Drops a text file on the field of a place."""
