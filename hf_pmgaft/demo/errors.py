@@ -17,7 +17,7 @@ SECONDS = 30
 
 
 def shown_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Shows in the page what an event handler raises for people to read.
+    """Shows in the page what an event handler raises for people to read. Results that are shown stay.
 
     Example:
         >>> @shown_errors

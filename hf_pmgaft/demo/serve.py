@@ -24,6 +24,8 @@ LOOPBACK = "127.0.0.1"
 SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_RUN_HISTORY": "False"}
 FONT = ("system-ui", "sans-serif")
 MONOSPACE = ("ui-monospace", "monospace")
+# After an error Gradio would write "Error" over each field that shows results. What is wrong is said beside them.
+NO_ERROR_OVER_RESULTS = "[data-testid=status-tracker]:has(> .error) { display: none !important; }"
 # Gradio's field for an image leaves out what is none by its name, in its own words. Here every file comes in as an
 # image, so that the package says what is wrong with it.
 ANY_FILE = """() => {
@@ -169,6 +171,7 @@ def options_of_launch(settings: Settings) -> dict[str, Any]:
         "footer_links": [],
         "state_session_capacity": 200,
         "theme": _theme(),
+        "css": NO_ERROR_OVER_RESULTS,
         "js": ANY_FILE,
         "app_kwargs": {"middleware": [door]},
     }

@@ -288,7 +288,16 @@ def test_bad_input_is_refused_in_the_package_s_words_and_the_page_goes_on(visit,
     here.type_names(NAMES)
     here.type_number("steps", 2)
     here.attack()
-    assert top(here.predictions("he image as it is")) == "tangerine"
+    seen = here.predictions("he image as it is")
+    assert top(seen) == "tangerine"
+
+    # What is refused leaves what was shown
+    here.paste_names(["mango", "lemon", "mango"])
+    here.start()
+    assert "'mango'" in here.error()
+    assert here.predictions("he image as it is") == seen
+    assert here.page.get_by_text("Error", exact=True).filter(visible=True).count() == 0
+    here.screenshot(kept / "kept.png")
 
 
 def png(width: int, height: int) -> bytes:
