@@ -198,6 +198,7 @@ def test_two_reports_are_compared_with_the_images_that_one_model_alone_has_right
         here.page.locator("#reports button[aria-label*='clear' i]").first.click()
         put()
         assert "notes.txt is no whole robustness report" in here.error()
+    assert here.fields_with_an_error() == 0
 
 
 def test_several_reports_stand_side_by_side_and_two_are_chosen(visit, kept, reports, folder):
@@ -296,7 +297,7 @@ def test_bad_input_is_refused_in_the_package_s_words_and_the_page_goes_on(visit,
     here.start()
     assert "'mango'" in here.error()
     assert here.predictions("he image as it is") == seen
-    assert here.page.get_by_text("Error", exact=True).filter(visible=True).count() == 0
+    assert here.fields_with_an_error() == 0
     here.screenshot(kept / "kept.png")
 
 

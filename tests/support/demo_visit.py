@@ -146,3 +146,8 @@ class Visit:
         self.page.locator("[data-testid=toast-close]").first.click()
         toast.wait_for(state="hidden")
         return text
+
+    def fields_with_an_error(self) -> int:
+        """On how many fields the word is to be seen. What is said to screen readers lies on none."""
+        fields = self.page.locator("[data-testid=status-tracker]")
+        return fields.get_by_text("Error", exact=True).filter(visible=True).count()
