@@ -10,6 +10,9 @@ CIDEr-D, and the answers to two questions by VQA accuracy, of 100 emoji in the u
 from the worst so far, of answers also towards two words. PGD takes as many passes: 202 steps for a caption, 404 for an
 answer. Everything else is the same, and an image leaves either at the same score.
 
+Beside it POPE's questions, whether something is in the image, by the F1 of yes: up to three objects that are there and
+as many that are not, by each of its three samplings, about 20 emoji, clean and under PGD-100.
+
 Texts are kept in --output_dir, which the leaderboard shares, and not written again. Figures, and by how much PGD
 leaves more than the ensemble on the same images, go to results/answers.json, the picture to results/answers.png.
 """
@@ -34,14 +37,16 @@ NONE = costs.NONE
 METHODS = ["tecoa", "pmg_aft", "fare"]
 ENSEMBLE, PGD = "ensemble", "PGD"
 # Flags of `pmgaft attack-vlm`: those of each run, by the attack that its figures stand under, and those of all.
+SAME = ["--eps", "2/255", "4/255"]
+COMPARED = ["--caption_score", "cider", "--cider_threshold", "10", "--num_images", "100"]
 RUNS = {
-    "ensemble": (ENSEMBLE, ["--tasks", "caption", "vqa", "--attack", "ensemble", "--num_steps", "100"]),
-    "pgd-caption": (PGD, ["--tasks", "caption", "--num_steps", "202"]),
-    "pgd-vqa": (PGD, ["--tasks", "vqa", "--num_steps", "404"]),
+    "ensemble": (ENSEMBLE, [*COMPARED, "--tasks", "caption", "vqa", "--attack", "ensemble", "--num_steps", "100"]),
+    "pgd-caption": (PGD, [*COMPARED, "--tasks", "caption", "--num_steps", "202"]),
+    "pgd-vqa": (PGD, [*COMPARED, "--tasks", "vqa", "--num_steps", "404"]),
+    "pope": (PGD, ["--tasks", "pope", "--num_steps", "100", "--num_images", "20"]),
 }
-SAME = ["--caption_score", "cider", "--cider_threshold", "10", "--eps", "2/255", "4/255", "--num_images", "100"]
-# By task, then by clean or attack and radius, then by method: for each seed the scores of all images.
-Scores = dict[str, dict[str, dict[str, list[list[float]]]]]
+# By task, then by clean or attack and radius, then by method: what a report has of each seed's tower.
+Cells = dict[str, dict[str, dict[str, list[dict[str, Any]]]]]
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -69,11 +74,11 @@ def main(argv: list[str] | None = None) -> None:
 
     names = {NONE: [own_name()]}
     names |= {name: [board.folder_of(args, *run).name for run in runs] for name, runs in towers.items()}
-    scores = scores_of({run: board.read(text_file(args, run)) for run in RUNS}, names)
-    figures = figures_of(scores)
+    cells = cells_of({run: board.read(text_file(args, run)) for run in RUNS}, names)
+    figures = figures_of(cells)
     titles = {NONE: NONE, **{name: board.METHODS[name]["title"] for name in args.methods}}
 
-    ahead = differences(scores)
+    ahead = differences(cells)
     lines = [*costs.table(figures, titles), "", *difference_table(ahead, titles)]
     print("\n".join(lines))
     protocols = {run: board.read(text_file(args, run))["protocol"] for run in RUNS}
@@ -120,42 +125,44 @@ def write_texts(args: argparse.Namespace, folders: Sequence[Path]) -> None:
         sys.exit("error: " + "\n".join(failed))
 
 
-def scores_of(reports: Mapping[str, Mapping[str, Any]], names: Mapping[str, Sequence[str]]) -> Scores:
-    """The worst scores so far of each image, from the reports of the runs; `names` are those of a method's towers."""
+def cells_of(reports: Mapping[str, Mapping[str, Any]], names: Mapping[str, Sequence[str]]) -> Cells:
+    """What the reports of the runs have of each task and radius; `names` are those of a method's towers."""
     from hf_pmgaft.downstream.answer_evaluation import CLEAN
 
-    scores: Scores = {}
+    cells: Cells = {}
     for run, report in reports.items():
         for method, of_method in names.items():
             for tower in of_method:
                 for task, of_radii in report["towers"][tower].items():
                     for radius, cell in of_radii.items():
-                        if radius == CLEAN and run != "ensemble":  # the same texts again
+                        if radius == CLEAN and run.startswith("pgd"):  # the ensemble's texts again
                             continue
                         title = radius if radius == CLEAN else f"{radius}, {RUNS[run][0]}"
-                        place = scores.setdefault(task, {}).setdefault(title, {})
-                        place.setdefault(method, []).append(cell["worst_scores"])
-    return scores
+                        place = cells.setdefault(task, {}).setdefault(title, {})
+                        place.setdefault(method, []).append(cell)
+    return cells
 
 
 # ---- What is shown ----
 
 
-def figures_of(scores: Scores) -> costs.Figures:
-    """Means over images, times 100: of each task and condition, by method, a figure of each seed."""
+def figures_of(cells: Cells) -> costs.Figures:
+    """Reports' own figures, times 100: of each task and condition, by method, one of each seed."""
+
+    def figure(cell: Mapping[str, Any]) -> float:
+        name, *_ = cell
+        return 100 * cell[name]
+
     return {
         task: {
-            title: {
-                method: [100 * statistics.fmean(of_images) for of_images in seeds]
-                for method, seeds in of_methods.items()
-            }
+            title: {method: [figure(cell) for cell in seeds] for method, seeds in of_methods.items()}
             for title, of_methods in of_titles.items()
         }
-        for task, of_titles in scores.items()
+        for task, of_titles in cells.items()
     }
 
 
-def differences(scores: Scores) -> dict[str, dict[str, dict[str, Any]]]:
+def differences(cells: Cells) -> dict[str, dict[str, dict[str, Any]]]:
     """By how much PGD leaves more than the ensemble, of each image's mean over seeds, with the paired 95 % interval.
 
     By task, radius and method. The interval is the bootstrap's over images; that over seeds is no part of it.
@@ -164,8 +171,8 @@ def differences(scores: Scores) -> dict[str, dict[str, dict[str, Any]]]:
     from hf_pmgaft.evaluation.outcomes import paired
 
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for task, of_titles in scores.items():
-        for radius in dict.fromkeys(title.split(",")[0] for title in of_titles if "," in title):
+    for task, of_titles in cells.items():
+        for radius in [title.split(",")[0] for title in of_titles if title.endswith(ENSEMBLE)]:
             for method, ensemble in of_titles[f"{radius}, {ENSEMBLE}"].items():
                 pgd = of_titles[f"{radius}, {PGD}"][method]
                 pair = paired(POOLED, *([[score, 1] for score in over_seeds(seeds)] for seeds in (ensemble, pgd)))
@@ -177,9 +184,9 @@ def differences(scores: Scores) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
-def over_seeds(seeds: Sequence[Sequence[float]]) -> list[float]:
-    """The mean over seeds of each image's score."""
-    return [statistics.fmean(of_image) for of_image in zip(*seeds, strict=True)]
+def over_seeds(seeds: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The mean over seeds of each image's worst score so far."""
+    return [statistics.fmean(of_image) for of_image in zip(*(cell["worst_scores"] for cell in seeds), strict=True)]
 
 
 def difference_table(ahead: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
@@ -203,6 +210,8 @@ def draw(figures: costs.Figures, titles: Mapping[str, str], picture: Path) -> No
     panels = {}
     for task, of_titles in figures.items():
         scale, unit = (0.1, "CIDEr-D x 10") if task == "caption" else (1, "VQA accuracy in %")
+        if task.startswith("pope"):
+            unit = "F1 of yes in %"
         panels[f"{task}\n{unit}"] = {
             title: {
                 titles[name]: (scale * statistics.fmean(values), scale * costs.spread(values))

@@ -76,11 +76,10 @@ def check_idle(args: argparse.Namespace) -> None:
             f"You passed {', '.join(idle)} without --eval_set, where it has no effect: the emoji have questions of "
             "their own. Pass --eval_set too, or leave it out."
         )
-    unasked = [task for task in args.tasks if task in ("pope", "scienceqa")]
-    if unasked and args.eval_set is None:
+    if "scienceqa" in args.tasks and args.eval_set is None:
         raise ValueError(
-            f"You passed the task {unasked[0]} without --eval_set, but the emoji have no such questions. Pass a set "
-            "that has, or other --tasks."
+            "You passed the task scienceqa without --eval_set, but the emoji have no such questions. Pass a set that "
+            "has, or other --tasks."
         )
     _check_attack(args)
 

@@ -85,16 +85,26 @@ def load_tasks(
 
 
 def emoji_set(args: argparse.Namespace) -> AskedSet:
-    """The embedded emoji with their descriptions, and two questions about each."""
+    """The embedded emoji with their descriptions, two questions about each, and what is in them.
+
+    POPE is asked about those in which something is that others have too.
+    """
     from . import emoji_questions
 
     data = emoji_questions.load_rows(args.split)
+    if "pope" in args.tasks:
+        data = [row for row in data if row[emoji_questions.OBJECTS]]
 
     def read(question: str) -> Callable[[int], Question]:
         return lambda row: (question, [data[row][question]])
 
     questions = {question: read(question) for question in (emoji_questions.NAME, emoji_questions.GROUP)}
-    return AskedSet(data, lambda row: [data[row][emoji_questions.DESCRIBE]], questions)
+    return AskedSet(
+        data,
+        captions=lambda row: [data[row][emoji_questions.DESCRIBE]],
+        questions=questions,
+        objects=lambda row: data[row][emoji_questions.OBJECTS],
+    )
 
 
 def user_set(args: argparse.Namespace, processor: Any) -> AskedSet:
@@ -259,7 +269,7 @@ def vqa_task(args: argparse.Namespace, name: str, pairs: Sequence[Question]) -> 
 
 def pope_tasks(args: argparse.Namespace, rows: Sequence[int], asked: AskedSet) -> list[AnswerTask]:
     """A task for each category: those of the set, or the three samplings of what is not in its images."""
-    from ..downstream.pope import SAMPLINGS, object_questions
+    from ..downstream.pope import SAMPLINGS, is_there, object_questions
     from ..downstream.scores import YesNoScore
     from ..downstream.tasks import YES_NO, AnswerTask
 
@@ -268,7 +278,7 @@ def pope_tasks(args: argparse.Namespace, rows: Sequence[int], asked: AskedSet) -
         objects = [asked.objects(row) for row in rows]
         for sampling in SAMPLINGS:
             made = object_questions(objects, sampling, seed=args.seed)
-            by_category[sampling] = [(one.place, _is_there(one.object), one.label) for one in made]
+            by_category[sampling] = [(one.place, is_there(one.object), one.label) for one in made]
     else:
         for place, row in enumerate(rows):
             category, question, label = asked.yes_no(row)
@@ -287,11 +297,6 @@ def pope_tasks(args: argparse.Namespace, rows: Sequence[int], asked: AskedSet) -
         )
         for category, questions in by_category.items()
     ]
-
-
-def _is_there(name: str) -> str:
-    article = "an" if name[0].lower() in "aeiou" else "a"
-    return f"Is there {article} {name} in the image?"
 
 
 def choice_task(args: argparse.Namespace, asked: Sequence[tuple[str, list[str], int]]) -> AnswerTask:

@@ -28,6 +28,17 @@ def read_yes_no(text: str) -> str:
     return NO if {"No", "no", "not"} & set(words) else YES
 
 
+def is_there(name: str) -> str:
+    """The question whether an object is in an image.
+
+    Example:
+        >>> is_there("apple")
+        'Is there an apple in the image?'
+    """
+    article = "an" if name[0].lower() in "aeiou" else "a"
+    return f"Is there {article} {name} in the image?"
+
+
 def f1_counts(answer: str, label: str) -> tuple[int, int]:
     """What an answer adds to numerator and denominator of F1 = 2 TP / (2 TP + FP + FN), where yes is positive.
 

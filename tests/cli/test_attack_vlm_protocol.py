@@ -12,6 +12,7 @@ from support.tiny import make_images
 
 from hf_pmgaft.cli import attack_vlm, emoji_questions
 from hf_pmgaft.cli.attack_vlm_protocol import TARGETS
+from hf_pmgaft.downstream.pope import is_there
 from hf_pmgaft.downstream.science_qa import choice_prompt
 from hf_pmgaft.downstream.vlm import VisionLanguageModel
 
@@ -108,7 +109,7 @@ REFUSED = {
     "a threshold beyond": ("--caption_score cider --cider_threshold -1", "is from 0 to 1000"),
     "a radius twice": ("--eps 2/255 2/255", "a radius twice"),
     "no images for targets": ("--target_images 0", "target_images=0, which leaves nothing to do"),
-    "pope on the emoji": ("--tasks pope", "the task pope without --eval_set"),
+    "choices on the emoji": ("--tasks scienceqa", "the task scienceqa without --eval_set"),
     "objects without their task": ("--tasks vqa --object_column a --eval_set set", "without the task pope"),
     "choices without their task": ("--tasks vqa --choice_column a --eval_set set", "without the task scienceqa"),
     "pope without columns": ("--tasks pope --eval_set SET", "without --question_column and --answer_column"),
@@ -199,6 +200,19 @@ def test_popes_questions_are_made_of_what_is_in_the_images(tmp_path):
     other = report_of(tmp_path, *ROBUST_CLIP, *flags, "--seed", "1")["protocol"]
     assert other["images"]["rows"] == report["protocol"]["images"]["rows"] == [0, 1, 2, 3]
     assert other["tasks"]["pope random"]["asked"] != report["protocol"]["tasks"]["pope random"]["asked"]
+
+
+def test_what_is_in_an_emoji_are_the_tags_that_others_have_too(tmp_path):
+    report = report_of(tmp_path, "--tasks", "pope", "--num_images", "3", "--num_steps", "1", "--eps", "4/255")
+    asked = report["protocol"]["tasks"]
+    assert list(asked) == ["pope random", "pope popular", "pope adversarial"]
+
+    emoji = [row for row in emoji_questions.load_rows("test") if row[emoji_questions.OBJECTS]]
+    rows = [emoji[row] for row in report["protocol"]["images"]["rows"]]
+    there = {is_there(name) for row in rows for name in row[emoji_questions.OBJECTS]}
+    for task in asked.values():
+        assert {prompt.partition("<image>")[2].strip() for prompt in task["prompts"]} <= there
+        assert 2 * len(rows) <= task["questions"] <= 6 * len(rows)
 
 
 def test_scienceqa_is_answered_by_the_likeliest_letter(tmp_path, monkeypatch):

@@ -19,10 +19,11 @@ from transformers import (
 from hf_pmgaft import VisionLanguageModel, attack_answers, vision_tower
 from hf_pmgaft.attacks.spec import AttackSpec
 from hf_pmgaft.cli import emoji_questions
-from hf_pmgaft.cli.emoji_questions import DESCRIBE, GROUP, NAME
+from hf_pmgaft.cli.emoji_questions import DESCRIBE, GROUP, NAME, OBJECTS
 from hf_pmgaft.data import read_image
 from hf_pmgaft.downstream import answer_pgd as module
 from hf_pmgaft.downstream.answers import contains
+from hf_pmgaft.downstream.pope import SAMPLINGS, is_there, object_questions, read_yes_no
 
 TARGET = "money bag"
 
@@ -73,6 +74,19 @@ def test_the_tiny_llava_describes_emoji_far_better_than_without_an_image(llava, 
             for shown in (images, torch.ones_like(images))
         ]
         assert right[0] / len(data) > enough and right[1] < right[0] / 2
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_tiny_llava_says_what_is_there_far_better_than_without_an_image(llava, emoji, sampling):
+    data = [row for row in emoji if row[OBJECTS]][::8]
+    made = object_questions([row[OBJECTS] for row in data], sampling, per_image=2)
+    images = pixels_of(llava, data)[[one.place for one in made]]
+    asked = [is_there(one.object) for one in made]
+    right, blind = (
+        sum(read_yes_no(text) == one.label for text, one in zip(llava.write(shown, asked), made, strict=True))
+        for shown in (images, torch.ones_like(images))
+    )
+    assert right > 0.65 * len(made) and right > blind + 0.1 * len(made)
 
 
 def test_it_is_served_by_the_ordinary_pipeline(llava, rows, images):

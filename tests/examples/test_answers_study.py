@@ -15,14 +15,21 @@ def study(monkeypatch, tmp_path):
     return module
 
 
+def cell(scores):
+    return {"cider": sum(scores) / len(scores), "worst_scores": scores}
+
+
 def reports(study, args, scores):
     """Reports of the runs, in which scores of four images are given by run and tower, clean and at 4/255."""
     for run, task in {"ensemble": "caption", "pgd-caption": "caption"}.items():
         towers = {
-            tower: {task: {"clean": {"worst_scores": [4.0] * 4}, "4/255": {"worst_scores": of_tower}}}
+            tower: {task: {"clean": cell([4.0] * 4), "4/255": cell(of_tower)}}
             for tower, of_tower in scores[run].items()
         }
         study.board.write(study.text_file(args, run), {"protocol": {"attack": run}, "towers": towers})
+    pope = {"clean": {"f1": 0.8, "worst_scores": [1, 1]}, "4/255": {"f1": 0.2, "worst_scores": [1, 0]}}
+    towers = {tower: {"pope popular": pope} for tower in scores["ensemble"]}
+    study.board.write(study.text_file(args, "pope"), {"protocol": {"attack": "pope"}, "towers": towers})
 
 
 def test_figures_are_those_of_each_attack_and_differences_are_paired(study, monkeypatch, tmp_path, capsys):
@@ -41,6 +48,9 @@ def test_figures_are_those_of_each_attack_and_differences_are_paired(study, monk
     assert list(kept["figures"]["caption"]) == ["clean", "4/255, ensemble", "4/255, PGD"]
     assert kept["figures"]["caption"]["4/255, ensemble"]["fare"]["by_seed"] == [100.0, 150.0]
     assert kept["figures"]["caption"]["clean"]["none"]["by_seed"] == [400.0]
+    assert kept["figures"]["pope popular"]["clean"]["none"]["by_seed"] == [80.0]
+    assert kept["figures"]["pope popular"]["4/255, PGD"]["fare"]["by_seed"] == [20.0, 20.0]
+    assert "pope popular" not in kept["PGD minus ensemble"]
     fare = kept["PGD minus ensemble"]["caption"]["4/255"]["fare"]
     assert fare["points"] == 37.5 and fare["images PGD leaves higher, lower"] == [2, 0]
     assert fare["interval_95"][0] >= 0 and kept["PGD minus ensemble"]["caption"]["4/255"]["none"]["points"] == 0
@@ -63,11 +73,11 @@ def test_runs_differ_in_the_attack_alone_and_one_that_fails_is_told_at_the_end(s
     args = study.parse(["--output_dir", str(tmp_path), "--jobs", "1"])
     with pytest.raises(SystemExit, match="answers-pgd-vqa.json ended with code 1: see its log"):
         study.write_texts(args, [tmp_path / "fare-1-0"])
-    assert len(commands) == 3 and all(command[:3] == [sys.executable, "-m", "hf_pmgaft.cli"] for command in commands)
+    assert len(commands) == 4 and all(command[:3] == [sys.executable, "-m", "hf_pmgaft.cli"] for command in commands)
 
     from hf_pmgaft.cli import attack_vlm
 
-    parsed = [vars(attack_vlm.parse(command[4:])) for command in commands]
+    parsed = [vars(attack_vlm.parse(command[4:])) for command in commands if "pope" not in command]
     differing = {key for options in parsed for key in options if options[key] != parsed[0][key]}
     assert differing == {"tasks", "attack", "num_steps", "output_file", "verdict_file"}
     assert parsed[0]["towers"] == [str(tmp_path / "fare-1-0")]

@@ -1,11 +1,11 @@
 """Make the tiny LLaVA of the embedded default: a language model that names and describes emoji through the CLIP tower.
 
-    python examples/emoji/make/llava.py                     # train, install in ../llava, measure; a quarter of an hour
+    python examples/emoji/make/llava.py                     # train, install in ../llava, measure; under half an hour
     python examples/emoji/make/llava.py --steps check       # measure the shipped model, rewrite its card
 
 The vision tower is that of ../model, frozen; projector and language model are trained from scratch, to answer three
-questions about the drawings of the training styles, augmented as in pre-training. What comes out is an ordinary
-`LlavaForConditionalGeneration` with its `LlavaProcessor`.
+questions about the drawings of the training styles, augmented as in pre-training, and whether something is in them.
+What comes out is an ordinary `LlavaForConditionalGeneration` with its `LlavaProcessor`.
 
 Steps, in this order:
   train     if .build/ does not hold the drawings, `build.py --steps fetch,data` first; then train, install in ../llava
@@ -45,6 +45,7 @@ from hf_pmgaft import swap_vision_tower, vision_tower
 from hf_pmgaft.cli import emoji_questions as questions
 from hf_pmgaft.data import LabelledImages
 from hf_pmgaft.downstream.answers import caption_score
+from hf_pmgaft.downstream.pope import SAMPLINGS, is_there, object_questions, read_yes_no
 from hf_pmgaft.evaluation.intervals import wilson_interval
 from hf_pmgaft.evaluation.tables import render
 
@@ -55,7 +56,10 @@ VOCABULARY = 2000
 IMAGE_TOKENS = 1 + (pretrain.IMAGE_SIZE // pretrain.PATCH) ** 2
 END, IMAGE = "<|endoftext|>", "<image>"
 # How often each question is asked.
-SHARES = {questions.DESCRIBE: 0.45, questions.NAME: 0.4, questions.GROUP: 0.15}
+IS_THERE = "is there"
+SHARES = {questions.DESCRIBE: 0.3, questions.NAME: 0.25, questions.GROUP: 0.1, IS_THERE: 0.35}
+TURNS = 4  # questions whether something is there, one after the other
+YES, NO = "Yes", "No"
 # The image, the question and a line's end; then the answer.
 TEMPLATE = (
     "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -65,7 +69,7 @@ TEMPLATE = (
 )
 SETTINGS = {
     "seed": (0, "of weights, batches, questions and augmentation"),
-    "train_steps": (1200, "steps of 128 drawings"),
+    "train_steps": (1500, "steps of 128 drawings"),
     "muon_lr": (5e-3, "learning rate of the matrices"),
     "adam_lr": (2e-3, "learning rate of all else"),
     "strength": (1.0, "of the augmentation"),
@@ -136,13 +140,20 @@ class Trainer:
         emojis = json.loads((build.BUILD / "emoji.json").read_text())
         self.drawings = pretrain.Drawings(emojis, np.load(build.BUILD / "art.npz"), args.seed)
         known = [questions.answers(emoji["label"], emoji["tags"], emoji["group"]) for emoji in emojis]
-        texts = [text for answers in known for text in answers.values()] + [*questions.QUESTIONS] * 50
+        self.objects = questions.objects([emoji["tags"] for emoji in emojis])
+        self.others = [
+            [other for other, names in enumerate(self.objects) if not set(names) <= set(there)]
+            for there in self.objects
+        ]
+        texts = [text for answers in known for text in answers.values()]
+        texts += [*questions.QUESTIONS, is_there("thing"), is_there("object"), YES, NO] * 50
         self.tokenizer = train_tokenizer(texts)
 
         clip = CLIPModel.from_pretrained(build.MODEL)
         self.model = build_model(clip, self.tokenizer)
         self.rng = np.random.default_rng(args.seed)
-        self.known = [{asked: self.sequence(asked, text) for asked, text in of.items()} for of in known]
+        self.known = [{asked: self.sequence((asked, text)) for asked, text in of.items()} for of in known]
+        self.yes_no = torch.tensor(self.tokenizer.convert_tokens_to_ids([YES, NO]))
 
         # Muon for matrices, Adam for the rest
         named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -152,22 +163,44 @@ class Trainer:
         self.muon = pretrain.Muon([named[name] for name in matrices], args.muon_lr)
         self.adam = torch.optim.AdamW(rest, args.adam_lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
-    def sequence(self, question: str, answer: str) -> tuple[torch.Tensor, int]:
-        """Token ids of image, question and answer, and where the answer starts."""
-        asked = self.tokenizer(question + "\n").input_ids
-        image = [self.tokenizer.convert_tokens_to_ids(IMAGE)] * IMAGE_TOKENS
-        ids = [*image, *asked, *self.tokenizer(answer).input_ids, self.tokenizer.eos_token_id]
-        return torch.tensor(ids), len(image) + len(asked)
+    def sequence(self, *turns: tuple[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids of an image, questions and answers, and the tokens to learn, -100 elsewhere."""
+        ids = [self.tokenizer.convert_tokens_to_ids(IMAGE)] * IMAGE_TOKENS
+        labels = [-100] * len(ids)
+        for question, answer in turns:
+            asked = self.tokenizer(question + "\n").input_ids
+            answered = [*self.tokenizer(answer).input_ids, self.tokenizer.eos_token_id]
+            ids += asked + answered
+            labels += [-100] * len(asked) + answered
+        return torch.tensor(ids), torch.tensor(labels)
+
+    def answered(self, index: int, question: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A sequence about an emoji. What has no object in it is named instead."""
+        if question == IS_THERE and self.objects[index]:
+            return self.sequence(*(self.yes_or_no(index) for _ in range(TURNS)))
+        return self.known[index][questions.NAME if question == IS_THERE else question]
+
+    def yes_or_no(self, index: int) -> tuple[str, str]:
+        """Asks for an object that is there, or as often for one of another emoji, every fourth time of its group."""
+        there = self.objects[index]
+        if self.rng.random() < 0.5:
+            return is_there(self.rng.choice(there)), YES
+        others = self.others[index]
+        if self.rng.random() < 0.25:
+            groups = self.drawings.groups
+            others = [other for other in others if groups[other] == groups[index]] or others
+        absent = [name for name in self.objects[self.rng.choice(others)] if name not in there]
+        return is_there(self.rng.choice(absent)), NO
 
     def batch(self, emoji: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """`input_ids` `[B,L]`, and the tokens to learn, -100 elsewhere."""
         asked = self.rng.choice([*SHARES], len(emoji), p=[*SHARES.values()])
-        chosen = [self.known[index][question] for index, question in zip(emoji, asked, strict=True)]
-        ids = pad_sequence([ids for ids, _ in chosen], batch_first=True, padding_value=self.tokenizer.pad_token_id)
-        labels = pad_sequence([ids for ids, _ in chosen], batch_first=True, padding_value=-100)
-        for row, (_, start) in zip(labels, chosen, strict=True):
-            row[:start] = -100
-        return ids, labels
+        chosen = [self.answered(index, question) for index, question in zip(emoji, asked, strict=True)]
+        ids, labels = zip(*chosen, strict=True)
+        return (
+            pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id),
+            pad_sequence(labels, batch_first=True, padding_value=-100),
+        )
 
     def step(self, index: int) -> float:
         """Makes a step, and returns its loss."""
@@ -178,11 +211,13 @@ class Trainer:
         emoji, pixel_values = self.drawings.batch(False, strength)
         ids, labels = self.batch(emoji)
 
-        # The loss on the answers' tokens
+        # The loss on the answers' tokens: the mean over "Yes" and "No", which are few, and that over all others
         states = self.model.model(input_ids=ids, pixel_values=pixel_values, use_cache=False).last_hidden_state
         wanted = labels[:, 1:] != -100
         logits = self.model.lm_head(states[:, :-1][wanted])
-        loss = F.cross_entropy(logits, labels[:, 1:][wanted])
+        losses = F.cross_entropy(logits, labels[:, 1:][wanted], reduction="none")
+        is_yes_no = torch.isin(labels[:, 1:][wanted], self.yes_no)
+        loss = losses[is_yes_no].mean() + losses[~is_yes_no].mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0, foreach=True)
 
@@ -257,7 +292,10 @@ def check(args) -> None:
     rows = [["style", "question", "images", "right", "95 %", "chrF++", *blind]]
     for split in ("validation", "test"):
         data = questions.load_rows(split)
-        rows += [[f"{split} ({STYLES[split]})", *measure(model, data, question)] for question in questions.QUESTIONS]
+        of_objects = [row for row in data if row[questions.OBJECTS]]
+        measured = [measure(model, data, question) for question in questions.QUESTIONS]
+        measured += [measure_yes_no(model, of_objects, sampling) for sampling in SAMPLINGS]
+        rows += [[f"{split} ({STYLES[split]})", *row] for row in measured]
     print(render(rows))
 
     parameters = sum(p.numel() for p in llava.parameters())
@@ -274,15 +312,41 @@ def check(args) -> None:
     (MODEL / "README.md").write_text(card)
 
 
+def pixels_of(model, data: list[dict]) -> torch.Tensor:
+    """The images `[N,3,H,W]` in [0,1]."""
+    reader = LabelledImages(data, model.processor, normalize=False, needs_labels=False)
+    return torch.stack([reader.pixels(row["image"], place) for place, row in enumerate(data)]).clamp(0, 1)
+
+
+def write(model, images: torch.Tensor, asked: list[str]) -> list[str]:
+    """Answers to a question about each image."""
+    starts = range(0, len(images), 128)
+    return [text for at in starts for text in model.write(images[at : at + 128], asked[at : at + 128])]
+
+
+def measure_yes_no(model, data: list[dict], sampling: str) -> list[str]:
+    """A row of the table, on a question for what is there and one for what is not, of each image."""
+    made = object_questions([row[questions.OBJECTS] for row in data], sampling, per_image=2)
+    asked = [is_there(one.object) for one in made]
+    images = pixels_of(model, data)[[one.place for one in made]]
+
+    right, blind = (
+        np.mean([read_yes_no(text) == one.label for text, one in zip(texts, made, strict=True)])
+        for texts in (write(model, images, asked), write(model, torch.ones_like(images), asked))
+    )
+    low, high = wilson_interval(right, len(made))
+    span = f"{100 * low:.1f} to {100 * high:.1f}"
+    question = f"is it there? ({sampling})"
+    return [question, str(len(data)), f"{100 * right:.1f}", span, "", f"{100 * blind:.1f}", "", "50.0"]
+
+
 def measure(model, data: list[dict], question: str) -> list[str]:
     """A row of the table, on one question: how many answers are right to the letter, and how near the others come."""
-    reader = LabelledImages(data, model.processor, normalize=False, needs_labels=False)
-    images = torch.stack([reader.pixels(row["image"], place) for place, row in enumerate(data)]).clamp(0, 1)
+    images = pixels_of(model, data)
     expected = [row[question] for row in data]
 
     # Answers about each image, and about a white one
-    batches = [images[start : start + 128] for start in range(0, len(images), 128)]
-    texts = [text for batch in batches for text in model.write(batch, [question] * len(batch))]
+    texts = write(model, images, [question] * len(images))
     (guess,) = model.write(torch.ones_like(images[:1]), [question])
 
     # Figures
