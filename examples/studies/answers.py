@@ -2,6 +2,7 @@
 
     python examples/studies/answers.py                    # all of it, which trains missing towers
     python examples/studies/answers.py --seeds 0
+    python examples/studies/answers.py --runs pope        # yes and no alone
     python examples/studies/answers.py --table            # from what is there
 
 The original tower, and TeCoA, PMG-AFT and FARE as the leaderboard chose them, three seeds of each. Captions by
@@ -57,6 +58,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     chosen = [name for name in board.METHODS if name in board.read(board.SEARCH)]
     parser.add_argument("--methods", nargs="*", default=METHODS, choices=chosen, help="Towers beside the original.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Seeds of training.")
+    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS, help="What is attacked, and how.")
     parser.add_argument("--jobs", type=int, default=2, help="Runs at once, each with one thread.")
     parser.add_argument("--output_dir", default="outputs/leaderboard", help="Where runs and their reports go.")
     parser.add_argument("--results", type=Path, default=RESULTS, help="Where figures and the picture go.")
@@ -74,14 +76,16 @@ def main(argv: list[str] | None = None) -> None:
 
     names = {NONE: [own_name()]}
     names |= {name: [board.folder_of(args, *run).name for run in runs] for name, runs in towers.items()}
-    cells = cells_of({run: board.read(text_file(args, run)) for run in RUNS}, names)
+    cells = cells_of({run: board.read(text_file(args, run)) for run in args.runs}, names)
     figures = figures_of(cells)
     titles = {NONE: NONE, **{name: board.METHODS[name]["title"] for name in args.methods}}
 
     ahead = differences(cells)
-    lines = [*costs.table(figures, titles), "", *difference_table(ahead, titles)]
+    lines = costs.table(figures, titles)
+    if ahead:
+        lines += ["", *difference_table(ahead, titles)]
     print("\n".join(lines))
-    protocols = {run: board.read(text_file(args, run))["protocol"] for run in RUNS}
+    protocols = {run: board.read(text_file(args, run))["protocol"] for run in args.runs}
     summary = {"table": lines, "seeds": args.seeds, "protocols": protocols}
     board.write(
         args.results / "answers.json",
@@ -120,7 +124,7 @@ def write_texts(args: argparse.Namespace, folders: Sequence[Path]) -> None:
 
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(args.jobs) as pool:
-        failed = [text for text in pool.map(one, RUNS) if text]
+        failed = [text for text in pool.map(one, args.runs) if text]
     if failed:
         sys.exit("error: " + "\n".join(failed))
 
@@ -172,7 +176,8 @@ def differences(cells: Cells) -> dict[str, dict[str, dict[str, Any]]]:
 
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for task, of_titles in cells.items():
-        for radius in [title.split(",")[0] for title in of_titles if title.endswith(ENSEMBLE)]:
+        attacked = [title.split(", ") for title in of_titles if ", " in title]
+        for radius in [radius for radius, attack in attacked if attack == ENSEMBLE and [radius, PGD] in attacked]:
             for method, ensemble in of_titles[f"{radius}, {ENSEMBLE}"].items():
                 pgd = of_titles[f"{radius}, {PGD}"][method]
                 pair = paired(POOLED, *([[score, 1] for score in over_seeds(seeds)] for seeds in (ensemble, pgd)))

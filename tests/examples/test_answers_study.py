@@ -62,6 +62,19 @@ def test_figures_are_those_of_each_attack_and_differences_are_paired(study, monk
     assert any(line.startswith("| caption | 4/255 | +0.0 (+0.0 to +0.0) | +37.5 (") for line in lines)
 
 
+def test_some_runs_alone_have_a_table_of_their_own(study, tmp_path, capsys):
+    options = ["--methods", "--seeds", "0", "--table", "--output_dir", str(tmp_path), "--results", str(tmp_path)]
+    args = study.parse(options)
+    reports(study, args, {run: {study.own_name(): [1.0]} for run in ("ensemble", "pgd-caption")})
+    study.main([*options, "--runs", "pope"])
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "| pope popular | clean | 80.0 |",
+        "| pope popular | 4/255, PGD | 20.0 |",
+    ]
+    study.main([*options, "--runs", "ensemble"])
+    assert "PGD" not in capsys.readouterr().out
+
+
 def test_runs_differ_in_the_attack_alone_and_one_that_fails_is_told_at_the_end(study, monkeypatch, tmp_path):
     commands = []
 
