@@ -200,12 +200,14 @@ def test_whatever_stands_in_a_report_it_is_shown_or_refused_in_a_sentence(report
         whole["protocol"],
     ]
     outcomes = {"shown": 0, "refused": 0}
+
     for _ in range(80):
         content = copy.deepcopy(whole)
         for _ in range(rng.choice([1, 1, 2])):
             spoil(content, rng, copy.deepcopy(rng.choice(values)))
         spoiled = RobustnessReport(content.get("protocol"), [])
         content["protocol_hash"] = spoiled.protocol_hash
+
         try:
             reports = read_reports([dropped(folder, content)], folder, MOST)
             page = page_of(reports)
@@ -216,6 +218,7 @@ def test_whatever_stands_in_a_report_it_is_shown_or_refused_in_a_sentence(report
         except ValueError as error:
             outcomes["refused"] += 1
             assert str(folder) not in str(error)
+
     assert min(outcomes.values()) > 10
 
 
