@@ -6,7 +6,7 @@
     python examples/studies/answers.py --table            # from what is there
 
 The original tower, and TeCoA, PMG-AFT and FARE as the leaderboard chose them, three seeds of each. Captions by
-CIDEr-D, and the answers to two questions by VQA accuracy, of 100 emoji in the unseen drawing style, at 2/255 and
+CIDEr-D, and the answers to two questions by VQA accuracy, of 50 emoji in the unseen drawing style, at 2/255 and
 4/255. The ensemble has APGD-100, here twice for a caption and four times for an answer: from the clean image, then
 from the worst so far, of answers also towards two words. PGD takes as many passes: 202 steps for a caption, 404 for an
 answer. Everything else is the same, and an image leaves either at the same score.
@@ -39,7 +39,7 @@ METHODS = ["tecoa", "pmg_aft", "fare"]
 ENSEMBLE, PGD = "ensemble", "PGD"
 # Flags of `pmgaft attack-vlm`: those of each run, by the attack that its figures stand under, and those of all.
 SAME = ["--eps", "2/255", "4/255"]
-COMPARED = ["--caption_score", "cider", "--cider_threshold", "10", "--num_images", "100"]
+COMPARED = ["--caption_score", "cider", "--cider_threshold", "10", "--num_images", "50"]
 RUNS = {
     "ensemble": (ENSEMBLE, [*COMPARED, "--tasks", "caption", "vqa", "--attack", "ensemble", "--num_steps", "100"]),
     "pgd-caption": (PGD, [*COMPARED, "--tasks", "caption", "--num_steps", "202"]),

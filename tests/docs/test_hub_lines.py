@@ -21,11 +21,13 @@ from support.recipes import BASE, make_clip, put_all
 
 from hf_pmgaft import PMGAFTConfig, cli, to_open_clip
 from hf_pmgaft.data import load_images
+from hf_pmgaft.demo.bench import Bench
+from hf_pmgaft.demo.settings import Settings
 from hf_pmgaft.hub.card import model_card
 from hf_pmgaft.objectives import make_objective
 from hf_pmgaft.tuning import make_tuning
 
-OF_HUB = re.compile(r"--recipe|openai/|user/|you/|llava-hf/|--run|mine\.yaml|fare_eps_2\.pt")
+OF_HUB = re.compile(r"--recipe|openai/|user/|you/|llava-hf/|--run |mine\.yaml|fare_eps_2\.pt")
 SCRIPTS = {"train": "examples/run_pmgaft.py", "evaluate": "examples/evaluate_robustness.py"}
 TRAIN = ["--max_steps", "2", "--use_cpu", "--dataloader_num_workers", "0", "--report_to", "none"]
 TRAIN += ["--overwrite", "true"]
@@ -60,6 +62,7 @@ def put_others(hub) -> None:
     card = model_card(base_model=BASE, config=config, **how)  # whose figures come later
     hub.put("you/clip-pmgaft", {**own, "README.md": str(card).encode()})
     hub.put("llava-hf/llava-1.5-7b-hf", files_of(EMOJI / "llava"))
+    hub.put("user/clip-pmgaft", own)
     hub.put("user/robust-clip-vit-large-patch14-336", own)
     hub.put("openai/clip-vit-large-patch14-336", own)  # that of its LLaVA
 
@@ -110,7 +113,15 @@ def test_lines_that_name_the_hub_run_as_they_are_printed(hub, page, monkeypatch)
     for line in lines(page):
         if OF_HUB.search(line):
             monkeypatch.setenv("HF_TOKEN", "hf_you" if "you/" in line else "hf_ownerSecretDistinct")
+            monkeypatch.setattr("hf_pmgaft.demo.launch", open_models_and_sets)
             run(line, monkeypatch, hub)
+
+
+def open_models_and_sets(*, host, port, share, **settings) -> None:
+    """What the page does before it is served, which needs no Gradio."""
+    bench = Bench(Settings(**settings))
+    for name in bench.names_of_sets:
+        bench.draw(name)
 
 
 def test_pages_have_lines_of_the_hub():

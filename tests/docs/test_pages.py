@@ -203,6 +203,11 @@ def test_a_wrong_shell_line_is_found(line, checkout, monkeypatch):
     assert getattr(found.value, "code", 1) != 0
 
 
+def test_no_two_lines_keep_verdicts_in_one_file():  # which is refused when one follows the other
+    files = [file for page in PAGES for line in lines(page) for file in re.findall(r"--verdict_file (\S+)", line)]
+    assert files and sorted(files) == sorted(set(files))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_flag_that_a_page_names_is_one(page):
     named = {flag for span in spans(page) if span.startswith("--") for flag in re.findall(r"(?<!\S)--\w+", span)}
