@@ -15,7 +15,8 @@ Beside it POPE's questions, whether something is in the image, by the F1 of yes:
 as many that are not, by each of its three samplings, about 20 emoji, clean and under PGD-100.
 
 Texts are kept in --output_dir, which the leaderboard shares, and not written again. Figures, and by how much PGD
-leaves more than the ensemble on the same images, go to results/answers.json, the picture to results/answers.png.
+leaves more than the ensemble on the same images, go to results/answers.json, the picture to results/answers.png. What
+other runs came to stays there.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ RESULTS = Path(__file__).parent / "results"
 NONE = costs.NONE
 METHODS = ["tecoa", "pmg_aft", "fare"]
 ENSEMBLE, PGD = "ensemble", "PGD"
+DIFFERENCE = "PGD minus ensemble"
 # Flags of `pmgaft attack-vlm`: those of each run, by the attack that its figures stand under, and those of all.
 SAME = ["--eps", "2/255", "4/255"]
 COMPARED = ["--caption_score", "cider", "--cider_threshold", "10", "--num_images", "50"]
@@ -76,21 +78,24 @@ def main(argv: list[str] | None = None) -> None:
 
     names = {NONE: [own_name()]}
     names |= {name: [board.folder_of(args, *run).name for run in runs] for name, runs in towers.items()}
-    cells = cells_of({run: board.read(text_file(args, run)) for run in args.runs}, names)
-    figures = figures_of(cells)
+    reports = {run: board.read(text_file(args, run)) for run in args.runs}
+    cells = cells_of(reports, names)
     titles = {NONE: NONE, **{name: board.METHODS[name]["title"] for name in args.methods}}
 
-    ahead = differences(cells)
+    file = args.results / "answers.json"
+    figures, protocols = costs.earlier(file, args.seeds, names)
+    ahead = board.read(file)[DIFFERENCE] if figures else {}
+    for task, of_titles in figures_of(cells).items():
+        figures[task] = figures.get(task, {}) | of_titles
+    protocols |= {run: report["protocol"] for run, report in reports.items()}
+    ahead |= differences(cells)
+
     lines = costs.table(figures, titles)
     if ahead:
         lines += ["", *difference_table(ahead, titles)]
     print("\n".join(lines))
-    protocols = {run: board.read(text_file(args, run))["protocol"] for run in args.runs}
     summary = {"table": lines, "seeds": args.seeds, "protocols": protocols}
-    board.write(
-        args.results / "answers.json",
-        {**summary, "figures": costs.summarized(figures), "PGD minus ensemble": ahead},
-    )
+    board.write(file, {**summary, "figures": costs.summarized(figures), DIFFERENCE: ahead})
     draw(figures, titles, args.results / "answers.png")
 
 
@@ -196,7 +201,7 @@ def over_seeds(seeds: Sequence[Mapping[str, Any]]) -> list[float]:
 
 def difference_table(ahead: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
     """A row for each task and radius, a column for each method, in Markdown."""
-    lines = [["PGD minus ensemble", "radius", *titles.values()]]
+    lines = [[DIFFERENCE, "radius", *titles.values()]]
     lines.append(["---"] * len(lines[0]))
     for task, of_radii in ahead.items():
         for radius, of_methods in of_radii.items():

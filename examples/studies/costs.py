@@ -2,6 +2,7 @@
 
     python examples/studies/costs.py                           # half an hour of one core, after the leaderboard
     python examples/studies/costs.py --stronger                # does a stronger attack change the order?
+    python examples/studies/costs.py --texts                   # what the LLaVA writes alone
     python examples/studies/costs.py --methods tecoa pmg_aft fare qt_aft
 
 Each method at the configuration that the leaderboard chose, with each seed, clean and attacked in L-inf at the radius
@@ -14,7 +15,7 @@ smaller radius or a weaker attack fooled stays fooled.
 
 Finished runs are kept in --output_dir, which the leaderboard shares, and not made again. Table and figures of each
 seed go to results/costs.json, the picture to results/costs.png, a table to sort to results/costs.html; of --stronger
-to costs_stronger.json, .png and .html.
+to costs_stronger.json, .png and .html. What --texts leaves out stays there as it was.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="*", default=["tecoa", "pmg_aft", "fare"], choices=chosen, help="Towers.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Seeds of training.")
     parser.add_argument("--stronger", action="store_true", help="Stronger attacks, on fewer images.")
+    parser.add_argument("--texts", action="store_true", help="What the LLaVA writes alone.")
     parser.add_argument("--jobs", type=int, default=2, help="Runs at once, each with one thread.")
     parser.add_argument("--output_dir", default="outputs/leaderboard", help="Where runs and their reports go.")
     parser.add_argument("--file", help="JSON, PNG and HTML of the figures, without ending; in results/ if absent.")
@@ -91,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     # Training
     board.start(args, board.backbones(every), "training")
     board.start(args, every, "training")
-    if not args.stronger:
+    if not (args.stronger or args.texts):
         board.complete(args, every)
 
     # Measuring
@@ -99,18 +101,24 @@ def main(argv: list[str] | None = None) -> None:
     folders |= {name: [board.folder_of(args, *run) for run in of_method] for name, of_method in runs.items()}
     with ThreadPoolExecutor(1) as pool:  # the LLaVA is one process, and goes on beside the others
         written = pool.submit(write_texts, args, kind, folders)
-        board.start(args, every, kind)
-        board.measure_none(args, kind)
+        if not args.texts:
+            board.start(args, every, kind)
+            board.measure_none(args, kind)
         written.result()
 
     # What is shown and kept
-    figures = {} if args.stronger else classification(args, runs)
-    figures |= by_reports(folders, kind) | by_texts(args, kind, folders)
+    file = args.file or str(RESULTS / ("costs_stronger" if args.stronger else "costs"))
+    figures, of_parts = earlier(Path(f"{file}.json"), args.seeds, folders) if args.texts else ({}, {})
+    if not args.texts:
+        figures = {} if args.stronger else classification(args, runs)
+        figures |= by_reports(folders, kind)
+        of_parts = protocols(args, kind, folders, every)
+    figures |= by_texts(args, kind, folders)
+    of_parts |= protocols_of_texts(args, kind)
     titles = {NONE: "none", **{name: board.METHODS[name]["title"] for name in args.methods}}
     lines = table(figures, titles)
     print("\n".join(lines))
-    file = args.file or str(RESULTS / ("costs_stronger" if args.stronger else "costs"))
-    summary = {"table": lines, "seeds": args.seeds, "protocols": protocols(args, kind, folders, every)}
+    summary = {"table": lines, "seeds": args.seeds, "protocols": of_parts}
     board.write(Path(f"{file}.json"), {**summary, "figures": summarized(figures)})
     draw(figures, titles, f"{file}.png")
     write_whole(f"{file}.html", page(summarized(figures), titles))
@@ -188,7 +196,7 @@ def by_texts(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Pat
 
 
 def protocols(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Path]], runs: list) -> dict[str, Any]:
-    """The hash of each part's protocol, which must be the same of all towers; of the LLaVA the whole protocol."""
+    """The hash of each part's protocol, which must be the same of all towers."""
     of_parts: dict[str, Any] = {}
     if kind == "costs":
         of_parts["classification"] = board.common_protocol({NONE} | {board.key_of(*run) for run in runs}, "test")
@@ -198,9 +206,28 @@ def protocols(args: argparse.Namespace, kind: str, folders: Mapping[str, list[Pa
         if len(hashes) > 1:
             sys.exit(f"error: reports of {part} follow several protocols, which cannot be compared: {sorted(hashes)}.")
         of_parts[part] = hashes.pop()
-    for end in LLAVA[kind]:
-        of_parts[f"llava{end}"] = board.read(text_file(args, kind, end))["protocol"]
     return of_parts
+
+
+def protocols_of_texts(args: argparse.Namespace, kind: str) -> dict[str, Any]:
+    """The whole protocol of what the LLaVA wrote, by what stands for it in the summary."""
+    return {f"llava{end}": board.read(text_file(args, kind, end))["protocol"] for end in LLAVA[kind]}
+
+
+def earlier(file: Path, seeds: Sequence[int], methods: Collection[str]) -> tuple[Figures, dict[str, Any]]:
+    """Figures and protocols that a file has of former runs, none if they are of other seeds or methods."""
+    stored = board.read(file)
+    figures = {
+        task: {
+            radius: {name: cell["by_seed"] for name, cell in of_methods.items()}
+            for radius, of_methods in of_radii.items()
+        }
+        for task, of_radii in stored.get("figures", {}).items()
+    }
+    there = {name for _, _, of_methods in rows_of(figures) for name in of_methods}
+    if stored.get("seeds") != list(seeds) or there != set(methods):
+        return {}, {}
+    return figures, stored["protocols"]
 
 
 # ---- What is shown ----

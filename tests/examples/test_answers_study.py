@@ -62,7 +62,7 @@ def test_figures_are_those_of_each_attack_and_differences_are_paired(study, monk
     assert any(line.startswith("| caption | 4/255 | +0.0 (+0.0 to +0.0) | +37.5 (") for line in lines)
 
 
-def test_some_runs_alone_have_a_table_of_their_own(study, tmp_path, capsys):
+def test_what_other_runs_came_to_stays(study, tmp_path, capsys):
     options = ["--methods", "--seeds", "0", "--table", "--output_dir", str(tmp_path), "--results", str(tmp_path)]
     args = study.parse(options)
     reports(study, args, {run: {study.own_name(): [1.0]} for run in ("ensemble", "pgd-caption")})
@@ -71,8 +71,17 @@ def test_some_runs_alone_have_a_table_of_their_own(study, tmp_path, capsys):
         "| pope popular | clean | 80.0 |",
         "| pope popular | 4/255, PGD | 20.0 |",
     ]
+    study.main([*options, "--runs", "ensemble", "pgd-caption"])
+    before = json.loads((tmp_path / "answers.json").read_text())
+    assert list(before["figures"]) == ["pope popular", "caption"]
+    assert list(before["figures"]["caption"]) == ["clean", "4/255, ensemble", "4/255, PGD"]
     study.main([*options, "--runs", "ensemble"])
-    assert "PGD" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "answers.json").read_text()) == before
+    assert "| caption | 4/255, PGD | 100.0 |" in capsys.readouterr().out
+
+    study.main([*options, "--runs", "pope", "--seeds", "1"])  # which stands beside nothing of seed 0
+    after = json.loads((tmp_path / "answers.json").read_text())
+    assert list(after["figures"]) == ["pope popular"] and list(after["protocols"]) == ["pope"]
 
 
 def test_runs_differ_in_the_attack_alone_and_one_that_fails_is_told_at_the_end(study, monkeypatch, tmp_path):

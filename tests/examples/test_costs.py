@@ -54,6 +54,7 @@ def test_reports_and_texts_become_the_figures_of_their_methods(costs, tmp_path):
     assert found["I2T R@1"]["8/255"] == {"none": [pytest.approx(20)], "fare": [pytest.approx(30), pytest.approx(40)]}
     assert found["shift"]["4/255"] == {"none": [pytest.approx(60)], "fare": [pytest.approx(50), pytest.approx(40)]}
     assert costs.by_texts(args, "costs", folders) == {"caption, chrf": {"clean": {"none": [75], "fare": [50, 25]}}}
+    assert costs.protocols_of_texts(args, "costs") == {"llava": {"seed": 0}}
     costs.board.write(costs.board.RUNS["test"], {"none": {"protocols": {}}})
     with pytest.raises(SystemExit, match="reports of shift follow several protocols"):
         costs.protocols(args, "costs", folders, [])
@@ -107,3 +108,9 @@ def test_every_part_is_measured_and_shown(costs, monkeypatch, tmp_path, kind, ca
     assert "| I2T R@1 | clean |" in capsys.readouterr().out
     assert (tmp_path / "out.png").stat().st_size > 5000
     assert (tmp_path / "out.html").read_text() == costs.page(figures, {"none": "none"})
+
+    # What the LLaVA writes alone leaves the rest as it was.
+    board.report_file(tmp_path / "none", kind, "retrieval").unlink()
+    monkeypatch.setattr(board, "measure_none", None)
+    costs.main([*argv, "--texts", *(["--stronger"] if kind == "stronger" else [])])
+    assert json.loads((tmp_path / "out.json").read_text()) == written
