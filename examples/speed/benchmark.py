@@ -9,6 +9,7 @@
     python examples/speed/benchmark.py slopes
     python examples/speed/benchmark.py settings
     python examples/speed/benchmark.py scale --engines ddp zero1 zero2 zero3
+    python examples/speed/benchmark.py tower
 
 step: a training step by (a) the plain loop, as commonly written: prompts encoded in every pass, `loss.backward()` in
 the attack, a teacher with a graph; the same with the text cached by hand; (b) the package's trainer; a bare loop of
@@ -47,6 +48,9 @@ settings: CPU time, wall time and peak memory of a step under settings of thread
 processes of their own; and under other recipes of the attack (an early stop, bf16) in turn. What runs products in bf16
 is not exact.
 
+tower: CPU time of PGD on the vision tower of the embedded LLaVA alone, beside PGD on its answers with as many steps,
+and the VQA accuracy that each leaves.
+
 Times are medians of the repeats; ratios are taken within the run, since times of two runs do not compare.
 """
 
@@ -58,7 +62,7 @@ import sys
 from pathlib import Path
 
 EMOJI = Path(__file__).parents[1] / "emoji"
-PARTS = ("step", "data", "evaluate", "reading", "scale", "memory", "slopes", "settings")
+PARTS = ("step", "data", "evaluate", "reading", "scale", "memory", "slopes", "settings", "tower")
 MODELS = ("embedded default", "ViT-B/32")
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 # Of the part `evaluate`.
@@ -84,7 +88,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parts = parser.add_subparsers(dest="part", required=True, metavar="{" + ",".join(PARTS) + "}")
-    step, data, evaluate, reading, scale, memory, slopes, settings = (
+    step, data, evaluate, reading, scale, memory, slopes, settings, tower = (
         parts.add_parser(name, allow_abbrev=False) for name in PARTS
     )
 
@@ -146,6 +150,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     settings.add_argument("--tuning", default="full", choices=TUNED, help="What is trained.")
     settings.add_argument("--num_steps", nargs="+", type=int, default=NUM_STEPS[:1], help="Attack steps.")
     settings.add_argument("--steps", type=int, default=5, help="Steps to time in each process.")
+
+    tower.add_argument("--images", type=int, default=25, help="Emoji, of each of which the name is asked.")
+    tower.add_argument("--num_steps", type=int, default=50, help="Steps of each attack.")
+    tower.add_argument("--eps", nargs="+", default=["2/255", "4/255", "8/255"], help="Radii.")
 
     # What several parts, or all of them, take
     for part in (step, data, settings):

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import sys
 
 import pytest
@@ -117,6 +118,18 @@ def test_reading_prints_a_line_for_each_number_of_workers(benchmark, tmp_path, c
     assert [line.split()[0] for line in printed.splitlines()[2:4]] == ["0", "1"] and "times 1" in printed
     assert all(run["images_per_second"] > 0 for runs in written["reading"].values() for run in runs)
     assert "images/s in PGD-50" in printed and written["judged_per_second"]["a clean pass"] > 0
+
+
+def test_the_tower_alone_is_set_beside_answers_at_each_radius(benchmark, tmp_path, capsys):
+    file = tmp_path / "out.json"
+    flags = ["--images", "3", "--num_steps", "2", "--eps", "0", "8/255", "--repeats", "1", "--output_file", str(file)]
+    benchmark.main(["tower", *flags])
+    printed, written = capsys.readouterr().out, json.loads(file.read_text())
+    attacks = ["answers", "tower, cosine", "tower, l2"]
+    assert re.findall(r"^8/255\s+(\S+(?: \S+)?)  ", printed, re.M) == attacks == [*written["radii"]["8/255"]]
+    assert f"VQA accuracy of 3 questions, clean: {written['clean']:.1%}" in printed
+    assert {cell["vqa_accuracy"] for cell in written["radii"]["0"].values()} == {written["clean"]}
+    assert all(cell["cpu_seconds"][0] > 0 for cell in written["radii"]["8/255"].values())
 
 
 def test_photographs_of_the_benchmark_are_of_the_size_of_photographs(benchmark, tmp_path):
