@@ -1,7 +1,7 @@
 """Attacks what a vision-language model writes, before and after another vision tower is put in.
 
     pmgaft attack-vlm --towers outputs/clip-pmgaft-emoji
-    pmgaft attack-vlm --towers outputs/clip-pmgaft-emoji --num_images 8 --gallery llava.png
+    pmgaft attack-vlm --towers outputs/clip-pmgaft-emoji --num_images 8 --gallery llava.png --html llava.html
     pmgaft attack-vlm --model llava-hf/llava-1.5-7b-hf --towers user/robust-clip-vit-large-patch14-336 \\
         --eval_set user/coco-captions@validation --caption_column captions --prompt "Describe the image briefly." \\
         --tasks targeted caption --targets "Visit example.com now" --eps 2/255 4/255 --num_images 500 \\
@@ -45,7 +45,7 @@ from ..fingerprints import fingerprint
 from ..tuning.saved import load_model, needs_base
 from .attack_vlm_checks import OWN, check_card, check_idle, check_numbers, json_object, read_targets, tower_names
 from .attack_vlm_protocol import ATTACKS, PROTOCOLS, TASKS, settle
-from .attack_vlm_report import card_figures, card_report, default_model, describe, show
+from .attack_vlm_report import card_figures, card_report, default_model, describe, in_words, notes, show
 from .attack_vlm_tasks import load_tasks
 from .errors import going_on_from, one_line_errors, one_line_stops
 from .parser import make_parser
@@ -126,6 +126,9 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     out.add_argument(
         "--gallery", help="PNG of the first four images under the first task's attack at the last radius."
     )
+    out.add_argument(
+        "--html", help="HTML file for the report as a page to look at, with images as --gallery, up to 24 of them."
+    )
     out.add_argument("--update_card", metavar="TOWER", help="Put the figures into the card of one of --towers.")
     out.add_argument("--push", action="store_true", help="With --update_card, commit to the tower on the Hub.")
     return settle(parser.parse_args(argv))
@@ -142,6 +145,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     check_output_file("--output_file", args.output_file)
     check_output_file("--verdict_file", args.verdict_file)
     check_output_file("--gallery", args.gallery)
+    check_output_file("--html", args.html)
     check_card(args)
     from ..downstream.vlm import load_vlm
     from ..plots import answer_gallery
@@ -157,10 +161,11 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
     rank, _ = process_share()
     verdicts = Verdicts(args.verdict_file, {"protocol": protocol, "model": fingerprint(model.model)}, rank)
     results, examples = {}, {}
+    takes_examples = rank == 0 and bool(args.gallery or (args.html and tasks[0].attacked))
     with one_line_stops(lambda: going_on_from(args.verdict_file)), closing(verdicts), Company() as company:
         for name, evaluation in evaluations(args, model, rows, images, towers, attack, verdicts, company):
             results[name] = {task.name: evaluation.run(task) for task in tasks}
-            if args.gallery and rank == 0:
+            if takes_examples:
                 examples[name] = evaluation.examples(tasks[0])
 
     if rank == 0:
@@ -168,7 +173,9 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
         if args.update_card is not None:
             name = names[args.towers.index(args.update_card)]
             put_into_card(args, card_report(report, name), tasks, fingerprint(towers[name]))
-    if examples:
+        if args.html:
+            write_page(args, report, notes(tasks, results), examples)
+    if args.gallery and examples:
         radius = protocol["eps"][-1]
         title = f"{tasks[0].name}, radius {radius}: what is written about the clean and the attacked image"
         answer_gallery(examples, args.gallery, title)
@@ -234,6 +241,14 @@ def put_into_card(args: argparse.Namespace, report: dict, tasks: Sequence[Answer
     figures = card_figures(report, tasks)
     update_card_text(args.update_card, figures, report, fingerprint=weights, push=args.push)
     print(f"The card of {args.update_card} has the figures of protocol {report['protocol_hash']}.")
+
+
+def write_page(args: argparse.Namespace, report: dict, of_figures: Sequence[str], examples: dict) -> None:
+    """Writes the report as a page to look at."""
+    from ..pages import save_answer_page
+
+    save_answer_page(report, args.html, in_words(report["protocol"]), of_figures, examples)
+    print(f"The page is in {args.html}.")
 
 
 def make_attack(args: argparse.Namespace) -> AnswerAttack:

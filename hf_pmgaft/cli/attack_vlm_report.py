@@ -93,7 +93,7 @@ def show(
         "means": means(tasks, protocol["eps"], results),
     }
     print(render(table_rows(report, tasks), args.format))
-    print(f"\n{_title(args, protocol)}. Protocol {protocol_hash}.")
+    print(f"\n{in_words(protocol)}. Protocol {protocol_hash}.")
     for line in notes(tasks, results):
         print(line)
 
@@ -132,15 +132,13 @@ def card_figures(report: Mapping[str, Any], tasks: Sequence[AnswerTask]) -> str:
     )
 
 
-def _title(args: argparse.Namespace, protocol: Mapping[str, Any]) -> str:
-    if args.attack == "ensemble":
-        attack = f"Ensemble of APGD-{args.num_steps}"
-    elif args.attack == "encoder":
-        attack = f"PGD-{args.num_steps} on the tower alone"
-    else:
-        attack = f"PGD-{args.num_steps}"
-    named = f"{args.protocol}{_changed(args.changed)}: " if args.protocol else ""
-    return f"{named}{attack} in L-inf, {len(protocol['images']['rows'])} images; {protocol['verdict']}"
+def in_words(protocol: Mapping[str, Any]) -> str:
+    """Attack, images and verdict of a protocol."""
+    attack, of_paper = protocol["attack"], protocol["protocol"]
+    titles = {"ensemble": "Ensemble of APGD-{}", "encoder": "PGD-{} on the tower alone", "pgd": "PGD-{}"}
+    title = titles[attack["attack"]].format(attack["num_steps"])
+    named = f"{of_paper['name']}{_changed(of_paper['changed'])}: " if of_paper["name"] else ""
+    return f"{named}{title} in L-inf, {len(protocol['images']['rows'])} images; {protocol['verdict']}"
 
 
 def _changed(names: Sequence[str]) -> str:

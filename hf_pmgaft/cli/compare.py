@@ -16,12 +16,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..downstream.answer_comparison import AnswerComparison, compare_answers, load_answer_report
+from ..downstream.answer_comparison import compare_answers, load_answer_report
 from ..evaluation.comparison import compare_reports
 from ..evaluation.report import RobustnessReport
 from ..evaluation.tables import FORMATS, render
 from ..files import check_output_file, check_output_folder, write_whole
 from ..short_names import short_names
+from .attack_vlm_report import in_words
 from .errors import one_line_errors
 from .parser import make_parser
 
@@ -84,7 +85,9 @@ def compare(
         raise ValueError(f"You passed {first} twice, which differs from itself in nothing. Pass two reports.")
     answers = [load_answer_report(name) for name in (first, second)]
     if all(answers):
-        comparison = _compared_answers(answers, ignore, {"--plots": plots, "--html": html})
+        if plots:
+            raise ValueError("You passed --plots with reports of attack-vlm, of which --html has them. Pass that.")
+        comparison = compare_answers(*answers, ignore)
         protocol_hash = answers[0]["protocol_hash"]
     else:
         reports = {name: RobustnessReport.load(name) for name in (first, second)}
@@ -98,20 +101,15 @@ def compare(
     if plots:
         draw_reports(reports, Path(plots))
     if html:
-        from ..pages import save_comparison_page
+        from ..pages import save_answer_comparison_page, save_comparison_page
 
-        named = dict(zip(short_names("report", [first, second]), reports.values(), strict=True))
-        save_comparison_page(named, comparison, html)
+        names = short_names("report", [first, second])
+        if all(answers):
+            how = in_words(answers[0]["protocol"])
+            save_answer_comparison_page(dict(zip(names, answers, strict=True)), comparison, html, how)
+        else:
+            save_comparison_page(dict(zip(names, reports.values(), strict=True)), comparison, html)
         print(f"The page is in {html}.")
-
-
-def _compared_answers(
-    reports: Sequence[Mapping], ignore: Sequence[str], places: Mapping[str, str | None]
-) -> AnswerComparison:
-    for flag, place in places.items():
-        if place:
-            raise ValueError(f"You passed {flag} with reports of attack-vlm, of which there are none. Leave it out.")
-    return compare_answers(*reports, ignore)
 
 
 def draw_reports(reports: Mapping[str, RobustnessReport], folder: Path) -> None:

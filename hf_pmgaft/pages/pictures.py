@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO
 
 import torch
 from PIL import Image
@@ -45,14 +46,17 @@ class Picture:
 
 def charts_of(reports: Mapping[str, RobustnessReport]) -> list[Picture]:
     """Bars, curves and points of some reports, as matplotlib draws them. Their figures stand in tables, too."""
-    charts = []
-    for name, draw in report_pictures(reports).items():
-        file = io.BytesIO()
-        draw(file)
-        kind = name if name in CHARTS else name.partition("_")[0]
-        alt = f"{CHARTS[kind]}. Its figures stand in the tables of this page."
-        charts.append(Picture(_as_data(file.getvalue(), "png"), alt))
-    return charts
+    return [
+        chart_of(CHARTS[name if name in CHARTS else name.partition("_")[0]], draw)
+        for name, draw in report_pictures(reports).items()
+    ]
+
+
+def chart_of(title: str, draw: Callable[[BinaryIO], object]) -> Picture:
+    """What is drawn into a file, as a picture whose figures stand in tables of the page, too."""
+    file = io.BytesIO()
+    draw(file)
+    return Picture(_as_data(file.getvalue(), "png"), f"{title}. Its figures stand in the tables of this page.")
 
 
 def picture_of(example: Example) -> Picture:
@@ -65,21 +69,33 @@ def picture_of(example: Example) -> Picture:
         ('data:image/png;base64,', 'clean')
     """
     clean, attacked = example.images.float()
+    title = f"the image in row {example.row} of {example.dataset}"
     if example.masks is None:
-        delta = attacked - clean
-        factor = 0.5 / delta.abs().max().clamp_min(1e-8).item()
-        panels = {"clean": clean, f"perturbation × {factor:.2g}": 0.5 + factor * delta, "attacked": attacked}
-    else:
-        mask, seen, seen_attacked = map(coloured, example.masks)
-        panels = {"image": clean, "mask": mask, "seen clean": seen, "seen attacked": seen_attacked}
+        return picture_of_attack(clean, attacked, title)
 
+    mask, seen, seen_attacked = map(coloured, example.masks)
+    panels = {"image": clean, "mask": mask, "seen clean": seen, "seen attacked": seen_attacked}
     names = example.class_names or {}
-    return Picture(
-        source=_strip(list(panels.values()), is_exact=example.masks is not None),
-        alt=f"Side by side, of the image in row {example.row} of {example.dataset}: {', '.join(panels)}",
-        panels=list(panels),
-        classes={name: _hex(class_colour(number)) for number, name in names.items()},
-    )
+    classes = {name: _hex(class_colour(number)) for number, name in names.items()}
+    return replace(_side_by_side(panels, title, is_exact=True), classes=classes)
+
+
+def picture_of_attack(clean: torch.Tensor, attacked: torch.Tensor, title: str) -> Picture:
+    """An image `[3,H,W]` in [0,1], its perturbation and the attacked image.
+
+    Example:
+        >>> picture_of_attack(images[0], images[0], "the image in row 0").panels[2]
+        'attacked'
+    """
+    delta = attacked - clean
+    factor = 0.5 / delta.abs().max().clamp_min(1e-8).item()
+    panels = {"clean": clean, f"perturbation × {factor:.2g}": 0.5 + factor * delta, "attacked": attacked}
+    return _side_by_side(panels, title, is_exact=False)
+
+
+def _side_by_side(panels: Mapping[str, torch.Tensor], title: str, is_exact: bool) -> Picture:
+    alt = f"Side by side, of {title}: {', '.join(panels)}"
+    return Picture(_strip(list(panels.values()), is_exact), alt, list(panels))
 
 
 def picture_of_row(data: ZeroShotDataset, row: int) -> Picture:

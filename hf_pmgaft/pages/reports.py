@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from functools import cache
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from .. import __version__
 from ..data.evaluation_sets import ZeroShotDataset
 from ..evaluation.comparison import Comparison
 from ..evaluation.report import RobustnessReport, SetResult
-from ..evaluation.tables import Rows, percent, render, span
+from ..evaluation.tables import Rows, percent, span
 from ..files import write_whole
 from .disagreements import shown_disagreements
 from .pictures import charts_of, picture_of
+from .rendering import render_page
 from .words import comparison_summary, flags_in_words, summary
 
 
@@ -74,7 +68,7 @@ def report_page(report: RobustnessReport, name: str) -> str:
         True
     """
     examples = [(example, picture_of(example)) for example in report.examples]
-    return _render(
+    return render_page(
         "report.html",
         title=f"How robust is {name}?",
         summary=summary(name, report),
@@ -84,6 +78,7 @@ def report_page(report: RobustnessReport, name: str) -> str:
         fell=[pair for pair in examples if pair[0].fell],
         stood=[pair for pair in examples if not pair[0].fell],
         is_segmented=any(example.masks is not None for example in report.examples),
+        rows_of_set=rows_of_set,
     )
 
 
@@ -119,7 +114,7 @@ def comparison_page(
     """
     *others, last = reports
     first, second = pair or (*others, last)[:2]
-    return _render(
+    return render_page(
         "comparison.html",
         charts=charts_of(reports),  # which says what is wrong with reports of different sets
         title=f"{', '.join(others)} and {last}",
@@ -131,6 +126,7 @@ def comparison_page(
         under=_under(key, reports[first]),
         disagreements=shown_disagreements({first: reports[first], second: reports[second]}, key, sets),
         flags={name: flags_in_words(report) for name, report in reports.items()},
+        rows_of_reports=rows_of_reports,
     )
 
 
@@ -171,13 +167,6 @@ def rows_of_set(result: SetResult, headline: str) -> Rows:
     return rows
 
 
-# ---- Templates ----
-
-
-def _render(template: str, **values: Any) -> str:
-    return _templates().get_template(template).render(version=__version__, **values) + "\n"
-
-
 def _under(key: str, report: RobustnessReport) -> str:
     """Under what images are right or wrong, in words."""
     if key == "clean":
@@ -185,19 +174,3 @@ def _under(key: str, report: RobustnessReport) -> str:
     if key == "robust":
         return f"in the worst case under {' and '.join(spec.name for spec in report.headline_attacks)}"
     return f"after {key}"
-
-
-@cache
-def _templates() -> Environment:
-    """Templates that write whatever they are given as text, but for tables."""
-    environment = Environment(
-        loader=PackageLoader("hf_pmgaft.pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["table"] = lambda rows: Markup(render(rows, "html"))
-    environment.filters["json"] = lambda value: json.dumps(value, indent=1)
-    environment.globals |= {"rows_of_set": rows_of_set, "rows_of_reports": rows_of_reports}
-    return environment

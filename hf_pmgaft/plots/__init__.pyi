@@ -1,3 +1,4 @@
+from .answers import answer_curves as answer_curves
 from .attacked import attacked_picture as attacked_picture
 from .attacked import margin_curves as margin_curves
 from .certificates import certified_curve as certified_curve

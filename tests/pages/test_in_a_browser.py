@@ -4,15 +4,17 @@ import copy
 
 import pytest
 import torch
+from support.answers import answer_report, shown_of
 from support.browser import broken_rules, open_browser
 from support.sets import MARGIN
 from support.tiny import make_images, make_processor
 
 from hf_pmgaft import RobustnessReport, ZeroShotDataset, compare_reports
+from hf_pmgaft.downstream.answer_comparison import compare_answers
 from hf_pmgaft.evaluation.examples import Example
 from hf_pmgaft.evaluation.report import SetResult
 from hf_pmgaft.fingerprints import digest_of_list
-from hf_pmgaft.pages import comparison_page, save_report_page
+from hf_pmgaft.pages import comparison_page, save_answer_comparison_page, save_answer_page, save_report_page
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,7 @@ def folder(tmp_path_factory):
     ]
     save_report_page(report, folder / "report.html", "tiny")
     write_comparison(report, folder / "comparison.html")
+    write_answers(folder)
     return folder
 
 
@@ -61,8 +64,17 @@ def write_comparison(report, file):
     file.with_name("several.html").write_text(page, encoding="utf-8")
 
 
+def write_answers(folder):
+    towers = ["own tower", "a robust one"]
+    report = answer_report(*towers)
+    save_answer_page(report, folder / "answers.html", "PGD-2", ["Intervals are 95 %."], shown_of(towers, 2))
+    reports = {"a": report, "b": report}
+    file = folder / "answer_comparison.html"
+    save_answer_comparison_page(reports, compare_answers(report, report), file, "PGD-2")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["report", "comparison", "several"])
+@pytest.mark.parametrize("name", ["report", "comparison", "several", "answers", "answer_comparison"])
 def test_no_rule_of_axe_is_broken_and_nothing_is_asked_for(browser, folder, name, scheme):
     context = browser.new_context(color_scheme=scheme)
     page, requests = context.new_page(), []
