@@ -418,7 +418,7 @@ def test_ddp_and_one_process_go_on_with_each_others_checkpoints(launched, fitted
 
 @pytest.mark.slow
 @pytest.mark.skipif(PROCESSES < 2, reason="there is one GPU")
-@pytest.mark.parametrize("engine", map(of_engine, ["zero1", "zero2", "zero3", "fsdp2"]))
+@pytest.mark.parametrize("engine", [*map(of_engine, ["zero1", "zero2", "zero3", "fsdp2"])])
 def test_one_process_of_an_engine_goes_on_with_the_checkpoint_of_two(launched, fitted, alone, tmp_path, engine):
     checkpoint = launched(engine)[0] / "full" / "checkpoint-2"
     found = launch(engine, fitted, tmp_path, str(checkpoint), processes=1)
@@ -447,7 +447,7 @@ def test_a_checkpoint_in_parts_is_refused_by_another_engine(launched, fitted, tm
     assert "engine: None there" in found["handed over"]
 
 
-@pytest.mark.parametrize("engine", map(of_engine, ENGINES))
+@pytest.mark.parametrize("engine", [*map(of_engine, ENGINES)])
 def test_nan_on_one_process_stops_all_and_keeps_the_last_good_checkpoint(launched, engine):
     folder, found = launched(engine)
     assert len(found["poisoned"]) == PROCESSES and all("NaN" in reason for reason in found["poisoned"])
@@ -455,7 +455,7 @@ def test_nan_on_one_process_stops_all_and_keeps_the_last_good_checkpoint(launche
     assert kept == ["checkpoint-1"]
 
 
-@pytest.mark.parametrize("engine", map(of_engine, ENGINES))
+@pytest.mark.parametrize("engine", [*map(of_engine, ENGINES)])
 def test_sigterm_to_one_process_stops_all_after_the_same_step_with_a_checkpoint(launched, engine):
     folder, found = launched(engine)
     assert found["terminated"] == [[True, 2]] * PROCESSES
