@@ -251,9 +251,9 @@ def summarized(figures: Figures) -> dict[str, Any]:
     for task, radius, of_methods in rows_of(figures):
         summary.setdefault(task, {})[radius] = {
             name: {
-                "mean": round(statistics.fmean(values), 3),
-                "std": round(spread(values), 3),
-                "by_seed": [round(value, 3) for value in values],
+                "mean": round(statistics.fmean(values), 6),
+                "std": round(spread(values), 6),
+                "by_seed": [round(value, 6) for value in values],
             }
             for name, values in of_methods.items()
         }

@@ -73,10 +73,11 @@ def test_a_picture_is_attacked_on_two_models_and_each_judges_both(folder, fitted
     # The report
     report = json.loads((folder / "out/attack.json").read_text())
     of_fitted, judged = report["models"]["fitted"], report["transfer"]["fitted"]
-    assert of_fitted["after"]["probabilities"] == attacked.after.probabilities
+    after = pytest.approx(attacked.after.probabilities, rel=1e-4)  # weights from a file may add up in another order
+    assert of_fitted["after"]["probabilities"] == after
     assert of_fitted["attack"]["name"] == NAME and of_fitted["attack"]["eps"] == "32/255"
     assert of_fitted["files"] == ["fitted.png", "fitted-perturbation.png"] and of_fitted["versions"]["torch"]
-    assert judged["fitted"]["probabilities"] == attacked.after.probabilities and judged["fitted"]["fooled"]
+    assert judged["fitted"]["probabilities"] == after and judged["fitted"]["fooled"]
     other = PictureClassifier(make_model(seed=3), make_processor(), CLASS_NAMES, TEMPLATE)
     assert judged["other"]["probabilities"] == pytest.approx(other.classify("out/fitted.png").probabilities)
     assert str(folder) not in json.dumps(report)
