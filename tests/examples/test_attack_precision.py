@@ -13,6 +13,7 @@ def study():
     return importlib.import_module("attack_precision")
 
 
+@pytest.mark.slow
 def test_each_model_is_attacked_in_both_precisions_and_with_another_seed(study, tmp_path, capsys, monkeypatch):
     file = tmp_path / "figures.json"
     command = ["--attacks", "pgd", "--output_dir", str(tmp_path / "reports"), "--file", str(file)]

@@ -46,7 +46,7 @@ def test_the_bare_loop_takes_the_same_step_as_the_trainer(benchmark, tmp_path, m
     assert ((steps - expected).abs() < 1e-6).float().mean() > 0.99
 
 
-@pytest.mark.parametrize("precision", [[], ["--bf16"]], ids=["float32", "bf16"])
+@pytest.mark.parametrize("precision", [[], pytest.param(["--bf16"], marks=pytest.mark.slow)], ids=["float32", "bf16"])
 def test_step_prints_a_line_for_each_way_and_each_part(benchmark, tmp_path, capsys, precision):
     from benchmarks.step import OPERATORS
 

@@ -60,7 +60,8 @@ def test_reports_and_texts_become_the_figures_of_their_methods(costs, tmp_path):
         costs.protocols(args, "costs", folders, [])
 
 
-@pytest.mark.parametrize("kind", ["costs", pytest.param("stronger", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["costs", "stronger"])
 def test_every_part_is_measured_and_shown(costs, monkeypatch, tmp_path, kind, capsys):
     board, quick = costs.board, ["--num_steps", "1", "--max_samples", "12"]
     pgd = ["--attacks", *["pgd,num_steps=1,loss=margin", "pgd,num_steps=1,loss=ce"] * (1 + (kind == "stronger"))]

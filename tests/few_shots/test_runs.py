@@ -45,6 +45,7 @@ def test_every_row_is_computed_once(rows, tmp_path):
     assert len(computed(tmp_path)) == 8
 
 
+@pytest.mark.slow
 def test_a_row_that_is_missing_is_the_only_one_that_is_computed(rows, tmp_path):
     run_rows(rows, grids.compute, 2)
     rows[3].report_file.unlink()
@@ -63,7 +64,7 @@ def test_workers_of_a_row_start_as_those_of_any_training(rows):
     ("work", "reason"),
     [
         (grids.fail_for_pmg_aft, "ValueError: The learning rate is too high."),
-        (grids.die_for_pmg_aft, "ended by SIGKILL"),
+        pytest.param(grids.die_for_pmg_aft, "ended by SIGKILL", marks=pytest.mark.slow),
     ],
 )
 def test_a_row_that_fails_costs_no_other_and_is_tried_again(rows, tmp_path, work, reason):
@@ -124,7 +125,7 @@ def children_of(pid: int) -> list:
     return psutil.Process(pid).children(recursive=True)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
 def test_a_grid_that_is_killed_goes_on_with_the_rows_that_are_left(rows, tmp_path, how):
     import psutil
 

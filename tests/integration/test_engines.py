@@ -65,7 +65,7 @@ ENGINES = {
     "zero3_offload": ("DeepSpeed ZeRO-3, optimizer offloaded", DEEPSPEED, FAST),
     "fsdp2": ("FSDP2", FSDP, (*FAST, "sharded checkpoints")),
 }
-QUICK = ("ddp", "zero3")  # the other engines are slow
+QUICK = ("ddp",)  # the other engines are slow
 RESUMED = ("full", *TUNED, "sharded checkpoints")
 if PROCESSES < 2:
     ENGINES.pop("ddp")
