@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..evaluation.tables import Rounded, Rows, Span
+from ..evaluation.tables import Rows, percent, span
 from ..files import write_whole
 from ..plots import answer_curves
 from .pictures import Picture, chart_of, picture_of_attack
@@ -54,8 +54,7 @@ def save_answer_page(
         title=f"What does {report['model']} write under attack?",
         summary=summary(report),
         report=report,
-        how=how,
-        notes=notes,
+        measured=[*notes, f"{how}."],
         tables=tables(report),
         charts=[chart_of(CURVES, lambda place: answer_curves({report["model"]: report}, place))],
         examples=examples(shown or {}),
@@ -89,7 +88,7 @@ def save_answer_comparison_page(
         summary=f"What is written under attack: {second} minus {first}, paired by image, with 95 % intervals.",
         reports=reports,
         comparison=comparison,
-        how=how,
+        measured=[f"{how}."],
         tables={name: tables(report) for name, report in reports.items()},
         charts=[chart_of(CURVES, lambda place: answer_curves(reports, place))],
     )
@@ -102,11 +101,11 @@ def summary(report: Report) -> str:
     parts = []
     for tower, of_tasks in report["towers"].items():
         clean, *attacked = of_tasks[task].items()
-        values = [f"{100 * clean[1][described['figure']]:.1f} without an attack"]
-        values += [f"{100 * cell[described['figure']]:.1f} at {radius}" for radius, cell in attacked[-1:]]
+        values = [f"{percent(clean[1][described['figure']])} without an attack"]
+        values += [f"{percent(cell[described['figure']])} at {radius}" for radius, cell in attacked[-1:]]
         parts.append(f"{' and '.join(values)} through {tower}")
     end = "raise" if described["figure"] == "success" else "lower"
-    stronger = f" A stronger attack can only {end} what stands under attack." if attacked else ""
+    stronger = f" A stronger attack can only {end} the figures under attack." if attacked else ""
     return f"In {task}, {described['score']} x 100 of {report['model']} is {'; '.join(parts)}.{stronger}"
 
 
@@ -117,9 +116,8 @@ def tables(report: Report) -> dict[str, Rows]:
         rows: Rows = [["tower", "under", f"{described['score']} x 100", "95 %"]]
         for tower, of_tasks in report["towers"].items():
             for under, cell in of_tasks[task].items():
-                low, high = map(_times_100, cell["interval_95"])
                 title = "without an attack" if under == "clean" else under
-                rows.append([tower, title, _times_100(cell[described["figure"]]), Span(low, high)])
+                rows.append([tower, title, percent(cell[described["figure"]]), span(*cell["interval_95"])])
         found[task] = rows
     return found
 
@@ -134,7 +132,3 @@ def examples(shown: Shown) -> list[tuple[str, Picture, str, str]]:
         if number <= of_each
     ]
     return found[:MOST_PICTURES]
-
-
-def _times_100(value: float) -> Rounded:
-    return Rounded(f"{100 * value:.1f}", value)

@@ -45,10 +45,11 @@ def test_the_first_task_stands_in_a_sentence_that_says_where_a_stronger_attack_l
     report = answer_report("own tower")
     assert summary(report) == (
         "In vqa, VQA accuracy x 100 of a model is 75.0 without an attack and 25.0 at 4/255 through own tower. "
-        "A stronger attack can only lower what stands under attack."
+        "A stronger attack can only lower the figures under attack."
     )
     report["protocol"]["tasks"] = {"target 'cat'": report["protocol"]["tasks"]["target 'cat'"]}
-    assert "0.0 without an attack and 50.0 at 4/255" in summary(report) and "can only raise what" in summary(report)
+    assert "0.0 without an attack and 50.0 at 4/255" in summary(report)
+    assert "can only raise the figures under attack" in summary(report)
     report["protocol"]["tasks"] = {"scienceqa": {"figure": "accuracy", "score": "accuracy"}}
     report["towers"]["own tower"]["scienceqa"] = {"clean": {"accuracy": 0.5, "interval_95": [0.4, 0.6]}}
     assert summary(report) == "In scienceqa, accuracy x 100 of a model is 50.0 without an attack through own tower."
