@@ -89,6 +89,12 @@ def main(argv: list[str] | None = None) -> None:
     kind = "stronger" if args.stronger else "costs"
     runs = {name: [(name, board.chosen(name), seed) for seed in args.seeds] for name in args.methods}
     every = [run for of_method in runs.values() for run in of_method]
+    file = args.file or str(RESULTS / ("costs_stronger" if args.stronger else "costs"))
+    figures, of_parts = earlier(Path(f"{file}.json"), args.seeds, {NONE, *runs})
+    if args.texts and not figures:
+        sys.exit(
+            f"error: You passed --texts, but {file}.json has no figures of these methods and seeds. Leave it out."
+        )
 
     # Training
     board.start(args, board.backbones(every), "training")
@@ -107,8 +113,6 @@ def main(argv: list[str] | None = None) -> None:
         written.result()
 
     # What is shown and kept
-    file = args.file or str(RESULTS / ("costs_stronger" if args.stronger else "costs"))
-    figures, of_parts = earlier(Path(f"{file}.json"), args.seeds, folders) if args.texts else ({}, {})
     if not args.texts:
         figures = {} if args.stronger else classification(args, runs)
         figures |= by_reports(folders, kind)

@@ -22,7 +22,7 @@ def test_figures_are_means_and_deviations_over_seeds(costs):
         "accuracy": {"clean": {"none": [80.0], "fare": [70.0, 74.0]}, "4/255": {"none": [2.0], "fare": [40, 41]}}
     }
     found = costs.summarized(figures)["accuracy"]
-    assert found["clean"]["fare"] == {"mean": 72.0, "std": round(statistics.stdev([70, 74]), 3), "by_seed": [70, 74]}
+    assert found["clean"]["fare"] == {"mean": 72.0, "std": round(statistics.stdev([70, 74]), 6), "by_seed": [70, 74]}
     assert found["4/255"]["none"] == {"mean": 2.0, "std": 0.0, "by_seed": [2.0]}
     lines = costs.table(figures, {"none": "none", "fare": "FARE"})
     assert lines[0] == "| figure in % | radius | none | FARE |"
@@ -58,6 +58,18 @@ def test_reports_and_texts_become_the_figures_of_their_methods(costs, tmp_path):
     costs.board.write(costs.board.RUNS["test"], {"none": {"protocols": {}}})
     with pytest.raises(SystemExit, match="reports of shift follow several protocols"):
         costs.protocols(args, "costs", folders, [])
+
+
+def test_texts_alone_are_refused_where_nothing_would_stand_beside_them(costs, tmp_path):
+    file = tmp_path / "out.json"
+    cells = {"accuracy": {"clean": {"none": {"by_seed": [80.0]}}}}
+    costs.board.write(file, {"seeds": [0], "figures": cells, "protocols": {"shift": "abc"}})
+    assert costs.earlier(file, [0], ["none"]) == ({"accuracy": {"clean": {"none": [80.0]}}}, {"shift": "abc"})
+    assert costs.earlier(file, [1], ["none"]) == costs.earlier(file, [0], ["none", "fare"]) == ({}, {})
+    before = file.read_text()
+    with pytest.raises(SystemExit, match="out.json has no figures of these methods and seeds"):
+        costs.main(["--texts", "--methods", "fare", "--seeds", "0", "--file", str(tmp_path / "out")])
+    assert file.read_text() == before
 
 
 @pytest.mark.slow
