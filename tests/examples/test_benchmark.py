@@ -3,6 +3,7 @@
 import gc
 import json
 import re
+import statistics
 import sys
 
 import pytest
@@ -128,6 +129,8 @@ def test_the_tower_alone_is_set_beside_answers_at_each_radius(benchmark, tmp_pat
     attacks = ["answers", "tower, cosine", "tower, l2"]
     assert re.findall(r"^8/255\s+(\S+(?: \S+)?)  ", printed, re.M) == attacks == [*written["radii"]["8/255"]]
     assert f"VQA accuracy of 3 questions, clean: {written['clean']:.1%}" in printed
+    seconds = [statistics.median(cell["cpu_seconds"]) for cell in written["radii"]["8/255"].values()]
+    assert re.findall(r"^8/255 .* (\S+)$", printed, re.M) == [f"{each / seconds[0]:.2f}" for each in seconds]
     assert {cell["vqa_accuracy"] for cell in written["radii"]["0"].values()} == {written["clean"]}
     assert all(cell["cpu_seconds"][0] > 0 for cell in written["radii"]["8/255"].values())
 
