@@ -45,7 +45,16 @@ from ..fingerprints import fingerprint
 from ..tuning.saved import load_model, needs_base
 from .attack_vlm_checks import OWN, check_card, check_idle, check_numbers, json_object, read_targets, tower_names
 from .attack_vlm_protocol import ATTACKS, PROTOCOLS, TASKS, settle
-from .attack_vlm_report import card_figures, card_report, default_model, describe, in_words, notes, show
+from .attack_vlm_report import (
+    card_figures,
+    card_report,
+    default_model,
+    describe,
+    in_words,
+    notes,
+    show,
+    without_places,
+)
 from .attack_vlm_tasks import load_tasks
 from .errors import going_on_from, one_line_errors, one_line_stops
 from .parser import make_parser
@@ -124,10 +133,12 @@ def parse(argv: Sequence[str] | None = None, script: str | None = None) -> argpa
     out.add_argument("--output_file", help="JSON file for figures, texts and protocol.")
     out.add_argument("--verdict_file", help="Texts are appended to it as they come, to go on from.")
     out.add_argument(
-        "--gallery", help="PNG of the first four images under the first task's attack at the last radius."
+        "--gallery",
+        help="PNG of the first four images under the first task's attack at the last radius, run once more for it.",
     )
     out.add_argument(
-        "--html", help="HTML file for the report as a page to look at, with images as --gallery, up to 24 of them."
+        "--html",
+        help="HTML file for the report as a page to look at, with images as --gallery, up to 24 of them.",
     )
     out.add_argument("--update_card", metavar="TOWER", help="Put the figures into the card of one of --towers.")
     out.add_argument("--push", action="store_true", help="With --update_card, commit to the tower on the Hub.")
@@ -174,7 +185,7 @@ def main(argv: Sequence[str] | None = None, script: str | None = None) -> None:
             name = names[args.towers.index(args.update_card)]
             put_into_card(args, card_report(report, name), tasks, fingerprint(towers[name]))
         if args.html:
-            write_page(args, report, notes(tasks, results), examples)
+            write_page(args, report, tasks, examples)
     if args.gallery and examples:
         radius = protocol["eps"][-1]
         title = f"{tasks[0].name}, radius {radius}: what is written about the clean and the attacked image"
@@ -243,11 +254,12 @@ def put_into_card(args: argparse.Namespace, report: dict, tasks: Sequence[Answer
     print(f"The card of {args.update_card} has the figures of protocol {report['protocol_hash']}.")
 
 
-def write_page(args: argparse.Namespace, report: dict, of_figures: Sequence[str], examples: dict) -> None:
+def write_page(args: argparse.Namespace, report: dict, tasks: Sequence[AnswerTask], examples: dict) -> None:
     """Writes the report as a page to look at."""
     from ..pages import save_answer_page
 
-    save_answer_page(report, args.html, in_words(report["protocol"]), of_figures, examples)
+    of_figures = notes(tasks, report["towers"])
+    save_answer_page(without_places(report), args.html, in_words(report["protocol"]), of_figures, examples)
     print(f"The page is in {args.html}.")
 
 

@@ -102,13 +102,17 @@ def show(
     return report
 
 
+def without_places(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report that names its model as others may read it: a folder of this machine by its last part."""
+    model = report["model"]
+    return {**report, "model": Path(model).resolve().name if Path(model).exists() else model}
+
+
 def card_report(report: Mapping[str, Any], tower: str) -> dict[str, Any]:
     """The part of a report that is about one tower and the model's own, without places of a machine."""
     both = [name for name in report["towers"] if name in (OWN, tower)]
-    model = report["model"]
     return {
-        **report,
-        "model": Path(model).resolve().name if Path(model).exists() else model,
+        **without_places(report),
         "towers": {name: report["towers"][name] for name in both},
         "means": {name: mean for name, mean in report["means"].items() if name in both},
     }

@@ -46,15 +46,16 @@ def test_the_leaderboard_is_that_of_its_json(tmp_path):
     assert all({row["autoattack"], row["clean"], row["shift"]} <= values for row in rows.values())
 
 
-def test_costs_are_those_of_their_json():
+@pytest.mark.parametrize("result", ["costs", "costs_stronger"])
+def test_costs_are_those_of_their_json(result):
     figures, titles = (
-        stored("costs")["figures"],
+        stored(result)["figures"],
         {"none": "none", "tecoa": "TeCoA", "pmg_aft": "PMG-AFT", "fare": "FARE"},
     )
-    assert (RESULTS / "costs.html").read_text() == costs.page(figures, titles)
-    values = {value for value, _ in Page(RESULTS / "costs.html").numbers}
+    assert (RESULTS / f"{result}.html").read_text() == costs.page(figures, titles)
+    values = {value for value, _ in Page(RESULTS / f"{result}.html").numbers}
     means = {cell["mean"] for task in figures.values() for of_methods in task.values() for cell in of_methods.values()}
-    assert means <= values and "success" not in "".join(names(RESULTS / "costs.html"))
+    assert means <= values and "success" not in "".join(names(RESULTS / f"{result}.html"))
 
 
 def names(file) -> list[str]:
@@ -118,7 +119,9 @@ def test_a_click_sorts_by_the_exact_numbers_and_another_turns_it_round(part):
 # ---- In the documentation ----
 
 
-@pytest.mark.parametrize(("name", "result"), [("which_method", "leaderboard"), ("cost", "costs")])
+@pytest.mark.parametrize(
+    ("name", "result"), [("which_method", "leaderboard"), ("cost", "costs"), ("stronger_attack", "costs_stronger")]
+)
 def test_the_documentation_has_the_part_in_place_of_what_github_shows(name, result):
     put_parts_in = runpy.run_path(str(ROOT / "docs/conf.py"))["put_parts_in"]
     page = ROOT / f"docs/results/{name}.md"

@@ -1,11 +1,13 @@
 """Pages of what models write under attack: the figures of the JSON, texts beside images, and two reports compared."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from support.answers import answer_report, shown_of
 from support.html_pages import Page
+from support.paths import EMOJI
 
 from hf_pmgaft.cli import attack_vlm, compare
 from hf_pmgaft.downstream.answer_comparison import compare_answers
@@ -75,6 +77,7 @@ def test_the_command_writes_the_page_of_its_report(tmp_path, capsys):
     page = Page(file)
     assert {cell["chrf"] for cell in cells.values()} <= {value for value, _ in page.numbers}
     assert all(text in page.text for text in cells["clean"]["texts"]) and "PGD-2 in L-inf, 2 images" in page.text
+    assert "under attack?" in page.text and str(tmp_path) not in page.text
     assert f"The page is in {file}." in capsys.readouterr().out
 
 
@@ -101,3 +104,12 @@ def test_large_images_stay_below_3_mb(tmp_path):
     shown = {"own tower": (torch.rand(2, 24, 3, 336, 336), [["a text"] * 24] * 2)}
     save_answer_page(answer_report("own tower"), tmp_path / "page.html", HOW, shown=shown)
     assert (tmp_path / "page.html").stat().st_size < 3_000_000
+
+
+def test_a_page_names_a_model_in_a_folder_by_its_last_part(tmp_path, monkeypatch):
+    reports = []
+    monkeypatch.setattr("hf_pmgaft.pages.save_answer_page", lambda report, *args: reports.append(report))
+    shutil.copytree(EMOJI / "llava", tmp_path / "mine")
+    flags = ["--model", str(tmp_path / "mine"), "--num_images", "1", "--num_steps", "2", "--tasks", "caption"]
+    attack_vlm.main([*flags, "--html", str(tmp_path / "page.html")])
+    assert reports[0]["model"] == "mine"
